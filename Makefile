@@ -1,0 +1,101 @@
+# One command each for the demo and for all checks. `make` alone lists the targets; docs/development.md says more.
+#
+# The environment lies in .venv and is made from the locks alone, with uv where it is on PATH, else with pip.
+# PYTHON=python3.12 chooses the interpreter, UV= (empty) does without uv, STORE= is where the demo writes,
+# ARGS="-k cka" goes to pytest.
+
+STORE ?= runs/demo
+UV ?= uv
+PYTHON ?=
+ARGS ?=
+
+export OMP_NUM_THREADS = 1  # threads multiply: workers and pytest processes are the parallelism
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lock clean
+
+help:
+	@echo 'make demo [STORE=runs/demo]  nine networks on embedded images, here, in a few minutes; go on where it stopped'
+	@echo 'make test [ARGS=...]         everything CI runs: format, lint, types, tests'
+	@echo 'make check                   format, lint and types only'
+	@echo 'make format                  rewrite the code in the agreed format'
+	@echo 'make lock [UPGRADE=1]        renew requirements*.lock from pyproject.toml (needs uv)'
+	@echo 'make clean                   remove .venv and caches; runs/ stays'
+
+demo: $(INSTALLED)
+	$(BIN)/netsim demo --store $(STORE)
+
+test: check
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(INSTALLED_DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(INSTALLED_DEV)
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist build
+
+# --- the environment -------------------------------------------------------------------------------------------------
+# A stamp says that .venv is whole. It goes away before anything changes and comes back last, so what an interrupted
+# install left behind is thrown away by the next make, while a whole .venv is only brought up to date.
+
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
+
+# with_uv COMMAND, ELSE: uv may be a shim that is on PATH but does not run, so it is asked for its version.
+with_uv = if [ -n '$(UV)' ] && '$(UV)' --version >/dev/null 2>&1; then $(1); else $(2); fi
+
+# gputil, which robustness asks for, is the one package built from source: --build-constraints pins its setuptools.
+install = $(call with_uv,\
+	'$(UV)' pip install --quiet --python $(BIN)/python --require-hashes --build-constraints requirements.lock -r $(1),\
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(1))
+
+install_project = $(call with_uv,\
+	'$(UV)' pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .,\
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@if [ ! -e $@ ]; then \
+	    for python in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11); do \
+	        if "$$python" -c '$(SUPPORTED)' >/dev/null 2>&1; then found=$$python; break; fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "netsim needs Python 3.11 to 3.14; $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1 | tail -n 1)." >&2; \
+	        echo "Install one, or name one: make PYTHON=/path/to/python3.12" >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "Making .venv with $$("$$found" --version): 1 to 3 minutes, 5.5 GB on Linux (torch with CUDA), once."; \
+	    rm -rf $(VENV); \
+	    $(call with_uv,'$(UV)' venv --quiet --no-python-downloads --python "$$found" $(VENV),"$$found" -m venv $(VENV)); \
+	fi
+	@rm -f $@ $(INSTALLED_DEV)
+	@$(call install,requirements.lock)
+	@$(install_project)
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED) requirements-dev.lock
+	@rm -f $@
+	@$(call install,requirements-dev.lock)
+	@touch $@
+
+# --- the locks -------------------------------------------------------------------------------------------------------
+# For every supported Python, on Linux and macOS, one version of each package (--fork-strategy fewest), so that numbers
+# do not depend on which Python computed them. The second lock only adds the development tools to the first.
+
+COMPILE = '$(UV)' pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-strip-extras \
+	--generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
+
+lock:
+	@'$(UV)' --version >/dev/null 2>&1 || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	$(COMPILE) pyproject.toml --group build --output-file requirements.lock
+	$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock

@@ -1,0 +1,1 @@
+"""How netsim runs elsewhere, and complete, named settings: files only, no code."""

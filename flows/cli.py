@@ -1,0 +1,188 @@
+"""The command line. Exit codes: 0 fine; 1 the run or the store is at fault; 2 the command line or the settings are."""
+
+import json
+import logging
+import os
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from netsim.config import SweepSettings, load_settings, shipped_sweeps
+from netsim.errors import NetsimError, SettingsError
+
+app = typer.Typer(
+    name="netsim",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="How similar are trained networks, naturally and after inversion? Try `netsim demo` first.",
+)
+
+Store = Annotated[str, typer.Argument(help="path or URL of a run: `runs/demo`, `s3://bucket/run`", show_default=False)]
+StoreOption = Annotated[str | None, typer.Option("--store", help="path or URL where the run is kept", show_default=False)]
+Workers = Annotated[int | None, typer.Option(min=1, help="worker processes, one thread each; default: one a core")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
+Debug = Annotated[bool, typer.Option("--debug", help="show the whole traceback of an error")]
+
+
+@app.command()
+def demo(store: Annotated[str, typer.Option(help="path or URL where the run is kept")] = "runs/demo", workers: Workers = None, debug: Debug = False) -> None:
+    """Compare nine small networks on images that come with netsim: trains, inverts, reports; a few minutes on a laptop."""
+    _run(load_settings("demo"), store, {"workers": workers}, f"netsim demo --store {store}", debug)
+
+
+@app.command()
+def run(
+    settings: Annotated[
+        str | None, typer.Argument(help="a YAML file, or the name of a sweep that comes with netsim", show_default=False)
+    ] = None,
+    store: StoreOption = None,
+    workers: Workers = None,
+    scheduler: Annotated[str | None, typer.Option(help="a Dask scheduler's address, instead of workers here")] = None,
+    shards_per_task: Annotated[int, typer.Option(min=1, help="shards one task run works through")] = 4,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting: `--set pairs.count=64`")] = None,
+    debug: Debug = False,
+) -> None:
+    """Run a sweep, or go on with one: what the store holds is never computed again.
+
+    `netsim run SETTINGS.yaml` keeps its results in `runs/<name of the file>`; `netsim run --store PLACE` goes on with the
+    settings kept there.
+    """
+    if scheduler and workers:
+        raise SettingsError("--workers starts workers here and --scheduler uses those elsewhere; give one of them")
+    if settings is None and (store is None or set_):
+        known = ", ".join(sorted(shipped_sweeps()))
+        raise SettingsError(f"give a settings file or the name of one that comes with netsim ({known}), or --store of a run to go on with")
+    if settings is None:
+        from netsim.store import Run
+
+        assert store is not None
+        chosen = Run.open(store).settings
+    else:
+        chosen = load_settings(settings, set_ or ())
+        store = store or f"runs/{Path(settings).stem}"
+    execution = {"workers": workers, "scheduler": scheduler, "shards_per_task": shards_per_task}
+    _run(chosen, store, execution, f"netsim run --store {store}", debug)
+
+
+@app.command()
+def status(store: Store, as_json: Json = False, debug: Debug = False) -> None:
+    """How far a run is: shards done and missing, per stage and network; rate; time left."""
+    from flows import console
+    from netsim import status as progress
+    from netsim.store import Run
+
+    opened = Run.open(store)
+    if as_json:
+        print(json.dumps({"run": opened.digest, "stages": [asdict(stage) for stage in progress.status(opened)]}, indent=2))
+    else:
+        console.show_status(opened)
+
+
+@app.command()
+def results(store: Store, as_json: Json = False, debug: Debug = False) -> None:
+    """Both matrices, their means with standard errors, and the inversion losses of a finished run."""
+    from flows import console
+    from netsim.results import load_results, to_json
+    from netsim.store import Run
+
+    found = load_results(Run.open(store))
+    if as_json:
+        print(json.dumps(to_json(found), indent=2, allow_nan=False))
+    else:
+        console.show_results(found)
+
+
+@app.command()
+def report(
+    store: Store,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write into")] = Path("report"),
+    debug: Debug = False,
+) -> None:
+    """Write the report of a finished run: one self-contained HTML page, figures as PNG and SVG, tables as CSV."""
+    from flows import console
+    from netsim.report import write_report
+    from netsim.results import gallery, load_results
+    from netsim.store import Run, explained
+
+    opened = Run.open(store)
+    with explained(str(output)):
+        write_report(load_results(opened), gallery(opened), output, settings_yaml=opened.settings.to_yaml())
+    console.console.print(f"report: {output / 'report.html'}", soft_wrap=True)
+
+
+def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: str, debug: bool) -> None:
+    """Prepare, execute what is missing while bars follow the store, and show what was found."""
+    from flows import console
+    from netsim.results import load_results
+    from netsim.stages import STAGES
+    from netsim.store import Run
+    from tasks.prepare import prepare
+
+    opened = Run.open(prepare(settings, store))
+    console.console.print(f"run {opened.digest} in {opened.url}", soft_wrap=True)
+    missing = sum(len(stage.missing(opened)) for stage in STAGES)
+    if missing:
+        try:
+            _execute(settings, opened, execution, debug)
+        except KeyboardInterrupt:
+            _say_stopped(opened, again)
+            raise typer.Exit(130) from None
+    else:
+        console.console.print("everything is done already; nothing was computed")
+    console.show_results(load_results(opened))
+    console.console.print(f"report: {opened.place('report/report.html')}", soft_wrap=True)
+
+
+def _execute(settings: SweepSettings, opened: Any, execution: dict[str, Any], debug: bool) -> None:
+    _quiet(debug)
+    from flows import console
+    from flows.cluster import Execution
+    from flows.server import prefect_server
+    from flows.sweep import sweep
+
+    with prefect_server() as ui:
+        console.console.print(f"watch it at {ui} (the server stays; `prefect server stop` ends it)", soft_wrap=True)
+        with console.progress_bars(opened):
+            sweep(settings, opened.url, Execution(**{key: value for key, value in execution.items() if value is not None}))
+
+
+def _say_stopped(opened: Any, again: str) -> None:
+    from flows import console
+    from netsim.status import status
+
+    done = ", ".join(f"{stage.name} {stage.done}/{stage.total}" for stage in status(opened))
+    console.errors.print(f"\nstopped. Done: {done}.\nNothing done is lost; `{again}` goes on from here.", soft_wrap=True)
+
+
+def _quiet(debug: bool) -> None:
+    """Logs go to the Prefect UI; this terminal is for progress. `--debug` shows them here too. Before prefect is imported."""
+    from flows.offline import OFFLINE
+
+    os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
+    if not debug:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+
+
+def main() -> None:
+    """Run a command; turn what a user can cause into one or two lines and an exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=True)
+    except NetsimError as error:
+        if debug:
+            raise
+        print(f"netsim: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Where a sweep executes: worker processes on this machine, or a Dask scheduler that is already there.
+
+None of this changes a number, so none of it is in the settings that name a run.
+"""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+
+import dask
+from distributed import Client, LocalCluster, WorkerPlugin
+from prefect_dask import DaskTaskRunner
+from pydantic import BaseModel, ConfigDict, Field
+
+from netsim.errors import SettingsError
+
+
+class Execution(BaseModel):
+    """Where and in what portions a sweep executes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workers: int | None = Field(None, gt=0, description="worker processes on this machine, one thread each; default: one a core")
+    scheduler: str | None = Field(None, description="address of a Dask scheduler to use instead, as in tcp://host:8786")
+    shards_per_task: int = Field(4, gt=0, description="shards that one task run works through: aim at 30 s or more")
+
+
+class LeaveInterruptsToTheFlow(WorkerPlugin):
+    """Ctrl-C reaches every process of a terminal; only the flow answers it, and ends its workers itself."""
+
+    def setup(self, worker: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def task_runner(execution: Execution) -> Iterator[DaskTaskRunner]:
+    """A task runner for the flows of one sweep; workers started here end with it.
+
+    Raises SettingsError if there is no scheduler at the address.
+    """
+    if execution.scheduler:
+        try:
+            Client(execution.scheduler, timeout=10).close()
+        except (OSError, TimeoutError, ValueError) as error:
+            raise SettingsError(f"no Dask scheduler answers at {execution.scheduler} ({error})") from None
+        yield DaskTaskRunner(address=execution.scheduler)
+        return
+    # one thread a worker: BLAS, torch and Dask threads would multiply
+    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    with (
+        TemporaryDirectory(prefix="netsim-dask-") as scratch,
+        dask.config.set({"distributed.nanny.pre-spawn-environ": one_thread | {"MALLOC_TRIM_THRESHOLD_": "65536"}}),
+        LocalCluster(
+            n_workers=execution.workers or os.cpu_count(),
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=":0",  # 8787 may be taken
+            local_directory=scratch,
+            silence_logs=False,
+        ) as cluster,
+    ):
+        with Client(cluster) as client:
+            client.register_plugin(LeaveInterruptsToTheFlow())
+        yield DaskTaskRunner(address=cluster.scheduler_address)

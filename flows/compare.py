@@ -1,0 +1,20 @@
+"""From trained networks to the two matrices: draw pairs, invert, embed, aggregate, report."""
+
+from prefect import flow
+
+from tasks.aggregate import aggregate
+from tasks.draw import draw
+from tasks.embed import embed
+from tasks.invert import invert
+from tasks.report import report
+from tasks.shards import finish
+
+
+@flow(name="compare")
+def compare(store: str, shards_per_task: int) -> None:
+    """Compare the networks of the run at `store`, naturally and after inversion; what is done is not done again."""
+    finish(store, draw, shards_per_task=shards_per_task)
+    finish(store, invert, shards_per_task=shards_per_task)
+    finish(store, embed, shards_per_task=shards_per_task)
+    finish(store, aggregate)
+    finish(store, report)

@@ -1,0 +1,32 @@
+"""netsim: how similar are trained networks, once features that merely co-occur in images are taken away?
+
+    invert_images   make images that a network represents like others        (works on any classifier)
+    linear_cka      similarity of two representations
+    load_network    a network by reference: "torchvision:resnet50"
+    draw_pairs      (seed, target) pairs whose labels differ
+    open_run        a finished sweep as labelled arrays
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "invert_images": "netsim.inversion",
+    "linear_cka": "netsim.cka",
+    "load_network": "netsim.networks",
+    "draw_pairs": "netsim.pairs",
+    "open_run": "netsim.labelled",
+}
+
+__all__ = ["draw_pairs", "invert_images", "linear_cka", "load_network", "open_run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a part when it is first used: `netsim --help` need not wait for torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'netsim' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

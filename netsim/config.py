@@ -1,0 +1,203 @@
+"""Settings of a sweep: one frozen, strict class for the YAML file, the form in the Prefect UI, and the store's attributes.
+
+`digest()` names the run. It covers every setting and `ALGORITHM`, so a changed setting can never mix with stored numbers.
+What only says *where* a run executes (workers, scheduler, server) is not here: it changes no number.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from netsim.errors import SettingsError, nearest
+
+ALGORITHM = 1
+"""Raised when a change to the code alters stored numbers, so that old and new results never mix."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: a misspelt key is an error, not a default, and nothing changes after it is made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ImageSettings(Settings):
+    """Which images. Networks are trained on the `train` split; pairs are drawn from the `test` split."""
+
+    source: str = Field("fashion-mnist", description="`fashion-mnist` (comes with netsim) or `folder:PATH` (one folder a class)")
+    size: int | None = Field(None, gt=0, description="pixels a side that a folder's images are scaled and cropped to")
+
+
+class TrainingSettings(Settings):
+    """How networks that come without weights are trained: SGD with momentum and one cycle of the learning rate."""
+
+    epochs: int = Field(8, gt=0, description="passes over the training images")
+    batch_size: int = Field(64, gt=1, description="images per gradient step")
+    learning_rate: float = Field(0.1, gt=0, description="peak learning rate")
+    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
+    rng_seed: int = Field(0, ge=0, description="names the initial weights and the order of the images")
+
+
+class PairSettings(Settings):
+    """How many (seed, target) pairs, and how they are cut into shards."""
+
+    count: int = Field(512, ge=4, description="pairs; every target is another image")
+    shard_size: int = Field(32, gt=0, description="pairs per shard: the unit of work, of resuming, and of the jackknife")
+    rng_seed: int = Field(0, ge=0, description="names the draw: pair k is the same in a longer run")
+
+    @property
+    def shards(self) -> int:
+        return self.count // self.shard_size
+
+    @model_validator(mode="after")
+    def _whole_shards(self) -> Self:
+        below = self.count - self.count % self.shard_size
+        if below != self.count:
+            fits = " or ".join(str(n) for n in (below, below + self.shard_size) if n)
+            raise ValueError(f"count {self.count} is not a multiple of shard_size {self.shard_size}; {fits} is")
+        if self.shards < 2:
+            raise ValueError(f"count {self.count} makes one shard of {self.shard_size}; the standard error needs at least 2")
+        return self
+
+
+class InversionSettings(Settings):
+    """The published recipe (Jones et al. 2022) is the default: 2000 constant steps of 1/8 with momentum 0.9."""
+
+    preset: Literal["published"] = Field("published", description="the schedule of steps")
+    iterations: int = Field(2000, gt=0, description="gradient steps per image")
+    step_size: float = Field(0.125, gt=0, description="L2 length of one step, pixels in [0, 1]")
+    momentum: float = Field(0.9, ge=0, lt=1, description="weight of the past in the averaged direction")
+    batch_size: int = Field(32, gt=0, description="images inverted at once; changes rounding only")
+    tolerance: float = Field(0.1, gt=0, description="median final relative loss above which a network is 'not converged'")
+
+
+class SweepSettings(Settings):
+    """Everything that a sweep's numbers depend on."""
+
+    images: ImageSettings = ImageSettings()
+    networks: Annotated[tuple[str, ...], Field(strict=False, min_length=2)] = Field(
+        description="references `[name=]source:architecture[@weights]`, as in `small:resnet18`, `torchvision:resnet50`"
+    )
+    training: TrainingSettings = TrainingSettings()
+    pairs: PairSettings = PairSettings()
+    inversion: InversionSettings = InversionSettings()
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        names = [network_name(reference) for reference in self.networks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two networks are called {twice[0]!r}; give one another name: 'other={self.networks[0]}'")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(network_name(reference) for reference in self.networks)
+
+    def reference(self, name: str) -> str:
+        """The reference of the network called `name`, without the name it was given."""
+        for reference in self.networks:
+            if network_name(reference) == name:
+                return reference.partition("=")[2] if _is_named(reference) else reference
+        raise SettingsError(f"no network {name!r} in these settings{nearest(name, self.names)}")
+
+    def digest(self) -> str:
+        """16 hex digits that name the run: the same settings give the same digest on every machine."""
+        content = {"algorithm": ALGORITHM, "settings": self.model_dump(mode="json")}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def network_name(reference: str) -> str:
+    """`resnet18` for `small:resnet18`, `mine` for `mine=python:lab.models:tiny@weights.safetensors`."""
+    if _is_named(reference):
+        return reference.partition("=")[0]
+    return reference.partition("@")[0].rpartition(":")[2]
+
+
+def _is_named(reference: str) -> bool:
+    """A name stands before the source: `=` before the first `:` (later ones belong to a path or a URL)."""
+    return "=" in reference.partition(":")[0]
+
+
+def load_settings(source: str, overrides: Iterable[str] = ()) -> SweepSettings:
+    """Settings from a YAML file, or from one that comes with netsim (`demo`), with `key.key=value` changes.
+
+    Raises SettingsError, in a line or two, for a missing file, broken YAML, an unknown key, or a value that does not fit.
+    """
+    values = _read_yaml(source)
+    for override in overrides:
+        _override(values, override)
+    return parse_settings(values, origin=source)
+
+
+def parse_settings(values: Mapping[str, Any], *, origin: str = "settings") -> SweepSettings:
+    """The same from a mapping. Raises SettingsError naming the first thing that is wrong with it."""
+    try:
+        return SweepSettings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(f"{origin}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """The first fault in one line: where, what came, what fits."""
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        return f"no setting {'.'.join(place)!r}{nearest(place[-1], _fields_at(place[:-1]))}"
+    if first["type"] == "missing":
+        return f"the setting {'.'.join(place)!r} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":
+        return f"{'.'.join(place)}: {message}".removeprefix(": ")
+    return f"{'.'.join(place)}: got {first['input']!r}; {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(place: list[str]) -> Iterable[str]:
+    model: Any = SweepSettings
+    for part in place:
+        model = model.model_fields[part].annotation
+    return model.model_fields
+
+
+def shipped_sweeps() -> dict[str, Any]:
+    """The settings files that come with netsim, by name."""
+    folder = files("deploy") / "sweeps"
+    return {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+
+
+def _read_yaml(source: str) -> dict[str, Any]:
+    shipped = shipped_sweeps()
+    path = Path(source)
+    if not path.exists() and source not in shipped:
+        raise SettingsError(f"no settings file {source!r}, and no sweep of that name{nearest(source, shipped)}")
+    text = path.read_text() if path.exists() else shipped[source].read_text()
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{source} holds {type(values).__name__}, not settings (`networks: [...]` and so on)")
+    return values
+
+
+def _override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise SettingsError(f"--set {override!r} is not key=value, as in `--set inversion.iterations=500`")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise SettingsError(f"--set {override!r}: {parent!r} is a value, not a group of settings")
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {override!r}: {text!r} is not a YAML value") from None

@@ -1,0 +1,1 @@
+"""The images that ship with netsim, and the script that made them."""

@@ -1,0 +1,333 @@
+"""The two figures of a report, as pure functions from `Results`: the heatmaps and the loss curves. M = networks.
+
+The heatmaps follow the published figure (Jones et al. 2022, https://proceedings.mlr.press/v180/jones22a.html):
+natural beside inverted, one colour scale from 0 to 1, row = network inverted through, column = observer.
+
+Figures are built from `matplotlib.figure.Figure`, never pyplot: nothing global, so tasks may draw side by side.
+Margins are counted from the length of the names, not measured, so the same input gives the same bytes.
+"""
+
+import io
+import re
+import threading
+from typing import Literal, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
+from netsim.results import Matrix, Mean, Results
+
+Estimator = Literal["unbiased", "biased"]
+
+INK = "#1b1d1f"  # everything that is not data; `to_inline_svg` turns it into the text colour of the page
+UNDEFINED = "#c9cdd2"  # a cell that is NaN
+COLORS = matplotlib.colormaps["viridis"].with_extremes(bad=UNDEFINED)  # perceptually uniform, safe for colour blindness
+FONT = "'DejaVu Sans', 'Helvetica Neue', Arial, sans-serif"  # DejaVu comes with matplotlib; the others are no wider
+
+# Relative luminance 0.14 to 0.29, so each stands out at 3:1 or better from a white and from a near-black page.
+LINES = ("#0b7fc0", "#d1495b", "#1a8f6a", "#b3701a", "#8a63d2", "#5f7f1e", "#c2488f", "#3f8f9f", "#777777")
+Dashes = str | tuple[int, tuple[float, ...]]
+DASHES: tuple[Dashes, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
+
+_saving = threading.Lock()  # savefig reads its SVG options from matplotlib's global settings
+
+
+# ---- numbers in words -------------------------------------------------------------------------------------------
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`value` with a real minus sign, never "-0.00"; an en dash where it is not finite."""
+    if not np.isfinite(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def digits_for(*errors: float) -> int:
+    """Decimals that show the first digit of the smallest of `errors`: 2 to 4."""
+    known = [error for error in errors if np.isfinite(error) and error > 0]
+    return int(np.clip(np.ceil(-np.log10(min(known))), 2, 4)) if known else 3
+
+
+def with_error(mean: Mean, digits: int | None = None) -> str:
+    """'0.874 ± 0.006': a mean and one standard error."""
+    digits = digits_for(mean.se) if digits is None else digits
+    return f"{number(mean.value, digits)} ± {number(mean.se, digits)}"
+
+
+# ---- heatmaps ---------------------------------------------------------------------------------------------------
+
+
+def heatmaps(results: Results, estimator: Estimator = "unbiased") -> Figure:
+    """Natural and inverted similarity side by side, with the numbers in the cells.
+
+    Colours run from 0 to 1 in both; a value below 0 (the unbiased estimator may give one) has the colour of 0 and
+    its own number. A NaN is grey with an en dash.
+    """
+    names = results.networks
+    cell = cell_points(len(names))
+    side = cell * len(names)
+    label = 8.0 if len(names) <= 12 else 9.0
+    room = 16 + round(0.62 * label * max(map(len, names)))  # points taken by the longest name
+    left, bottom, top, gap, right = room + 24, round(0.65 * room) + 24, 44, 24, 62
+    width, height = left + 2 * side + gap + right, bottom + side + top
+
+    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+    panels = (("Natural images", results.natural), ("Inverted images", results.inverted))
+    for column, (title, matrix) in enumerate(panels):
+        corner = left + column * (side + gap)
+        axes = figure.add_axes((corner / width, bottom / height, side / width, side / height))
+        mean = matrix.mean_unbiased if estimator == "unbiased" else matrix.mean
+        _panel(axes, values_of(matrix, estimator), names, cell=cell, label=label, row_names=column == 0)
+        axes.set_title(f"{title}\n", fontsize=11, color=INK, fontweight="bold")
+        _text(axes, 0.5, 1, f"mean {with_error(mean)}", size=9, offset=(0, 6), va="bottom")
+    bar = figure.add_axes(((left + 2 * side + gap + 14) / width, bottom / height, 10 / width, side / height))
+    _color_bar(bar, label=f"linear CKA, {estimator}, n = {results.n:,}")
+    return figure
+
+
+def values_of(matrix: Matrix, estimator: Estimator) -> np.ndarray:
+    """The (M, M) similarities of one estimator."""
+    return matrix.cka_unbiased if estimator == "unbiased" else matrix.cka
+
+
+def cell_points(networks: int) -> int:
+    """Side of a cell in points: 60 for few networks, 30 for nine, 22 for very many (where the figure grows instead)."""
+    return int(np.clip(270 / networks, 22, 60))
+
+
+def _panel(
+    axes: Axes, values: np.ndarray, names: tuple[str, ...], *, cell: int, label: float, row_names: bool
+) -> None:
+    """One matrix: first row on top, as it is written, unlike the published figure, whose rows run upwards."""
+    count = len(names)
+    # Above 16 networks vector cells would be most of the file; as pixels they cost next to nothing.
+    axes.pcolormesh(
+        np.arange(count + 1) - 0.5,
+        np.arange(count + 1) - 0.5,
+        np.ma.masked_invalid(values),
+        cmap=COLORS,
+        vmin=0,
+        vmax=1,
+        edgecolors="white" if count <= 16 else "none",
+        linewidth=0.5,
+        rasterized=count > 16,
+        clip_on=False,
+    )
+    axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), xticks=range(count), yticks=range(count))
+    axes.tick_params(length=0, pad=4, labelsize=label, labelcolor=INK, labelleft=row_names)
+    axes.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+    if row_names:
+        axes.set_yticklabels(names, parse_math=False)
+        axes.set_ylabel("through", fontsize=9, color=INK, labelpad=8)
+    axes.set_xlabel("observer", fontsize=9, color=INK)
+    axes.spines[:].set_visible(False)
+    _cell_numbers(axes, values, size=min(0.31 * cell, 12) if count <= 12 else 0.38 * cell, short=count > 12)
+
+
+def _cell_numbers(axes: Axes, values: np.ndarray, *, size: float, short: bool) -> None:
+    for (row, column), value in np.ndenumerate(values):
+        text = number(value, 2)
+        if short:  # .64 for 0.64: what a small cell has room for
+            text = text.replace("1.00", "1.0").replace("0.", ".")
+        axes.text(
+            column, row, text, size=size, color=ink_on(value), ha="center", va="center_baseline", parse_math=False
+        )
+
+
+def ink_on(value: float) -> str:
+    """Black or white, whichever contrasts more with the cell of this similarity (WCAG relative luminance)."""
+    background = to_rgb(UNDEFINED) if not np.isfinite(value) else COLORS(float(np.clip(value, 0, 1)))[:3]
+    light = luminance(background)
+    return "#000000" if (light + 0.05) / 0.05 > 1.05 / (light + 0.05) else "#ffffff"
+
+
+def luminance(rgb: tuple[float, ...]) -> float:
+    """Relative luminance of an sRGB colour in [0, 1]: https://www.w3.org/TR/WCAG21/#dfn-relative-luminance."""
+    channels = np.asarray(rgb)
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def _color_bar(axes: Axes, *, label: str) -> None:
+    steps = np.linspace(0, 1, 65)
+    axes.pcolormesh([0, 1], steps, steps[:-1, None] + 1 / 128, cmap=COLORS, vmin=0, vmax=1, rasterized=True)
+    axes.set(ylim=(0, 1), xticks=[], yticks=np.linspace(0, 1, 6))
+    axes.yaxis.tick_right()
+    axes.yaxis.set_label_position("right")
+    axes.tick_params(length=2, width=0.5, color=INK, labelsize=8, labelcolor=INK)
+    axes.set_ylabel(label, fontsize=9, color=INK, labelpad=6)
+    axes.spines[:].set_visible(False)
+
+
+# ---- loss curves ------------------------------------------------------------------------------------------------
+
+
+class End(NamedTuple):
+    """Where a line ends, and how it is drawn."""
+
+    iteration: float
+    loss: float
+    color: str
+    dashes: Dashes
+
+
+def loss_curves(results: Results) -> Figure:
+    """Median relative loss against iteration, log y, one labelled line for each network, and the tolerance.
+
+    A loss of 0 has no place on a log axis and is left out of the line; a network without a positive loss has none.
+    """
+    names = results.networks
+    lead = 18 if len(names) <= 12 else 60  # points from a line to its name
+    left, right, bottom, top = 58, lead + 12 + round(0.62 * 8 * max(map(len, names))), 40, 12
+    width, height = left + 420 + right, bottom + top + max(230, 12 * len(names))
+    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+    axes = figure.add_axes((left / width, bottom / height, 420 / width, (height - bottom - top) / height))
+    _loss_axes(axes)
+
+    ends: dict[str, End] = {}
+    for index, name in enumerate(names):
+        loss, color = results.loss[name], LINES[index % len(LINES)]
+        history = np.where(np.isfinite(loss.history) & (loss.history > 0), loss.history, np.nan)
+        dashes = DASHES[(index // len(LINES)) % len(DASHES)]
+        axes.plot(loss.history_iterations, history, color=color, linewidth=1.4, linestyle=dashes)
+        seen = np.flatnonzero(np.isfinite(history))
+        if len(seen):
+            ends[name] = End(float(loss.history_iterations[seen[-1]]), float(history[seen[-1]]), color, dashes)
+    if results.tolerance > 0:
+        axes.axhline(results.tolerance, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
+    if ends:
+        _fix_limits(axes, last=max(end.iteration for end in ends.values()))
+        _label_lines(axes, ends, lead=lead)
+    if results.tolerance > 0:
+        text = f"tolerance {results.tolerance:g}"
+        _text(axes, 0, results.tolerance, text, size=8, offset=(4, 3), va="bottom", ha="left", data=True)
+    return figure
+
+
+def _loss_axes(axes: Axes) -> None:
+    axes.set_yscale("log")
+    axes.set_xlabel("iteration", fontsize=9, color=INK)
+    axes.set_ylabel("relative loss, median over images", fontsize=9, color=INK)
+    axes.tick_params(which="both", labelsize=8, labelcolor=INK, color=INK, width=0.6)
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color=INK, linewidth=0.6)
+
+
+def _fix_limits(axes: Axes, *, last: float) -> None:
+    """A tick above and one below the data, or a narrow range would have an axis without a single number."""
+    low, high = axes.get_ylim()
+    axes.set(xlim=(0, max(last, 1)), ylim=(min(low, 10 ** np.floor(np.log10(low * 1.5))), max(high, 1.1)))
+
+
+def _label_lines(axes: Axes, ends: dict[str, End], *, lead: float) -> None:
+    """The name at the end of its line, moved up or down where names would overlap, with a leader to the line."""
+    low, high = np.log10(axes.get_ylim())
+    wide, tall = (axes.bbox.size / axes.figure.dpi * 72).tolist()
+    order = sorted(ends, key=lambda name: ends[name].loss)
+    heights = (np.log10([ends[name].loss for name in order]) - low) / (high - low)
+    for name, height, place in zip(order, heights, spread(heights, gap=11 / tall), strict=True):
+        end = ends[name]
+        axes.plot(
+            (end.iteration / axes.get_xlim()[1], 1 + lead / wide),
+            (height, place),
+            color=end.color,
+            linestyle=end.dashes,
+            linewidth=0.9,
+            transform=axes.transAxes,
+            clip_on=False,
+        )
+        _text(axes, 1, place, name, size=8, offset=(lead + 3, 0), va="center_baseline", ha="left")
+
+
+def spread(wanted: np.ndarray, *, gap: float) -> np.ndarray:
+    """Ascending places in [0, 1] at least `gap` apart, near the ascending `wanted` ones.
+
+    Least squares: what overlaps is pooled around its mean (pool adjacent violators), as in isotonic regression.
+    """
+    steps = gap * np.arange(len(wanted))
+    pools: list[tuple[float, int]] = []  # mean of (wanted - step), size
+    for value in wanted - steps:
+        pools.append((float(value), 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (a, size_a), (b, size_b) = pools[-2:]
+            pools[-2:] = [((a * size_a + b * size_b) / (size_a + size_b), size_a + size_b)]
+    free = np.concatenate([np.full(size, value) for value, size in pools]) if pools else np.zeros(0)
+    return np.clip(free, 0, max(1 - gap * (len(wanted) - 1), 0)) + steps
+
+
+def _text(
+    axes: Axes,
+    x: float,
+    y: float,
+    text: str,
+    *,
+    size: float,
+    offset: tuple[float, float],
+    va: str,
+    ha: str = "center",
+    data: bool = False,
+) -> Text:
+    """Words at a place in the axes (or data), moved by `offset` points; `$` is only a letter."""
+    return axes.annotate(
+        text,
+        (x, y),
+        xycoords="data" if data else "axes fraction",
+        xytext=offset,
+        textcoords="offset points",
+        fontsize=size,
+        color=INK,
+        ha=ha,
+        va=va,
+        parse_math=False,
+        annotation_clip=False,
+    )
+
+
+# ---- files ------------------------------------------------------------------------------------------------------
+
+
+def to_svg(figure: Figure) -> str:
+    """A complete SVG file with text as text: same figure, same characters; 200 kB holds two matrices of 25 networks."""
+    return _slim(_save(figure, transparent=False))
+
+
+def to_inline_svg(figure: Figure, prefix: str) -> str:
+    """An `<svg>` element for inside a page: no background, the page's text colour, ids starting with `prefix`."""
+    svg = _slim(_save(figure, transparent=True))
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    return re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg)
+
+
+def to_png(figure: Figure, dpi: int = 200) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _save(figure: Figure, *, transparent: bool) -> str:
+    buffer = io.BytesIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with _saving, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "netsim"}):
+        figure.savefig(buffer, format="svg", dpi=216, transparent=transparent, metadata=nothing)
+    return buffer.getvalue().decode()
+
+
+def _slim(svg: str) -> str:
+    """Without what matplotlib repeats in each of the hundreds of words: the fonts, a rotation by nothing, a group."""
+    svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)
+    svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
+    svg = re.sub(r'<g id="text_\d+">\s*(<text [^>]*>[^<]*</text>)\s*</g>', r"\1", svg)
+    svg = re.sub(r"\n\s*", " ", svg).replace("> <", ">\n<")
+    svg = re.sub(r'( d="[^"]*?) +"', r'\1"', svg)
+    return svg.replace("<svg ", f'<svg font-family="{FONT}" ', 1)

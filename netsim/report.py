@@ -1,0 +1,377 @@
+"""The report of a run: one HTML page that needs nothing else, the heatmaps as PNG and SVG, the numbers as CSV.
+
+M = networks, n = pairs, k = pairs in the gallery, C H W = image. Everything comes from `Results` and `Gallery`; no clock,
+no random number: the same input gives the same bytes. The page loads nothing and runs no script.
+"""
+
+import base64
+import csv
+import io
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.image import imsave
+
+from netsim.errors import SettingsError
+from netsim.plots import digits_for, heatmaps, loss_curves, number, to_inline_svg, to_png, to_svg, with_error
+from netsim.results import Gallery, Matrix, Mean, Results, off_diagonal
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """Where everything was written."""
+
+    html: Path
+    heatmaps_png: Path
+    heatmaps_svg: Path
+    natural_csv: Path
+    inverted_csv: Path
+    losses_csv: Path
+    networks_csv: Path
+
+
+def write_report(results: Results, gallery: Gallery, directory: Path, *, settings_yaml: str = "") -> ReportFiles:
+    """Write the report into `directory` (made if missing) and say where its files are.
+
+    Everything is rendered before anything is written, and each file replaces its older self in one step: whatever goes
+    wrong, a reader finds a whole file. The page comes last, so a new page never sits beside old tables.
+    Raises SettingsError where `directory` cannot be written to.
+    """
+    directory = Path(directory)
+    figure = heatmaps(results)
+    contents = {
+        "natural.csv": matrix_csv(results, results.natural),
+        "inverted.csv": matrix_csv(results, results.inverted),
+        "losses.csv": losses_csv(results),
+        "networks.csv": networks_csv(results),
+        "heatmaps.svg": to_svg(figure).encode(),
+        "heatmaps.png": to_png(figure, dpi=300),
+        "report.html": render_page(results, gallery, settings_yaml).encode(),
+    }
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            _replace(directory / name, content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SettingsError(f"cannot write the report to {directory}: {reason}; name another folder") from error
+    return ReportFiles(
+        html=directory / "report.html",
+        heatmaps_png=directory / "heatmaps.png",
+        heatmaps_svg=directory / "heatmaps.svg",
+        natural_csv=directory / "natural.csv",
+        inverted_csv=directory / "inverted.csv",
+        losses_csv=directory / "losses.csv",
+        networks_csv=directory / "networks.csv",
+    )
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+# ---- in words ---------------------------------------------------------------------------------------------------
+
+
+def headline(results: Results) -> str:
+    """The finding in one sentence, unbiased; an en dash stands for a mean that is undefined."""
+    natural, inverted = results.natural.mean_unbiased, results.inverted.mean_unbiased
+    return f"{_three_means(natural, inverted, results.difference_unbiased)} (unbiased CKA, {_basis(results)})"
+
+
+def biased_headline(results: Results) -> str:
+    """The same sentence for the biased estimator, with the floor its inverted mean has to be held against."""
+    means = _three_means(results.natural.mean, results.inverted.mean, results.difference)
+    floors = f"{number(floor_mean(results.natural), 2)} and {number(floor_mean(results.inverted), 2)}"
+    return f"{means} (biased CKA; independent representations would give about {floors})"
+
+
+def _three_means(natural: Mean, inverted: Mean, difference: Mean) -> str:
+    digits = digits_for(natural.se, inverted.se, difference.se)
+    return (
+        f"Natural similarity {with_error(natural, digits)}; after inversion {with_error(inverted, digits)}; "
+        f"difference {with_error(difference, digits)}"
+    )
+
+
+def _basis(results: Results) -> str:
+    cells = len(results.networks) * (len(results.networks) - 1)
+    return f"mean of {cells:,} cells, n = {results.n:,} images in {results.shards:,} shards"
+
+
+def warnings_about(results: Results) -> list[str]:
+    """What keeps the numbers from being trusted, one sentence each; empty when nothing does."""
+    return [*_unconverged(results), *_troubled_images(results), *_guessing(results), *_undefined(results)]
+
+
+def _unconverged(results: Results) -> Iterable[str]:
+    late = [name for name in results.networks if not results.converged[name]]
+    if late:
+        losses = _listed(f"{name} ({number(results.loss[name].median)})" for name in late)
+        yield (
+            f"Not converged: {losses}. The median final relative loss is above the tolerance of {results.tolerance:g}, so "
+            f"inversion through {_it(late)} has not reached the targets and {_its(late)} of the inverted matrix says "
+            f"little. Use more iterations."
+        )
+
+
+def _troubled_images(results: Results) -> Iterable[str]:
+    counts = {name: (results.loss[name].stalled, results.loss[name].nonfinite) for name in results.networks}
+    stalled = [name for name, (count, _) in counts.items() if count]
+    nonfinite = [name for name, (_, count) in counts.items() if count]
+    if stalled:
+        images = _listed(f"{name} ({counts[name][0]:,} of {results.n:,})" for name in stalled)
+        yield f"Stalled images, whose gradient was zero at some iteration: {images}."
+    if nonfinite:
+        images = _listed(f"{name} ({counts[name][1]:,} of {results.n:,})" for name in nonfinite)
+        yield f"Images whose loss was not finite at some iteration: {images}."
+
+
+def _guessing(results: Results) -> Iterable[str]:
+    guessing = [name for name in results.networks if not better_than_chance(results.facts[name].accuracy, results.chance)]
+    if guessing:
+        accuracies = _listed(f"{name} ({percent(results.facts[name].accuracy)})" for name in guessing)
+        yield (
+            f"Not clearly better than chance ({percent(results.chance)}) on the test images: {accuracies}. "
+            f"A network that has learnt little is no evidence of what trained networks share."
+        )
+
+
+def _undefined(results: Results) -> Iterable[str]:
+    for name, matrix in (("natural", results.natural), ("inverted", results.inverted)):
+        for estimator, values in (("unbiased", matrix.cka_unbiased), ("biased", matrix.cka)):
+            count = int((~np.isfinite(values)).sum())
+            if count:
+                yield (
+                    f"Undefined: {count:,} of {values.size:,} {estimator} values of the {name} matrix, shown as “–”. "
+                    f"A representation there is constant, or too close to constant for so few images."
+                )
+
+
+def better_than_chance(accuracy: float, chance: float) -> bool:
+    """At least twice chance, or a tenth of the way from chance to perfect, whichever is less; False for NaN.
+
+    Twice alone would ask the impossible of two classes; a tenth alone, 10 % accuracy over a thousand classes.
+    """
+    return bool(accuracy >= min(2 * chance, chance + 0.1 * (1 - chance)))
+
+
+def _listed(items: Iterable[str]) -> str:
+    *most, last = items
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _it(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
+
+
+def _its(names: Sequence[str]) -> str:
+    return "its row" if len(names) == 1 else "their rows"
+
+
+def percent(fraction: float) -> str:
+    """'89.3 %', or '0.10 %' where one decimal would hide what a thousand classes are about."""
+    if not np.isfinite(fraction):
+        return "unknown"
+    return f"{100 * fraction:.{2 if fraction < 0.01 else 1}f} %"
+
+
+# ---- means over cells -------------------------------------------------------------------------------------------
+
+
+def floor_mean(matrix: Matrix) -> float:
+    """What the biased mean would be if all representations were independent; NaN where any cell's floor is."""
+    floors = off_diagonal(matrix.floor)
+    return float(floors.mean()) if floors.size else float("nan")
+
+
+def row_and_column_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) mean over observers and (M,) mean over through, without the diagonal; NaN for a single network."""
+    rest = np.where(np.eye(len(values), dtype=bool), 0, values)
+    others = max(len(values) - 1, 0) or np.nan
+    return rest.sum(axis=1) / others, rest.sum(axis=0) / others
+
+
+# ---- tables -----------------------------------------------------------------------------------------------------
+
+
+def matrix_csv(results: Results, matrix: Matrix) -> bytes:
+    """Long format, one line a cell, full precision; an undefined value is an empty field."""
+    header = ("through", "observer", "cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor", "n")
+    arrays = (matrix.cka, matrix.cka_se, matrix.cka_unbiased, matrix.cka_unbiased_se, matrix.floor)
+    return _csv(
+        header,
+        (
+            (through, observer, *(_field(array[row, column]) for array in arrays), results.n)
+            for row, through in enumerate(results.networks)
+            for column, observer in enumerate(results.networks)
+        ),
+    )
+
+
+def losses_csv(results: Results) -> bytes:
+    """One line for each pair and network inverted through: relative losses, L2 distance from the seed."""
+    return _csv(
+        ("through", "pair", "initial_loss", "final_loss", "distance"),
+        (
+            (name, pair, *map(_field, values))
+            for name in results.networks
+            for loss in (results.loss[name],)
+            for pair, values in enumerate(zip(loss.initial, loss.final, loss.distance, strict=True))
+        ),
+    )
+
+
+def networks_csv(results: Results) -> bytes:
+    """One line a network: who it is, and how its inversions went."""
+    header = (
+        "network",
+        "reference",
+        "parameters",
+        "width",
+        "accuracy",
+        "chance",
+        "median_initial_loss",
+        "median_final_loss",
+        "tolerance",
+        "converged",
+        "median_distance",
+        "stalled",
+        "nonfinite",
+        "trained_here",
+        "weights_hash",
+    )
+    rows = []
+    for name in results.networks:
+        facts, loss = results.facts[name], results.loss[name]
+        rows.append(
+            (
+                name,
+                facts.reference,
+                facts.parameters,
+                facts.width,
+                _field(facts.accuracy),
+                _field(results.chance),
+                _field(np.median(loss.initial)),
+                _field(loss.median),
+                _field(results.tolerance),
+                str(results.converged[name]).lower(),
+                _field(np.median(loss.distance)),
+                loss.stalled,
+                loss.nonfinite,
+                str(facts.trained_here).lower(),
+                facts.weights_hash,
+            )
+        )
+    return _csv(header, rows)
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def _field(value: float) -> str:
+    """The shortest digits that read back as the same float64; empty if not finite, which every reader takes as missing."""
+    return repr(float(value)) if np.isfinite(value) else ""
+
+
+# ---- the page ---------------------------------------------------------------------------------------------------
+
+_templates = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters.update(number=number, percent=percent)
+_templates.globals.update(with_error=with_error, floor_mean=floor_mean, zip=zip)
+
+
+def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> str:
+    """The whole page as one string. Figures are inline SVG that takes the page's colours, images are data URIs."""
+    row_means, column_means = row_and_column_means(results.inverted.cka_unbiased)
+    return _templates.get_template("report.html.j2").render(
+        results=results,
+        headline=headline(results),
+        biased_headline=biased_headline(results),
+        warnings=warnings_about(results),
+        figures={
+            "unbiased": Markup(to_inline_svg(heatmaps(results, "unbiased"), "unbiased")),
+            "biased": Markup(to_inline_svg(heatmaps(results, "biased"), "biased")),
+            "losses": Markup(to_inline_svg(loss_curves(results), "losses")),
+        },
+        networks=[
+            {
+                "facts": results.facts[name],
+                "loss": results.loss[name],
+                "initial": float(np.median(results.loss[name].initial)),
+                "distance": float(np.median(results.loss[name].distance)),
+                "converged": results.converged[name],
+                "row_mean": row_means[index],
+                "column_mean": column_means[index],
+            }
+            for index, name in enumerate(results.networks)
+        ],
+        gallery=gallery_rows(results, gallery),
+        gallery_networks=[name for name in results.networks if name in gallery.inverted],
+        image_shape=gallery.seed.shape[1:],
+        settings_yaml=settings_yaml,
+    )
+
+
+def gallery_rows(results: Results, gallery: Gallery) -> list[dict[str, object]]:
+    """One row a pair; empty where the images have a number of channels that no screen shows (it takes 1 or 3)."""
+    if gallery.seed.shape[1] not in (1, 3):
+        return []
+    rows: list[dict[str, object]] = []
+    for index, pair in enumerate(gallery.pairs.tolist()):
+        inverted = [
+            {"name": name, "image": data_uri(gallery.inverted[name][index]), "loss": results.loss[name].final[pair]}
+            for name in results.networks
+            if name in gallery.inverted
+        ]
+        rows.append(
+            {
+                "pair": pair,
+                "seed": data_uri(gallery.seed[index]),
+                "target": data_uri(gallery.target[index]),
+                "seed_label": gallery.seed_labels[index],
+                "target_label": gallery.target_labels[index],
+                "inverted": inverted,
+            }
+        )
+    return rows
+
+
+def data_uri(image: np.ndarray) -> str:
+    """(C, H, W) uint8, or float in [0, 1] (what lies outside is clipped), C = 1 or 3, as a `data:` address.
+
+    PNG, without loss, up to 64 x 64; above that JPEG, or nine networks at 224 x 224 would make a page of tens of MB.
+    """
+    if image.dtype != np.uint8:
+        image = np.round(255 * np.clip(np.nan_to_num(image), 0, 1)).astype(np.uint8)
+    pixels = np.broadcast_to(image, (3, *image.shape[1:])).transpose(1, 2, 0)
+    small = max(pixels.shape[:2]) <= 64
+    buffer = io.BytesIO()
+    if small:
+        imsave(buffer, np.ascontiguousarray(pixels), format="png", metadata={"Software": None})
+    else:
+        options = {"quality": 92, "subsampling": 0}
+        imsave(buffer, np.ascontiguousarray(pixels), format="jpeg", pil_kwargs=options)
+    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,325 @@
+"""What a run found, as plain arrays: the matrices with their errors, the losses, the accuracies. M = networks.
+
+`Results` is what `netsim results`, the report and the Prefect artifacts all show, so they cannot disagree.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from netsim import stages
+from netsim.cka import jackknife_se
+from netsim.errors import StoreError
+from netsim.store import Run
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over the M(M-1) cells off the diagonal, with the standard error of the delete-one-shard jackknife.
+
+    The jackknife deletes a shard of images from *all* cells at once, so the error allows for cells sharing images.
+    It says how the mean would vary over other images, not over other networks.
+    """
+
+    value: float
+    se: float
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Similarity of every network to every other on one kind of set. All arrays are (M, M), row = through.
+
+    `floor` is what the biased estimator gives for independent representations of the same widths and spectra
+    (science: sqrt(r1 r2 / ((n + r1)(n + r2))), r = participation ratio); NaN where it is undefined.
+    """
+
+    cka: np.ndarray
+    cka_se: np.ndarray
+    cka_unbiased: np.ndarray
+    cka_unbiased_se: np.ndarray
+    floor: np.ndarray
+    mean: Mean
+    mean_unbiased: Mean
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Relative distance ||rep - target|| / ||target|| of one network's inversions (0 = perfect); arrays are (n,)."""
+
+    initial: np.ndarray
+    final: np.ndarray
+    distance: np.ndarray  # L2 distance of the inverted image from its seed, in pixels of [0, 1]
+    stalled: int  # images whose gradient was zero at some iteration
+    nonfinite: int  # images whose loss was not finite at some iteration
+    history: np.ndarray  # (len(history_iterations),) median over images
+    history_iterations: np.ndarray
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.final))
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    name: str
+    reference: str
+    accuracy: float  # on the test images, in [0, 1]
+    parameters: int
+    width: int  # d of the representation
+    weights_hash: str  # sha256 over the names, dtypes, shapes and bytes of the state dict
+    trained_here: bool
+
+
+@dataclass(frozen=True)
+class Results:
+    networks: tuple[str, ...]
+    n: int  # pairs
+    shards: int
+    natural: Matrix
+    inverted: Matrix
+    difference: Mean  # natural minus inverted, biased
+    difference_unbiased: Mean
+    loss: dict[str, Loss]
+    facts: dict[str, NetworkFacts]
+    tolerance: float  # a row whose median final loss is above this is "not converged"
+    chance: float  # accuracy of guessing, in [0, 1]
+    provenance: dict[str, str] = field(default_factory=dict)  # digest, versions, device, created, ...
+
+    @property
+    def converged(self) -> dict[str, bool]:
+        return {name: self.loss[name].median <= self.tolerance for name in self.networks}
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Some pairs to look at: k pairs, images (k, C, H, W)."""
+
+    pairs: np.ndarray  # (k,) which
+    seed: np.ndarray  # uint8
+    target: np.ndarray  # uint8
+    inverted: dict[str, np.ndarray]  # through -> float in [0, 1]
+    seed_labels: list[str]
+    target_labels: list[str]
+
+
+# ---- from the store
+
+
+def load_results(run: Run) -> Results:
+    """Everything a finished run found. Raises StoreError naming what is missing, if anything is, or what is damaged."""
+    require_finished(run)
+    names, shards = run.settings.names, run.settings.pairs.shards
+    natural = _similarity(run, stages.NATURAL)
+    rows = [_similarity(run, stages.inverted(name)) for name in names]
+    inverted = {kind: np.stack([row[kind] for row in rows]) for kind in natural}
+    facts = {name: _facts(run, name) for name in names}
+    draw = run.record("draw", "pairs")
+    return Results(
+        networks=names,
+        n=run.settings.pairs.count,
+        shards=shards,
+        natural=_matrix(natural),
+        inverted=_matrix(inverted),
+        difference=_difference(natural, inverted, "cka"),
+        difference_unbiased=_difference(natural, inverted, "cka_unbiased"),
+        loss={name: _loss(run, name) for name in names},
+        facts=facts,
+        tolerance=run.settings.inversion.tolerance,
+        chance=1 / len(draw.facts["classes"]),
+        provenance=_provenance(run),
+    )
+
+
+def require_finished(run: Run) -> None:
+    """Raises StoreError if any shard before the report is missing, or pairs were drawn from images that changed."""
+    for stage in stages.STAGES[:-1]:
+        if missing := stage.missing(run):
+            total = stage.total(run.settings)
+            raise StoreError(
+                f"{run.url} is not finished: {len(missing)} of {total} shards of {stage.name} are missing; "
+                f"`netsim run --store {run.url}` goes on"
+            )
+    hashes = {run.record("draw", "pairs", shard).facts["images_hash"] for shard in range(run.settings.pairs.shards)}
+    if len(hashes) > 1:
+        raise StoreError(f"the images of {run.settings.images.source} changed while pairs were drawn; use another --store")
+
+
+def off_diagonal(cells: np.ndarray) -> np.ndarray:
+    """(M, M, ...) -> (M(M-1), ...)"""
+    return cells[~np.eye(len(cells), dtype=bool)]
+
+
+def _mean(cells: np.ndarray, left_out: np.ndarray) -> Mean:
+    """The mean off the diagonal, and its error from the same mean with each shard left out: (M, M), (M, M, G)."""
+    return Mean(value=float(off_diagonal(cells).mean()), se=float(jackknife_se(off_diagonal(left_out).mean(axis=0))))
+
+
+def _matrix(found: dict[str, np.ndarray]) -> Matrix:
+    errors = {kind: jackknife_se(np.moveaxis(found[f"{kind}_left_out"], -1, 0)) for kind in ("cka", "cka_unbiased")}
+    return Matrix(
+        cka=found["cka"],
+        cka_se=errors["cka"],
+        cka_unbiased=found["cka_unbiased"],
+        cka_unbiased_se=errors["cka_unbiased"],
+        floor=found["floor"],
+        mean=_mean(found["cka"], found["cka_left_out"]),
+        mean_unbiased=_mean(found["cka_unbiased"], found["cka_unbiased_left_out"]),
+    )
+
+
+def _difference(natural: dict[str, np.ndarray], inverted: dict[str, np.ndarray], kind: str) -> Mean:
+    """Paired: both sets come from the same pairs, so a shard is left out of both at once."""
+    return _mean(natural[kind] - inverted[kind], natural[f"{kind}_left_out"] - inverted[f"{kind}_left_out"])
+
+
+def _similarity(run: Run, set_name: str) -> dict[str, np.ndarray]:
+    record = run.record("aggregate", set_name)
+    return {kind: run.read(record, f"similarity/{set_name}/{kind}") for kind in (*CELLS, *stages.LEFT_OUT)}
+
+
+CELLS = ("cka", "cka_unbiased", "floor")
+
+
+def _column(run: Run, through: str, column: str) -> np.ndarray:
+    """A per-pair array of a network's inversions, over all shards."""
+    records = (run.record("invert", through, shard) for shard in range(run.settings.pairs.shards))
+    return np.concatenate([run.read(record, f"{stages.inverted(through)}/{column}") for record in records])
+
+
+def _loss(run: Run, through: str) -> Loss:
+    return Loss(
+        initial=_column(run, through, "initial_loss"),
+        final=_column(run, through, "final_loss"),
+        distance=_column(run, through, "distance"),
+        stalled=int(_column(run, through, "stalled").sum()),
+        nonfinite=int(_column(run, through, "nonfinite").sum()),
+        history=np.median(_column(run, through, "history"), axis=0),
+        history_iterations=stages.history_iterations(run.settings.inversion.iterations),
+    )
+
+
+def _facts(run: Run, name: str) -> NetworkFacts:
+    facts = run.record("train", name).facts
+    return NetworkFacts(name=name, **{key: facts[key] for key in NetworkFacts.__dataclass_fields__ if key != "name"})
+
+
+def _provenance(run: Run) -> dict[str, str]:
+    draw, invert = run.record("draw", "pairs"), run.record("invert", run.settings.names[0])
+    seconds = {stage.name: _seconds(run, stage) for stage in stages.STAGES[:-1]}
+    return {
+        "run": run.digest,
+        "created": run.attributes["created"],
+        "images": f"{draw.facts['source']}, sha256 {draw.facts['images_hash'][:16]}",
+        "device": f"{invert.facts['device']}, {invert.facts['threads']} thread(s) a worker",
+        "task seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
+        **{f"version of {name}": value for name, value in invert.versions.items()},
+    }
+
+
+def _seconds(run: Run, stage: stages.Stage) -> float:
+    units = stage.units(run.settings).items()
+    return sum(run.record(stage.name, name, shard).seconds for name, shards in units for shard in range(shards))
+
+
+def gallery(run: Run, *, rows: int = 8) -> Gallery:
+    """Seed, target and inverted images of the first pair of each target class in the first shard, for the report."""
+    draw = run.record("draw", "pairs")
+    labels = run.read(draw, "pairs/target_label")
+    chosen = np.sort(np.unique(labels, return_index=True)[1])[:rows]
+    classes = draw.facts["classes"]
+
+    def pixels(name: str) -> np.ndarray:
+        stored = run.read(run.record("invert", name), f"{stages.inverted(name)}/image")[chosen]
+        return stored.astype(np.float32) / np.float32(stages.IMAGE_STEPS)
+
+    return Gallery(
+        pairs=chosen,
+        seed=run.read(draw, "images/seed")[chosen],
+        target=run.read(draw, "images/target")[chosen],
+        inverted={name: pixels(name) for name in run.settings.names},
+        seed_labels=[classes[label] for label in run.read(draw, "pairs/seed_label")[chosen]],
+        target_labels=[classes[label] for label in labels[chosen]],
+    )
+
+
+def to_json(results: Results) -> dict[str, Any]:
+    """What `netsim results --json` prints: plain lists, `None` for what is undefined."""
+    return {
+        "networks": list(results.networks),
+        "n": results.n,
+        "shards": results.shards,
+        "natural": _matrix_json(results.natural),
+        "inverted": _matrix_json(results.inverted),
+        "difference": _mean_json(results.difference),
+        "difference_unbiased": _mean_json(results.difference_unbiased),
+        "loss": {
+            name: {
+                "median_initial": _plain(float(np.median(loss.initial))),
+                "median": _plain(loss.median),
+                "mean": _plain(float(loss.final.mean())),
+                "distance": _plain(float(np.median(loss.distance))),
+                "stalled": loss.stalled,
+                "nonfinite": loss.nonfinite,
+            }
+            for name, loss in results.loss.items()
+        },
+        "converged": results.converged,
+        "tolerance": results.tolerance,
+        "accuracy": {name: facts.accuracy for name, facts in results.facts.items()},
+        "chance": results.chance,
+        "weights": {name: facts.weights_hash for name, facts in results.facts.items()},
+        "provenance": results.provenance,
+    }
+
+
+def _matrix_json(matrix: Matrix) -> dict[str, Any]:
+    cells = {name: _plain(getattr(matrix, name).tolist()) for name in ("cka", "cka_unbiased", "floor")}
+    return {
+        **cells,
+        "se": _plain(matrix.cka_se.tolist()),
+        "se_unbiased": _plain(matrix.cka_unbiased_se.tolist()),
+        "mean": _mean_json(matrix.mean),
+        "mean_unbiased": _mean_json(matrix.mean_unbiased),
+    }
+
+
+def _mean_json(mean: Mean) -> dict[str, Any]:
+    return {"value": _plain(mean.value), "se": _plain(mean.se)}
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value if math.isfinite(value) else None
+
+
+def summary(results: Results) -> list[str]:
+    """What was found, in a few lines of text: means with standard errors, then every reason to doubt them."""
+    n, cells = results.n, len(results.networks) * (len(results.networks) - 1)
+    lines = [f"{cells} cells off the diagonal, {n} pairs in {results.shards} shards; ± one standard error over images"]
+    for title, unbiased, biased in (
+        ("natural CKA", results.natural.mean_unbiased, results.natural.mean),
+        ("inverted CKA", results.inverted.mean_unbiased, results.inverted.mean),
+        ("difference", results.difference_unbiased, results.difference),
+    ):
+        lines.append(f"{title}: {unbiased.value:.3f} ± {unbiased.se:.3f} unbiased, {biased.value:.3f} ± {biased.se:.3f} biased")
+    return lines + warnings(results)
+
+
+def warnings(results: Results) -> list[str]:
+    """Every reason to doubt the numbers; empty if there is none."""
+    found = []
+    for name in results.networks:
+        loss, accuracy = results.loss[name], results.facts[name].accuracy
+        if not results.converged[name]:
+            found.append(f"{name} is NOT CONVERGED: median final loss {loss.median:.3f} is above {results.tolerance:g}")
+        if loss.nonfinite:
+            found.append(f"{name}: the loss of {loss.nonfinite} images was not finite")
+        if loss.stalled:
+            found.append(f"{name}: the gradient of {loss.stalled} images was zero at some iteration")
+        if accuracy < 2 * results.chance:
+            found.append(f"{name} is hardly better than chance: test accuracy {accuracy:.1%}, guessing {results.chance:.1%}")
+    return found

@@ -1,0 +1,62 @@
+"""How far a run is: shards done and missing, per stage and name, with rate and time left, from one listing a stage."""
+
+from dataclasses import dataclass
+
+from netsim.stages import STAGES, Stage
+from netsim.store import Run
+
+RECENT = 600.0
+"""Seconds before the newest commit that count for the rate: a run that rested overnight is not slow."""
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """One stage. `rate` is in shards per second and `seconds_left` in seconds; None while they can't be told."""
+
+    name: str
+    says: str
+    done: int
+    total: int
+    by_name: dict[str, tuple[int, int]]  # name -> (done, total)
+    rate: float | None
+
+    @property
+    def finished(self) -> bool:
+        return self.done == self.total
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.done) / self.rate if self.rate else None
+
+
+def status(run: Run) -> list[StageStatus]:
+    """Every stage of the run, in order. Opens no record: 100,000 shards are a matter of seconds."""
+    return [stage_status(run, stage) for stage in STAGES]
+
+
+def stage_status(run: Run, stage: Stage) -> StageStatus:
+    done = {unit: when for unit, when in run.done(stage.name).items() if _belongs(unit, stage.units(run.settings))}
+    counts = dict.fromkeys(stage.units(run.settings), 0)
+    for name, _ in done:
+        counts[name] += 1
+    units = stage.units(run.settings)
+    return StageStatus(
+        name=stage.name,
+        says=stage.says,
+        done=len(done),
+        total=sum(units.values()),
+        by_name={name: (counts[name], total) for name, total in units.items()},
+        rate=_rate(sorted(done.values())),
+    )
+
+
+def _belongs(unit: tuple[str, int], units: dict[str, int]) -> bool:
+    name, shard = unit
+    return shard < units.get(name, 0)
+
+
+def _rate(times: list[float]) -> float | None:
+    recent = [when for when in times if when >= times[-1] - RECENT]
+    if len(recent) < 2 or recent[-1] <= recent[0]:
+        return None
+    return (len(recent) - 1) / (recent[-1] - recent[0])

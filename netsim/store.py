@@ -1,0 +1,407 @@
+"""The store of one run: Zarr arrays, and the commit records that say which shards are done.
+
+    <url>/zarr.json                              attributes: format, digest, settings, created, versions
+    <url>/<group>/<array>                        per-pair arrays: one Zarr shard = one shard of pairs
+    <url>/weights/<network>.safetensors          networks trained here
+    <url>/commits/<stage>/<name>/<shard>.json    written last; the only memory of progress
+
+A shard is done when its record is there, and only then. The record holds a sha256 of every array written, because Zarr
+reads a missing chunk and an empty shard object silently as the fill value; `read` compares. One writer owns whole shards:
+two writers inside one Zarr shard lose data. Works on a path or any fsspec URL.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import fsspec
+import numpy as np
+import zarr
+from fsspec.implementations.local import LocalFileSystem
+from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.storage import FsspecStore, LocalStore
+
+from netsim.config import SweepSettings, parse_settings
+from netsim.errors import SettingsError, StoreError
+
+FORMAT = 1
+"""Version of the layout. A store of another version is refused, never guessed at."""
+
+CODECS = (ZstdCodec(level=3), Crc32cCodec())  # zstd alone lets a flipped byte through
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """An array to create: `dims[0] == "pair"` makes it per-pair, cut into shards; any other array is written whole."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    dims: tuple[str, ...]
+
+    @property
+    def per_pair(self) -> bool:
+        return self.dims[0] == "pair"
+
+
+@dataclass(frozen=True)
+class Record:
+    """The proof that a shard is done: what was written, from what, by what, and how long it took."""
+
+    stage: str
+    name: str
+    shard: int
+    digest: str
+    sha256: dict[str, str]  # array or file path -> sha256 of its values' bytes in C order
+    facts: dict[str, Any]
+    seconds: float
+    committed: str  # UTC, ISO 8601
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+class Run:
+    """One run in its store. Make it with `create` (new, or the same settings again) or `open`."""
+
+    def __init__(self, url: str, settings: SweepSettings, attributes: Mapping[str, Any]) -> None:
+        self.url = normalise(url)
+        self.settings = settings
+        self.attributes = dict(attributes)
+        self.digest = settings.digest()
+        self._fs, self._root = _filesystem(self.url)
+        self._local = isinstance(self._fs, LocalFileSystem)
+
+    @classmethod
+    def create(cls, url: str, settings: SweepSettings) -> Self:
+        """The run of these settings at `url`: opened if it is there, made if nothing is.
+
+        Raises StoreError if something else is there (another run, another format, other files), or it can't be written.
+        """
+        url = normalise(url)
+        fs, root = _filesystem(url)
+        with explained(url):
+            if fs.exists(f"{root}/zarr.json"):
+                run = cls.open(url)
+                run._require(settings)
+                return run
+            if fs.exists(root) and any(not name.endswith(".partial") for name in fs.ls(root, detail=False)):
+                raise StoreError(f"{url} is not empty and holds no run; give an empty or a new place with --store")
+            attributes = {
+                "format": FORMAT,
+                "digest": settings.digest(),
+                "settings": settings.model_dump(mode="json"),
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "versions": versions(),
+            }
+            zarr.open_group(zarr_store(url), mode="w-", zarr_format=3, attributes={"netsim": attributes})
+        return cls(url, settings, attributes)
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """The run stored at `url`. Raises StoreError if there is none, or its format is not ours."""
+        url = normalise(url)
+        with explained(url):
+            try:
+                group = zarr.open_group(zarr_store(url), mode="r", zarr_format=3)
+            except (FileNotFoundError, zarr.errors.GroupNotFoundError):
+                raise StoreError(f"no run at {url}; `netsim run SETTINGS.yaml --store {url}` makes one") from None
+        attributes: Any = group.attrs.asdict().get("netsim")
+        if not isinstance(attributes, dict):
+            raise StoreError(f"{url} is a Zarr group, but not a netsim run")
+        if attributes.get("format") != FORMAT:
+            raise StoreError(
+                f"{url} has format {attributes.get('format')}; this netsim reads format {FORMAT}. "
+                f"Use the netsim that made it ({attributes.get('versions', {}).get('netsim', 'unknown')}), or another store"
+            )
+        try:
+            settings = parse_settings(attributes["settings"], origin=url)
+        except SettingsError as error:
+            raise StoreError(f"the settings stored at {url} are not this netsim's: {error}") from None
+        if settings.digest() != attributes["digest"]:
+            raise StoreError(f"{url} was made by another version of the algorithm; use another store for this netsim")
+        return cls(url, settings, attributes)
+
+    def _require(self, settings: SweepSettings) -> None:
+        if settings.digest() == self.digest:
+            return
+        here, asked = flatten(self.settings.model_dump(mode="json")), flatten(settings.model_dump(mode="json"))
+        changed = [key for key in {**here, **asked} if here.get(key) != asked.get(key)]
+        shown = ", ".join(f"{key} is {here.get(key)!r} there and {asked.get(key)!r} here" for key in changed[:2])
+        more = f" ({len(changed) - 2} more differ)" if len(changed) > 2 else ""
+        raise StoreError(f"{self.url} holds a run with other settings: {shown}{more}; give another --store")
+
+    # ---- what is done
+
+    def done(self, stage: str) -> dict[tuple[str, int], float]:
+        """(name, shard) -> time of its commit, in seconds since 1970. One listing; no record is opened."""
+        prefix = f"{self._root}/commits/{stage}"
+        with explained(self.url):
+            self._fs.invalidate_cache()
+            entries = self._fs.find(prefix, detail=True) if self._fs.exists(prefix) else {}
+        found = {}
+        for path, info in entries.items():
+            if path.endswith(".json"):
+                name, _, shard = path.partition(f"/commits/{stage}/")[2].removesuffix(".json").rpartition("/")
+                found[name, int(shard)] = _modified(info)
+        return found
+
+    def is_done(self, stage: str, name: str, shard: int) -> bool:
+        with explained(self.url):
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(f"{self._root}/{_commit_path(stage, name, shard)}"))
+
+    def record(self, stage: str, name: str, shard: int = 0) -> Record:
+        """The commit record of a shard. Raises StoreError if the shard is not done, or the record is another run's."""
+        path = _commit_path(stage, name, shard)
+        try:
+            content = json.loads(self.get_file(path))
+        except FileNotFoundError:
+            raise StoreError(f"{stage} {name} shard {shard} is not done in {self.url}") from None
+        except json.JSONDecodeError:
+            raise StoreError(f"the commit record {path} in {self.url} is damaged; remove it to compute the shard again") from None
+        record = Record(**content)
+        if record.digest != self.digest:
+            raise StoreError(f"the commit record {path} in {self.url} belongs to another run ({record.digest})")
+        return record
+
+    # ---- arrays
+
+    def create_arrays(self, specs: list[ArraySpec]) -> None:
+        """Create the arrays that are not there yet. Done once, before work fans out."""
+        group = zarr.open_group(zarr_store(self.url), mode="r+", zarr_format=3)
+        with explained(self.url):
+            for spec in specs:
+                if spec.path not in group:
+                    self._create(group, spec)
+
+    def _create(self, group: zarr.Group, spec: ArraySpec) -> None:
+        shard = (self.settings.pairs.shard_size, *spec.shape[1:]) if spec.per_pair else spec.shape
+        chunk = (min(8, shard[0]), *shard[1:]) if spec.per_pair and len(spec.shape) == 4 else shard
+        if shard[0] % chunk[0]:
+            chunk = shard
+        kind = np.dtype(spec.dtype).kind
+        group.create_array(
+            spec.path,
+            shape=spec.shape,
+            shards=shard,
+            chunks=chunk,
+            dtype=spec.dtype,
+            compressors=CODECS,
+            fill_value=float("nan") if kind == "f" else 0,
+            dimension_names=spec.dims,
+            # a shard whose values all equal the fill value must be written too, or it looks missing
+            config={"write_empty_chunks": True},
+        )
+
+    def array(self, path: str) -> zarr.Array:
+        """The Zarr array itself, for looking at; tasks use `read`, which checks."""
+        array = zarr.open_group(zarr_store(self.url), mode="r", zarr_format=3)[path]
+        assert isinstance(array, zarr.Array)
+        return array
+
+    def commit(
+        self,
+        stage: str,
+        name: str,
+        shard: int,
+        *,
+        arrays: Mapping[str, np.ndarray],
+        files: Mapping[str, bytes] | None = None,
+        facts: Mapping[str, Any] | None = None,
+        seconds: float,
+    ) -> Record:
+        """Write everything of a shard, then, last, the record that makes it done.
+
+        Raises StoreError when the store can't be written or is full; the shard is then simply missing.
+        """
+        files = files or {}
+        group = zarr.open_group(zarr_store(self.url), mode="r+", zarr_format=3)
+        with explained(self.url):
+            for path, values in arrays.items():
+                array = group[path]
+                assert isinstance(array, zarr.Array)
+                region, expected = self._region(array, shard)
+                assert values.shape == expected and values.dtype == array.dtype, (path, values.shape, expected)
+                array.with_config({"write_empty_chunks": True})[region] = values
+            for path, data in files.items():
+                self.put_file(path, data)
+        record = Record(
+            stage=stage,
+            name=name,
+            shard=shard,
+            digest=self.digest,
+            sha256={path: _sha256(np.ascontiguousarray(values).tobytes()) for path, values in arrays.items()}
+            | {path: _sha256(data) for path, data in files.items()},
+            facts=dict(facts or {}),
+            seconds=round(seconds, 3),
+            committed=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions(),
+        )
+        self.put_file(_commit_path(stage, name, shard), json.dumps(asdict(record), allow_nan=False).encode())
+        return record
+
+    def read(self, record: Record, path: str) -> np.ndarray:
+        """An array's values in the record's shard, compared with the record's checksum.
+
+        Raises StoreError if they differ, can't be decoded, or the record does not cover the array.
+        """
+        if path not in record.sha256:
+            raise StoreError(f"{record.stage} {record.name} shard {record.shard} in {self.url} has no {path}")
+        try:
+            array = self.array(path)
+            values = np.asarray(array[self._region(array, record.shard)[0]])
+        except Exception as error:  # zarr, the codecs and the file systems each have their own kinds
+            raise self._damaged(record, path, f"{type(error).__name__}: {error}") from error
+        if _sha256(np.ascontiguousarray(values).tobytes()) != record.sha256[path]:
+            raise self._damaged(record, path, "its checksum differs")
+        return values
+
+    def read_file(self, record: Record, path: str) -> bytes:
+        """A file's bytes, compared with the record's checksum. Raises StoreError if it is gone or differs."""
+        try:
+            data = self.get_file(path)
+        except FileNotFoundError as error:
+            raise self._damaged(record, path, "it is gone") from error
+        if _sha256(data) != record.sha256[path]:
+            raise self._damaged(record, path, "its checksum differs")
+        return data
+
+    def _damaged(self, record: Record, path: str, why: str) -> StoreError:
+        commit = _commit_path(record.stage, record.name, record.shard)
+        return StoreError(f"{path}, shard {record.shard}, in {self.url} is damaged ({why}); remove {commit} and run again")
+
+    def _region(self, array: zarr.Array, shard: int) -> tuple[Any, tuple[int, ...]]:
+        dims = array.metadata.dimension_names  # type: ignore[union-attr]
+        if dims is None or dims[0] != "pair":
+            return Ellipsis, array.shape
+        size = self.settings.pairs.shard_size
+        return slice(shard * size, (shard + 1) * size), (size, *array.shape[1:])
+
+    # ---- small files
+
+    def put_file(self, path: str, data: bytes) -> None:
+        """Write a file whole or not at all. Raises StoreError."""
+        target = f"{self._root}/{path}"
+        with explained(self.url):
+            if not self._local:
+                self._fs.pipe_file(target, data)  # an object appears only when it is complete
+                return
+            folder = Path(target).parent
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as partial:
+                try:
+                    partial.write(data)
+                    partial.flush()
+                    os.fsync(partial.fileno())
+                    os.replace(partial.name, target)
+                except BaseException:
+                    Path(partial.name).unlink(missing_ok=True)
+                    raise
+
+    def get_file(self, path: str) -> bytes:
+        """A file's bytes. Raises FileNotFoundError."""
+        with explained(self.url, missing_is_fine=True):
+            return self._fs.cat_file(f"{self._root}/{path}")
+
+    def find_file(self, path: str) -> bytes | None:
+        try:
+            return self.get_file(path)
+        except FileNotFoundError:
+            return None
+
+    def remove_file(self, path: str) -> None:
+        if self._fs.exists(f"{self._root}/{path}"):
+            self._fs.rm_file(f"{self._root}/{path}")
+
+    def place(self, path: str) -> str:
+        """Where a file of the store is, as a user would open it."""
+        return f"{self._root}/{path}" if self._local else f"{self.url}/{path}"
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __call__(self) -> float:
+        return time.perf_counter() - self._start
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What a number may depend on besides the settings."""
+    packages = {"netsim": "netsim-cka", "torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "zarr": "zarr"}
+    return {name: version(package) for name, package in packages.items()} | {"python": platform.python_version()}
+
+
+def normalise(url: str) -> str:
+    """A local path as an absolute one, so that every worker means the same place; a URL as it came, without a last slash."""
+    if "://" in url and not url.startswith("file://"):
+        return url.rstrip("/")
+    return str(Path(url.removeprefix("file://")).expanduser().absolute())
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}"""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+@contextmanager
+def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
+    """Turn what a file system says into one clear StoreError about `url`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if missing_is_fine:
+            raise
+        raise StoreError(f"{url}: not found ({error})") from error
+    except PermissionError as error:
+        raise StoreError(f"{url} is not writable or not readable for this user ({error}); give another --store") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreError(f"no space left for {url} ({error.strerror}); free some, and run the same command again") from error
+        if error.errno == errno.EROFS:
+            raise StoreError(f"{url} is on a read-only file system; give another --store") from error
+        raise StoreError(f"{url}: {error}") from error
+
+
+def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    try:
+        # no listing cache: progress is read from listings
+        options = {} if "://" not in url else {"use_listings_cache": False}
+        fs, root = fsspec.core.url_to_fs(url, **options)
+    except (ValueError, ImportError) as error:
+        raise StoreError(f"{url} is not a place netsim can store to: {error}") from None
+    return fs, root.rstrip("/")
+
+
+def zarr_store(url: str) -> LocalStore | FsspecStore:
+    return FsspecStore.from_url(url) if "://" in url else LocalStore(url)
+
+
+def _commit_path(stage: str, name: str, shard: int) -> str:
+    return f"commits/{stage}/{name}/{shard:05d}.json"
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    when = info.get("mtime", info.get("LastModified", info.get("created", 0.0)))
+    return when.timestamp() if isinstance(when, datetime) else float(when)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

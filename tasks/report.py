@@ -1,0 +1,43 @@
+"""Write the report into the store, and what it says into the Prefect UI."""
+
+import base64
+from typing import Any
+
+from prefect import task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+
+from netsim.plots import heatmaps, to_svg
+from netsim.results import Matrix, Results, load_results, summary
+from netsim.stages import REPORT
+from netsim.store import Run
+from tasks.shards import OPTIONS, run_block
+
+
+@task(name="report", task_run_name="report", **OPTIONS)
+def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Write the report from what is in the store; show both matrices and the heatmaps as artifacts."""
+    facts = run_block(store, REPORT, name, shards)
+    run = Run.open(store)
+    results = load_results(run)
+    create_markdown_artifact(_markdown(results, run.place("report/report.html")), key="summary", description="What was found")
+    for title, matrix in (("natural", results.natural), ("inverted", results.inverted)):
+        says = f"{title} CKA, unbiased; row = through, column = observer; standard error of the jackknife after ±"
+        create_table_artifact(_table(results.networks, matrix), key=f"{title}-cka", description=says)
+    picture = base64.b64encode(to_svg(heatmaps(results)).encode()).decode()
+    create_image_artifact(f"data:image/svg+xml;base64,{picture}", key="heatmaps", description="Natural and inverted CKA")
+    return facts
+
+
+def _markdown(results: Results, place: str) -> str:
+    return "\n".join([f"- {line}" for line in summary(results)] + [f"- report: `{place}`"])
+
+
+def _table(networks: tuple[str, ...], matrix: Matrix) -> list[dict[str, str]]:
+    return [
+        {"through": name}
+        | {
+            observer: f"{matrix.cka_unbiased[row, column]:.3f} ± {matrix.cka_unbiased_se[row, column]:.3f}"
+            for column, observer in enumerate(networks)
+        }
+        for row, name in enumerate(networks)
+    ]

@@ -1,0 +1,131 @@
+"""Settings: strict, frozen, named by their content, and errors that say what came and what fits."""
+
+import pytest
+import yaml
+
+from netsim.config import SweepSettings, load_settings, network_name, parse_settings, shipped_sweeps
+from netsim.errors import SettingsError
+
+NETWORKS = {"networks": ["small:vgg", "small:resnet18"]}
+
+
+def test_published_recipe_is_the_default():
+    inversion = parse_settings(NETWORKS).inversion
+    assert (inversion.iterations, inversion.step_size, inversion.momentum, inversion.batch_size) == (2000, 1 / 8, 0.9, 32)
+
+
+def test_digest_is_the_same_on_every_machine_and_version():
+    assert parse_settings(NETWORKS).digest() == "9aea5f5cf65d456d"
+
+
+def test_every_setting_changes_the_digest():
+    plain = parse_settings(NETWORKS)
+    changes = [
+        {"networks": ["small:vgg", "small:resnet50"]},
+        {"images": {"source": "folder:x"}},
+        {"training": {"epochs": 9}},
+        {"pairs": {"count": 64}},
+        {"pairs": {"rng_seed": 1}},
+        {"inversion": {"iterations": 1999}},
+        {"inversion": {"tolerance": 0.2}},
+    ]
+    digests = {parse_settings(NETWORKS | change).digest() for change in changes}
+    assert len(digests) == len(changes) and plain.digest() not in digests
+
+
+def test_yaml_round_trip_keeps_the_digest():
+    settings = parse_settings(NETWORKS)
+    assert parse_settings(yaml.safe_load(settings.to_yaml())).digest() == settings.digest()
+
+
+def test_settings_do_not_change_after_they_are_made():
+    with pytest.raises(ValueError, match="frozen"):
+        parse_settings(NETWORKS).pairs.count = 8  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"inversion": {"iteration": 5}}, r"no setting 'inversion.iteration'; did you mean 'iterations'\?"),
+        ({"network": []}, r"no setting 'network'; did you mean 'networks'\?"),
+        ({"inversion": {"iterations": -5}}, r"inversion.iterations: got -5; input should be greater than 0"),
+        ({"inversion": {"iterations": "many"}}, r"inversion.iterations: got 'many'; input should be a valid integer"),
+        ({"inversion": {"iterations": True}}, r"inversion.iterations: got True"),
+        ({"pairs": {"count": 500}}, r"count 500 is not a multiple of shard_size 32; 480 or 512 is"),
+        ({"pairs": {"count": 32}}, r"makes one shard of 32; the standard error needs at least 2"),
+        ({"pairs": {"count": 3}}, r"pairs.count: got 3; input should be greater than or equal to 4"),
+        ({"networks": ["small:vgg"]}, r"networks"),
+        ({"networks": ["small:vgg", "torchvision:vgg"]}, r"two networks are called 'vgg'"),
+    ],
+)
+def test_a_fault_is_one_line_that_says_what_came_and_what_fits(values, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        parse_settings(NETWORKS | values)
+    assert str(caught.value).count("\n") == 0
+
+
+def test_missing_networks_are_named():
+    with pytest.raises(SettingsError, match="the setting 'networks' is missing"):
+        parse_settings({})
+
+
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [
+        ("small:vgg", "vgg"),
+        ("torchvision:resnet50@IMAGENET1K_V1", "resnet50"),
+        ("torchvision:resnet50@s3://bucket/a=b.safetensors", "resnet50"),
+        ("python:lab.models:tiny@none", "tiny"),
+        ("mine=python:lab.models:tiny", "mine"),
+    ],
+)
+def test_a_network_is_called_by_its_architecture_or_by_the_name_given(reference, name):
+    assert network_name(reference) == name
+
+
+def test_a_given_name_is_not_part_of_the_reference():
+    settings = parse_settings({"networks": ["a=small:vgg", "b=small:vgg@none"]})
+    assert settings.names == ("a", "b")
+    assert [settings.reference(name) for name in settings.names] == ["small:vgg", "small:vgg@none"]
+
+
+def test_settings_come_from_a_file_with_changes(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(NETWORKS))
+    settings = load_settings(str(path), ["pairs.count=64", "inversion.step_size=0.5", "networks=[small:vgg, small:wrn2]"])
+    assert settings.pairs.count == 64
+    assert settings.inversion.step_size == 0.5
+    assert settings.names == ("vgg", "wrn2")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("pairs.count", "is not key=value"),
+        ("pairs.cuont=4", "did you mean 'count'"),
+        ("networks.x=4", "is a value, not a group"),
+        ("pairs.count=[", "is not a YAML value"),
+    ],
+)
+def test_a_change_that_cannot_be_made_is_explained(tmp_path, override, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(NETWORKS))
+    with pytest.raises(SettingsError, match=message):
+        load_settings(str(path), [override])
+
+
+def test_a_settings_file_that_cannot_be_read_is_explained(tmp_path):
+    with pytest.raises(SettingsError, match="no settings file 'dmeo'.*did you mean 'demo'"):
+        load_settings("dmeo")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [")
+    with pytest.raises(SettingsError, match="is not YAML"):
+        load_settings(str(broken))
+    broken.write_text("just words")
+    with pytest.raises(SettingsError, match="holds str, not settings"):
+        load_settings(str(broken))
+
+
+@pytest.mark.parametrize("name", sorted(shipped_sweeps()))
+def test_every_sweep_that_comes_with_netsim_is_valid(name):
+    assert isinstance(load_settings(name), SweepSettings)

@@ -1,0 +1,441 @@
+"""Inversion: the update rule against a slow twin, its guards, and what it must leave as it was."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from netsim.errors import DataError, NetworkError, SettingsError
+from netsim.inversion import Inversion, invert, invert_batches, invert_images
+from netsim.networks import as_network
+
+SHAPE = (3, 8, 8)
+
+
+def images(n, *, rng_seed, dtype=torch.float64):
+    """Uniform noise, with some pixels exactly at 0 and at 1."""
+    rng = np.random.default_rng(rng_seed)
+    return torch.from_numpy(rng.uniform(-0.1, 1.1, (n, *SHAPE)).clip(0, 1)).to(dtype)
+
+
+@pytest.fixture
+def classifier():
+    """A convolutional classifier of 3x8x8 images in [0, 1], float64, whose BatchNorm has seen a few batches."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Conv2d(8, 24, 3, stride=2),
+        nn.BatchNorm2d(24),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(96, 5),
+    ).double()
+    with torch.no_grad():
+        for batch in range(5):
+            model(images(32, rng_seed=1000 + batch))
+    return model.eval()
+
+
+@pytest.fixture
+def network(classifier):
+    return as_network(classifier, images(2, rng_seed=0))
+
+
+def matrix(rows=20, rng_seed=3):
+    return torch.from_numpy(np.random.default_rng(rng_seed).normal(size=(rows, int(np.prod(SHAPE)))))
+
+
+def linear(weight):
+    return lambda x: x.flatten(1) @ weight.T.to(x)
+
+
+def twin(weight, seed, target, *, iterations, step_size, momentum):
+    """Iterates and losses by the equations, in numpy, for one image (pixels,) and a linear representation."""
+    x, velocity, path, losses = seed.copy(), np.zeros_like(seed), [], []
+    for _ in range(iterations + 1):
+        residual = weight @ x - target
+        path.append(x)
+        losses.append(np.sqrt(np.sum(residual**2)) / np.sqrt(np.sum(target**2)))
+        gradient = weight.T @ residual
+        velocity = momentum * velocity + (1 - momentum) * -gradient / np.sqrt(np.sum(gradient**2))
+        x = np.minimum(np.maximum(x + step_size * velocity, 0), 1)
+    return np.array(path), np.array(losses)
+
+
+# --- the rule ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use_best", [True, False], ids=["best", "last"])
+@pytest.mark.parametrize(("step_size", "momentum"), [(0.125, 0.9), (0.5, 0.0), (2.0, 0.5)])
+def test_iterates_and_losses_are_those_of_a_plain_loop(use_best, step_size, momentum):
+    weight, seed = matrix(), images(3, rng_seed=1)
+    target = linear(weight)(images(3, rng_seed=2))
+    path = []
+    record = invert(
+        linear(weight),
+        seed,
+        target,
+        iterations=40,
+        step_size=step_size,
+        momentum=momentum,
+        use_best=use_best,
+        on_iteration=lambda k, x, loss: path.append((k, x.clone(), loss.clone())),
+    )
+    assert [k for k, _, _ in path] == list(range(41))
+    for i in range(3):
+        their_path, their_losses = twin(
+            weight.numpy(),
+            seed[i].flatten().numpy(),
+            target[i].numpy(),
+            iterations=40,
+            step_size=step_size,
+            momentum=momentum,
+        )
+        np.testing.assert_allclose(torch.stack([x[i].flatten() for _, x, _ in path]), their_path, atol=1e-10)
+        np.testing.assert_allclose(record.history[:, i], their_losses, atol=1e-10)
+        best = their_losses.argmin()
+        assert record.best_iteration[i] == best
+        np.testing.assert_allclose(record.images[i].flatten(), their_path[best if use_best else -1], atol=1e-10)
+
+
+def test_one_forward_an_iteration_one_for_the_last_loss_and_one_for_the_targets(network):
+    calls = []
+    first = next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+    first.register_forward_hook(lambda *_: calls.append(1))
+    invert_batches(network, images(4, rng_seed=1), images(4, rng_seed=2), batch_size=4, iterations=7)
+    assert len(calls) == 7 + 1 + 1
+    calls.clear()
+    target = network.represent(images(4, rng_seed=2))
+    invert(network.represent, images(4, rng_seed=1), target, iterations=7, use_best=False)
+    assert len(calls) == 1 + 7 + 1
+
+
+def test_loss_falls_and_the_record_agrees_with_itself(network):
+    seed, target = images(6, rng_seed=1), images(6, rng_seed=2)
+    record = invert_batches(network, seed, target, batch_size=4, iterations=120, step_size=0.1)
+
+    assert record.images.min() >= 0 and record.images.max() <= 1
+    assert record.history.shape == (121, 6)
+    assert torch.equal(record.history[0], record.initial_loss)
+    assert torch.equal(record.history.min(dim=0).values, record.final_loss)
+    assert torch.equal(record.history[record.best_iteration, range(6)], record.final_loss)
+    assert (record.final_loss < 0.5 * record.initial_loss).all()
+    assert not record.stalled.any() and not record.nonfinite.any()
+    torch.testing.assert_close(record.distance, (record.images - seed).flatten(1).norm(dim=1))
+    torch.testing.assert_close(measured(network, record.images, target), record.final_loss, rtol=1e-10, atol=0)
+    torch.testing.assert_close(measured(network, seed, target), record.initial_loss, rtol=1e-10, atol=0)
+
+
+def test_without_use_best_the_last_image_is_returned_with_its_own_loss(network):
+    target = images(3, rng_seed=2)
+    seed = (target + 1e-3).clamp(0, 1)  # steps of a tenth can only lead away
+    last = []
+    record = invert_batches(
+        network,
+        seed,
+        target,
+        iterations=5,
+        step_size=1.0,
+        use_best=False,
+        on_iteration=lambda k, x, loss: last.append(x.clone()),
+    )
+    assert torch.equal(record.images, last[-1])
+    assert torch.equal(record.final_loss, record.history[-1])
+    assert (record.final_loss > record.history[record.best_iteration, range(3)]).all()
+    torch.testing.assert_close(measured(network, record.images, target), record.final_loss, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
+def test_result_does_not_depend_on_batch_size_or_order(network, batch_size):
+    seed, target = images(7, rng_seed=1), images(7, rng_seed=2)
+    whole = invert_batches(network, seed, target, batch_size=7, iterations=25)
+    order = torch.tensor([4, 0, 6, 2, 5, 1, 3])
+    parts = invert_batches(network, seed[order], target[order], batch_size=batch_size, iterations=25)
+    torch.testing.assert_close(parts.images, whole.images[order], rtol=0, atol=1e-9)
+    torch.testing.assert_close(parts.history, whole.history[:, order], rtol=0, atol=1e-9)
+    assert torch.equal(parts.best_iteration, whole.best_iteration[order])
+
+
+def test_the_scale_of_a_representation_changes_nothing():
+    weight, seed = matrix(), images(2, rng_seed=1)
+    target = linear(weight)(images(2, rng_seed=2))
+    plain = invert(linear(weight), seed, target, iterations=20)
+    scaled = invert(linear(weight * 1e30), seed, target * 1e30, iterations=20)
+    torch.testing.assert_close(scaled.images, plain.images, rtol=0, atol=1e-10)
+    torch.testing.assert_close(scaled.history, plain.history, rtol=1e-10, atol=0)
+
+
+def test_a_network_in_half_precision_leaves_images_and_losses_in_float32():
+    weight = matrix().float()
+    seed, target = images(2, rng_seed=1, dtype=torch.float32), images(2, rng_seed=2, dtype=torch.float32)
+
+    def half(x):
+        return linear(weight)(x.bfloat16())
+
+    record = invert(half, seed, half(target), iterations=20)
+    full = invert(linear(weight), seed, linear(weight)(target), iterations=20)
+    assert record.images.dtype == record.history.dtype == torch.float32
+    torch.testing.assert_close(record.final_loss, full.final_loss, rtol=0, atol=0.03)
+
+
+# --- the guards -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("use_best", [True, False], ids=["best", "last"])
+def test_a_seed_that_equals_its_target_stays_where_it_is(network, use_best):
+    seed, target = images(3, rng_seed=1), images(3, rng_seed=2)
+    target[1] = seed[1]
+    record = invert_batches(network, seed, target, iterations=10, use_best=use_best)
+    assert torch.equal(record.images[1], seed[1])
+    assert record.final_loss[1] == record.distance[1] == record.best_iteration[1] == 0
+    assert record.stalled.tolist() == [False, True, False]
+    assert not record.nonfinite.any()
+    assert (record.final_loss[[0, 2]] < record.initial_loss[[0, 2]]).all()
+
+
+def test_a_zero_gradient_moves_on_with_momentum_only_and_is_flagged():
+    def dying(x):  # falls to zero as the image darkens, and is flat from there on
+        return torch.relu(x.flatten(1).mean(dim=1, keepdim=True) - 0.45)
+
+    seed = torch.full((1, *SHAPE), 0.5, dtype=torch.float64)
+    path = []
+    record = invert(
+        dying,
+        seed,
+        torch.tensor([[-1.0]]),  # out of reach, below
+        iterations=60,
+        use_best=False,
+        on_iteration=lambda k, x, loss: path.append(x.clone()),
+    )
+    dead = [bool(dying(x) == 0) for x in path].index(True)
+    assert 0 < dead < 40
+    before, at, after, later = path[dead - 1 : dead + 3]
+    torch.testing.assert_close(after - at, 0.9 * (at - before))
+    torch.testing.assert_close(later - after, 0.81 * (at - before))
+    assert record.stalled.all() and not record.nonfinite.any()
+    assert record.history.isfinite().all() and record.images.isfinite().all()
+
+
+def test_a_network_that_is_dead_from_the_start_returns_the_seed_and_says_so():
+    def dead(x):
+        return torch.relu(linear(matrix())(x) - 1e6)
+
+    seed = images(2, rng_seed=1)
+    record = invert(dead, seed, torch.ones(2, 20), iterations=5, use_best=False)
+    assert torch.equal(record.images, seed)
+    assert record.stalled.all() and not record.nonfinite.any()
+    assert (record.final_loss == 1).all()
+
+
+def trap(kind):
+    """A linear representation in which the first pixel of an image is a trap, at or near 1."""
+
+    def represent(x):
+        pixel = x[:, 0, 0, 0]
+        extra = {
+            "loss is NaN": torch.where(pixel > 0.9, torch.nan, 0 * pixel),
+            "loss is infinite": torch.where(pixel > 0.9, torch.inf, 0 * pixel),
+            "gradient is infinite": torch.sqrt(1 - pixel),  # at 1, where clamping ends
+        }[kind]
+        return linear(matrix())(x) + 20 * pixel[:, None] + extra[:, None]
+
+    return represent
+
+
+@pytest.mark.parametrize("use_best", [True, False], ids=["best", "last"])
+@pytest.mark.parametrize("kind", ["loss is NaN", "loss is infinite", "gradient is infinite"])
+def test_a_nonfinite_image_stays_at_its_best_and_its_neighbours_do_not_notice(kind, use_best):
+    represent = trap(kind)
+    seed, target = images(4, rng_seed=1), linear(matrix())(images(4, rng_seed=2))
+    seed[:, 0, 0, 0] = 0.5
+    harmless = invert(represent, seed, target, iterations=40, use_best=use_best)
+    assert not harmless.nonfinite.any()
+
+    target[2] = represent(seed[2:3])[0].detach() + 100  # asks for more of the first pixel than there is
+    path = []
+    record = invert(
+        represent,
+        seed,
+        target,
+        iterations=40,
+        use_best=use_best,
+        on_iteration=lambda k, x, loss: path.append(x[2].clone()),
+    )
+    assert record.nonfinite.tolist() == [False, False, True, False]
+    for name in ("images", "initial_loss", "final_loss", "best_iteration", "stalled", "distance"):
+        assert torch.equal(getattr(record, name)[[0, 1, 3]], getattr(harmless, name)[[0, 1, 3]]), name
+    assert torch.equal(record.history[:, [0, 1, 3]], harmless.history[:, [0, 1, 3]])
+
+    best = int(record.best_iteration[2])
+    assert 0 < best < 40 and record.final_loss[2] < record.initial_loss[2]
+    assert torch.equal(record.images[2], path[best])
+    assert torch.equal(record.images[2], path[-1])  # it did not leave its best any more
+    assert record.images[2].isfinite().all() and record.final_loss[2].isfinite()
+    torch.testing.assert_close(relative(represent(record.images)[2:3], target[2:3])[0], record.final_loss[2])
+
+
+@pytest.mark.parametrize("use_best", [True, False], ids=["best", "last"])
+def test_a_target_that_is_represented_by_zeros_is_flagged_and_its_seed_returned(use_best):
+    seed, target = images(2, rng_seed=1), linear(matrix())(images(2, rng_seed=2))
+    target[0] = 0
+    record = invert(linear(matrix()), seed, target, iterations=5, use_best=use_best)
+    assert record.nonfinite.tolist() == [True, False]
+    assert torch.equal(record.images[0], seed[0])
+    assert record.final_loss[0] == torch.inf and record.best_iteration[0] == 0
+    assert record.final_loss[1] < record.initial_loss[1]
+
+
+# --- what it leaves as it was -----------------------------------------------------------------------------------------
+
+
+def test_the_users_model_is_in_evaluation_mode_meanwhile_and_untouched_afterwards(classifier):
+    classifier.train()
+    classifier[1].eval()  # one part of its own mind, as when BatchNorm is frozen
+    classifier[3].weight.requires_grad_(False)
+    seen = []
+    classifier[0].register_forward_hook(lambda part, *_: seen.append((part.training, part.weight.requires_grad)))
+    before = snapshot(classifier)
+
+    invert_images(classifier, images(3, rng_seed=1), images(3, rng_seed=2), batch_size=2, iterations=3)
+
+    assert seen and not any(training or differentiated for training, differentiated in seen)
+    assert_same(snapshot(classifier), before)
+
+
+def test_the_users_model_is_untouched_after_an_error_too(classifier):
+    classifier.train()
+
+    def breaks(*_):
+        raise RuntimeError("out of memory")
+
+    before = snapshot(classifier)
+    hook = classifier[3].register_forward_hook(breaks)
+    with pytest.raises(Exception, match="out of memory"):
+        invert_images(classifier, images(3, rng_seed=1), images(3, rng_seed=2), iterations=3)
+    hook.remove()
+    assert_same(snapshot(classifier), before)
+
+
+def test_a_bare_module_gets_its_training_mode_back(network):
+    seed, target = images(3, rng_seed=1), network.represent(images(3, rng_seed=2)).detach()
+    expected = invert(network.represent, seed, target, iterations=3)
+    network.train()
+    before = snapshot(network)
+    record = invert(network.represent, seed, target, iterations=3)
+    assert_same(snapshot(network), before)
+    assert torch.equal(record.images, expected.images)
+
+
+def test_seed_and_target_images_are_not_written_to(classifier):
+    seed, target = images(3, rng_seed=1), images(3, rng_seed=2)
+    copies = seed.clone(), target.clone()
+    result = invert_images(classifier, seed, target, iterations=3)
+    assert torch.equal(seed, copies[0]) and torch.equal(target, copies[1])
+    assert not result.requires_grad
+
+
+@pytest.mark.parametrize("surrounding", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_it_works_inside_any_gradient_mode(classifier, network, surrounding):
+    expected = invert_images(classifier, images(2, rng_seed=1), images(2, rng_seed=2), iterations=5)
+    with surrounding():
+        result = invert_images(classifier, images(2, rng_seed=1), images(2, rng_seed=2), iterations=5)
+        record = invert_batches(network, images(2, rng_seed=1), images(2, rng_seed=2), iterations=5)
+    assert torch.equal(result, expected)
+    assert torch.equal(record.images, expected)
+
+
+def test_the_public_function_gives_the_images_of_the_record_and_no_bar_outside_a_terminal(classifier, network, capfd):
+    seed, target = images(5, rng_seed=1), images(5, rng_seed=2)
+    result = invert_images(classifier, seed, target, 2, 0.25, 9, False)
+    record = invert_batches(network, seed, target, batch_size=2, step_size=0.25, iterations=9, use_best=False)
+    assert isinstance(record, Inversion)
+    assert torch.equal(result, record.images)
+    assert result.device.type == "cpu" and result.shape == seed.shape
+    assert capfd.readouterr() == ("", "")
+
+
+# --- what it refuses --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(seed_images=torch.zeros(3, 8, 8)), DataError, r"\(3, 8, 8\); give \(n, C, H, W\)"),
+        (dict(seed_images=torch.zeros(0, *SHAPE)), DataError, "n at least 1"),
+        (dict(seed_images=np.zeros((2, *SHAPE))), DataError, "a ndarray; give a torch tensor"),
+        (dict(seed_images=torch.zeros(2, *SHAPE, dtype=torch.uint8)), DataError, r"torch\.uint8.*divide by 255"),
+        (dict(target_images=torch.zeros(2, *SHAPE, dtype=torch.float16)), DataError, r"target.*torch\.float16"),
+        (dict(target_images=torch.zeros(3, *SHAPE).double()), DataError, r"\(2, 3, 8, 8\).*\(3, 3, 8, 8\)"),
+        (dict(target_images=torch.zeros(2, *SHAPE)), DataError, r"torch\.float64.*torch\.float32"),
+        (dict(seed_images=torch.full((2, *SHAPE), 1.5).double()), DataError, r"from 1\.5 to 1\.5.*\[0, 1\]"),
+        (dict(target_images=torch.full((2, *SHAPE), -0.1).double()), DataError, r"from -0\.1"),
+        (dict(seed_images=torch.full((2, *SHAPE), torch.nan).double()), DataError, "seed images 0, 1 of 2"),
+        (dict(iterations=0), SettingsError, "iterations is 0"),
+        (dict(iterations=2.5), SettingsError, "iterations is 2.5"),
+        (dict(step_size=0), SettingsError, "step_size is 0"),
+        (dict(step_size=float("nan")), SettingsError, "step_size is nan"),
+        (dict(batch_size=-1), SettingsError, "batch_size is -1"),
+        (dict(model=lambda x: x), NetworkError, "a function; give a torch.nn.Module"),
+    ],
+)
+def test_unfit_input_is_refused_with_what_came_and_what_fits(classifier, change, error, message):
+    fit = dict(model=classifier, seed_images=images(2, rng_seed=1), target_images=images(2, rng_seed=2), iterations=2)
+    with pytest.raises(error, match=message):
+        invert_images(**{**fit, **change})
+
+
+def test_images_of_a_dtype_that_the_network_cannot_read_are_refused(classifier):
+    with pytest.raises(DataError, match=r"images are torch\.float64 and the network is torch\.float32"):
+        invert_images(classifier.float(), images(2, rng_seed=1), images(2, rng_seed=2), iterations=2)
+
+
+def test_momentum_of_one_is_refused():
+    with pytest.raises(SettingsError, match="momentum is 1"):
+        invert(linear(matrix()), images(2, rng_seed=1), torch.ones(2, 20), iterations=2, momentum=1)
+
+
+def test_a_target_representation_of_another_network_is_refused_and_never_broadcast():
+    for unfit in (torch.ones(1, 20), torch.ones(2, 21), torch.ones(20)):
+        with pytest.raises(DataError, match=r"represented by \(2, 20\)"):
+            invert(linear(matrix()), images(2, rng_seed=1), unfit, iterations=2)
+
+
+def test_a_representation_without_gradient_is_refused():
+    with pytest.raises(NetworkError, match="no gradient"):
+        invert(lambda x: linear(matrix())(x).detach(), images(2, rng_seed=1), torch.ones(2, 20), iterations=2)
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def relative(representation, target):
+    return (representation - target).norm(dim=1) / target.norm(dim=1)
+
+
+def measured(network, found, target):
+    with torch.no_grad():
+        return relative(network.represent(found), network.represent(target))
+
+
+def snapshot(module):
+    return {
+        "training": [part.training for part in module.modules()],
+        "differentiated": [weight.requires_grad for weight in module.parameters()],
+        "gradients": [weight.grad for weight in module.parameters()],
+        "hooks": [(len(part._forward_hooks), len(part._forward_pre_hooks)) for part in module.modules()],
+        "parts": [id(part) for part in module.modules()],
+        "state": copy.deepcopy(module.state_dict()),
+    }
+
+
+def assert_same(after, before):
+    states = after.pop("state"), before.pop("state")
+    assert after == before
+    assert states[0].keys() == states[1].keys()
+    for name in states[0]:
+        assert torch.equal(states[0][name], states[1][name]), name

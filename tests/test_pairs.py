@@ -1,0 +1,91 @@
+"""Pairs: labels differ, targets are all different, and pair 7 is pair 7 in every run."""
+
+import time
+
+import numpy as np
+import pytest
+
+from netsim.errors import DataError, SettingsError
+from netsim.pairs import draw_pairs
+
+LABELS = np.arange(100) * 7 % 10
+
+
+def columns(pairs):
+    return np.stack([pairs.seed, pairs.target, pairs.seed_label, pairs.target_label])
+
+
+@pytest.mark.parametrize("labels", [LABELS, np.r_[np.zeros(99, int), 1], np.array([5, -2, 5, 5]), np.arange(50)])
+def test_labels_always_differ_and_targets_are_all_different(labels):
+    for rng_seed in range(20):
+        pairs = draw_pairs(labels, len(labels), rng_seed=rng_seed)
+        assert len(pairs) == len(labels)
+        assert (pairs.seed_label != pairs.target_label).all()
+        assert sorted(pairs.target) == list(range(len(labels)))
+        np.testing.assert_array_equal(labels[pairs.seed], pairs.seed_label)
+        np.testing.assert_array_equal(labels[pairs.target], pairs.target_label)
+        assert columns(pairs).dtype == np.int64
+
+
+def test_a_longer_draw_keeps_the_pairs_of_a_shorter_one_and_any_piece_can_be_drawn_alone():
+    everything = columns(draw_pairs(LABELS, 100, rng_seed=3))
+    np.testing.assert_array_equal(columns(draw_pairs(LABELS, 13, rng_seed=3)), everything[:, :13])
+    np.testing.assert_array_equal(columns(draw_pairs(LABELS, 13, rng_seed=3, start=40)), everything[:, 40:53])
+    np.testing.assert_array_equal(columns(draw_pairs(LABELS, 1, rng_seed=3, start=99)), everything[:, 99:])
+
+
+def test_seeds_are_even_over_all_images_of_another_label():
+    """The slow twin is the rule itself: each of the three images of another label, a third of the time."""
+    labels = np.array([0, 1, 0, 2, 1])
+    counts = np.zeros((5, 5))
+    for rng_seed in range(600):
+        pairs = draw_pairs(labels, 5, rng_seed=rng_seed)
+        counts[pairs.target, pairs.seed] += 1
+    allowed = labels[:, None] != labels[None, :]
+    expected = 600 * allowed / allowed.sum(axis=1, keepdims=True)
+    assert (counts[~allowed] == 0).all()
+    assert (np.abs(counts - expected)[allowed] < 4 * np.sqrt(expected[allowed])).all()
+
+
+def test_another_rng_seed_gives_other_targets_and_other_seeds():
+    one, other = (draw_pairs(LABELS, 100, rng_seed=rng_seed) for rng_seed in (0, 1))
+    assert (one.target != other.target).mean() > 0.9
+    assert (one.seed != other.seed).mean() > 0.9
+
+
+def test_these_are_the_first_five_pairs_on_every_machine():
+    pairs = draw_pairs(LABELS, 5, rng_seed=0)
+    assert pairs.target.tolist() == [74, 67, 17, 45, 35]
+    assert pairs.seed.tolist() == [61, 62, 84, 52, 2]
+
+
+def test_fifty_thousand_pairs_take_seconds():
+    labels = np.random.default_rng(0).integers(0, 1000, size=50_000)
+    began = time.perf_counter()
+    pairs = draw_pairs(labels, 50_000)
+    assert time.perf_counter() - began < 10
+    assert (pairs.seed_label != pairs.target_label).all()
+
+
+def test_more_pairs_than_images_are_refused_with_how_many_fit():
+    with pytest.raises(DataError, match="100 images; 100 pairs fit from pair 0"):
+        draw_pairs(LABELS, 101)
+    with pytest.raises(DataError, match="100 images; 10 pairs fit from pair 90"):
+        draw_pairs(LABELS, 11, start=90)
+
+
+def test_unusable_labels_and_ranges_are_refused():
+    with pytest.raises(DataError, match=r"100 images have 1 label"):
+        draw_pairs(np.zeros(100, int), 10)
+    with pytest.raises(DataError, match=r"0 images have 0 label"):
+        draw_pairs(np.zeros(0, int), 10)
+    with pytest.raises(DataError, match="float64"):
+        draw_pairs(LABELS / 2, 10)
+    with pytest.raises(DataError, match="3 pairs are too few"):
+        draw_pairs(LABELS, 3)
+    with pytest.raises(SettingsError, match="0 of them"):
+        draw_pairs(LABELS, 0, start=10)
+    with pytest.raises(SettingsError, match="pairs from -1"):
+        draw_pairs(LABELS, 10, start=-1)
+    with pytest.raises(SettingsError, match="rng_seed -1"):
+        draw_pairs(LABELS, 10, rng_seed=-1)
