@@ -74,7 +74,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	        echo "Install one, or name one: make PYTHON=/path/to/python3.12" >&2; \
 	        exit 1; \
 	    fi; \
-	    echo "Making .venv with $$("$$found" --version): 1 to 3 minutes, 5.5 GB on Linux (torch with CUDA), once."; \
+	    echo "Making .venv with $$("$$found" --version): 1 to 6 minutes, 6 GB on Linux (torch with CUDA), once."; \
 	    rm -rf $(VENV); \
 	    $(call with_uv,'$(UV)' venv --quiet --no-python-downloads --python "$$found" $(VENV),"$$found" -m venv $(VENV)); \
 	fi
@@ -95,7 +95,13 @@ $(INSTALLED_DEV): $(INSTALLED) requirements-dev.lock
 COMPILE = '$(UV)' pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-strip-extras \
 	--generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
+# pip before 23.3 takes `sqlalchemy[asyncio]==2.0.58` for another package than the `sqlalchemy` that alembic asks for,
+# and the other way round: it wants a pin for each, so every pin with extras is repeated without them.
+WITH_PLAIN_TWINS = awk '/^[^ ]/ { printf "%s", plain; plain = ""; twin = /^[^ ]+\[/ } { print } \
+	twin { sub(/\[[^]]*\]/, ""); plain = plain $$0 "\n" } END { printf "%s", plain }'
+
 lock:
 	@'$(UV)' --version >/dev/null 2>&1 || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
 	$(COMPILE) pyproject.toml --group build --output-file requirements.lock
+	@$(WITH_PLAIN_TWINS) requirements.lock > requirements.lock.new && mv requirements.lock.new requirements.lock
 	$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock

@@ -1,10 +1,8 @@
 """The command line. Exit codes: 0 fine; 1 the run or the store is at fault; 2 the command line or the settings are."""
 
 import json
-import logging
 import os
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,40 +22,51 @@ app = typer.Typer(
 )
 
 Store = Annotated[str, typer.Argument(help="path or URL of a run: `runs/demo`, `s3://bucket/run`", show_default=False)]
-StoreOption = Annotated[str | None, typer.Option("--store", help="path or URL where the run is kept", show_default=False)]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="path or URL where the run is kept", show_default=False)
+]
 Workers = Annotated[int | None, typer.Option(min=1, help="worker processes, one thread each; default: one a core")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the whole traceback of an error")]
 
 
 @app.command()
-def demo(store: Annotated[str, typer.Option(help="path or URL where the run is kept")] = "runs/demo", workers: Workers = None, debug: Debug = False) -> None:
-    """Compare nine small networks on images that come with netsim: trains, inverts, reports; a few minutes on a laptop."""
+def demo(
+    store: Annotated[str, typer.Option(help="path or URL where the run is kept")] = "runs/demo",
+    workers: Workers = None,
+    debug: Debug = False,
+) -> None:
+    """Compare nine small networks on images that come with netsim: train, invert, report; minutes on a laptop."""
     _run(load_settings("demo"), store, {"workers": workers}, f"netsim demo --store {store}", debug)
 
 
 @app.command()
 def run(
     settings: Annotated[
-        str | None, typer.Argument(help="a YAML file, or the name of a sweep that comes with netsim", show_default=False)
+        str | None,
+        typer.Argument(help="a YAML file, or the name of a sweep that comes with netsim", show_default=False),
     ] = None,
     store: StoreOption = None,
     workers: Workers = None,
     scheduler: Annotated[str | None, typer.Option(help="a Dask scheduler's address, instead of workers here")] = None,
     shards_per_task: Annotated[int, typer.Option(min=1, help="shards one task run works through")] = 4,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting: `--set pairs.count=64`")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting: `--set pairs.count=64`")
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Run a sweep, or go on with one: what the store holds is never computed again.
 
-    `netsim run SETTINGS.yaml` keeps its results in `runs/<name of the file>`; `netsim run --store PLACE` goes on with the
-    settings kept there.
+    `netsim run SETTINGS.yaml` keeps its results in `runs/<name of the file>`; `netsim run --store PLACE` goes on with
+    the settings kept there.
     """
     if scheduler and workers:
         raise SettingsError("--workers starts workers here and --scheduler uses those elsewhere; give one of them")
     if settings is None and (store is None or set_):
         known = ", ".join(sorted(shipped_sweeps()))
-        raise SettingsError(f"give a settings file or the name of one that comes with netsim ({known}), or --store of a run to go on with")
+        raise SettingsError(
+            f"give a settings file, or the name of one that comes with netsim ({known}), or --store of a run"
+        )
     if settings is None:
         from netsim.store import Run
 
@@ -79,7 +88,9 @@ def status(store: Store, as_json: Json = False, debug: Debug = False) -> None:
 
     opened = Run.open(store)
     if as_json:
-        print(json.dumps({"run": opened.digest, "stages": [asdict(stage) for stage in progress.status(opened)]}, indent=2))
+        print(
+            json.dumps({"run": opened.digest, "stages": [asdict(stage) for stage in progress.status(opened)]}, indent=2)
+        )
     else:
         console.show_status(opened)
 
@@ -149,7 +160,9 @@ def _execute(settings: SweepSettings, opened: Any, execution: dict[str, Any], de
     with prefect_server() as ui:
         console.console.print(f"watch it at {ui} (the server stays; `prefect server stop` ends it)", soft_wrap=True)
         with console.progress_bars(opened):
-            sweep(settings, opened.url, Execution(**{key: value for key, value in execution.items() if value is not None}))
+            sweep(
+                settings, opened.url, Execution(**{key: value for key, value in execution.items() if value is not None})
+            )
 
 
 def _say_stopped(opened: Any, again: str) -> None:
@@ -157,17 +170,19 @@ def _say_stopped(opened: Any, again: str) -> None:
     from netsim.status import status
 
     done = ", ".join(f"{stage.name} {stage.done}/{stage.total}" for stage in status(opened))
-    console.errors.print(f"\nstopped. Done: {done}.\nNothing done is lost; `{again}` goes on from here.", soft_wrap=True)
+    console.errors.print(
+        f"\nstopped. Done: {done}.\nNothing done is lost; `{again}` goes on from here.", soft_wrap=True
+    )
 
 
 def _quiet(debug: bool) -> None:
-    """Logs go to the Prefect UI; this terminal is for progress. `--debug` shows them here too. Before prefect is imported."""
+    """Logs go to the Prefect UI; this terminal is for progress, and with --debug for logs too. Before prefect loads."""
     from flows.offline import OFFLINE
 
     os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # workers inherit it
 
 
 def main() -> None:

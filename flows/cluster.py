@@ -8,9 +8,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin
+from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,7 +24,9 @@ class Execution(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    workers: int | None = Field(None, gt=0, description="worker processes on this machine, one thread each; default: one a core")
+    workers: int | None = Field(
+        None, gt=0, description="worker processes on this machine, one thread each; default: one a core"
+    )
     scheduler: str | None = Field(None, description="address of a Dask scheduler to use instead, as in tcp://host:8786")
     shards_per_task: int = Field(4, gt=0, description="shards that one task run works through: aim at 30 s or more")
 
@@ -35,7 +39,7 @@ class LeaveInterruptsToTheFlow(WorkerPlugin):
 
 
 @contextmanager
-def task_runner(execution: Execution) -> Iterator[DaskTaskRunner]:
+def task_runner(execution: Execution) -> Iterator[TaskRunner[Any]]:
     """A task runner for the flows of one sweep; workers started here end with it.
 
     Raises SettingsError if there is no scheduler at the address.
@@ -59,7 +63,6 @@ def task_runner(execution: Execution) -> Iterator[DaskTaskRunner]:
             host="127.0.0.1",
             dashboard_address=":0",  # 8787 may be taken
             local_directory=scratch,
-            silence_logs=False,
         ) as cluster,
     ):
         with Client(cluster) as client:

@@ -2,6 +2,7 @@
 
 from prefect import flow
 
+from flows.names import after_the_store
 from tasks.aggregate import aggregate
 from tasks.draw import draw
 from tasks.embed import embed
@@ -10,7 +11,7 @@ from tasks.report import report
 from tasks.shards import finish
 
 
-@flow(name="compare")
+@flow(name="compare", flow_run_name=after_the_store("compare"))
 def compare(store: str, shards_per_task: int) -> None:
     """Compare the networks of the run at `store`, naturally and after inversion; what is done is not done again."""
     finish(store, draw, shards_per_task=shards_per_task)

@@ -1,11 +1,13 @@
 """What the command line shows: tables of results, and bars that follow the store while a run works."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event, Thread
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -16,40 +18,48 @@ from netsim.stages import STAGES
 from netsim.status import StageStatus, stage_status, status
 from netsim.store import Run
 
-console = Console(highlight=False)
+WIDE = 120  # columns for nine networks, where there is no terminal that has a width
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
 
 def show_results(results: Results) -> None:
     """Both matrices, the means, the networks, and every reason to doubt them."""
-    console.print(_matrix_table("Natural CKA", results.networks, results.natural))
-    console.print(_matrix_table("Inverted CKA (row = inverted through)", results.networks, results.inverted))
-    console.print(_network_table(results))
+    _show_matrix("Natural CKA", results.networks, results.natural)
+    _show_matrix("Inverted CKA, row = inverted through, column = observer", results.networks, results.inverted)
+    _show_networks(results)
     doubts = warnings(results)
     for line in summary(results):
         console.print(line, style="bold red" if line in doubts else "", soft_wrap=True)
 
 
-def _matrix_table(title: str, networks: tuple[str, ...], matrix: Matrix) -> Table:
+def _show_matrix(title: str, networks: tuple[str, ...], matrix: Matrix) -> None:
     largest = np.nanmax(matrix.cka_unbiased_se)
-    table = Table(title=f"{title}, unbiased; largest standard error of a cell {largest:.3f}", title_justify="left")
-    table.add_column("")
-    for name in networks:
-        table.add_column(name, justify="right")
+    table = _table("", *networks)
     for row, name in enumerate(networks):
         table.add_row(name, *(_cell(value) for value in matrix.cka_unbiased[row]))
+    _show(f"{title}, unbiased; the largest standard error of a cell is {largest:.3f}", table)
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(first, box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in others:
+        table.add_column(title, justify="right")
     return table
+
+
+def _show(title: str, table: Table) -> None:
+    console.print(f"[bold]{title}[/bold]", soft_wrap=True)
+    console.print(table)
 
 
 def _cell(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.2f}"
 
 
-def _network_table(results: Results) -> Table:
-    table = Table(title="Networks and their inversions", title_justify="left")
-    table.add_column("")
-    for title in ("test accuracy", "median initial loss", "median final loss", "distance from seed", "converged"):
-        table.add_column(title, justify="right")
+def _show_networks(results: Results) -> None:
+    table = _table("", "test accuracy", "initial loss", "final loss", "distance", "converged")
     for name in results.networks:
         loss, converged = results.loss[name], results.converged[name]
         table.add_row(
@@ -60,22 +70,21 @@ def _network_table(results: Results) -> Table:
             f"{np.median(loss.distance):.2f}",
             Text("yes" if converged else "NO", style="green" if converged else "bold red"),
         )
-    return table
+    _show("Networks and their inversions: medians of relative loss, and of L2 distance from the seed", table)
 
 
 def show_status(run: Run) -> None:
-    table = Table(title=f"{run.url}  (run {run.digest})", title_justify="left")
-    table.add_column("stage")
-    for title in ("done", "missing", "a minute", "time left"):
-        table.add_column(title, justify="right")
+    """A line per stage: done, missing, rate, time left, and where shards are missing."""
+    table = _table("stage", "done", "missing", "a minute", "time left")
     table.add_column("missing from")
     for stage in status(run):
         behind = [f"{name} {total - done}" for name, (done, total) in stage.by_name.items() if done < total]
         more = f" and {len(behind) - 3} more" if len(behind) > 3 else ""
-        rate = f"{60 * stage.rate:.1f}" if stage.rate and not stage.finished else ""
-        row = (str(stage.done), str(stage.total - stage.done), rate, _duration(stage.seconds_left))
-        table.add_row(stage.name, *(row if not stage.finished else (*row[:2], "", "")), ", ".join(behind[:3]) + more)
-    console.print(table)
+        rate = f"{60 * stage.rate:.1f}" if stage.rate and behind else ""
+        left = _duration(stage.seconds_left) if behind else ""
+        missing = ", ".join(behind[:3]) + more
+        table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
+    _show(f"{run.url}  (run {run.digest})", table)
 
 
 def _duration(seconds: float | None) -> str:
@@ -105,7 +114,13 @@ class _RateAndTimeLeft(ProgressColumn):
 
 
 def _draw_bars(run: Run, stop: Event, every: float) -> None:
-    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _RateAndTimeLeft())
+    columns = (
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        _RateAndTimeLeft(),
+    )
     with Progress(*columns, console=console) as progress:
         bars = [progress.add_task(stage.says, total=stage.total(run.settings), start=False) for stage in STAGES]
         ended = False

@@ -2,11 +2,12 @@
 
 from prefect import flow
 
+from flows.names import after_the_store
 from tasks.shards import finish
 from tasks.train import train as verb
 
 
-@flow(name="train")
+@flow(name="train", flow_run_name=after_the_store("train"))
 def train(store: str) -> None:
-    """Train every network of the run at `store` that is not trained yet. An interrupted one goes on at its last epoch."""
+    """Train every network of the run at `store` that is not trained yet. Interrupted ones go on at their last epoch."""
     finish(store, verb)

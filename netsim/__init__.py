@@ -1,10 +1,10 @@
 """netsim: how similar are trained networks, once features that merely co-occur in images are taken away?
 
-    invert_images   make images that a network represents like others        (works on any classifier)
-    linear_cka      similarity of two representations
-    load_network    a network by reference: "torchvision:resnet50"
-    draw_pairs      (seed, target) pairs whose labels differ
-    open_run        a finished sweep as labelled arrays
+invert_images   make images that a network represents like others        (works on any classifier)
+linear_cka      similarity of two representations
+load_network    a network by reference: "torchvision:resnet50"
+draw_pairs      (seed, target) pairs whose labels differ
+open_run        a finished sweep as labelled arrays
 """
 
 from importlib import import_module

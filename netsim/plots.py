@@ -103,9 +103,7 @@ def cell_points(networks: int) -> int:
     return int(np.clip(270 / networks, 22, 60))
 
 
-def _panel(
-    axes: Axes, values: np.ndarray, names: tuple[str, ...], *, cell: int, label: float, row_names: bool
-) -> None:
+def _panel(axes: Axes, values: np.ndarray, names: tuple[str, ...], *, cell: int, label: float, row_names: bool) -> None:
     """One matrix: first row on top, as it is written, unlike the published figure, whose rows run upwards."""
     count = len(names)
     # Above 16 networks vector cells would be most of the file; as pixels they cost next to nothing.
@@ -233,7 +231,7 @@ def _fix_limits(axes: Axes, *, last: float) -> None:
 def _label_lines(axes: Axes, ends: dict[str, End], *, lead: float) -> None:
     """The name at the end of its line, moved up or down where names would overlap, with a leader to the line."""
     low, high = np.log10(axes.get_ylim())
-    wide, tall = (axes.bbox.size / axes.figure.dpi * 72).tolist()
+    wide, tall = (float(pixels) / axes.figure.dpi * 72 for pixels in (axes.bbox.width, axes.bbox.height))
     order = sorted(ends, key=lambda name: ends[name].loss)
     heights = (np.log10([ends[name].loss for name in order]) - low) / (high - low)
     for name, height, place in zip(order, heights, spread(heights, gap=11 / tall), strict=True):

@@ -1,7 +1,7 @@
 """The report of a run: one HTML page that needs nothing else, the heatmaps as PNG and SVG, the numbers as CSV.
 
-M = networks, n = pairs, k = pairs in the gallery, C H W = image. Everything comes from `Results` and `Gallery`; no clock,
-no random number: the same input gives the same bytes. The page loads nothing and runs no script.
+M = networks, n = pairs, k = pairs in the gallery, C H W = image. Everything comes from `Results` and `Gallery`, and
+the same input gives the same bytes. The page loads nothing and runs no script.
 """
 
 import base64
@@ -94,7 +94,7 @@ def biased_headline(results: Results) -> str:
     """The same sentence for the biased estimator, with the floor its inverted mean has to be held against."""
     means = _three_means(results.natural.mean, results.inverted.mean, results.difference)
     floors = f"{number(floor_mean(results.natural), 2)} and {number(floor_mean(results.inverted), 2)}"
-    return f"{means} (biased CKA; independent representations would give about {floors})"
+    return f"{means} (biased CKA; independent representations would give {floors} on natural and inverted images)"
 
 
 def _three_means(natural: Mean, inverted: Mean, difference: Mean) -> str:
@@ -120,9 +120,9 @@ def _unconverged(results: Results) -> Iterable[str]:
     if late:
         losses = _listed(f"{name} ({number(results.loss[name].median)})" for name in late)
         yield (
-            f"Not converged: {losses}. The median final relative loss is above the tolerance of {results.tolerance:g}, so "
-            f"inversion through {_it(late)} has not reached the targets and {_its(late)} of the inverted matrix says "
-            f"little. Use more iterations."
+            f"Not converged: {losses}. The median final relative loss is above the tolerance of "
+            f"{results.tolerance:g}, so inversion through {_it(late)} has not reached the targets and "
+            f"{_its(late)} of the inverted matrix cannot be trusted. Use more iterations."
         )
 
 
@@ -139,7 +139,9 @@ def _troubled_images(results: Results) -> Iterable[str]:
 
 
 def _guessing(results: Results) -> Iterable[str]:
-    guessing = [name for name in results.networks if not better_than_chance(results.facts[name].accuracy, results.chance)]
+    guessing = [
+        name for name in results.networks if not better_than_chance(results.facts[name].accuracy, results.chance)
+    ]
     if guessing:
         accuracies = _listed(f"{name} ({percent(results.facts[name].accuracy)})" for name in guessing)
         yield (
@@ -286,7 +288,7 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
 
 
 def _field(value: float) -> str:
-    """The shortest digits that read back as the same float64; empty if not finite, which every reader takes as missing."""
+    """The shortest digits that read back as the same float64; empty, which readers take as missing, if not finite."""
     return repr(float(value)) if np.isfinite(value) else ""
 
 
@@ -331,6 +333,7 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
         gallery=gallery_rows(results, gallery),
         gallery_networks=[name for name in results.networks if name in gallery.inverted],
         image_shape=gallery.seed.shape[1:],
+        any_negative=any((matrix.cka_unbiased < 0).any() for matrix in (results.natural, results.inverted)),
         settings_yaml=settings_yaml,
     )
 
@@ -370,7 +373,7 @@ def data_uri(image: np.ndarray) -> str:
     small = max(pixels.shape[:2]) <= 64
     buffer = io.BytesIO()
     if small:
-        imsave(buffer, np.ascontiguousarray(pixels), format="png", metadata={"Software": None})
+        imsave(buffer, np.ascontiguousarray(pixels), format="png")
     else:
         options = {"quality": 92, "subsampling": 0}
         imsave(buffer, np.ascontiguousarray(pixels), format="jpeg", pil_kwargs=options)

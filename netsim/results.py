@@ -31,8 +31,8 @@ class Mean:
 class Matrix:
     """Similarity of every network to every other on one kind of set. All arrays are (M, M), row = through.
 
-    `floor` is what the biased estimator gives for independent representations of the same widths and spectra
-    (science: sqrt(r1 r2 / ((n + r1)(n + r2))), r = participation ratio); NaN where it is undefined.
+    `floor` is the mean of the biased estimator over all permutations of one side's rows, that is, what it gives for
+    unrelated representations of these spectra (`netsim.cka.null_floor`). NaN where a value is undefined.
     """
 
     cka: np.ndarray
@@ -143,7 +143,9 @@ def require_finished(run: Run) -> None:
             )
     hashes = {run.record("draw", "pairs", shard).facts["images_hash"] for shard in range(run.settings.pairs.shards)}
     if len(hashes) > 1:
-        raise StoreError(f"the images of {run.settings.images.source} changed while pairs were drawn; use another --store")
+        raise StoreError(
+            f"the images of {run.settings.images.source} changed while pairs were drawn; use another --store"
+        )
 
 
 def off_diagonal(cells: np.ndarray) -> np.ndarray:
@@ -305,7 +307,9 @@ def summary(results: Results) -> list[str]:
         ("inverted CKA", results.inverted.mean_unbiased, results.inverted.mean),
         ("difference", results.difference_unbiased, results.difference),
     ):
-        lines.append(f"{title}: {unbiased.value:.3f} ± {unbiased.se:.3f} unbiased, {biased.value:.3f} ± {biased.se:.3f} biased")
+        lines.append(
+            f"{title}: {unbiased.value:.3f} ± {unbiased.se:.3f} unbiased, {biased.value:.3f} ± {biased.se:.3f} biased"
+        )
     return lines + warnings(results)
 
 
@@ -321,5 +325,7 @@ def warnings(results: Results) -> list[str]:
         if loss.stalled:
             found.append(f"{name}: the gradient of {loss.stalled} images was zero at some iteration")
         if accuracy < 2 * results.chance:
-            found.append(f"{name} is hardly better than chance: test accuracy {accuracy:.1%}, guessing {results.chance:.1%}")
+            found.append(
+                f"{name} is hardly better than chance: test accuracy {accuracy:.1%}, guessing {results.chance:.1%}"
+            )
     return found

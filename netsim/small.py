@@ -36,7 +36,7 @@ class SmallResNet(ResNet):
 
 
 def resnet18(num_classes: int = 10) -> nn.Module:
-    return SmallResNet(BasicBlock, [2, 2, 2, 2], divisor=4, num_classes=num_classes)
+    return SmallResNet(BasicBlock, [2, 2, 2, 2], divisor=8, num_classes=num_classes)
 
 
 def resnet50(num_classes: int = 10) -> nn.Module:

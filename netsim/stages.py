@@ -7,7 +7,7 @@
     aggregate  a set                      CKA of the observers on the set, with the jackknife's left-out values
     report     the run                    one page, figures, tables
 
-A set is `natural` (the targets) or `inverted/<through>`. No array passes between stages except through the store, so any
+A set is `natural` (the targets) or `inverted/<through>`. Arrays pass between stages only through the store, so any
 piece runs on any machine, alone, again. Nothing here knows who schedules it.
 """
 
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from netsim.cka import similarity
+from netsim.cka import PairSimilarity, similarity
 from netsim.config import SweepSettings
-from netsim.datasets import ImageSet, load_images, to_unit
+from netsim.datasets import ImageSet, Split, load_images, to_unit
 from netsim.errors import DataError, StoreError
 from netsim.inversion import invert_batches
 from netsim.networks import Network, content_hash, load_network, load_weights, needs_training, weights_to_bytes
@@ -107,7 +107,9 @@ def train_network(run: Run, name: str, shard: int) -> Record:
     else:
         network = load_network(reference, input_shape=test.shape)
         if network.num_classes < len(test.classes):
-            raise DataError(f"{reference} tells {network.num_classes} classes apart, the images have {len(test.classes)}")
+            raise DataError(
+                f"{reference} tells {network.num_classes} classes apart, the images have {len(test.classes)}"
+            )
     facts |= {
         "reference": reference,
         "trained_here": trained_here,
@@ -147,16 +149,18 @@ def _network(url: str, name: str, weights_hash: str) -> Network:
     else:
         loaded = load_network(reference, input_shape=shape)
     if content_hash(loaded) != weights_hash:
-        raise StoreError(f"the weights of {reference} are not those this run began with; changed weights need a new --store")
+        raise StoreError(
+            f"the weights of {reference} are not those this run began with; changed weights need a new --store"
+        )
     return loaded.eval()
 
 
 @lru_cache(maxsize=4)
-def _load_images(source: str, split: str, size: int | None) -> ImageSet:
+def _load_images(source: str, split: Split, size: int | None) -> ImageSet:
     return load_images(source, split, size)
 
 
-def _images(settings: SweepSettings, split: str) -> ImageSet:
+def _images(settings: SweepSettings, split: Split) -> ImageSet:
     return _load_images(settings.images.source, split, settings.images.size)
 
 
@@ -191,9 +195,10 @@ IMAGE_STEPS = 65535
 
 
 def history_iterations(iterations: int) -> np.ndarray:
-    """The iterations whose loss is kept: 0, the last, and up to 64 evenly spaced on a logarithmic scale between."""
-    steps = np.geomspace(1, iterations, num=min(64, iterations)).round().astype(np.int64)
-    return np.unique(np.concatenate([[0], steps]))
+    """The iterations whose loss is kept: all up to 64, else 0 and up to 64 on a logarithmic scale to the last."""
+    if iterations <= 64:
+        return np.arange(iterations + 1)
+    return np.unique(np.concatenate([[0], np.geomspace(1, iterations, num=64).round().astype(np.int64)]))
 
 
 def invert_arrays(run: Run) -> list[ArraySpec]:
@@ -319,28 +324,34 @@ LEFT_OUT = ("cka_left_out", "cka_unbiased_left_out")
 
 
 def aggregate_set(run: Run, name: str, shard: int) -> Record:
-    """Similarity on the set `name`, over all its shards: of every model pair on `natural`, of the row of an inverted set.
+    """Similarity on the set `name` over all shards: of every model pair on `natural`, of one row on an inverted set.
 
     Raises StoreError unless every shard of the set is done and unharmed.
     """
     watch = Stopwatch()
     names = run.settings.names
     rows = names if name == NATURAL else (name.removeprefix("inverted/"),)
-    pairs = [(x, y) for i, x in enumerate(rows) for y in (names[i + 1 :] if name == NATURAL else names) if x != y]
+    pairs = [(x, y) for i, x in enumerate(rows) for y in (names[i:] if name == NATURAL else names)]
     found = similarity([partial(_representations, run, name, s) for s in range(run.settings.pairs.shards)], pairs)
 
     m, g = len(names), run.settings.pairs.shards
-    # a network is like itself: 1, whatever shard is left out; chance has no say there
-    values = {kind: np.full((m, m), 1.0) for kind in ("cka", "cka_unbiased")} | {"floor": np.full((m, m), np.nan)}
-    values |= {kind: np.full((m, m, g), 1.0) for kind in LEFT_OUT}
+    values = {kind: np.full((m, m), np.nan) for kind in ("cka", "cka_unbiased", "floor")}
+    values |= {kind: np.full((m, m, g), np.nan) for kind in LEFT_OUT}
     for (x, y), pair in found.items():
         for cell in ((names.index(x), names.index(y)), (names.index(y), names.index(x))):
-            values["cka"][cell], values["cka_unbiased"][cell], values["floor"][cell] = pair.cka, pair.cka_unbiased, pair.floor
-            values["cka_left_out"][cell], values["cka_unbiased_left_out"][cell] = pair.left_out, pair.left_out_unbiased
+            for kind, value in _cell(pair, same=x == y).items():
+                values[kind][cell] = value
     if name != NATURAL:
         values = {kind: value[names.index(rows[0])] for kind, value in values.items()}
     arrays = {f"similarity/{name}/{kind}": value for kind, value in values.items()}
     return run.commit("aggregate", name, shard, arrays=arrays, seconds=watch())
+
+
+def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, Any]:
+    found: dict[str, Any] = {"cka": pair.cka, "cka_unbiased": pair.cka_unbiased, "floor": pair.floor}
+    found |= {"cka_left_out": pair.left_out, "cka_unbiased_left_out": pair.left_out_unbiased}
+    # a network is like itself: 1, not 1 give or take rounding, and NaN if its representation is constant
+    return {kind: np.where(np.isnan(value), np.nan, 1.0) for kind, value in found.items()} if same else found
 
 
 def _representations(run: Run, set_name: str, shard: int) -> dict[str, np.ndarray]:

@@ -6,8 +6,8 @@
     <url>/commits/<stage>/<name>/<shard>.json    written last; the only memory of progress
 
 A shard is done when its record is there, and only then. The record holds a sha256 of every array written, because Zarr
-reads a missing chunk and an empty shard object silently as the fill value; `read` compares. One writer owns whole shards:
-two writers inside one Zarr shard lose data. Works on a path or any fsspec URL.
+reads a missing chunk and an empty shard object silently as the fill value; `read` compares. One writer owns a whole
+shard: two writers inside one Zarr shard lose data. Works on a path or any fsspec URL.
 """
 
 import errno
@@ -86,7 +86,7 @@ class Run:
     def create(cls, url: str, settings: SweepSettings) -> Self:
         """The run of these settings at `url`: opened if it is there, made if nothing is.
 
-        Raises StoreError if something else is there (another run, another format, other files), or it can't be written.
+        Raises StoreError if another run, another format or other files are there, or it can't be written.
         """
         url = normalise(url)
         fs, root = _filesystem(url)
@@ -97,7 +97,7 @@ class Run:
                 return run
             if fs.exists(root) and any(not name.endswith(".partial") for name in fs.ls(root, detail=False)):
                 raise StoreError(f"{url} is not empty and holds no run; give an empty or a new place with --store")
-            attributes = {
+            attributes: dict[str, Any] = {
                 "format": FORMAT,
                 "digest": settings.digest(),
                 "settings": settings.model_dump(mode="json"),
@@ -122,7 +122,7 @@ class Run:
         if attributes.get("format") != FORMAT:
             raise StoreError(
                 f"{url} has format {attributes.get('format')}; this netsim reads format {FORMAT}. "
-                f"Use the netsim that made it ({attributes.get('versions', {}).get('netsim', 'unknown')}), or another store"
+                f"Use the netsim that made it ({attributes.get('versions', {}).get('netsim', '?')}), or another store"
             )
         try:
             settings = parse_settings(attributes["settings"], origin=url)
@@ -169,7 +169,9 @@ class Run:
         except FileNotFoundError:
             raise StoreError(f"{stage} {name} shard {shard} is not done in {self.url}") from None
         except json.JSONDecodeError:
-            raise StoreError(f"the commit record {path} in {self.url} is damaged; remove it to compute the shard again") from None
+            raise StoreError(
+                f"the commit record {path} in {self.url} is damaged; remove it to compute the shard again"
+            ) from None
         record = Record(**content)
         if record.digest != self.digest:
             raise StoreError(f"the commit record {path} in {self.url} belongs to another run ({record.digest})")
@@ -279,7 +281,9 @@ class Run:
 
     def _damaged(self, record: Record, path: str, why: str) -> StoreError:
         commit = _commit_path(record.stage, record.name, record.shard)
-        return StoreError(f"{path}, shard {record.shard}, in {self.url} is damaged ({why}); remove {commit} and run again")
+        return StoreError(
+            f"{path}, shard {record.shard}, in {self.url} is damaged ({why}); remove {commit} and run again"
+        )
 
     def _region(self, array: zarr.Array, shard: int) -> tuple[Any, tuple[int, ...]]:
         dims = array.metadata.dimension_names  # type: ignore[union-attr]
@@ -342,12 +346,18 @@ class Stopwatch:
 @cache
 def versions() -> dict[str, str]:
     """What a number may depend on besides the settings."""
-    packages = {"netsim": "netsim-cka", "torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "zarr": "zarr"}
+    packages = {
+        "netsim": "netsim-cka",
+        "torch": "torch",
+        "torchvision": "torchvision",
+        "numpy": "numpy",
+        "zarr": "zarr",
+    }
     return {name: version(package) for name, package in packages.items()} | {"python": platform.python_version()}
 
 
 def normalise(url: str) -> str:
-    """A local path as an absolute one, so that every worker means the same place; a URL as it came, without a last slash."""
+    """A local path as an absolute one, so that every worker means the same place; a URL without a last slash."""
     if "://" in url and not url.startswith("file://"):
         return url.rstrip("/")
     return str(Path(url.removeprefix("file://")).expanduser().absolute())
@@ -371,10 +381,14 @@ def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
             raise
         raise StoreError(f"{url}: not found ({error})") from error
     except PermissionError as error:
-        raise StoreError(f"{url} is not writable or not readable for this user ({error}); give another --store") from error
+        raise StoreError(
+            f"{url} is not writable or not readable for this user ({error}); give another --store"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreError(f"no space left for {url} ({error.strerror}); free some, and run the same command again") from error
+            raise StoreError(
+                f"no space left for {url} ({error.strerror}); free some, and run the same command again"
+            ) from error
         if error.errno == errno.EROFS:
             raise StoreError(f"{url} is on a read-only file system; give another --store") from error
         raise StoreError(f"{url}: {error}") from error

@@ -19,12 +19,16 @@ def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
     facts = run_block(store, REPORT, name, shards)
     run = Run.open(store)
     results = load_results(run)
-    create_markdown_artifact(_markdown(results, run.place("report/report.html")), key="summary", description="What was found")
+    create_markdown_artifact(
+        _markdown(results, run.place("report/report.html")), key="summary", description="What was found"
+    )
     for title, matrix in (("natural", results.natural), ("inverted", results.inverted)):
         says = f"{title} CKA, unbiased; row = through, column = observer; standard error of the jackknife after ±"
         create_table_artifact(_table(results.networks, matrix), key=f"{title}-cka", description=says)
     picture = base64.b64encode(to_svg(heatmaps(results)).encode()).decode()
-    create_image_artifact(f"data:image/svg+xml;base64,{picture}", key="heatmaps", description="Natural and inverted CKA")
+    create_image_artifact(
+        f"data:image/svg+xml;base64,{picture}", key="heatmaps", description="Natural and inverted CKA"
+    )
     return facts
 
 

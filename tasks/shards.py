@@ -1,7 +1,7 @@
 """What all the verbs share: run the missing shards of a block in a worker, and see a stage through from the flow.
 
-The store is asked twice what is done: by the flow before it submits, and by the task before it computes, because Dask runs
-in-flight (and sometimes finished) tasks again when it loses a worker.
+The store is asked twice what is done: by the flow before it submits, and by the task before it computes, because Dask
+runs in-flight (and sometimes finished) tasks again when it loses a worker.
 """
 
 from collections import deque
@@ -24,8 +24,8 @@ from netsim.stages import STAGES, Stage
 from netsim.store import Run
 
 PASSES = 3
-"""How often a stage is gone through for shards whose worker was lost. KilledWorker blames innocent tasks too, so what it
-names is unknown, not failed: the next pass finds in the store what is really missing."""
+"""How often a stage is gone through for shards whose worker was lost. KilledWorker blames innocent tasks too, so what
+it names is unknown, not failed: the next pass finds in the store what is really missing."""
 
 WINDOW = 64
 """Most task runs submitted and not yet settled."""
@@ -57,7 +57,7 @@ OPTIONS: dict[str, Any] = {
 
 
 def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> dict[str, Any]:
-    """Compute those of the shards that are not done. Returns how many were computed, how many found, and the seconds."""
+    """Compute those of the shards that are not done. Returns how many were computed and found, and seconds."""
     run = Run.open(store)
     logger = get_run_logger()
     computed, seconds = 0, 0.0
@@ -95,7 +95,9 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1) -> Non
     if missing:
         name, shard = missing[0]
         why = f"{type(fault).__name__}: {fault}" if fault else "their tasks ended without a commit"
-        raise RunError(f"{stage.name}: {len(missing)} shards are missing, the first is {name} {shard} ({why})") from fault
+        raise RunError(
+            f"{stage.name}: {len(missing)} shards are missing, the first is {name} {shard} ({why})"
+        ) from fault
 
 
 @dataclass(frozen=True)

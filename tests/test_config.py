@@ -11,7 +11,12 @@ NETWORKS = {"networks": ["small:vgg", "small:resnet18"]}
 
 def test_published_recipe_is_the_default():
     inversion = parse_settings(NETWORKS).inversion
-    assert (inversion.iterations, inversion.step_size, inversion.momentum, inversion.batch_size) == (2000, 1 / 8, 0.9, 32)
+    assert (inversion.iterations, inversion.step_size, inversion.momentum, inversion.batch_size) == (
+        2000,
+        1 / 8,
+        0.9,
+        32,
+    )
 
 
 def test_digest_is_the_same_on_every_machine_and_version():
@@ -92,7 +97,9 @@ def test_a_given_name_is_not_part_of_the_reference():
 def test_settings_come_from_a_file_with_changes(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(NETWORKS))
-    settings = load_settings(str(path), ["pairs.count=64", "inversion.step_size=0.5", "networks=[small:vgg, small:wrn2]"])
+    settings = load_settings(
+        str(path), ["pairs.count=64", "inversion.step_size=0.5", "networks=[small:vgg, small:wrn2]"]
+    )
     assert settings.pairs.count == 64
     assert settings.inversion.step_size == 0.5
     assert settings.names == ("vgg", "wrn2")
@@ -115,7 +122,7 @@ def test_a_change_that_cannot_be_made_is_explained(tmp_path, override, message):
 
 
 def test_a_settings_file_that_cannot_be_read_is_explained(tmp_path):
-    with pytest.raises(SettingsError, match="no settings file 'dmeo'.*did you mean 'demo'"):
+    with pytest.raises(SettingsError, match=r"no settings file 'dmeo'.*did you mean 'demo'"):
         load_settings("dmeo")
     broken = tmp_path / "broken.yaml"
     broken.write_text("a: [")

@@ -119,13 +119,15 @@ def test_loss_falls_and_the_record_agrees_with_itself(network):
     seed, target = images(6, rng_seed=1), images(6, rng_seed=2)
     record = invert_batches(network, seed, target, batch_size=4, iterations=120, step_size=0.1)
 
-    assert record.images.min() >= 0 and record.images.max() <= 1
+    assert record.images.min() >= 0
+    assert record.images.max() <= 1
     assert record.history.shape == (121, 6)
     assert torch.equal(record.history[0], record.initial_loss)
     assert torch.equal(record.history.min(dim=0).values, record.final_loss)
     assert torch.equal(record.history[record.best_iteration, range(6)], record.final_loss)
     assert (record.final_loss < 0.5 * record.initial_loss).all()
-    assert not record.stalled.any() and not record.nonfinite.any()
+    assert not record.stalled.any()
+    assert not record.nonfinite.any()
     torch.testing.assert_close(record.distance, (record.images - seed).flatten(1).norm(dim=1))
     torch.testing.assert_close(measured(network, record.images, target), record.final_loss, rtol=1e-10, atol=0)
     torch.testing.assert_close(measured(network, seed, target), record.initial_loss, rtol=1e-10, atol=0)
@@ -202,23 +204,24 @@ def test_a_zero_gradient_moves_on_with_momentum_only_and_is_flagged():
     def dying(x):  # falls to zero as the image darkens, and is flat from there on
         return torch.relu(x.flatten(1).mean(dim=1, keepdim=True) - 0.45)
 
-    seed = torch.full((1, *SHAPE), 0.5, dtype=torch.float64)
+    seed, target = torch.full((1, *SHAPE), 0.5, dtype=torch.float64), torch.tensor([[-1.0]])  # out of reach, below
     path = []
     record = invert(
-        dying,
-        seed,
-        torch.tensor([[-1.0]]),  # out of reach, below
-        iterations=60,
-        use_best=False,
-        on_iteration=lambda k, x, loss: path.append(x.clone()),
+        dying, seed, target, iterations=60, use_best=False, on_iteration=lambda k, x, loss: path.append(x.clone())
     )
     dead = [bool(dying(x) == 0) for x in path].index(True)
     assert 0 < dead < 40
     before, at, after, later = path[dead - 1 : dead + 3]
     torch.testing.assert_close(after - at, 0.9 * (at - before))
     torch.testing.assert_close(later - after, 0.81 * (at - before))
-    assert record.stalled.all() and not record.nonfinite.any()
-    assert record.history.isfinite().all() and record.images.isfinite().all()
+    assert record.stalled.all()
+    assert not record.nonfinite.any()
+    assert record.history.isfinite().all()
+    assert torch.equal(record.images, path[-1])
+    # All images from there on are equally good: the best is the first of them, as only a lower loss replaces it.
+    best = invert(dying, seed, target, iterations=60)
+    assert best.best_iteration == dead
+    assert torch.equal(best.images, path[dead])
 
 
 def test_a_network_that_is_dead_from_the_start_returns_the_seed_and_says_so():
@@ -228,7 +231,8 @@ def test_a_network_that_is_dead_from_the_start_returns_the_seed_and_says_so():
     seed = images(2, rng_seed=1)
     record = invert(dead, seed, torch.ones(2, 20), iterations=5, use_best=False)
     assert torch.equal(record.images, seed)
-    assert record.stalled.all() and not record.nonfinite.any()
+    assert record.stalled.all()
+    assert not record.nonfinite.any()
     assert (record.final_loss == 1).all()
 
 
@@ -272,11 +276,29 @@ def test_a_nonfinite_image_stays_at_its_best_and_its_neighbours_do_not_notice(ki
     assert torch.equal(record.history[:, [0, 1, 3]], harmless.history[:, [0, 1, 3]])
 
     best = int(record.best_iteration[2])
-    assert 0 < best < 40 and record.final_loss[2] < record.initial_loss[2]
+    assert 0 < best < 40
+    assert record.final_loss[2] < record.initial_loss[2]
     assert torch.equal(record.images[2], path[best])
     assert torch.equal(record.images[2], path[-1])  # it did not leave its best any more
-    assert record.images[2].isfinite().all() and record.final_loss[2].isfinite()
+    assert record.images[2].isfinite().all()
+    assert record.final_loss[2].isfinite()
     torch.testing.assert_close(relative(represent(record.images)[2:3], target[2:3])[0], record.final_loss[2])
+
+    # A gradient that is not finite is seen before it moves the image, not by what the network makes of NaN.
+    assert bool(record.history.isfinite().all()) == (kind == "gradient is infinite")
+
+
+def test_an_image_whose_very_last_loss_is_not_finite_is_put_back_too():
+    represent = trap("loss is NaN")
+    seed = images(1, rng_seed=1)
+    seed[:, 0, 0, 0] = 0.5
+    target = represent(seed) + 100
+    lost = invert(represent, seed, target, iterations=40).history.flatten().isfinite().tolist().index(False)
+    record = invert(represent, seed, target, iterations=lost, use_best=False)
+    assert record.nonfinite.all()
+    assert record.best_iteration == lost - 1
+    assert torch.equal(record.final_loss, record.history[lost - 1])
+    torch.testing.assert_close(relative(represent(record.images), target), record.final_loss)
 
 
 @pytest.mark.parametrize("use_best", [True, False], ids=["best", "last"])
@@ -286,7 +308,8 @@ def test_a_target_that_is_represented_by_zeros_is_flagged_and_its_seed_returned(
     record = invert(linear(matrix()), seed, target, iterations=5, use_best=use_best)
     assert record.nonfinite.tolist() == [True, False]
     assert torch.equal(record.images[0], seed[0])
-    assert record.final_loss[0] == torch.inf and record.best_iteration[0] == 0
+    assert record.final_loss[0] == torch.inf
+    assert record.best_iteration[0] == 0
     assert record.final_loss[1] < record.initial_loss[1]
 
 
@@ -303,7 +326,8 @@ def test_the_users_model_is_in_evaluation_mode_meanwhile_and_untouched_afterward
 
     invert_images(classifier, images(3, rng_seed=1), images(3, rng_seed=2), batch_size=2, iterations=3)
 
-    assert seen and not any(training or differentiated for training, differentiated in seen)
+    assert seen
+    assert not any(training or differentiated for training, differentiated in seen)
     assert_same(snapshot(classifier), before)
 
 
@@ -321,10 +345,11 @@ def test_the_users_model_is_untouched_after_an_error_too(classifier):
     assert_same(snapshot(classifier), before)
 
 
-def test_a_bare_module_gets_its_training_mode_back(network):
+def test_a_network_in_training_is_evaluated_and_gets_its_flags_back(network):
     seed, target = images(3, rng_seed=1), network.represent(images(3, rng_seed=2)).detach()
     expected = invert(network.represent, seed, target, iterations=3)
-    network.train()
+    network.train().requires_grad_(True)
+    network.head.eval().requires_grad_(False)
     before = snapshot(network)
     record = invert(network.represent, seed, target, iterations=3)
     assert_same(snapshot(network), before)
@@ -335,7 +360,8 @@ def test_seed_and_target_images_are_not_written_to(classifier):
     seed, target = images(3, rng_seed=1), images(3, rng_seed=2)
     copies = seed.clone(), target.clone()
     result = invert_images(classifier, seed, target, iterations=3)
-    assert torch.equal(seed, copies[0]) and torch.equal(target, copies[1])
+    assert torch.equal(seed, copies[0])
+    assert torch.equal(target, copies[1])
     assert not result.requires_grad
 
 
@@ -355,7 +381,8 @@ def test_the_public_function_gives_the_images_of_the_record_and_no_bar_outside_a
     record = invert_batches(network, seed, target, batch_size=2, step_size=0.25, iterations=9, use_best=False)
     assert isinstance(record, Inversion)
     assert torch.equal(result, record.images)
-    assert result.device.type == "cpu" and result.shape == seed.shape
+    assert result.device.type == "cpu"
+    assert result.shape == seed.shape
     assert capfd.readouterr() == ("", "")
 
 
@@ -365,26 +392,31 @@ def test_the_public_function_gives_the_images_of_the_record_and_no_bar_outside_a
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (dict(seed_images=torch.zeros(3, 8, 8)), DataError, r"\(3, 8, 8\); give \(n, C, H, W\)"),
-        (dict(seed_images=torch.zeros(0, *SHAPE)), DataError, "n at least 1"),
-        (dict(seed_images=np.zeros((2, *SHAPE))), DataError, "a ndarray; give a torch tensor"),
-        (dict(seed_images=torch.zeros(2, *SHAPE, dtype=torch.uint8)), DataError, r"torch\.uint8.*divide by 255"),
-        (dict(target_images=torch.zeros(2, *SHAPE, dtype=torch.float16)), DataError, r"target.*torch\.float16"),
-        (dict(target_images=torch.zeros(3, *SHAPE).double()), DataError, r"\(2, 3, 8, 8\).*\(3, 3, 8, 8\)"),
-        (dict(target_images=torch.zeros(2, *SHAPE)), DataError, r"torch\.float64.*torch\.float32"),
-        (dict(seed_images=torch.full((2, *SHAPE), 1.5).double()), DataError, r"from 1\.5 to 1\.5.*\[0, 1\]"),
-        (dict(target_images=torch.full((2, *SHAPE), -0.1).double()), DataError, r"from -0\.1"),
-        (dict(seed_images=torch.full((2, *SHAPE), torch.nan).double()), DataError, "seed images 0, 1 of 2"),
-        (dict(iterations=0), SettingsError, "iterations is 0"),
-        (dict(iterations=2.5), SettingsError, "iterations is 2.5"),
-        (dict(step_size=0), SettingsError, "step_size is 0"),
-        (dict(step_size=float("nan")), SettingsError, "step_size is nan"),
-        (dict(batch_size=-1), SettingsError, "batch_size is -1"),
-        (dict(model=lambda x: x), NetworkError, "a function; give a torch.nn.Module"),
+        ({"seed_images": torch.zeros(3, 8, 8)}, DataError, r"\(3, 8, 8\); give \(n, C, H, W\)"),
+        ({"seed_images": torch.zeros(0, *SHAPE)}, DataError, "n at least 1"),
+        ({"seed_images": np.zeros((2, *SHAPE))}, DataError, "a ndarray; give a torch tensor"),
+        ({"seed_images": torch.zeros(2, *SHAPE, dtype=torch.uint8)}, DataError, r"torch\.uint8.*divide by 255"),
+        ({"target_images": torch.zeros(2, *SHAPE, dtype=torch.float16)}, DataError, r"target.*torch\.float16"),
+        ({"target_images": torch.zeros(3, *SHAPE).double()}, DataError, r"\(2, 3, 8, 8\).*\(3, 3, 8, 8\)"),
+        ({"target_images": torch.zeros(2, *SHAPE)}, DataError, r"torch\.float64.*torch\.float32"),
+        ({"seed_images": torch.full((2, *SHAPE), 1.5).double()}, DataError, r"from 1\.5 to 1\.5.*\[0, 1\]"),
+        ({"target_images": torch.full((2, *SHAPE), -0.1).double()}, DataError, r"from -0\.1"),
+        ({"seed_images": torch.full((2, *SHAPE), torch.nan).double()}, DataError, "seed images 0, 1 of 2"),
+        ({"iterations": 0}, SettingsError, "iterations is 0"),
+        ({"iterations": 2.5}, SettingsError, "iterations is 2.5"),
+        ({"step_size": 0}, SettingsError, "step_size is 0"),
+        ({"step_size": float("nan")}, SettingsError, "step_size is nan"),
+        ({"batch_size": -1}, SettingsError, "batch_size is -1"),
+        ({"model": lambda x: x}, NetworkError, "a function; give a torch.nn.Module"),
     ],
 )
 def test_unfit_input_is_refused_with_what_came_and_what_fits(classifier, change, error, message):
-    fit = dict(model=classifier, seed_images=images(2, rng_seed=1), target_images=images(2, rng_seed=2), iterations=2)
+    fit = {
+        "model": classifier,
+        "seed_images": images(2, rng_seed=1),
+        "target_images": images(2, rng_seed=2),
+        "iterations": 2,
+    }
     with pytest.raises(error, match=message):
         invert_images(**{**fit, **change})
 

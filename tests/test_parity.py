@@ -178,7 +178,8 @@ def test_away_from_the_bounds_the_clamp_in_robustness_does_not_matter(model):
     seed, target = (pictures(2, rng_seed=k, low=0.35, high=0.65) for k in (6, 7))
     _, their_path = published(model, seed, target, use_best=True, iterations=8)
     _, our_path = ours(model, seed, target, use_best=True, iterations=8)
-    assert their_path.min() > 0 and their_path.max() < 1
+    assert their_path.min() > 0
+    assert their_path.max() < 1
     assert largest_deviation(our_path, their_path) < 1e-10
 
 

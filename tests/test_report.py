@@ -3,15 +3,30 @@
 import base64
 import csv
 import dataclasses
+import io
+import itertools
 import re
+import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 
+from netsim import plots
 from netsim.errors import SettingsError
-from netsim.report import headline, warnings_about, write_report
+from netsim.report import (
+    better_than_chance,
+    biased_headline,
+    data_uri,
+    headline,
+    render_page,
+    row_and_column_means,
+    warnings_about,
+    write_report,
+)
 from netsim.results import Gallery, Loss, Matrix, Mean, NetworkFacts, Results
 
 NINE = ("densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4")
@@ -102,3 +117,454 @@ def make_gallery(results: Results, *, pairs: int = 4, shape: tuple[int, int, int
         seed_labels=[labels[index % 8] for index in range(pairs)],
         target_labels=[labels[(index + 3) % 8] for index in range(pairs)],
     )
+
+
+class Page(HTMLParser):
+    """What a browser would load, open and show."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[list[list[str]]] = []
+        self.text = ""
+        self.in_cell = False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self.in_cell = True
+        elif tag == "small":
+            self.handle_data(" ")
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self.in_cell = False
+
+    def handle_data(self, data):
+        self.text += data
+        if self.in_cell:
+            self.tables[-1][-1][-1] += data
+
+    def elements(self, *names: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.tags if tag in names]
+
+
+def page_of(results: Results, **gallery) -> Page:
+    return Page(render_page(results, make_gallery(results, **gallery), "iterations: 400\n"))
+
+
+def warned(page: Page) -> bool:
+    return any(attributes.get("class") == "warning" for attributes in page.elements("section"))
+
+
+def with_loss(results: Results, name: str, **changes) -> Results:
+    return dataclasses.replace(results, loss={**results.loss, name: dataclasses.replace(results.loss[name], **changes)})
+
+
+def with_facts(results: Results, name: str, **changes) -> Results:
+    facts = {**results.facts, name: dataclasses.replace(results.facts[name], **changes)}
+    return dataclasses.replace(results, facts=facts)
+
+
+def with_inverted(results: Results, row: int, column: int, value: float) -> Results:
+    values = results.inverted.cka_unbiased.copy()
+    values[row, column] = value
+    return dataclasses.replace(results, inverted=dataclasses.replace(results.inverted, cka_unbiased=values))
+
+
+def renamed(results: Results, old: str, new: str) -> Results:
+    """The same results, one network under another name."""
+
+    def swap(mapping):
+        return {new if name == old else name: value for name, value in mapping.items()}
+
+    facts = swap(results.facts)
+    facts[new] = dataclasses.replace(facts[new], name=new)
+    names = tuple(new if name == old else name for name in results.networks)
+    return dataclasses.replace(results, networks=names, loss=swap(results.loss), facts=facts)
+
+
+def svg_words(svg: str) -> list[str | None]:
+    return [element.text for element in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def printed(value: float) -> float:
+    return round(float(value), 3)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return make_results(3, n=64)
+
+
+@pytest.fixture(scope="module")
+def page(results) -> Page:
+    return page_of(results)
+
+
+# ---- the page
+
+
+def test_page_loads_nothing_and_runs_nothing(results):
+    text = render_page(results, make_gallery(results), "a: 1")
+    page = Page(text)
+    assert not page.elements("script", "link", "iframe", "object", "embed", "base", "form")
+    for attributes in (attributes for tag, attributes in page.tags if tag != "a"):
+        for name in ("src", "srcset", "href", "xlink:href", "data", "poster", "background", "action"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:")), attributes
+        assert not any(name.startswith("on") for name in attributes)
+    links = [attributes["href"] or "" for attributes in page.elements("a")]
+    known = ("#", "https://proceedings.mlr.press/", "https://arxiv.org/", "https://jmlr.org/")
+    assert all(link.startswith(known) for link in links)
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", text))
+    assert "@import" not in text
+
+
+def test_every_link_within_the_page_has_one_target(page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    targets = [attributes.get("href") or attributes.get("xlink:href") or "" for _, attributes in page.tags]
+    assert {target[1:] for target in targets if target.startswith("#")} <= set(ids)
+
+
+def test_whatever_a_name_says_it_is_text(results):
+    evil = "<script>alert('$x$')</script>"
+    odd = renamed(results, "resnext", evil)
+    odd = dataclasses.replace(with_facts(odd, evil, reference='"><img src=x onerror=y>'), provenance={"<b>": "&amp;"})
+    gallery = dataclasses.replace(make_gallery(odd), seed_labels=['" onload="x'] * 4)
+    page = Page(render_page(odd, gallery, "</pre><script>"))
+    assert not page.elements("script", "b")
+    assert all((attributes["src"] or "").startswith("data:image/") for attributes in page.elements("img"))
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    assert page.text.count(evil) > 5
+    for figure, count in ((plots.heatmaps(odd), 3), (plots.loss_curves(odd), 1)):
+        assert svg_words(plots.to_svg(figure)).count(evil) == count  # `$` starts no formula
+    for said in ('"><img src=x onerror=y>', "<b>", "&amp;", '" onload="x', "</pre><script>"):
+        assert said in page.text
+
+
+def test_tables_of_the_page_hold_the_numbers_of_the_results(results, page):
+    matrices = [table for table in page.tables if table[0][0].startswith("through")]
+    expected = [
+        (results.natural.cka_unbiased, results.natural.cka_unbiased_se, None),
+        (results.natural.cka, results.natural.cka_se, results.natural.floor),
+        (results.inverted.cka_unbiased, results.inverted.cka_unbiased_se, None),
+        (results.inverted.cka, results.inverted.cka_se, results.inverted.floor),
+    ]
+    for table, (values, errors, floors) in zip(matrices, expected, strict=True):
+        assert table[0][1:] == list(results.networks)
+        for row, (name, *cells) in enumerate(table[1:]):
+            assert name == results.networks[row]
+            for column, cell in enumerate(cells):
+                shown = [float(found.replace("−", "-")) for found in re.findall(r"−?\d\.\d+", cell)]
+                other = [errors[row, column], *([] if floors is None else [floors[row, column]])]
+                assert shown == [printed(v) for v in (values[row, column], *(other if row != column else []))]
+
+
+def test_network_table_says_who_and_how_it_went(results, page):
+    table = next(table for table in page.tables if table[0][0] == "network")
+    rows, columns = row_and_column_means(results.inverted.cka_unbiased)
+    for index, (name, line) in enumerate(zip(results.networks, table[1:], strict=True)):
+        facts, loss = results.facts[name], results.loss[name]
+        assert line[0] == f"{name} {facts.reference}, trained here"
+        assert line[1:4] == [f"{facts.parameters:,}", f"{facts.width:,}", f"{100 * facts.accuracy:.1f} %"]
+        assert line[4:7] == [f"{np.median(loss.initial):.3f}", f"{loss.median:.4f}", "yes"]
+        assert line[7:10] == [f"{np.median(loss.distance):.2f}", "0", "0"]
+        assert line[10:12] == [f"{rows[index]:.3f}", f"{columns[index]:.3f}"]
+        assert facts.weights_hash.startswith(line[12])
+    assert {facts.weights_hash for facts in results.facts.values()} <= {a.get("title") for a in page.elements("code")}
+
+
+def test_means_stand_beside_each_other_with_errors_and_floor(results, page):
+    table = next(table for table in page.tables if table[0][0] == "images")
+    floor = [np.mean(matrix.floor[~np.eye(3, dtype=bool)]) for matrix in (results.natural, results.inverted)]
+    lines = [
+        (results.natural.mean_unbiased, results.natural.mean, f"{floor[0]:.4f}"),
+        (results.inverted.mean_unbiased, results.inverted.mean, f"{floor[1]:.4f}"),
+        (results.difference_unbiased, results.difference, ""),
+    ]
+    for line, (unbiased, biased, floor_text) in zip(table[1:], lines, strict=True):
+        assert line[1:] == [f"{m.value:.4f} ± {m.se:.4f}" for m in (unbiased, biased)] + [floor_text]
+
+
+def test_headline_is_the_finding_in_one_sentence(results):
+    natural = dataclasses.replace(results.natural, mean_unbiased=Mean(0.874, 0.011), mean=Mean(0.9, 0.01))
+    inverted = dataclasses.replace(results.inverted, mean_unbiased=Mean(-0.0041, 0.012), mean=Mean(0.05, 0.02))
+    changed = dataclasses.replace(
+        results,
+        natural=dataclasses.replace(natural, floor=np.full((3, 3), 0.02)),
+        inverted=dataclasses.replace(inverted, floor=np.full((3, 3), 0.04)),
+        difference_unbiased=Mean(0.878, 0.014),
+        difference=Mean(0.85, 0.02),
+        n=1512,
+    )
+    assert headline(changed) == (
+        "Natural similarity 0.87 ± 0.01; after inversion 0.00 ± 0.01; difference 0.88 ± 0.01 "
+        "(unbiased CKA, mean of 6 cells, n = 1,512 images in 16 shards)"
+    )
+    assert biased_headline(changed) == (
+        "Natural similarity 0.90 ± 0.01; after inversion 0.05 ± 0.02; difference 0.85 ± 0.02 "
+        "(biased CKA; independent representations would give 0.02 and 0.04 on natural and inverted images)"
+    )
+    assert "Natural similarity 0.87 ± 0.01; after inversion 0.00 ± 0.01" in page_of(changed).text
+
+
+def test_undefined_values_are_a_dash_on_the_page_and_in_the_figure_and_empty_in_the_table(results, tmp_path):
+    undefined = with_inverted(results, 1, 2, np.nan)
+    page = page_of(undefined)
+    assert page.tables[-3][2][3].startswith("–")
+    assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
+    panel = plots.heatmaps(undefined).axes[1]
+    assert [text.get_text() for text in panel.texts if text.get_position() == (2, 1)] == ["–"]
+    written = write_report(undefined, make_gallery(undefined), tmp_path)
+    cell = list(csv.DictReader(written.inverted_csv.open(newline="")))[5]
+    assert (cell["through"], cell["observer"], cell["cka_unbiased"]) == ("mobilenet", "resnext", "")
+
+
+# ---- warnings
+
+
+def test_nothing_is_warned_of_when_all_went_well(results, page):
+    assert warnings_about(results) == []
+    assert not warned(page)
+
+
+def test_warning_names_the_networks_that_have_not_converged_and_only_those(results):
+    late = with_loss(results, "mobilenet", final=np.full(64, 0.2))
+    [warning] = warnings_about(late)
+    assert "mobilenet (0.200)" in warning
+    assert "densenet" not in warning
+    assert "0.05" in warning
+    page = page_of(late)
+    assert warned(page)
+    assert warning in page.text
+    table = next(table for table in page.tables if table[0][0] == "network")
+    assert [line[6] for line in table[1:]] == ["yes", "NO", "yes"]
+    assert warnings_about(with_loss(results, "mobilenet", final=np.full(64, np.nan)))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda results: with_loss(results, "densenet", stalled=3), "densenet (3 of 64)"),
+        (lambda results: with_loss(results, "densenet", nonfinite=2), "densenet (2 of 64)"),
+        (lambda results: with_facts(results, "densenet", accuracy=0.12), "densenet (12.0 %)"),
+        (lambda results: with_facts(results, "densenet", accuracy=np.nan), "densenet (unknown)"),
+        (lambda results: with_inverted(results, 0, 1, np.nan), "1 of 9 unbiased values of the inverted matrix"),
+    ],
+)
+def test_every_other_reason_to_doubt_is_warned_of(results, change, said):
+    [warning] = warnings_about(change(results))
+    assert said in warning
+    assert warned(page_of(change(results)))
+
+
+def test_better_than_chance_fits_two_classes_and_a_thousand():
+    assert not better_than_chance(0.52, 1 / 2)
+    assert better_than_chance(0.6, 1 / 2)
+    assert not better_than_chance(0.12, 1 / 10)
+    assert better_than_chance(0.3, 1 / 10)
+    assert not better_than_chance(0.0013, 1 / 1000)
+    assert better_than_chance(0.05, 1 / 1000)
+
+
+# ---- gallery
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 24)])
+def test_gallery_shows_the_very_pixels(results, shape):
+    gallery = make_gallery(results, pairs=2, shape=shape)
+    page = Page(render_page(results, gallery))
+    sources = [attributes["src"] for attributes in page.elements("img")]
+    arrays = [gallery.seed, gallery.target, *(np.round(255 * gallery.inverted[name]) for name in results.networks)]
+    expected = [array[pair] for pair in range(2) for array in arrays]
+    for source, image in zip(sources, expected, strict=True):
+        shown = imread(io.BytesIO(base64.b64decode((source or "").partition("base64,")[2])))[..., :3]
+        np.testing.assert_array_equal(np.round(255 * shown.transpose(2, 0, 1)), np.broadcast_to(image, (3, *shape[1:])))
+    alts = [attributes["alt"] for attributes in page.elements("img")]
+    assert alts[0] == "seed of pair 0: Ankle boot"
+    assert alts[-1] == "pair 3 inverted through resnext"
+
+
+def test_large_images_are_compressed_and_stay_close():
+    y, x = np.mgrid[:224, :224] / 223
+    image = np.stack([x, y, 1 - x])
+    kind, _, content = data_uri(image).partition(";base64,")
+    shown = imread(io.BytesIO(base64.b64decode(content)), format="jpeg") / 255
+    assert kind == "data:image/jpeg"
+    assert len(content) < 40_000
+    assert np.abs(shown.transpose(2, 0, 1) - image).max() < 0.03
+
+
+def test_images_no_screen_can_show_leave_a_sentence(results):
+    page = page_of(results, shape=(4, 8, 8))
+    assert not page.elements("img")
+    assert "images have 4 channels" in page.text
+
+
+# ---- figures
+
+
+def test_both_heatmaps_have_one_colour_scale(results):
+    for estimator in ("unbiased", "biased"):
+        natural, inverted, bar = plots.heatmaps(results, estimator).axes
+        assert [axes.collections[0].get_clim() for axes in (natural, inverted, bar)] == [(0, 1)] * 3
+        assert len({axes.collections[0].get_cmap().name for axes in (natural, inverted, bar)}) == 1
+
+
+def test_rows_are_through_from_the_top_and_columns_observer(results):
+    for estimator, values in (("unbiased", results.inverted.cka_unbiased), ("biased", results.inverted.cka)):
+        natural, inverted, _ = plots.heatmaps(results, estimator).axes
+        assert inverted.get_ylim() == (2.5, -0.5)
+        assert (natural.get_ylabel(), inverted.get_xlabel()) == ("through", "observer")
+        assert [label.get_text() for label in natural.get_yticklabels()] == list(results.networks)
+        shown = {text.get_position(): text.get_text() for text in inverted.texts}
+        cells = itertools.product(range(3), range(3))
+        assert all(shown[column, row] == f"{values[row, column]:.2f}" for row, column in cells)
+        np.testing.assert_array_equal(inverted.collections[0].get_array(), values)
+
+
+def test_numbers_stand_out_from_every_cell():
+    for value in (*np.linspace(0, 1, 201), np.nan):
+        cell = to_rgb(plots.UNDEFINED) if np.isnan(value) else plots.COLORS(value)[:3]
+        dark, light = sorted(plots.luminance(color) + 0.05 for color in (cell, to_rgb(plots.ink_on(value))))
+        assert light / dark > 4.5
+
+
+def test_lines_stand_out_from_the_light_page_and_the_dark_one():
+    template = (Path(plots.__file__).parent / "templates" / "report.html.j2").read_text()
+    pages = re.findall(r"--page: (#[0-9a-f]{6})", template)
+    assert len(pages) == 2
+    for line, page in itertools.product(plots.LINES, pages):
+        dark, light = sorted(plots.luminance(to_rgb(color)) + 0.05 for color in (line, page))
+        assert light / dark >= 3, (line, page)
+
+
+def test_svg_is_small_and_its_words_are_text():
+    results = make_results(25, n=8)
+    svg = plots.to_svg(plots.heatmaps(results))
+    assert len(svg.encode()) < 200_000
+    words = svg_words(svg)
+    assert words.count("network_24") == 3
+    assert len(words) > 2 * 25 * 25
+
+
+def test_inline_svg_takes_the_colours_of_the_page_and_shares_no_id(results):
+    drawn = {prefix: plots.to_inline_svg(plots.heatmaps(results), prefix) for prefix in ("one", "two")}
+    ids = [{e.get("id") for e in ElementTree.fromstring(svg).iter() if e.get("id")} for svg in drawn.values()]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+    assert "currentColor" in drawn["one"]
+    assert plots.INK not in drawn["one"]
+
+
+def test_loss_curves_draw_the_history_and_the_tolerance(results):
+    axes = plots.loss_curves(results).axes[0]
+    assert axes.get_yscale() == "log"
+    for name, line in zip(results.networks, axes.lines, strict=False):
+        np.testing.assert_array_equal(line.get_xdata(), results.loss[name].history_iterations)
+        np.testing.assert_array_equal(line.get_ydata(), results.loss[name].history)
+    assert any(np.all(np.asarray(line.get_ydata()) == results.tolerance) for line in axes.lines)
+    assert {text.get_text() for text in axes.texts} == {*results.networks, "tolerance 0.05"}
+
+
+def test_losses_without_a_logarithm_leave_the_others_drawn(results):
+    history = results.loss["densenet"].history
+    odd = with_loss(results, "densenet", history=np.where(np.arange(len(history)) % 2, 0.0, history))
+    odd = with_loss(odd, "mobilenet", history=np.full(len(history), np.nan))
+    words = {text.get_text() for text in plots.loss_curves(odd).axes[0].texts}
+    assert words == {"densenet", "resnext", "tolerance 0.05"}
+    assert "<svg" in plots.to_svg(plots.loss_curves(odd))
+
+
+def test_spread_places_are_the_nearest_that_do_not_overlap(rng):
+    grid = np.linspace(0, 1, 41)
+    apart = np.array([p for p in itertools.combinations(grid, 3) if min(p[1] - p[0], p[2] - p[1]) >= 0.2 - 1e-12])
+    for wanted in np.sort(np.round(rng.random((50, 3)) * 40) / 40):
+        found = plots.spread(wanted, gap=0.2)
+        assert (np.diff(found) >= 0.2 - 1e-12).all()
+        assert 0 <= found.min() <= found.max() <= 1 + 1e-12
+        assert ((found - wanted) ** 2).sum() <= ((apart - wanted) ** 2).sum(axis=1).min() + 1e-12
+
+
+def test_numbers_are_written_as_a_reader_expects():
+    assert [plots.number(v, 2) for v in (0.125, -0.014, -0.001, np.nan, np.inf)] == ["0.12", "−0.01", "0.00", "–", "–"]
+    assert plots.with_error(Mean(0.0312, 0.0021)) == "0.031 ± 0.002"
+    assert plots.with_error(Mean(np.nan, np.nan)) == "– ± –"
+
+
+def test_row_and_column_means_leave_out_the_diagonal(rng):
+    values = rng.random((4, 4))
+    rows, columns = row_and_column_means(values)
+    for index in range(4):
+        others = [other for other in range(4) if other != index]
+        assert rows[index] == pytest.approx(np.mean([values[index, other] for other in others]))
+        assert columns[index] == pytest.approx(np.mean([values[other, index] for other in others]))
+
+
+# ---- files
+
+
+def test_tables_read_back_as_the_very_numbers(results, tmp_path):
+    written = write_report(results, make_gallery(results), tmp_path / "new" / "folder")
+    for path, matrix in ((written.natural_csv, results.natural), (written.inverted_csv, results.inverted)):
+        lines = list(csv.DictReader(path.open(newline="")))
+        cells = list(itertools.product(results.networks, results.networks))
+        assert [(line["through"], line["observer"]) for line in lines] == cells
+        for column in ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor"):
+            np.testing.assert_array_equal([float(line[column]) for line in lines], getattr(matrix, column).ravel())
+        assert {line["n"] for line in lines} == {"64"}
+    losses = list(csv.DictReader(written.losses_csv.open(newline="")))
+    assert [(line["through"], int(line["pair"])) for line in losses] == [
+        (m, k) for m in results.networks for k in range(64)
+    ]
+    for column, name in (("initial_loss", "initial"), ("final_loss", "final"), ("distance", "distance")):
+        expected = np.concatenate([getattr(results.loss[network], name) for network in results.networks])
+        np.testing.assert_array_equal([float(line[column]) for line in losses], expected)
+    networks = list(csv.DictReader(written.networks_csv.open(newline="")))
+    assert [line["weights_hash"] for line in networks] == [
+        results.facts[name].weights_hash for name in results.networks
+    ]
+    assert [line["converged"] for line in networks] == ["true"] * 3
+
+
+def test_same_results_give_the_same_bytes(results, tmp_path):
+    contents = []
+    for folder in ("one", "two"):
+        written = write_report(results, make_gallery(results), tmp_path / folder, settings_yaml="a: 1")
+        contents.append({name: Path(path).read_bytes() for name, path in dataclasses.asdict(written).items()})
+    assert contents[0] == contents[1]
+    assert contents[0]["heatmaps_png"].startswith(b"\x89PNG")
+    assert contents[0]["heatmaps_svg"].startswith(b"<?xml")
+
+
+def test_a_report_that_cannot_be_rendered_leaves_the_old_one_as_it_was(results, tmp_path):
+    written = write_report(results, make_gallery(results), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = make_results(4, n=64)
+    with pytest.raises(IndexError):
+        write_report(other, dataclasses.replace(make_gallery(other), seed_labels=[]), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert written.html.name in before
+    assert len(before) == 7
+
+
+def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about(results, tmp_path):
+    (tmp_path / "natural.csv").mkdir()
+    with pytest.raises(SettingsError, match=re.escape(str(tmp_path))):
+        write_report(results, make_gallery(results), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["natural.csv"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="name another folder"):
+        write_report(results, make_gallery(results), tmp_path / "file")

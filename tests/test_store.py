@@ -91,7 +91,9 @@ def test_creating_arrays_again_changes_nothing(run):
 def test_other_settings_are_refused_with_what_differs(run, url):
     commit(run, 0, 1.0)
     other = parse_settings(SETTINGS.model_dump(mode="json") | {"inversion": {"iterations": 5}})
-    with pytest.raises(StoreError, match=r"other settings: inversion.iterations is 2000 there and 5 here; give another"):
+    with pytest.raises(
+        StoreError, match=r"other settings: inversion.iterations is 2000 there and 5 here; give another"
+    ):
         Run.create(url, other)
     assert Run.open(url).is_done("invert", "vgg", 0)
 
@@ -112,7 +114,7 @@ def test_settings_of_another_version_are_refused(tmp_path):
     document = json.loads(path.read_text())
     document["attributes"]["netsim"]["settings"]["flavour"] = "new"
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="are not this netsim's: .*no setting 'flavour'"):
+    with pytest.raises(StoreError, match=r"are not this netsim's: .*no setting 'flavour'"):
         Run.open(run.url)
 
 
@@ -157,7 +159,7 @@ def test_harm_to_a_stored_object_never_goes_unseen(run, harm, array):
 def test_a_damaged_or_foreign_record_is_refused(run):
     commit(run, 0, 1.0)
     run.put_file("commits/invert/vgg/00000.json", b'{"stage": "inv')
-    with pytest.raises(StoreError, match="00000.json .* is damaged; remove it"):
+    with pytest.raises(StoreError, match=r"00000.json .* is damaged; remove it"):
         run.record("invert", "vgg", 0)
     record = json.loads(json.dumps({**commit(run, 1, 1.0).__dict__, "digest": "other"}))
     run.put_file("commits/invert/vgg/00001.json", json.dumps(record).encode())

@@ -1,0 +1,99 @@
+"""What several test files share: a tiny sweep that has every stage, and real servers."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from netsim.config import SweepSettings, parse_settings
+from netsim.stages import STAGES
+from netsim.store import Run
+
+torch.set_num_threads(1)  # as in a worker; two test processes share the machine
+
+TINY: dict[str, Any] = {
+    # random weights take no training; vgg is trained, so that every path is walked
+    "networks": ["small:vgg", "small:resnet18@none", "small:shufflenet@none"],
+    "training": {"epochs": 1, "batch_size": 256},
+    "pairs": {"count": 32, "shard_size": 8},
+    "inversion": {"iterations": 5, "batch_size": 8},
+}
+
+
+def tiny(**changes: Any) -> SweepSettings:
+    """The settings of a sweep that takes seconds."""
+    return parse_settings(TINY | changes)
+
+
+def run_all(run: Run) -> None:
+    """Every missing shard of every stage, in this process."""
+    for stage in STAGES:
+        stage.prepare(run)
+        for name, shard in stage.missing(run):
+            stage.work(run, name, shard)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished tiny run. Read it only."""
+    run = Run.create(str(tmp_path_factory.mktemp("finished") / "run"), tiny())
+    run_all(run)
+    return run
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A real Prefect server of its own; gives the environment in which programs use it."""
+    from flows.offline import OFFLINE
+
+    home, port = tmp_path_factory.mktemp("prefect"), free_port()
+    env = os.environ | OFFLINE | {"PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
+    env.pop("PREFECT_API_URL", None)
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            env=env, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+    api = f"http://127.0.0.1:{port}/api"
+    try:
+        wait_until(lambda: healthy(api), seconds=120, what=lambda: (home / "log").read_text()[-2000:])
+        yield env | {"PREFECT_API_URL": api}
+    finally:
+        process.kill()
+        process.wait()
+
+
+def healthy(api: str) -> bool:
+    try:
+        return httpx.get(f"{api}/health", timeout=5).json() is True
+    except httpx.HTTPError:
+        return False
+
+
+def wait_until(true: Any, *, seconds: float, what: Any = lambda: "") -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what()}"
+        time.sleep(0.1)
+
+
+NETSIM = [sys.executable, "-m", "flows.cli"]
+
+
+def netsim(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user does."""
+    return subprocess.run([*NETSIM, *arguments], env=env, cwd=cwd, capture_output=True, text=True, check=False)

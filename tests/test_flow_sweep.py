@@ -1,0 +1,183 @@
+"""The sweep as users run it: command line, real Prefect server, Dask worker processes, and every way to be stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import yaml
+from conftest import NETSIM, TINY, netsim, wait_until
+
+from netsim import stages
+from netsim.store import Run
+
+pytestmark = pytest.mark.xdist_group("server")  # one server is enough
+
+SLOW = TINY | {"inversion": {"iterations": 150, "batch_size": 8}}
+"""Long enough to be caught in the middle of the inversions."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "slow.yaml"
+    path.write_text(yaml.safe_dump(SLOW))
+    return path
+
+
+def ask(server: dict[str, str], what: str, **filters: Any) -> list[dict[str, Any]]:
+    answer = httpx.post(f"{server['PREFECT_API_URL']}/{what}/filter", json=filters | {"limit": 200})
+    return answer.raise_for_status().json()
+
+
+def runs_of(server: dict[str, str], store: Path) -> list[dict[str, Any]]:
+    """The flow runs of a store, subflows included."""
+    return [run for run in ask(server, "flow_runs") if run["parameters"].get("store") == str(store)]
+
+
+def task_runs_of(server: dict[str, str], store: Path) -> list[dict[str, Any]]:
+    ids = [run["id"] for run in runs_of(server, store)]
+    return ask(server, "task_runs", task_runs={"flow_run_id": {"any_": ids}}) if ids else []
+
+
+def values_of(run: Run) -> dict[str, np.ndarray]:
+    kinds = ("cka", "cka_unbiased", "floor", *stages.LEFT_OUT)
+    found = {
+        f"{name}/{kind}": run.array(f"similarity/{name}/{kind}")[...]
+        for name in stages.sets(run.settings)
+        for kind in kinds
+    }
+    losses = {name: run.array(f"inverted/{name}/final_loss")[...] for name in run.settings.names}
+    return found | losses
+
+
+def assert_same_bits(run: Run, other: Run) -> None:
+    for key, values in values_of(other).items():
+        np.testing.assert_array_equal(values_of(run)[key], values, err_msg=key)
+
+
+def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(server, finished, tmp_path):
+    path, store = tmp_path / "tiny.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(TINY))
+    first = netsim("run", str(path), "--store", str(store), "--workers", "2", env=server, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert_same_bits(Run.open(str(store)), finished)
+
+    assert {run["state_name"] for run in runs_of(server, store)} == {"Completed"}
+    names = {task["name"] for task in task_runs_of(server, store)}
+    assert {
+        "train-vgg",
+        "draw-0000",
+        "invert-resnet18-0000",
+        "embed-inverted/vgg-0000",
+        "aggregate-natural",
+        "report",
+    } <= names
+    artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
+    progress = {stage.name: "progress" for stage in stages.STAGES}
+    tables = {"natural-cka": "table", "inverted-cka": "table", "heatmaps": "image", "summary": "markdown"}
+    assert progress.items() <= artifacts.items() and tables.items() <= artifacts.items()
+
+    tasks_before = len(task_runs_of(server, store))
+    started = time.monotonic()
+    second = netsim("run", str(path), "--store", str(store), env=server, cwd=tmp_path)
+    assert second.returncode == 0 and "nothing was computed" in second.stdout
+    assert time.monotonic() - started < 60  # no server, no workers: seconds
+    assert len(task_runs_of(server, store)) == tasks_before
+
+    printed = json.loads(netsim("results", str(store), "--json", env=server, cwd=tmp_path).stdout)
+    cells = np.array(printed["inverted"]["cka_unbiased"])
+    assert printed["inverted"]["mean_unbiased"]["value"] == pytest.approx(cells[~np.eye(3, dtype=bool)].mean())
+    assert printed["networks"] == ["vgg", "resnet18", "shufflenet"] and set(printed["accuracy"]) == set(
+        printed["networks"]
+    )
+    assert printed["converged"] == dict.fromkeys(printed["networks"], False)  # 5 iterations are not enough
+    assert "vgg is NOT CONVERGED" in second.stdout
+
+
+def start(settings: Path, store: Path, env: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """The command in a process group of its own, as a terminal gives it."""
+    command = [*NETSIM, "run", str(settings), "--store", str(store), "--workers", "2"]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command, env=env, cwd=settings.parent, stdout=output, stderr=output, start_new_session=True
+        )
+
+
+def inverted_shards(store: Path) -> set[tuple[str, int]]:
+    return set(Run.open(str(store)).done("invert")) if (store / "zarr.json").exists() else set()
+
+
+def wait_for_more(store: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the run has committed another inverted shard; it must not be over by then."""
+    before = inverted_shards(store)
+
+    def more() -> bool:
+        assert process.poll() is None, log.read_text()[-3000:]
+        return len(inverted_shards(store)) > len(before)
+
+    wait_until(more, seconds=180, what=lambda: log.read_text()[-3000:])
+
+
+def records(store: Path) -> dict[Path, str]:
+    return {path: path.read_text() for path in (store / "commits").rglob("*.json")}
+
+
+def test_interrupted_and_killed_again_and_again_it_ends_with_the_same_bits(server, settings, tmp_path):
+    """Ctrl-C, kill -9 of the flow, kill -9 of a worker; each time the same command, and nothing done is done again."""
+    store, log = tmp_path / "run", tmp_path / "log"
+
+    process = start(settings, store, server, log)
+    wait_for_more(store, process, log)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C in a terminal reaches the whole group
+    assert process.wait(timeout=60) == 130
+    said = log.read_text()
+    assert (
+        "stopped. Done: train 3/3, draw 4/4, invert " in said
+        and f"`netsim run --store {store}` goes on from here" in said
+    )
+    assert "Traceback" not in said, said
+    after_interrupt = records(store)
+
+    process = start(settings, store, server, log)
+    wait_for_more(store, process, log)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not any(alive(child) for child in children), seconds=60)
+    after_kill = records(store)
+    assert after_interrupt.items() <= after_kill.items()
+
+    process = start(settings, store, server, log)
+    wait_for_more(store, process, log)
+    victim = busiest_worker(process)
+    victim.kill()
+    assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
+    assert after_kill.items() <= records(store).items()
+
+    quiet = Run.create(str(tmp_path / "quiet"), Run.open(str(store)).settings)
+    for stage in stages.STAGES:
+        stage.prepare(quiet)
+        for name, shard in stage.missing(quiet):
+            stage.work(quiet, name, shard)
+    assert_same_bits(Run.open(str(store)), quiet)
+    states = {run["state_name"] for run in runs_of(server, store)} | {
+        task["state_name"] for task in task_runs_of(server, store)
+    }
+    assert not states & {"Running", "Pending", "Retrying"}, states
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def busiest_worker(process: subprocess.Popen[bytes]) -> psutil.Process:
+    """The Dask worker process that has used most CPU time: the flow's children are workers and a resource tracker."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return max(children, key=lambda child: sum(child.cpu_times()[:2]))

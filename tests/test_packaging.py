@@ -1,0 +1,208 @@
+"""What is installed is what was locked, and what is shipped is all there."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections import defaultdict
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from hatchling.builders.wheel import WheelBuilder
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+LOCKS = ("requirements.lock", "requirements-dev.lock")
+
+# The whole grammar of a lock: anything else (an address, an option, a path, a pin without hash) does not match.
+PIN = re.compile(
+    r"(?P<requirement>[a-z0-9-]+(\[[a-z0-9, -]+\])?==[^\s;]+)"
+    r"( ; (?P<marker>[^\\]+?))?"
+    r"(?P<hashes>( --hash=sha256:[0-9a-f]{64})+)"
+)
+
+LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
+MACOS = {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"}
+
+
+def lines(lock: str) -> list[str]:
+    """Logical lines of a lock: continuations joined, comments dropped, blanks single."""
+    text = re.sub(r"^\s*#.*$", "", (ROOT / lock).read_text(), flags=re.MULTILINE)
+    return [" ".join(line.split()) for line in re.sub(r"\\\n", " ", text).splitlines() if line.strip()]
+
+
+def pins(lock: str, environment: dict[str, str] | None = None) -> dict[str, set[Version]]:
+    """Locked versions by name of package, of all environments or of one."""
+    found = defaultdict(set)
+    for line in lines(lock):
+        match = PIN.fullmatch(line)
+        assert match, f"{lock}: not a hashed pin: {line[:120]}"
+        if environment is None or match["marker"] is None or Marker(match["marker"]).evaluate(environment):
+            requirement = Requirement(match["requirement"])
+            (specifier,) = requirement.specifier
+            found[requirement.name].add(Version(specifier.version))
+    return dict(found)
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of this checkout, built without any network."""
+    folder = tmp_path_factory.mktemp("wheel")
+    return Path(next(WheelBuilder(str(ROOT)).build(directory=str(folder), versions=["standard"])))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_each_lock_holds_hashed_pins_and_nothing_else(lock):
+    assert len(pins(lock)) > 10
+
+
+def test_the_grammar_of_a_lock_refuses_what_a_lock_must_not_hold():
+    digest = "--hash=sha256:" + "0" * 64
+    assert PIN.fullmatch(f"a[b, c]==1.0 ; sys_platform == 'linux' {digest} {digest}")
+    for line in (
+        "a==1.0",
+        f"a>=1.0 {digest}",
+        f"a @ file:///a.whl {digest}",
+        f"--option value {digest}",
+        f"./a {digest}",
+    ):
+        assert not PIN.fullmatch(line), line
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_each_lock_has_one_version_of_a_package_for_every_python(lock):
+    assert {name: versions for name, versions in pins(lock).items() if len(versions) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    ("lock", "wanted"),
+    [
+        ("requirements.lock", PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["build"]),
+        ("requirements-dev.lock", PROJECT["dependency-groups"]["dev"]),
+    ],
+)
+def test_locked_versions_lie_in_the_ranges_of_the_project(lock, wanted):
+    locked = pins(lock)
+    for requirement in map(Requirement, wanted):
+        (version,) = locked[canonical(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} but {version} is locked: run make lock"
+
+
+def test_both_locks_agree_where_they_overlap():
+    users, developers = pins("requirements.lock"), pins("requirements-dev.lock")
+    overlap = users.keys() & developers.keys()
+    assert overlap
+    assert {name: users[name] for name in overlap} == {name: developers[name] for name in overlap}
+
+
+def test_every_library_that_is_imported_is_declared():
+    declared = {canonical(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
+    declared.add("distributed")  # as an extra of dask
+    trees = [ast.parse(path.read_text()) for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    libraries = {name.partition(".")[0] for name in imported} - sys.stdlib_module_names - set(PACKAGES)
+    assert {"torch", "yaml"} <= libraries
+    distributions = packages_distributions()  # yaml is imported, PyYAML is declared
+    undeclared = {name for name in libraries if declared.isdisjoint(map(canonical, distributions.get(name, [name])))}
+    assert undeclared == set()
+
+
+def test_development_tools_stay_out_of_the_lock_of_users():
+    tools = {canonical(Requirement(tool).name) for tool in PROJECT["dependency-groups"]["dev"]}
+    assert tools & pins("requirements.lock").keys() == set()
+
+
+def test_every_pin_with_extras_has_a_plain_twin_for_old_pip():
+    requirements = {PIN.fullmatch(line)["requirement"] for line in lines("requirements.lock")}
+    with_extras = {requirement for requirement in requirements if "[" in requirement}
+    assert with_extras
+    assert {re.sub(r"\[.*\]", "", requirement) for requirement in with_extras} <= requirements
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_cuda_is_locked_for_linux_and_absent_on_macos(python):
+    version = {"python_version": python, "python_full_version": f"{python}.4"}
+    cuda = {name for name in pins("requirements.lock") if name.startswith(("nvidia-", "cuda-")) or name == "triton"}
+    assert len(cuda) > 10
+    assert cuda <= pins("requirements.lock", LINUX | version).keys()
+    macos = pins("requirements.lock", MACOS | version).keys()
+    assert cuda & macos == set()
+    assert {"torch", "torchvision", "prefect", "zarr"} <= macos
+
+
+def test_the_pins_that_prefect_needs_but_does_not_declare_are_there():
+    ranges = {
+        requirement.name: requirement.specifier for requirement in map(Requirement, PROJECT["project"]["dependencies"])
+    }
+    assert not ranges["fastapi"].contains("0.151.0")  # the server does not start
+    assert not ranges["sqlalchemy"].contains("2.1.0")  # cron schedules never create a run
+
+
+def test_every_file_of_the_packages_is_in_the_wheel(wheel):
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    here = {
+        path.relative_to(ROOT).as_posix()
+        for package in PACKAGES
+        for path in (ROOT / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert here - shipped == set()
+    folders = {path.rpartition("/")[0] for path in here if not path.endswith(".py")}
+    assert {"netsim/data", "netsim/templates", "deploy/sweeps"} <= folders
+
+
+def test_the_wheel_holds_nothing_but_the_packages_and_its_own_record(wheel):
+    tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert tops == {*PACKAGES, f"netsim_cka-{PROJECT['project']['version']}.dist-info"}
+
+
+def test_an_installed_package_finds_its_settings(wheel, tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from importlib.resources import files; "
+        "sys.stdout.write((files('deploy') / 'sweeps/demo.yaml').read_text())"
+    )
+    found = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(wheel)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == (ROOT / "deploy/sweeps/demo.yaml").read_text()
+
+
+def test_the_command_leads_to_a_function_that_exists():
+    module, _, function = PROJECT["project"]["scripts"]["netsim"].partition(":")
+    source = (ROOT / module.replace(".", "/")).with_suffix(".py").read_text()
+    assert function in {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
+
+
+def test_continuous_integration_runs_what_a_developer_runs():
+    script = ROOT / ".ci/run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().splitlines()[-1] == "exec make test"
+
+
+def test_make_refuses_an_old_python_and_says_which_fit(tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text(
+        '#!/bin/sh\n[ "$1" = --version ] && { echo Python 3.9.18; exit; }\n'
+        f'exec {sys.executable} -c "import sys; sys.version_info = (3, 9, 18); exec(sys.argv[1])" "$2"\n'
+    )
+    old.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", *LOCKS):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    found = subprocess.run(["make", "demo", f"PYTHON={old}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode != 0
+    assert f"netsim needs Python 3.11 to 3.14; {old} is Python 3.9.18." in found.stderr
+    assert not (tmp_path / ".venv").exists()
