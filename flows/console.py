@@ -13,7 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from netsim.results import Matrix, Results, summary, warnings
+from netsim.findings import biased_headline, headline, number, warnings
+from netsim.results import Matrix, Results
 from netsim.stages import STAGES
 from netsim.status import StageStatus, stage_status, status
 from netsim.store import Run
@@ -29,16 +30,16 @@ def show_results(results: Results) -> None:
     _show_matrix("Natural CKA", results.networks, results.natural)
     _show_matrix("Inverted CKA, row = inverted through, column = observer", results.networks, results.inverted)
     _show_networks(results)
-    doubts = warnings(results)
-    for line in summary(results):
-        console.print(line, style="bold red" if line in doubts else "", soft_wrap=True)
+    console.print(f"{headline(results)}.\n{biased_headline(results)}.", soft_wrap=True)
+    for doubt in warnings(results):
+        console.print(f"WARNING  {doubt}", style="bold red", soft_wrap=True)
 
 
 def _show_matrix(title: str, networks: tuple[str, ...], matrix: Matrix) -> None:
     largest = np.nanmax(matrix.cka_unbiased_se)
     table = _table("", *networks)
     for row, name in enumerate(networks):
-        table.add_row(name, *(_cell(value) for value in matrix.cka_unbiased[row]))
+        table.add_row(name, *(number(value, 2) for value in matrix.cka_unbiased[row]))
     _show(f"{title}, unbiased; the largest standard error of a cell is {largest:.3f}", table)
 
 
@@ -52,10 +53,6 @@ def _table(first: str, *others: str) -> Table:
 def _show(title: str, table: Table) -> None:
     console.print(f"[bold]{title}[/bold]", soft_wrap=True)
     console.print(table)
-
-
-def _cell(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}"
 
 
 def _show_networks(results: Results) -> None:

@@ -20,7 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from netsim.results import Matrix, Mean, Results
+from netsim.findings import number, with_error
+from netsim.results import Matrix, Results
 
 Estimator = Literal["unbiased", "biased"]
 
@@ -35,31 +36,6 @@ Dashes = str | tuple[int, tuple[float, ...]]
 DASHES: tuple[Dashes, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
 
 _saving = threading.Lock()  # savefig reads its SVG options from matplotlib's global settings
-
-
-# ---- numbers in words -------------------------------------------------------------------------------------------
-
-
-def number(value: float, digits: int = 3) -> str:
-    """`value` with a real minus sign, never "-0.00"; an en dash where it is not finite."""
-    if not np.isfinite(value):
-        return "–"
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.lstrip("-")
-    return text.replace("-", "−")
-
-
-def digits_for(*errors: float) -> int:
-    """Decimals that show the first digit of the smallest of `errors`: 2 to 4."""
-    known = [error for error in errors if np.isfinite(error) and error > 0]
-    return int(np.clip(np.ceil(-np.log10(min(known))), 2, 4)) if known else 3
-
-
-def with_error(mean: Mean, digits: int | None = None) -> str:
-    """'0.874 ± 0.006': a mean and one standard error."""
-    digits = digits_for(mean.se) if digits is None else digits
-    return f"{number(mean.value, digits)} ± {number(mean.se, digits)}"
 
 
 # ---- heatmaps ---------------------------------------------------------------------------------------------------

@@ -19,8 +19,9 @@ from markupsafe import Markup
 from matplotlib.image import imsave
 
 from netsim.errors import SettingsError
-from netsim.plots import digits_for, heatmaps, loss_curves, number, to_inline_svg, to_png, to_svg, with_error
-from netsim.results import Gallery, Matrix, Mean, Results, off_diagonal
+from netsim.findings import biased_headline, floor_mean, headline, number, percent, warnings, with_error
+from netsim.plots import heatmaps, loss_curves, to_inline_svg, to_png, to_svg
+from netsim.results import Gallery, Matrix, Results
 
 
 @dataclass(frozen=True)
@@ -81,121 +82,7 @@ def _replace(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-# ---- in words ---------------------------------------------------------------------------------------------------
-
-
-def headline(results: Results) -> str:
-    """The finding in one sentence, unbiased; an en dash stands for a mean that is undefined."""
-    natural, inverted = results.natural.mean_unbiased, results.inverted.mean_unbiased
-    return f"{_three_means(natural, inverted, results.difference_unbiased)} (unbiased CKA, {_basis(results)})"
-
-
-def biased_headline(results: Results) -> str:
-    """The same sentence for the biased estimator, with the floor its inverted mean has to be held against."""
-    means = _three_means(results.natural.mean, results.inverted.mean, results.difference)
-    floors = f"{number(floor_mean(results.natural), 2)} and {number(floor_mean(results.inverted), 2)}"
-    return f"{means} (biased CKA; independent representations would give {floors} on natural and inverted images)"
-
-
-def _three_means(natural: Mean, inverted: Mean, difference: Mean) -> str:
-    digits = digits_for(natural.se, inverted.se, difference.se)
-    return (
-        f"Natural similarity {with_error(natural, digits)}; after inversion {with_error(inverted, digits)}; "
-        f"difference {with_error(difference, digits)}"
-    )
-
-
-def _basis(results: Results) -> str:
-    cells = len(results.networks) * (len(results.networks) - 1)
-    return f"mean of {cells:,} cells, n = {results.n:,} images in {results.shards:,} shards"
-
-
-def warnings_about(results: Results) -> list[str]:
-    """What keeps the numbers from being trusted, one sentence each; empty when nothing does."""
-    return [*_unconverged(results), *_troubled_images(results), *_guessing(results), *_undefined(results)]
-
-
-def _unconverged(results: Results) -> Iterable[str]:
-    late = [name for name in results.networks if not results.converged[name]]
-    if late:
-        losses = _listed(f"{name} ({number(results.loss[name].median)})" for name in late)
-        yield (
-            f"Not converged: {losses}. The median final relative loss is above the tolerance of "
-            f"{results.tolerance:g}, so inversion through {_it(late)} has not reached the targets and "
-            f"{_its(late)} of the inverted matrix cannot be trusted. Use more iterations."
-        )
-
-
-def _troubled_images(results: Results) -> Iterable[str]:
-    counts = {name: (results.loss[name].stalled, results.loss[name].nonfinite) for name in results.networks}
-    stalled = [name for name, (count, _) in counts.items() if count]
-    nonfinite = [name for name, (_, count) in counts.items() if count]
-    if stalled:
-        images = _listed(f"{name} ({counts[name][0]:,} of {results.n:,})" for name in stalled)
-        yield f"Stalled images, whose gradient was zero at some iteration: {images}."
-    if nonfinite:
-        images = _listed(f"{name} ({counts[name][1]:,} of {results.n:,})" for name in nonfinite)
-        yield f"Images whose loss was not finite at some iteration: {images}."
-
-
-def _guessing(results: Results) -> Iterable[str]:
-    guessing = [
-        name for name in results.networks if not better_than_chance(results.facts[name].accuracy, results.chance)
-    ]
-    if guessing:
-        accuracies = _listed(f"{name} ({percent(results.facts[name].accuracy)})" for name in guessing)
-        yield (
-            f"Not clearly better than chance ({percent(results.chance)}) on the test images: {accuracies}. "
-            f"A network that has learnt little is no evidence of what trained networks share."
-        )
-
-
-def _undefined(results: Results) -> Iterable[str]:
-    for name, matrix in (("natural", results.natural), ("inverted", results.inverted)):
-        for estimator, values in (("unbiased", matrix.cka_unbiased), ("biased", matrix.cka)):
-            count = int((~np.isfinite(values)).sum())
-            if count:
-                yield (
-                    f"Undefined: {count:,} of {values.size:,} {estimator} values of the {name} matrix, shown as “–”. "
-                    f"A representation there is constant, or too close to constant for so few images."
-                )
-
-
-def better_than_chance(accuracy: float, chance: float) -> bool:
-    """At least twice chance, or a tenth of the way from chance to perfect, whichever is less; False for NaN.
-
-    Twice alone would ask the impossible of two classes; a tenth alone, 10 % accuracy over a thousand classes.
-    """
-    return bool(accuracy >= min(2 * chance, chance + 0.1 * (1 - chance)))
-
-
-def _listed(items: Iterable[str]) -> str:
-    *most, last = items
-    return f"{', '.join(most)} and {last}" if most else last
-
-
-def _it(names: Sequence[str]) -> str:
-    return "it" if len(names) == 1 else "them"
-
-
-def _its(names: Sequence[str]) -> str:
-    return "its row" if len(names) == 1 else "their rows"
-
-
-def percent(fraction: float) -> str:
-    """'89.3 %', or '0.10 %' where one decimal would hide what a thousand classes are about."""
-    if not np.isfinite(fraction):
-        return "unknown"
-    return f"{100 * fraction:.{2 if fraction < 0.01 else 1}f} %"
-
-
 # ---- means over cells -------------------------------------------------------------------------------------------
-
-
-def floor_mean(matrix: Matrix) -> float:
-    """What the biased mean would be if all representations were independent; NaN where any cell's floor is."""
-    floors = off_diagonal(matrix.floor)
-    return float(floors.mean()) if floors.size else float("nan")
 
 
 def row_and_column_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -312,7 +199,7 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
         results=results,
         headline=headline(results),
         biased_headline=biased_headline(results),
-        warnings=warnings_about(results),
+        warnings=warnings(results),
         figures={
             "unbiased": Markup(to_inline_svg(heatmaps(results, "unbiased"), "unbiased")),
             "biased": Markup(to_inline_svg(heatmaps(results, "biased"), "biased")),

@@ -296,36 +296,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value if math.isfinite(value) else None
-
-
-def summary(results: Results) -> list[str]:
-    """What was found, in a few lines of text: means with standard errors, then every reason to doubt them."""
-    n, cells = results.n, len(results.networks) * (len(results.networks) - 1)
-    lines = [f"{cells} cells off the diagonal, {n} pairs in {results.shards} shards; ± one standard error over images"]
-    for title, unbiased, biased in (
-        ("natural CKA", results.natural.mean_unbiased, results.natural.mean),
-        ("inverted CKA", results.inverted.mean_unbiased, results.inverted.mean),
-        ("difference", results.difference_unbiased, results.difference),
-    ):
-        lines.append(
-            f"{title}: {unbiased.value:.3f} ± {unbiased.se:.3f} unbiased, {biased.value:.3f} ± {biased.se:.3f} biased"
-        )
-    return lines + warnings(results)
-
-
-def warnings(results: Results) -> list[str]:
-    """Every reason to doubt the numbers; empty if there is none."""
-    found = []
-    for name in results.networks:
-        loss, accuracy = results.loss[name], results.facts[name].accuracy
-        if not results.converged[name]:
-            found.append(f"{name} is NOT CONVERGED: median final loss {loss.median:.3f} is above {results.tolerance:g}")
-        if loss.nonfinite:
-            found.append(f"{name}: the loss of {loss.nonfinite} images was not finite")
-        if loss.stalled:
-            found.append(f"{name}: the gradient of {loss.stalled} images was zero at some iteration")
-        if accuracy < 2 * results.chance:
-            found.append(
-                f"{name} is hardly better than chance: test accuracy {accuracy:.1%}, guessing {results.chance:.1%}"
-            )
-    return found

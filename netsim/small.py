@@ -10,7 +10,7 @@ changed: fewer and narrower blocks, one input channel, a 3x3 stem of stride 2 an
 from collections.abc import Callable
 
 from torch import nn
-from torchvision.models import DenseNet, MobileNetV2, ResNet, ShuffleNetV2, VGG
+from torchvision.models import VGG, DenseNet, MobileNetV2, ResNet, ShuffleNetV2
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import make_layers
 from torchvision.ops import Conv2dNormActivation

@@ -6,8 +6,9 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
+from netsim.findings import biased_headline, headline, warnings
 from netsim.plots import heatmaps, to_svg
-from netsim.results import Matrix, Results, load_results, summary
+from netsim.results import Matrix, Results, load_results
 from netsim.stages import REPORT
 from netsim.store import Run
 from tasks.shards import OPTIONS, run_block
@@ -33,7 +34,8 @@ def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
 
 
 def _markdown(results: Results, place: str) -> str:
-    return "\n".join([f"- {line}" for line in summary(results)] + [f"- report: `{place}`"])
+    doubts = [f"**Warning.** {doubt}" for doubt in warnings(results)]
+    return "\n\n".join([f"{headline(results)}.", f"{biased_headline(results)}.", *doubts, f"Report: `{place}`"])
 
 
 def _table(networks: tuple[str, ...], matrix: Matrix) -> list[dict[str, str]]:

@@ -15,16 +15,13 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from netsim import plots
+from netsim import findings, plots
 from netsim.errors import SettingsError
+from netsim.findings import better_than_chance, biased_headline, headline, warnings
 from netsim.report import (
-    better_than_chance,
-    biased_headline,
     data_uri,
-    headline,
     render_page,
     row_and_column_means,
-    warnings_about,
     write_report,
 )
 from netsim.results import Gallery, Loss, Matrix, Mean, NetworkFacts, Results
@@ -336,13 +333,13 @@ def test_undefined_values_are_a_dash_on_the_page_and_in_the_figure_and_empty_in_
 
 
 def test_nothing_is_warned_of_when_all_went_well(results, page):
-    assert warnings_about(results) == []
+    assert warnings(results) == []
     assert not warned(page)
 
 
 def test_warning_names_the_networks_that_have_not_converged_and_only_those(results):
     late = with_loss(results, "mobilenet", final=np.full(64, 0.2))
-    [warning] = warnings_about(late)
+    [warning] = warnings(late)
     assert "mobilenet (0.200)" in warning
     assert "densenet" not in warning
     assert "0.05" in warning
@@ -351,7 +348,7 @@ def test_warning_names_the_networks_that_have_not_converged_and_only_those(resul
     assert warning in page.text
     table = next(table for table in page.tables if table[0][0] == "network")
     assert [line[6] for line in table[1:]] == ["yes", "NO", "yes"]
-    assert warnings_about(with_loss(results, "mobilenet", final=np.full(64, np.nan)))
+    assert warnings(with_loss(results, "mobilenet", final=np.full(64, np.nan)))
 
 
 @pytest.mark.parametrize(
@@ -365,7 +362,7 @@ def test_warning_names_the_networks_that_have_not_converged_and_only_those(resul
     ],
 )
 def test_every_other_reason_to_doubt_is_warned_of(results, change, said):
-    [warning] = warnings_about(change(results))
+    [warning] = warnings(change(results))
     assert said in warning
     assert warned(page_of(change(results)))
 
@@ -499,9 +496,15 @@ def test_spread_places_are_the_nearest_that_do_not_overlap(rng):
 
 
 def test_numbers_are_written_as_a_reader_expects():
-    assert [plots.number(v, 2) for v in (0.125, -0.014, -0.001, np.nan, np.inf)] == ["0.12", "−0.01", "0.00", "–", "–"]
-    assert plots.with_error(Mean(0.0312, 0.0021)) == "0.031 ± 0.002"
-    assert plots.with_error(Mean(np.nan, np.nan)) == "– ± –"
+    assert [findings.number(v, 2) for v in (0.125, -0.014, -0.001, np.nan, np.inf)] == [
+        "0.12",
+        "−0.01",
+        "0.00",
+        "–",
+        "–",
+    ]
+    assert findings.with_error(Mean(0.0312, 0.0021)) == "0.031 ± 0.002"
+    assert findings.with_error(Mean(np.nan, np.nan)) == "– ± –"
 
 
 def test_row_and_column_means_leave_out_the_diagonal(rng):

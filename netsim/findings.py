@@ -1,0 +1,143 @@
+"""What a run found, in words: the same sentences and the same doubts in the terminal, the Prefect UI and the report."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from netsim.results import Matrix, Mean, Results, off_diagonal
+
+
+def headline(results: Results) -> str:
+    """The finding in one sentence, unbiased; an en dash stands for a mean that is undefined."""
+    natural, inverted = results.natural.mean_unbiased, results.inverted.mean_unbiased
+    return f"{_three_means(natural, inverted, results.difference_unbiased)} (unbiased CKA, {_basis(results)})"
+
+
+def biased_headline(results: Results) -> str:
+    """The same sentence for the biased estimator, with the floor its inverted mean has to be held against."""
+    means = _three_means(results.natural.mean, results.inverted.mean, results.difference)
+    floors = f"{number(floor_mean(results.natural), 2)} and {number(floor_mean(results.inverted), 2)}"
+    return f"{means} (biased CKA; independent representations would give {floors} on natural and inverted images)"
+
+
+def _three_means(natural: Mean, inverted: Mean, difference: Mean) -> str:
+    digits = digits_for(natural.se, inverted.se, difference.se)
+    return (
+        f"Natural similarity {with_error(natural, digits)}; after inversion {with_error(inverted, digits)}; "
+        f"difference {with_error(difference, digits)}"
+    )
+
+
+def _basis(results: Results) -> str:
+    cells = len(results.networks) * (len(results.networks) - 1)
+    return f"mean of {cells:,} cells, n = {results.n:,} images in {results.shards:,} shards"
+
+
+def warnings(results: Results) -> list[str]:
+    """What keeps the numbers from being trusted, one sentence each; empty when nothing does."""
+    return [*_unconverged(results), *_troubled_images(results), *_guessing(results), *_undefined(results)]
+
+
+def _unconverged(results: Results) -> Iterable[str]:
+    late = [name for name in results.networks if not results.converged[name]]
+    if late:
+        losses = _listed(f"{name} ({number(results.loss[name].median)})" for name in late)
+        yield (
+            f"Not converged: {losses}. The median final relative loss is above the tolerance of "
+            f"{results.tolerance:g}, so inversion through {_it(late)} has not reached the targets and "
+            f"{_its(late)} of the inverted matrix cannot be trusted. Use more iterations."
+        )
+
+
+def _troubled_images(results: Results) -> Iterable[str]:
+    counts = {name: (results.loss[name].stalled, results.loss[name].nonfinite) for name in results.networks}
+    stalled = [name for name, (count, _) in counts.items() if count]
+    nonfinite = [name for name, (_, count) in counts.items() if count]
+    if stalled:
+        images = _listed(f"{name} ({counts[name][0]:,} of {results.n:,})" for name in stalled)
+        yield f"Stalled images, whose gradient was zero at some iteration: {images}."
+    if nonfinite:
+        images = _listed(f"{name} ({counts[name][1]:,} of {results.n:,})" for name in nonfinite)
+        yield f"Images whose loss was not finite at some iteration: {images}."
+
+
+def _guessing(results: Results) -> Iterable[str]:
+    guessing = [
+        name for name in results.networks if not better_than_chance(results.facts[name].accuracy, results.chance)
+    ]
+    if guessing:
+        accuracies = _listed(f"{name} ({percent(results.facts[name].accuracy)})" for name in guessing)
+        yield (
+            f"Not clearly better than chance ({percent(results.chance)}) on the test images: {accuracies}. "
+            f"A network that has learnt little is no evidence of what trained networks share."
+        )
+
+
+def _undefined(results: Results) -> Iterable[str]:
+    for name, matrix in (("natural", results.natural), ("inverted", results.inverted)):
+        for estimator, values in (("unbiased", matrix.cka_unbiased), ("biased", matrix.cka)):
+            count = int((~np.isfinite(values)).sum())
+            if count:
+                yield (
+                    f"Undefined: {count:,} of {values.size:,} {estimator} values of the {name} matrix, shown as “–”. "
+                    f"A representation there is constant, or too close to constant for so few images."
+                )
+
+
+def better_than_chance(accuracy: float, chance: float) -> bool:
+    """At least twice chance, or a tenth of the way from chance to perfect, whichever is less; False for NaN.
+
+    Twice alone would ask the impossible of two classes; a tenth alone, 10 % accuracy over a thousand classes.
+    """
+    return bool(accuracy >= min(2 * chance, chance + 0.1 * (1 - chance)))
+
+
+def _listed(items: Iterable[str]) -> str:
+    *most, last = items
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _it(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
+
+
+def _its(names: Sequence[str]) -> str:
+    return "its row" if len(names) == 1 else "their rows"
+
+
+def percent(fraction: float) -> str:
+    """'89.3 %', or '0.10 %' where one decimal would hide what a thousand classes are about."""
+    if not np.isfinite(fraction):
+        return "unknown"
+    return f"{100 * fraction:.{2 if fraction < 0.01 else 1}f} %"
+
+
+def floor_mean(matrix: Matrix) -> float:
+    """What the biased mean would be if all representations were independent; NaN where any cell's floor is."""
+    floors = off_diagonal(matrix.floor)
+    return float(floors.mean()) if floors.size else float("nan")
+
+
+# ---- numbers in words -------------------------------------------------------------------------------------------
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`value` with a real minus sign, never "-0.00"; an en dash where it is not finite."""
+    if not np.isfinite(value):
+        return "–"
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("-", "−")
+
+
+def digits_for(*errors: float) -> int:
+    """Decimals that show the first digit of the smallest of `errors`: 2 to 4."""
+    known = [error for error in errors if np.isfinite(error) and error > 0]
+    return int(np.clip(np.ceil(-np.log10(min(known))), 2, 4)) if known else 3
+
+
+def with_error(mean: Mean, digits: int | None = None) -> str:
+    """'0.874 ± 0.006': a mean and one standard error."""
+    digits = digits_for(mean.se) if digits is None else digits
+    return f"{number(mean.value, digits)} ± {number(mean.se, digits)}"
