@@ -31,6 +31,18 @@ class Execution(BaseModel):
     shards_per_task: int = Field(4, gt=0, description="shards that one task run works through: aim at 30 s or more")
 
 
+ENVIRONMENT = {
+    # one thread a worker: BLAS, torch and Dask threads would multiply
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # Dask has workers give every freed block back to the system, and fetching it again took a fifth of an inversion
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+}
+"""What worker processes here are started with."""
+
+
 class LeaveInterruptsToTheFlow(WorkerPlugin):
     """Ctrl-C reaches every process of a terminal; only the flow answers it, and ends its workers itself."""
 
@@ -51,11 +63,9 @@ def task_runner(execution: Execution) -> Iterator[TaskRunner[Any]]:
             raise SettingsError(f"no Dask scheduler answers at {execution.scheduler} ({error})") from None
         yield DaskTaskRunner(address=execution.scheduler)
         return
-    # one thread a worker: BLAS, torch and Dask threads would multiply
-    one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with (
         TemporaryDirectory(prefix="netsim-dask-") as scratch,
-        dask.config.set({"distributed.nanny.pre-spawn-environ": one_thread | {"MALLOC_TRIM_THRESHOLD_": "65536"}}),
+        dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
         LocalCluster(
             n_workers=execution.workers or os.cpu_count(),
             threads_per_worker=1,

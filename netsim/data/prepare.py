@@ -3,9 +3,9 @@
 SOURCE_DIR holds the four original files of https://github.com/zalandoresearch/fashion-mnist (MIT, see
 LICENSE-fashion-mnist beside the sheets): {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz.
 
-Each split becomes one PNG contact sheet: row = label, columns = the first images of that label in the original order. So
-the label needs no file, the choice needs no random numbers, and a person can look at it. One class a row packs better
-than one class a column (386 against 400 bytes an image), and zlib's run-length strategy better than its default.
+Each split becomes one PNG contact sheet: row = label, columns = the first images of that label in the original order.
+So the label needs no file, the choice needs no random numbers, and a person can look at it. One class a row packs
+better than one class a column (386 against 400 bytes an image), and zlib's run-length strategy better than its default.
 
 The pixels are the same with any Pillow. The files are byte for byte the committed ones with Pillow 13.0, whose wheel
 carries the zlib-ng they were packed with; another zlib may pack the same pixels differently.
@@ -32,9 +32,7 @@ def prepare(source: Path, destination: Path = DATA) -> list[Path]:
         images = read_idx(source / f"{prefix}-images-idx3-ubyte.gz")
         labels = read_idx(source / f"{prefix}-labels-idx1-ubyte.gz")
         path = destination / f"fashion-mnist-{split}.png"
-        Image.fromarray(contact_sheet(images, labels, per_class)).save(
-            path, compress_level=9, compress_type=zlib.Z_RLE
-        )
+        Image.fromarray(contact_sheet(images, labels, per_class)).save(path, compress_level=9, compress_type=zlib.Z_RLE)
         written.append(path)
     return written
 
@@ -46,7 +44,7 @@ def contact_sheet(images: np.ndarray, labels: np.ndarray, per_class: int) -> np.
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An array in LeCun's IDX format: two zero bytes, type 8 (uint8), number of axes, big-endian lengths, the values."""
+    """An array in LeCun's IDX format: two zero bytes, type 8 (uint8), number of axes, big-endian lengths, values."""
     data = gzip.decompress(path.read_bytes())
     if data[:3] != b"\x00\x00\x08":
         raise DataError(f"{path.name} is no IDX file of bytes: it starts with {data[:4].hex()}, not 000008")
