@@ -89,7 +89,7 @@ def _duration(seconds: float | None) -> str:
 
 
 @contextmanager
-def progress_bars(run: Run, *, every: float = 0.5) -> Iterator[None]:
+def progress_bars(run: Run, *, every: float = 1.0) -> Iterator[None]:
     """Bars that follow what the store says is done, until the block ends. On no terminal: a line per finished stage."""
     stop = Event()
     follow = _draw_bars if console.is_terminal else _print_stages

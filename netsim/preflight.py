@@ -12,6 +12,6 @@ def check(settings: SweepSettings) -> None:
     parsed = [parse_reference(reference) for reference in references]
     images = load_images(settings.images.source, "test", settings.images.size)
     for reference, parts in zip(references, parsed, strict=True):
-        if parts.is_file or parts.source == "python":  # the user's own: most likely not to fit
+        if parts.file is not None or parts.source == "python":  # the user's own: most likely not to fit
             load_network(reference, input_shape=images.shape)
     draw_pairs(images.labels, settings.pairs.count, rng_seed=settings.pairs.rng_seed)

@@ -72,7 +72,7 @@ def train_epochs(
             if on_epoch is not None:
                 on_epoch(epoch + 1, total / steps, _state(network, optimizer, epochs_done=epoch + 1))
     finally:
-        network.eval().requires_grad_(False)
+        network.eval().requires_grad_(False).zero_grad()
 
 
 def one_cycle(progress: float) -> float:

@@ -66,7 +66,8 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> dict[st
             continue
         record = stage.work(run, name, shard)
         computed, seconds = computed + 1, seconds + record.seconds
-        logger.info("%s %s shard %d took %.1f s: %s", stage.name, name, shard, record.seconds, record.facts)
+        found = ", ".join(f"{key} {value:.4g}" for key, value in record.facts.items() if isinstance(value, float))
+        logger.info("%s %s shard %d took %.1f s %s", stage.name, name, shard, record.seconds, found)
     return {"computed": computed, "found": len(shards) - computed, "seconds": round(seconds, 3)}
 
 

@@ -1,0 +1,130 @@
+"""Training: it learns, it is the same every time, and it goes on where it stopped to the same bits."""
+
+import numpy as np
+import pytest
+import torch
+
+from netsim.datasets import CLASSES, ArrayImages, load_images
+from netsim.errors import DataError, NetworkError, SettingsError
+from netsim.networks import content_hash, load_network
+from netsim.training import accuracy, one_cycle, train_epochs
+
+
+def first(count: int) -> ArrayImages:
+    images = load_images("fashion-mnist", "train")
+    return ArrayImages("few", images.read(range(count)), images.labels[:count], CLASSES)
+
+
+SETTINGS = {"epochs": 3, "batch_size": 32, "learning_rate": 0.05, "weight_decay": 1e-3, "rng_seed": 0}
+
+
+def trained(name: str, images: ArrayImages, **changes) -> str:
+    """The hash of a network's weights after training."""
+    network = load_network(f"small:{name}")
+    train_epochs(network, images, **(SETTINGS | changes))
+    return content_hash(network)
+
+
+def test_training_beats_chance_by_far():
+    network, test = load_network("small:vgg"), load_images("fashion-mnist")
+    assert 0 <= accuracy(network, test) < 0.3
+    losses = []
+    train_epochs(
+        network,
+        load_images("fashion-mnist", "train"),
+        **(SETTINGS | {"epochs": 2}),
+        on_epoch=lambda epoch, loss, state: losses.append(loss),
+    )
+    assert losses[1] < losses[0] < np.log(10) + 0.1
+    assert accuracy(network, test) > 0.7
+
+
+@pytest.mark.parametrize("name", ["vgg", "mobilenet"])  # both with dropout
+def test_a_training_that_was_stopped_ends_with_the_bits_of_one_that_was_not(name):
+    images = first(100)
+    states = []
+    whole = trained(name, images, on_epoch=lambda epoch, loss, state: states.append(state))
+    assert len(states) == 3
+    for state in states:
+        assert trained(name, images, state=state) == whole
+
+
+def test_epochs_are_counted_from_one_and_over_a_restart():
+    seen = []
+    trained("vgg", first(100), on_epoch=lambda epoch, loss, state: seen.append((epoch, state)))
+    assert [epoch for epoch, _ in seen] == [1, 2, 3]
+    again = []
+    trained("vgg", first(100), state=seen[0][1], on_epoch=lambda epoch, loss, state: again.append((epoch, state)))
+    assert again == seen[1:]
+
+
+def test_training_is_a_function_of_its_settings():
+    images = first(100)
+    hashes = [trained("vgg", images), trained("vgg", images, rng_seed=1), trained("vgg", images, weight_decay=0.1)]
+    assert len(set(hashes)) == 3
+    torch.manual_seed(7)  # nor of the random numbers around it
+    assert trained("vgg", images) == hashes[0]
+
+
+def test_training_leaves_the_random_numbers_around_it_alone():
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    trained("vgg", first(64), epochs=1)
+    assert torch.rand(1) == expected
+
+
+def test_a_trained_network_evaluates_and_asks_for_no_weight_gradients():
+    network = load_network("small:vgg")
+    train_epochs(network, first(64), **(SETTINGS | {"epochs": 1}))
+    assert not any(module.training for module in network.modules())
+    assert not any(p.requires_grad or p.grad is not None for p in network.parameters())
+
+
+def test_weight_decay_acts_on_every_parameter():
+    network = load_network("small:vgg")
+    before = {name: p.clone() for name, p in network.named_parameters()}
+    images = ArrayImages("black", np.zeros((64, 1, 28, 28), np.uint8), np.zeros(64, np.int64), CLASSES)
+    train_epochs(network, images, **(SETTINGS | {"epochs": 1, "weight_decay": 1.0}))
+    gains = [name for name, p in before.items() if p.ndim == 1 and bool((p == 1).all())]
+    assert len(gains) == 5  # BatchNorm's
+    assert all(bool((network.get_parameter(name).abs() < 1).all()) for name in gains)
+
+
+def test_images_of_fewer_than_a_batch_are_one_batch():
+    assert trained("vgg", first(20), batch_size=1000, epochs=1) == trained("vgg", first(20), batch_size=20, epochs=1)
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero():
+    rates = np.array([one_cycle(k / 1000) for k in range(1000)])
+    assert 0 < rates[0] < 0.1 and rates.max() == pytest.approx(1, abs=1e-2) and 0 <= rates[-1] < 1e-4
+    peak = rates.argmax()
+    assert 240 <= peak <= 260
+    assert (np.diff(rates[:peak]) > 0).all() and (np.diff(rates[peak:]) < 0).all()
+
+
+def test_accuracy_is_the_share_of_right_answers_for_any_batch_size():
+    network, images = load_network("small:vgg"), first(50)
+    with torch.no_grad():
+        answers = network(torch.from_numpy(images.pixels).float() / 255).argmax(dim=1).numpy()
+    expected = float(np.mean(answers == images.labels))
+    assert [accuracy(network, images, batch_size=size) for size in (1, 7, 50, 64)] == [expected] * 4
+
+
+def test_a_network_with_too_few_answers_is_refused():
+    network = load_network("small:vgg", num_classes=3)
+    for use in (lambda: accuracy(network, first(10)), lambda: train_epochs(network, first(10), **SETTINGS)):
+        with pytest.raises(DataError, match="few has 10 classes, vgg tells 3 apart"):
+            use()
+
+
+def test_a_training_that_explodes_says_so():
+    with pytest.raises(NetworkError, match=r"training vgg diverged in epoch \d; lower the learning rate"):
+        trained("vgg", first(100), learning_rate=1e18)
+
+
+def test_a_state_of_another_network_is_refused():
+    states = []
+    trained("vgg", first(64), epochs=1, on_epoch=lambda epoch, loss, state: states.append(state))
+    with pytest.raises(SettingsError, match="of another network than resnet18"):
+        trained("resnet18", first(64), state=states[0])
