@@ -98,7 +98,7 @@ def status(store: Store, as_json: Json = False, debug: Debug = False) -> None:
 @app.command()
 def results(store: Store, as_json: Json = False, debug: Debug = False) -> None:
     """Both matrices, their means with standard errors, and the inversion losses of a finished run."""
-    from flows import console
+    from flows import tables
     from netsim.results import load_results, to_json
     from netsim.store import Run
 
@@ -106,7 +106,7 @@ def results(store: Store, as_json: Json = False, debug: Debug = False) -> None:
     if as_json:
         print(json.dumps(to_json(found), indent=2, allow_nan=False))
     else:
-        console.show_results(found)
+        tables.show_results(found)
 
 
 @app.command()
@@ -129,15 +129,15 @@ def report(
 
 def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: str, debug: bool) -> None:
     """Prepare, execute what is missing while bars follow the store, and show what was found."""
-    from flows import console
+    from flows import console, tables
     from netsim.results import load_results
-    from netsim.stages import STAGES
     from netsim.store import Run
+    from netsim.units import ALL
     from tasks.prepare import prepare
 
     opened = Run.open(prepare(settings, store))
     console.console.print(f"run {opened.digest} in {opened.url}", soft_wrap=True)
-    missing = sum(len(stage.missing(opened)) for stage in STAGES)
+    missing = sum(len(units.missing(opened)) for units in ALL)
     if missing:
         try:
             _execute(settings, opened, execution, debug)
@@ -146,7 +146,7 @@ def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: 
             raise typer.Exit(130) from None
     else:
         console.console.print("everything is done already; nothing was computed")
-    console.show_results(load_results(opened))
+    tables.show_results(load_results(opened))
     console.console.print(f"report: {opened.place('report/report.html')}", soft_wrap=True)
 
 
@@ -197,6 +197,14 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"netsim: unexpected {type(error).__name__}: {error}\n--debug shows where; please report it",
+            file=sys.stderr,
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":

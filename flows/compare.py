@@ -10,7 +10,6 @@ from tasks.invert import invert
 from tasks.report import report
 from tasks.shards import finish
 
-
 LOOKS = 8
 """Looking at a shard costs so much less than inverting it that this many make one task run."""
 

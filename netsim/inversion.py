@@ -85,6 +85,10 @@ def invert_images(
         torch.inference_mode(False),  # a notebook may be in it, and what is made in it takes no gradient
         tqdm(total=batches * (iterations + 1), unit="it", desc="inverting", disable=None) as bar,
     ):
+
+        def advance(*_: object) -> None:
+            bar.update()
+
         network = as_network(model, seed_images[:2])
         record = invert_batches(
             network,
@@ -94,7 +98,7 @@ def invert_images(
             iterations=iterations,
             step_size=step_size,
             use_best=use_best,
-            on_iteration=lambda *_: bar.update(),
+            on_iteration=advance,
         )
     return record.images
 

@@ -15,6 +15,7 @@ from netsim import stages
 from netsim.config import SweepSettings
 from netsim.results import Matrix, Results, load_results
 from netsim.store import Run, zarr_store
+from netsim.units import inverted
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ def _losses(results: Results) -> xr.Dataset:
 
 def _images(run: Run) -> xr.Dataset:
     drawn = _group(run, "images")
-    through = [_group(run, stages.inverted(name)).image for name in run.settings.names]
-    inverted = xr.concat(through, dim="through") / np.float32(stages.IMAGE_STEPS)
-    return drawn.assign(inverted=inverted).assign_coords(through=list(run.settings.names))
+    through = [_group(run, inverted(name)).image for name in run.settings.names]
+    images = xr.concat(through, dim="through") / np.float32(stages.IMAGE_STEPS)
+    return drawn.assign(inverted=images).assign_coords(through=list(run.settings.names))
 
 
 def _group(run: Run, group: str) -> xr.Dataset:

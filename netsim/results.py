@@ -13,6 +13,8 @@ from netsim import stages
 from netsim.cka import jackknife_se
 from netsim.errors import StoreError
 from netsim.store import Run
+from netsim.units import ALL, NATURAL, Units
+from netsim.units import inverted as inverted_set
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def load_results(run: Run) -> Results:
     """Everything a finished run found. Raises StoreError naming what is missing, if anything is, or what is damaged."""
     require_finished(run)
     names, shards = run.settings.names, run.settings.pairs.shards
-    natural = _similarity(run, stages.NATURAL)
-    rows = [_similarity(run, stages.inverted(name)) for name in names]
+    natural = _similarity(run, NATURAL)
+    rows = [_similarity(run, inverted_set(name)) for name in names]
     inverted = {kind: np.stack([row[kind] for row in rows]) for kind in natural}
     facts = {name: _facts(run, name) for name in names}
     draw = run.record("draw", "pairs")
@@ -134,11 +136,11 @@ def load_results(run: Run) -> Results:
 
 def require_finished(run: Run) -> None:
     """Raises StoreError if any shard before the report is missing, or pairs were drawn from images that changed."""
-    for stage in stages.STAGES[:-1]:
-        if missing := stage.missing(run):
-            total = stage.total(run.settings)
+    for units in ALL[:-1]:
+        if missing := units.missing(run):
+            total = units.total(run.settings)
             raise StoreError(
-                f"{run.url} is not finished: {len(missing)} of {total} shards of {stage.name} are missing; "
+                f"{run.url} is not finished: {len(missing)} of {total} shards of {units.stage} are missing; "
                 f"`netsim run --store {run.url}` goes on"
             )
     hashes = {run.record("draw", "pairs", shard).facts["images_hash"] for shard in range(run.settings.pairs.shards)}
@@ -187,7 +189,7 @@ CELLS = ("cka", "cka_unbiased", "floor")
 def _column(run: Run, through: str, column: str) -> np.ndarray:
     """A per-pair array of a network's inversions, over all shards."""
     records = (run.record("invert", through, shard) for shard in range(run.settings.pairs.shards))
-    return np.concatenate([run.read(record, f"{stages.inverted(through)}/{column}") for record in records])
+    return np.concatenate([run.read(record, f"{inverted_set(through)}/{column}") for record in records])
 
 
 def _loss(run: Run, through: str) -> Loss:
@@ -209,7 +211,7 @@ def _facts(run: Run, name: str) -> NetworkFacts:
 
 def _provenance(run: Run) -> dict[str, str]:
     draw, invert = run.record("draw", "pairs"), run.record("invert", run.settings.names[0])
-    seconds = {stage.name: _seconds(run, stage) for stage in stages.STAGES[:-1]}
+    seconds = {units.stage: _seconds(run, units) for units in ALL[:-1]}
     return {
         "run": run.digest,
         "created": run.attributes["created"],
@@ -220,9 +222,9 @@ def _provenance(run: Run) -> dict[str, str]:
     }
 
 
-def _seconds(run: Run, stage: stages.Stage) -> float:
-    units = stage.units(run.settings).items()
-    return sum(run.record(stage.name, name, shard).seconds for name, shards in units for shard in range(shards))
+def _seconds(run: Run, units: Units) -> float:
+    each = units.shards(run.settings).items()
+    return sum(run.record(units.stage, name, shard).seconds for name, n in each for shard in range(n))
 
 
 def gallery(run: Run, *, rows: int = 8) -> Gallery:
@@ -233,7 +235,7 @@ def gallery(run: Run, *, rows: int = 8) -> Gallery:
     classes = draw.facts["classes"]
 
     def pixels(name: str) -> np.ndarray:
-        stored = run.read(run.record("invert", name), f"{stages.inverted(name)}/image")[chosen]
+        stored = run.read(run.record("invert", name), f"{inverted_set(name)}/image")[chosen]
         return stored.astype(np.float32) / np.float32(stages.IMAGE_STEPS)
 
     return Gallery(

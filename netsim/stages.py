@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from netsim import units
 from netsim.cka import PairSimilarity, similarity
 from netsim.config import SweepSettings
 from netsim.datasets import ImageSet, Split, load_images, to_unit
@@ -30,37 +31,23 @@ from netsim.networks import Network, content_hash, load_network, load_weights, n
 from netsim.pairs import draw_pairs
 from netsim.store import ArraySpec, Record, Run, Stopwatch
 from netsim.training import accuracy, train_epochs
-
-NATURAL = "natural"
-
-
-def inverted(through: str) -> str:
-    """The name of the set of images inverted through a network."""
-    return f"inverted/{through}"
-
-
-def sets(settings: SweepSettings) -> list[str]:
-    return [NATURAL, *(inverted(name) for name in settings.names)]
+from netsim.units import NATURAL, Units, inverted, sets
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A kind of work: its units (name -> number of shards), the arrays it fills, and the work on one shard."""
+    """A kind of work: its units, the arrays it fills, and the work on one unit."""
 
-    name: str
-    says: str  # what it does, for people watching
-    units: Callable[[SweepSettings], dict[str, int]]
+    units: Units
     arrays: Callable[[Run], list[ArraySpec]]
     work: Callable[[Run, str, int], Record]
 
-    def total(self, settings: SweepSettings) -> int:
-        return sum(self.units(settings).values())
+    @property
+    def name(self) -> str:
+        return self.units.stage
 
     def missing(self, run: Run) -> list[tuple[str, int]]:
-        """(name, shard) of what has no commit record, in order."""
-        done = run.done(self.name)
-        units = self.units(run.settings)
-        return [(name, shard) for name, shards in units.items() for shard in range(shards) if (name, shard) not in done]
+        return self.units.missing(run)
 
     def prepare(self, run: Run) -> None:
         """Create the arrays this stage fills. Once, before its work fans out."""
@@ -377,17 +364,11 @@ def report_files(run: Run, name: str, shard: int) -> Record:
 # ---- the stages, in order
 
 
-def _each_network(settings: SweepSettings) -> dict[str, int]:
-    return dict.fromkeys(settings.names, 1)
-
-
-TRAIN = Stage("train", "Networks trained or checked", _each_network, lambda run: [], train_network)
-DRAW = Stage("draw", "Shards of pairs drawn", lambda s: {"pairs": s.pairs.shards}, draw_arrays, draw_shard)
-INVERT = Stage(
-    "invert", "Shards inverted", lambda s: dict.fromkeys(s.names, s.pairs.shards), invert_arrays, invert_shard
-)
-EMBED = Stage("embed", "Shards embedded", lambda s: dict.fromkeys(sets(s), s.pairs.shards), embed_arrays, embed_shard)
-AGGREGATE = Stage("aggregate", "Sets compared", lambda s: dict.fromkeys(sets(s), 1), aggregate_arrays, aggregate_set)
-REPORT = Stage("report", "Reports written", lambda s: {"report": 1}, lambda run: [], report_files)
+TRAIN = Stage(units.TRAIN, lambda run: [], train_network)
+DRAW = Stage(units.DRAW, draw_arrays, draw_shard)
+INVERT = Stage(units.INVERT, invert_arrays, invert_shard)
+EMBED = Stage(units.EMBED, embed_arrays, embed_shard)
+AGGREGATE = Stage(units.AGGREGATE, aggregate_arrays, aggregate_set)
+REPORT = Stage(units.REPORT, lambda run: [], report_files)
 
 STAGES = (TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from netsim.stages import STAGES, Stage
 from netsim.store import Run
+from netsim.units import ALL, Units
 
 RECENT = 600.0
 """Seconds before the newest commit that count for the rate: a run that rested overnight is not slow."""
@@ -31,21 +31,21 @@ class StageStatus:
 
 def status(run: Run) -> list[StageStatus]:
     """Every stage of the run, in order. Opens no record: 100,000 shards are a matter of seconds."""
-    return [stage_status(run, stage) for stage in STAGES]
+    return [stage_status(run, units) for units in ALL]
 
 
-def stage_status(run: Run, stage: Stage) -> StageStatus:
-    done = {unit: when for unit, when in run.done(stage.name).items() if _belongs(unit, stage.units(run.settings))}
-    counts = dict.fromkeys(stage.units(run.settings), 0)
+def stage_status(run: Run, units: Units) -> StageStatus:
+    shards = units.shards(run.settings)
+    done = {unit: when for unit, when in run.done(units.stage).items() if _belongs(unit, shards)}
+    counts = dict.fromkeys(shards, 0)
     for name, _ in done:
         counts[name] += 1
-    units = stage.units(run.settings)
     return StageStatus(
-        name=stage.name,
-        says=stage.says,
+        name=units.stage,
+        says=units.says,
         done=len(done),
-        total=sum(units.values()),
-        by_name={name: (counts[name], total) for name, total in units.items()},
+        total=sum(shards.values()),
+        by_name={name: (counts[name], total) for name, total in shards.items()},
         rate=_rate(sorted(done.values())),
     )
 

@@ -121,9 +121,9 @@ def _submit_all(
     run: Run, stage: Stage, verb: Task[..., Any], missing: list[tuple[str, int]], shards_per_task: int
 ) -> Exception | None:
     """Submit every block and settle each. Returns the fault that says most: a task's own before a lost worker."""
-    total = stage.total(run.settings)
+    total = stage.units.total(run.settings)
     done = total - len(missing)
-    progress: Any = create_progress_artifact(100 * done / total, key=stage.name, description=stage.says)
+    progress: Any = create_progress_artifact(100 * done / total, key=stage.name, description=stage.units.says)
     todo = blocks(missing, shards_per_task)
     window: deque[tuple[Block, Any]] = deque()
     fault: Exception | None = None

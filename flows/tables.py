@@ -1,0 +1,41 @@
+"""What the command line shows of results: both matrices, the networks, the finding, and every reason to doubt it."""
+
+import numpy as np
+from rich.text import Text
+
+from flows.console import console, show, table_of
+from netsim.findings import biased_headline, headline, number, warnings
+from netsim.results import Matrix, Results
+
+
+def show_results(results: Results) -> None:
+    """Both matrices, the means, the networks, and every reason to doubt them."""
+    _show_matrix("Natural CKA", results.networks, results.natural)
+    _show_matrix("Inverted CKA, row = inverted through, column = observer", results.networks, results.inverted)
+    _show_networks(results)
+    console.print(f"{headline(results)}.\n{biased_headline(results)}.", soft_wrap=True)
+    for doubt in warnings(results):
+        console.print(f"WARNING  {doubt}", style="bold red", soft_wrap=True)
+
+
+def _show_matrix(title: str, networks: tuple[str, ...], matrix: Matrix) -> None:
+    largest = np.nanmax(matrix.cka_unbiased_se)
+    table = table_of("", *networks)
+    for row, name in enumerate(networks):
+        table.add_row(name, *(number(value, 2) for value in matrix.cka_unbiased[row]))
+    show(f"{title}, unbiased; the largest standard error of a cell is {largest:.3f}", table)
+
+
+def _show_networks(results: Results) -> None:
+    table = table_of("", "test accuracy", "initial loss", "final loss", "distance", "converged")
+    for name in results.networks:
+        loss, converged = results.loss[name], results.converged[name]
+        table.add_row(
+            name,
+            f"{results.facts[name].accuracy:.1%}",
+            f"{np.median(loss.initial):.3f}",
+            f"{loss.median:.3f}",
+            f"{np.median(loss.distance):.2f}",
+            Text("yes" if converged else "NO", style="green" if converged else "bold red"),
+        )
+    show("Networks and their inversions: medians of relative loss, and of L2 distance from the seed", table)

@@ -1,0 +1,63 @@
+"""What there is to do in a sweep: the stages, and the units of each, as (name, shard). Imports no torch: fast."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from netsim.config import SweepSettings
+from netsim.store import Run
+
+NATURAL = "natural"
+"""The name of the set of target images."""
+
+
+def inverted(through: str) -> str:
+    """The name of the set of images inverted through a network."""
+    return f"inverted/{through}"
+
+
+def sets(settings: SweepSettings) -> list[str]:
+    return [NATURAL, *(inverted(name) for name in settings.names)]
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of a stage. A unit is done when the store has its commit record."""
+
+    stage: str
+    says: str  # what is done, for people watching
+    shards: Callable[[SweepSettings], dict[str, int]]  # name -> number of shards
+
+    def total(self, settings: SweepSettings) -> int:
+        return sum(self.shards(settings).values())
+
+    def missing(self, run: Run) -> list[tuple[str, int]]:
+        """(name, shard) of what has no commit record, in order."""
+        done = run.done(self.stage)
+        return [
+            (name, shard)
+            for name, shards in self.shards(run.settings).items()
+            for shard in range(shards)
+            if (name, shard) not in done
+        ]
+
+
+def _one_each(settings: SweepSettings) -> dict[str, int]:
+    return dict.fromkeys(settings.names, 1)
+
+
+def _inversions(settings: SweepSettings) -> dict[str, int]:
+    return dict.fromkeys(settings.names, settings.pairs.shards)
+
+
+def _looks(settings: SweepSettings) -> dict[str, int]:
+    return dict.fromkeys(sets(settings), settings.pairs.shards)
+
+
+TRAIN = Units("train", "Networks trained or checked", _one_each)
+DRAW = Units("draw", "Shards of pairs drawn", lambda settings: {"pairs": settings.pairs.shards})
+INVERT = Units("invert", "Shards inverted", _inversions)
+EMBED = Units("embed", "Shards embedded", _looks)
+AGGREGATE = Units("aggregate", "Sets compared", lambda settings: dict.fromkeys(sets(settings), 1))
+REPORT = Units("report", "Reports written", lambda settings: {"report": 1})
+
+ALL = (TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
