@@ -274,7 +274,8 @@ def load_network(
 ) -> Network:
     """The network that `reference` (source:name[@weights]) names, on the CPU.
 
-    torchvision:NAME        any of torchvision's classifiers, or wide_resnet50_4, with its default weights (downloaded)
+    torchvision:NAME        any of torchvision's classifiers, or wide_resnet50_4, with its default weights (downloaded);
+                            SqueezeNet alone cannot be cut, because it has no linear layer
     torchvision:NAME@ENUM   with other weights of torchvision's, as in @IMAGENET1K_V1
     small:NAME              one of the nine small ones, which come without weights
     python:MODULE:FUNCTION  what a function of yours returns: a classifier of images in [0, 1], or an AttackerModel

@@ -40,10 +40,9 @@ def train_epochs(
     `on_epoch` was given ends with the same bits as one that was never stopped (on a CPU, with as many threads). The
     images that are left over when an epoch is cut into batches wait for another epoch: small batches upset BatchNorm.
 
-    `weight_decay` acts on every parameter, on BatchNorm's gains too. It decides how well the small networks can be
-    inverted, more than any change to their architecture did: it keeps the representation from turning too sharply
-    with the image. Median relative loss of ResNet-50's after 250 iterations: 0.20 with 5e-4, 0.05 with 5e-3, 0.03
-    with 1e-2, for the same accuracy (0.84).
+    `weight_decay` acts on every parameter, on BatchNorm's gains too, and decides how fast a small network is inverted:
+    without it the representation turns too sharply with the image. The small ResNet-50, as the demo trains it, 64 pairs
+    and 250 iterations: median relative loss 0.100 with 5e-4, 0.067 with 3e-3, 0.025 with 1e-2; accuracy 0.85 each.
 
     Raises DataError if the images have more labels than the network, NetworkError if the loss stops being finite,
     SettingsError if `state` is of another network.

@@ -1,8 +1,8 @@
 """No run of ours stays 'Running' in Prefect when it is not: not after Ctrl-C, not after kill -9, not for a lost worker.
 
-Every sweep notes in its tags which process on which host it is. When it ends, it closes its own open task runs; before it
-begins, those of earlier sweeps of the same store whose process is gone from this host. What lives, or ran elsewhere, is
-left alone.
+Every sweep notes in its tags which process on which host it is. When it ends, it closes its own open task runs; before
+it begins, those of earlier sweeps of the same store whose process is gone from this host. What lives, or ran elsewhere,
+is left alone.
 """
 
 import os

@@ -115,7 +115,7 @@ def test_folder_labels_are_the_sorted_names_of_its_folders(tmp_path, rng):
     assert images.name == tmp_path.name
 
 
-@pytest.mark.parametrize("size", [(40, 30), (30, 41), (16, 16), (10, 500)])
+@pytest.mark.parametrize("size", [(40, 30), (30, 41), (16, 16), (10, 500), (19, 16), (16, 23)])
 def test_folder_images_are_scaled_and_cropped_as_torchvision_does(tmp_path, rng, size):
     photograph(tmp_path / "a" / "x.png", rng, size=size)
     twin = v2.Compose([v2.Resize(16), v2.CenterCrop(16), v2.PILToTensor()])

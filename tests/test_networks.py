@@ -89,6 +89,8 @@ def test_representing_runs_the_body_once_and_the_head_never():
     network.represent(images(1, (1, 28, 28)))
     assert calls.count(network.body) == 1 and calls.count(network.body.conv1) == 1
     assert network.head not in calls
+    network(images(1, (1, 28, 28)))
+    assert calls.count(network.body) == 2 and calls.count(network.head) == 1
 
 
 def test_the_module_of_a_user_is_left_as_it_was():
@@ -123,7 +125,8 @@ def test_a_plain_classifier_is_not_normalised():
 def test_wrappers_are_looked_through():
     model = Classifier().eval()
     for wrapped in (nn.DataParallel(model), torch.compile(model)):
-        assert torch.equal(as_network(wrapped, images(1))(images(3)), model(images(3)))
+        x = images(3).to(model.out.weight.device)  # DataParallel moves the model to a GPU that is there
+        assert torch.equal(as_network(wrapped, images(1))(x), model(x))
 
 
 class Normalizer(nn.Module):

@@ -54,5 +54,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit("usage: python -m netsim.data.prepare SOURCE_DIR [DESTINATION_DIR]")
     for sheet in prepare(*(Path(argument) for argument in sys.argv[1:3])):
         print(f"{sheet.name}: {sheet.stat().st_size} bytes")
