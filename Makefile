@@ -29,7 +29,7 @@ help:
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
 
 demo: $(INSTALLED)
-	$(BIN)/netsim demo --store $(STORE)
+	$(BIN)/netsim demo --store "$(STORE)"
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)

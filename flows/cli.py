@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from netsim.config import SweepSettings, load_settings, shipped_sweeps
+from netsim.config import SweepSettings, load_settings, shipped_settings, shipped_sweeps
 from netsim.errors import NetsimError, SettingsError
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Compare nine small networks on images that come with netsim: train, invert, report; minutes on a laptop."""
-    _run(load_settings("demo"), store, {"workers": workers}, f"netsim demo --store {store}", debug)
+    _run(shipped_settings("demo"), store, {"workers": workers}, f"netsim demo --store {store}", debug)
 
 
 @app.command()

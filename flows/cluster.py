@@ -3,7 +3,6 @@
 None of this changes a number, so none of it is in the settings that name a run.
 """
 
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
+from dask.system import CPU_COUNT  # heeds affinity and container limits
 from distributed import Client, LocalCluster, WorkerPlugin
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
@@ -67,7 +67,7 @@ def task_runner(execution: Execution) -> Iterator[TaskRunner[Any]]:
         TemporaryDirectory(prefix="netsim-dask-") as scratch,
         dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
         LocalCluster(
-            n_workers=execution.workers or os.cpu_count(),
+            n_workers=execution.workers or CPU_COUNT,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from netsim.errors import StoreError
 from netsim.status import StageStatus, stage_status, status
 from netsim.store import Run
-from netsim.units import ALL
+from netsim.units import ALL, Units
 
 WIDE = 120  # columns for nine networks, where there is no terminal that has a width
 
@@ -66,6 +67,14 @@ def progress_bars(run: Run, *, every: float = 1.0) -> Iterator[None]:
         thread.join()
 
 
+def _look(run: Run, units: Units) -> StageStatus | None:
+    """None when the store can't be listed just now: the run will say so if it matters."""
+    try:
+        return stage_status(run, units)
+    except StoreError:
+        return None
+
+
 class _RateAndTimeLeft(ProgressColumn):
     def render(self, task: Task) -> Text:
         stage: StageStatus | None = task.fields.get("status")
@@ -90,7 +99,9 @@ def _draw_bars(run: Run, stop: Event, every: float) -> None:
             for bar, units in zip(bars, ALL, strict=True):
                 if progress.tasks[bar].finished:
                     continue
-                now = stage_status(run, units)
+                now = _look(run, units)
+                if now is None:
+                    break
                 if now.done:
                     progress.start_task(bar)
                 progress.update(bar, completed=now.done, status=now)
@@ -104,6 +115,6 @@ def _print_stages(run: Run, stop: Event, every: float) -> None:
     ended = False
     while waiting and not ended:
         ended = stop.wait(every)
-        while waiting and (now := stage_status(run, waiting[0])).finished:
+        while waiting and (now := _look(run, waiting[0])) and now.finished:
             console.print(f"{now.says}: {now.done} of {now.total}")
             waiting.pop(0)

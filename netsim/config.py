@@ -6,6 +6,7 @@ What only says *where* a run executes (workers, scheduler, server) is not here: 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +24,7 @@ ALGORITHM = 1
 class Settings(BaseModel):
     """Base of all settings: a misspelt key is an error, not a default, and nothing changes after it is made."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ImageSettings(Settings):
@@ -39,10 +40,10 @@ class TrainingSettings(Settings):
     """How networks that come without weights are trained: SGD with momentum and one cycle of the learning rate."""
 
     epochs: int = Field(8, gt=0, description="passes over the training images")
-    batch_size: int = Field(64, gt=1, description="images per gradient step")
-    learning_rate: float = Field(0.1, gt=0, description="peak learning rate")
-    weight_decay: float = Field(5e-4, ge=0, description="L2 penalty on the weights")
-    rng_seed: int = Field(0, ge=0, lt=2**32, description="names the order of the images")
+    batch_size: int = Field(128, gt=1, description="images per gradient step")
+    learning_rate: float = Field(0.2, gt=0, description="peak learning rate")
+    weight_decay: float = Field(1e-2, ge=0, description="L2 penalty on the weights")
+    rng_seed: int = Field(0, ge=0, lt=2**32, description="names the initial weights and the order of the images")
 
 
 class PairSettings(Settings):
@@ -84,6 +85,9 @@ class InversionSettings(Settings):
     )
 
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
 class SweepSettings(Settings):
     """Everything that a sweep's numbers depend on."""
 
@@ -96,9 +100,13 @@ class SweepSettings(Settings):
     inversion: InversionSettings = InversionSettings()
 
     @model_validator(mode="after")
-    def _names_are_unique(self) -> Self:
+    def _names_are_names(self) -> Self:
         names = [network_name(reference) for reference in self.networks]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        for reference, name in zip(self.networks, names, strict=True):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"network {reference!r} is called {name!r}; letters, digits and '._-' make a name")
+        folded = [name.casefold() for name in names]  # names become files, and some file systems know no case
+        twice = [name for name in names if folded.count(name.casefold()) > 1]
         if twice:
             raise ValueError(f"two networks are called {twice[0]!r}; give one another name: 'other={self.networks[0]}'")
         return self
@@ -136,7 +144,7 @@ def _is_named(reference: str) -> bool:
 
 
 def load_settings(source: str, overrides: Iterable[str] = ()) -> SweepSettings:
-    """Settings from a YAML file, or from one that comes with netsim (`demo`), with `key.key=value` changes.
+    """Settings from a YAML file, or the name of one that comes with netsim (`demo`), with `key.key=value` changes.
 
     Raises SettingsError, in a line or two: a missing file, broken YAML, an unknown key, a value that does not fit.
     """
@@ -181,19 +189,42 @@ def shipped_sweeps() -> dict[str, Any]:
     return {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
 
 
+def shipped_settings(name: str) -> SweepSettings:
+    """The settings called `name` that come with netsim, whatever lies in the working directory."""
+    return parse_settings(_parse(shipped_sweeps()[name].read_text(), name), origin=name)
+
+
 def _read_yaml(source: str) -> dict[str, Any]:
-    shipped = shipped_sweeps()
-    path = Path(source)
-    if not path.exists() and source not in shipped:
-        raise SettingsError(f"no settings file {source!r}, and no sweep of that name{nearest(source, shipped)}")
-    text = path.read_text() if path.exists() else shipped[source].read_text()
+    path, shipped = Path(source), shipped_sweeps()
+    if (path / "zarr.json").exists():
+        raise SettingsError(f"{source} is a run, not a settings file; `netsim run --store {source}` goes on with it")
+    if not path.is_file():
+        if source not in shipped:
+            raise SettingsError(f"no settings file {source!r}, and no sweep of that name{nearest(source, shipped)}")
+        return _parse(shipped[source].read_text(), source)
     try:
-        values = yaml.safe_load(text)
+        return _parse(path.read_text(), source)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read settings from {source}: {error}") from None
+
+
+def _parse(text: str, source: str) -> dict[str, Any]:
+    try:
+        values = yaml.load(text, Loader=_Loader)  # a SafeLoader
     except yaml.YAMLError as error:
         raise SettingsError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{source} holds {type(values).__name__}, not settings (`networks: [...]` and so on)")
     return values
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML takes 1e-3 for text, as YAML 1.1 did; YAML 1.2 and everybody who types it mean the number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -206,6 +237,6 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise SettingsError(f"--set {override!r}: {parent!r} is a value, not a group of settings")
     try:
-        values[last] = yaml.safe_load(text)
+        values[last] = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         raise SettingsError(f"--set {override!r}: {text!r} is not a YAML value") from None

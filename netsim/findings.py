@@ -63,7 +63,10 @@ def _troubled_images(results: Results) -> Iterable[str]:
 
 def _guessing(results: Results) -> Iterable[str]:
     guessing = [
-        name for name in results.networks if not better_than_chance(results.facts[name].accuracy, results.chance)
+        name
+        for name in results.networks
+        if np.isfinite(results.facts[name].accuracy)  # unknown, where a network tells other classes apart
+        and not better_than_chance(results.facts[name].accuracy, results.chance)
     ]
     if guessing:
         accuracies = _listed(f"{name} ({percent(results.facts[name].accuracy)})" for name in guessing)

@@ -1,17 +1,29 @@
 """What a sweep would trip over, found before it starts and costs anything."""
 
 from netsim.config import SweepSettings
-from netsim.datasets import load_images
-from netsim.networks import load_network, parse_reference
+from netsim.datasets import ImageSet, load_images
+from netsim.networks import load_network, needs_training, parse_reference
 from netsim.pairs import draw_pairs
+from netsim.stages import check_classes
 
 
 def check(settings: SweepSettings) -> None:
-    """Raises SettingsError, NetworkError or DataError for references that lead nowhere or pairs that can't be."""
+    """Raises SettingsError, NetworkError or DataError for networks and pairs that these settings can't have."""
     references = [settings.reference(name) for name in settings.names]
-    parsed = [parse_reference(reference) for reference in references]
+    for reference in references:
+        parse_reference(reference)
     images = load_images(settings.images.source, "test", settings.images.size)
-    for reference, parts in zip(references, parsed, strict=True):
-        if parts.file is not None or parts.source == "python":  # the user's own: most likely not to fit
-            load_network(reference, input_shape=images.shape)
     draw_pairs(images.labels, settings.pairs.count, rng_seed=settings.pairs.rng_seed)
+    for reference in references:
+        _check_network(reference, images)
+
+
+def _check_network(reference: str, images: ImageSet) -> None:
+    """Build it, and have it look at an image. Weights that torchvision downloads wait until they are used."""
+    parsed = parse_reference(reference)
+    if needs_training(reference):
+        load_network(f"{reference}@none", num_classes=len(images.classes), input_shape=images.shape)
+        return
+    downloads = parsed.source == "torchvision" and parsed.file is None and parsed.weights != "none"
+    built = f"{parsed.source}:{parsed.name}@none" if downloads else reference
+    check_classes(load_network(built, input_shape=images.shape), images)

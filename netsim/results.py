@@ -13,7 +13,7 @@ from netsim import stages
 from netsim.cka import jackknife_se
 from netsim.errors import StoreError
 from netsim.store import Run
-from netsim.units import ALL, NATURAL, Units
+from netsim.units import ALL, NATURAL, Units, sets
 from netsim.units import inverted as inverted_set
 
 
@@ -67,7 +67,7 @@ class Loss:
 class NetworkFacts:
     name: str
     reference: str
-    accuracy: float  # on the test images, in [0, 1]
+    accuracy: float  # on the test images, in [0, 1]; NaN if it tells other classes apart
     parameters: int
     width: int  # d of the representation
     weights_hash: str  # sha256 over the names, dtypes, shapes and bytes of the state dict
@@ -135,7 +135,7 @@ def load_results(run: Run) -> Results:
 
 
 def require_finished(run: Run) -> None:
-    """Raises StoreError if any shard before the report is missing, or pairs were drawn from images that changed."""
+    """Raises StoreError if any shard before the report is missing, or was computed with other weights."""
     for units in ALL[:-1]:
         if missing := units.missing(run):
             total = units.total(run.settings)
@@ -143,11 +143,11 @@ def require_finished(run: Run) -> None:
                 f"{run.url} is not finished: {len(missing)} of {total} shards of {units.stage} are missing; "
                 f"`netsim run --store {run.url}` goes on"
             )
-    hashes = {run.record("draw", "pairs", shard).facts["images_hash"] for shard in range(run.settings.pairs.shards)}
-    if len(hashes) > 1:
-        raise StoreError(
-            f"the images of {run.settings.images.source} changed while pairs were drawn; use another --store"
-        )
+    for name in run.settings.names:
+        for shard in range(run.settings.pairs.shards):
+            stages.check_weights(run, run.record("invert", name, shard))
+    for name in sets(run.settings):
+        stages.check_weights(run, run.record("embed", name))
 
 
 def off_diagonal(cells: np.ndarray) -> np.ndarray:
@@ -206,6 +206,7 @@ def _loss(run: Run, through: str) -> Loss:
 
 def _facts(run: Run, name: str) -> NetworkFacts:
     facts = run.record("train", name).facts
+    facts["accuracy"] = math.nan if facts["accuracy"] is None else facts["accuracy"]
     return NetworkFacts(name=name, **{key: facts[key] for key in NetworkFacts.__dataclass_fields__ if key != "name"})
 
 
@@ -271,7 +272,7 @@ def to_json(results: Results) -> dict[str, Any]:
         },
         "converged": results.converged,
         "tolerance": results.tolerance,
-        "accuracy": {name: facts.accuracy for name, facts in results.facts.items()},
+        "accuracy": {name: _plain(facts.accuracy) for name, facts in results.facts.items()},
         "chance": results.chance,
         "weights": {name: facts.weights_hash for name, facts in results.facts.items()},
         "provenance": results.provenance,

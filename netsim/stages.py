@@ -11,6 +11,7 @@ A set is `natural` (the targets) or `inverted/<through>`. Arrays pass between st
 piece runs on any machine, alone, again. Nothing here knows who schedules it.
 """
 
+import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,15 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 
 from netsim import units
 from netsim.cka import PairSimilarity, similarity
 from netsim.config import SweepSettings
 from netsim.datasets import ImageSet, Split, load_images, to_unit
-from netsim.errors import DataError, StoreError
+from netsim.errors import DataError, NetworkError, StoreError
 from netsim.inversion import invert_batches
-from netsim.networks import Network, content_hash, load_network, load_weights, needs_training, weights_to_bytes
+from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
 from netsim.store import ArraySpec, Record, Run, Stopwatch
 from netsim.training import accuracy, train_epochs
@@ -58,61 +61,91 @@ class Stage:
 
 
 def train_network(run: Run, name: str, shard: int) -> Record:
-    """Train a network that has no weights, resuming in mid-training; of any other, record what it is.
+    """Train a network that has no weights, going on where an earlier try ended; of any other, record what it is.
 
     Raises NetworkError if weights do not fit, DataError if the network and the images do not.
     """
     watch = Stopwatch()
-    settings = run.settings
-    reference = settings.reference(name)
-    test = _images(settings, "test")
+    reference, test = run.settings.reference(name), _images(run.settings, "test")
     trained_here = needs_training(reference)
-    checkpoint = f"training/{name}.safetensors"
-    files = {}
+    files: dict[str, bytes] = {}
     facts: dict[str, Any] = {}
     if trained_here:
-        network = load_network(f"{reference}@none", num_classes=len(test.classes), input_shape=test.shape)
-        losses: list[float] = []
-
-        def on_epoch(epoch: int, loss: float, state: bytes) -> None:
-            losses.append(loss)
-            run.put_file(checkpoint, state)
-
-        train_epochs(
-            network,
-            _images(settings, "train"),
-            epochs=settings.training.epochs,
-            batch_size=settings.training.batch_size,
-            learning_rate=settings.training.learning_rate,
-            weight_decay=settings.training.weight_decay,
-            rng_seed=settings.training.rng_seed,
-            state=run.find_file(checkpoint),
-            on_epoch=on_epoch,
-        )
+        network = _untrained(run.settings, reference, classes=len(test.classes), shape=test.shape).to(device())
+        facts["training_loss"] = _train(run, name, network)
         files[_weights_path(name)] = weights_to_bytes(network)
-        facts["training_loss"] = losses[-1] if losses else None
     else:
-        network = load_network(reference, input_shape=test.shape)
-        if network.num_classes < len(test.classes):
-            raise DataError(
-                f"{reference} tells {network.num_classes} classes apart, the images have {len(test.classes)}"
-            )
+        network = load_network(reference, input_shape=test.shape).to(device())
+        check_classes(network, test)
     facts |= {
         "reference": reference,
         "trained_here": trained_here,
-        "accuracy": accuracy(network, test),
+        # labels of other classes say nothing about a network
+        "accuracy": accuracy(network, test) if network.num_classes == len(test.classes) else None,
         "parameters": sum(p.numel() for p in network.parameters()),
         "width": network.width,
         "weights_hash": content_hash(network),
-        "threads": torch.get_num_threads(),
+        "images_hash": _images_hash(run.settings),
+        "input_shape": list(test.shape),
+        "classes": len(test.classes),
+        **_where(),
     }
     record = run.commit("train", name, shard, arrays={}, files=files, facts=facts, seconds=watch())
-    run.remove_file(checkpoint)
+    run.remove_file(_checkpoint_path(name))
     return record
+
+
+def _train(run: Run, name: str, network: Network) -> float | None:
+    """Train the network in place, keeping every epoch in the store; returns the last epoch's loss."""
+    training, losses = run.settings.training, []
+
+    def keep(_epoch: int, loss: float, state: bytes) -> None:
+        losses.append(loss)
+        run.put_file(_checkpoint_path(name), state)
+
+    train_epochs(
+        network,
+        _images(run.settings, "train"),
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        rng_seed=training.rng_seed,
+        state=_last_epoch(run, name),
+        on_epoch=keep,
+    )
+    return losses[-1] if losses else None
+
+
+def _last_epoch(run: Run, name: str) -> bytes | None:
+    """Where an interrupted training goes on. A damaged file is as good as none: training begins anew."""
+    state = run.find_file(_checkpoint_path(name))
+    try:
+        safetensors.torch.load(state or b"")
+    except SafetensorError:
+        return None
+    return state
+
+
+def _untrained(settings: SweepSettings, reference: str, *, classes: int, shape: Shape) -> Network:
+    seed = settings.training.rng_seed
+    return load_network(f"{reference}@none", num_classes=classes, input_shape=shape, rng_seed=seed)
+
+
+def check_classes(network: Network, images: ImageSet) -> None:
+    """Raises DataError if the images have labels that the network has no output for."""
+    if network.num_classes < len(images.classes):
+        raise DataError(
+            f"{network.reference} tells {network.num_classes} classes apart, the images have {len(images.classes)}"
+        )
 
 
 def _weights_path(name: str) -> str:
     return f"weights/{name}.safetensors"
+
+
+def _checkpoint_path(name: str) -> str:
+    return f"training/{name}.safetensors"
 
 
 def network(run: Run, name: str) -> Network:
@@ -120,18 +153,31 @@ def network(run: Run, name: str) -> Network:
 
     Raises StoreError if the weights behind its reference are no longer those the run began with.
     """
-    record = run.record("train", name)
-    return _network(run.url, name, record.facts["weights_hash"])
+    return _network(run.url, name, weights_hash(run, name))
+
+
+def weights_hash(run: Run, name: str) -> str:
+    """Which weights this run goes by."""
+    return run.record("train", name).facts["weights_hash"]
+
+
+def check_weights(run: Run, record: Record) -> None:
+    """Raises StoreError if a shard was computed with other weights than the run goes by now."""
+    for name, used in record.facts["weights"].items():
+        if used != weights_hash(run, name):
+            raise StoreError(
+                f"{record.stage} {record.name} in {run.url} was computed with other weights of {name}; "
+                f"remove commits/{record.stage}/{record.name} and run again"
+            )
 
 
 @lru_cache(maxsize=32)
 def _network(url: str, name: str, weights_hash: str) -> Network:
     run = Run.open(url)
     record = run.record("train", name)
-    reference, shape = run.settings.reference(name), _images(run.settings, "test").shape
+    reference, shape = run.settings.reference(name), tuple(record.facts["input_shape"])
     if record.facts["trained_here"]:
-        classes = len(_images(run.settings, "test").classes)
-        loaded = load_network(f"{reference}@none", num_classes=classes, input_shape=shape)
+        loaded = _untrained(run.settings, reference, classes=record.facts["classes"], shape=shape)
         load_weights(loaded, run.read_file(record, _weights_path(name)))
     else:
         loaded = load_network(reference, input_shape=shape)
@@ -139,7 +185,21 @@ def _network(url: str, name: str, weights_hash: str) -> Network:
         raise StoreError(
             f"the weights of {reference} are not those this run began with; changed weights need a new --store"
         )
-    return loaded.eval()
+    return loaded.eval().to(device())
+
+
+def device() -> torch.device:
+    """A GPU where there is one. Its convolutions then work in float32 as they say, not in TF32."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device("cuda")
+
+
+def _where() -> dict[str, Any]:
+    """What the last bits of a result may depend on."""
+    name = torch.cuda.get_device_name() if device().type == "cuda" else platform.machine()
+    return {"device": f"{device().type} {name}", "threads": torch.get_num_threads()}
 
 
 @lru_cache(maxsize=4)
@@ -151,11 +211,20 @@ def _images(settings: SweepSettings, split: Split) -> ImageSet:
     return _load_images(settings.images.source, split, settings.images.size)
 
 
+@lru_cache(maxsize=4)
+def _hash(source: str, size: int | None) -> str:
+    return _load_images(source, "test", size).content_hash()
+
+
+def _images_hash(settings: SweepSettings) -> str:
+    return _hash(settings.images.source, settings.images.size)
+
+
 # ---- draw
 
 
 def draw_arrays(run: Run) -> list[ArraySpec]:
-    n, shape = run.settings.pairs.count, _images(run.settings, "test").shape
+    n, shape = run.settings.pairs.count, run.record("train", run.settings.names[0]).facts["input_shape"]
     columns = [ArraySpec(f"pairs/{name}", (n,), "int64", ("pair",)) for name in PAIR_COLUMNS]
     return columns + [ArraySpec(f"images/{kind}", (n, *shape), "uint8", IMAGE_DIMS) for kind in ("seed", "target")]
 
@@ -165,13 +234,18 @@ IMAGE_DIMS = ("pair", "channel", "y", "x")
 
 
 def draw_shard(run: Run, name: str, shard: int) -> Record:
-    """Draw a shard's pairs and keep their images, so that no later stage needs the image source."""
+    """Draw a shard's pairs and keep their images, so that no later stage needs the image source.
+
+    Raises StoreError if the images are no longer those that the networks were trained or checked with.
+    """
     watch = Stopwatch()
     images, pairs = _images(run.settings, "test"), run.settings.pairs
+    if run.record("train", run.settings.names[0]).facts["images_hash"] != _images_hash(run.settings):
+        raise StoreError(f"the images of {images.name} changed since this run began; changed images need a new --store")
     drawn = draw_pairs(images.labels, pairs.shard_size, rng_seed=pairs.rng_seed, start=shard * pairs.shard_size)
     arrays = {f"pairs/{column}": getattr(drawn, column) for column in PAIR_COLUMNS}
     arrays |= {"images/seed": images.read(drawn.seed), "images/target": images.read(drawn.target)}
-    facts = {"source": images.name, "images_hash": images.content_hash(), "classes": list(images.classes)}
+    facts = {"source": images.name, "images_hash": _images_hash(run.settings), "classes": list(images.classes)}
     return run.commit("draw", name, shard, arrays=arrays, facts=facts, seconds=watch())
 
 
@@ -208,6 +282,7 @@ LOSS_COLUMNS = {
     "stalled": "bool",
     "nonfinite": "bool",
 }
+COLUMNS = LOSS_COLUMNS | {"history": "float32"}
 
 
 def invert_shard(run: Run, name: str, shard: int) -> Record:
@@ -227,17 +302,21 @@ def invert_shard(run: Run, name: str, shard: int) -> Record:
         use_best=True,
     )
     stored = _to_fixed_point(result.images)
+    final = relative_distance(_look(through, _from_fixed_point(stored)), _look(through, target))
+    columns = {name: getattr(result, name).numpy() for name in LOSS_COLUMNS if name != "final_loss"}
+    columns |= {"final_loss": final.numpy(), "nonfinite": columns["nonfinite"] | ~np.isfinite(final.numpy())}
+    columns["history"] = result.history[history_iterations(inversion.iterations)].T.numpy()
+    arrays = {f"{inverted(name)}/{key}": values.astype(COLUMNS[key]) for key, values in columns.items()}
+    arrays[f"{inverted(name)}/image"] = stored
+    median = float(final.median())
+    facts = {"weights": {name: weights_hash(run, name)}, "median_loss": median if np.isfinite(median) else None}
+    return run.commit("invert", name, shard, arrays=arrays, facts=facts | _where(), seconds=watch())
+
+
+def _look(network: Network, images: torch.Tensor) -> torch.Tensor:
+    """The representation (n, d), on the CPU."""
     with torch.no_grad():
-        final = relative_distance(through.represent(_from_fixed_point(stored)), through.represent(target))
-    group = inverted(name)
-    arrays = {f"{group}/image": stored, f"{group}/final_loss": _float32(final)}
-    arrays[f"{group}/history"] = _float32(result.history[history_iterations(inversion.iterations)].T)
-    arrays |= {f"{group}/{column}": _float32(getattr(result, column)) for column in ("initial_loss", "distance")}
-    arrays[f"{group}/best_iteration"] = result.best_iteration.numpy().astype(np.int32)
-    arrays |= {f"{group}/{column}": getattr(result, column).numpy() for column in ("stalled", "nonfinite")}
-    facts = {"weights_hash": run.record("train", name).facts["weights_hash"], "median_loss": float(final.median())}
-    facts |= {"device": "cpu", "threads": torch.get_num_threads()}
-    return run.commit("invert", name, shard, arrays=arrays, facts=facts, seconds=watch())
+        return network.represent(images.to(device())).cpu()
 
 
 def relative_distance(representation: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -251,10 +330,6 @@ def _to_fixed_point(images: torch.Tensor) -> np.ndarray:
 
 def _from_fixed_point(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images.astype(np.float32) / np.float32(IMAGE_STEPS))
-
-
-def _float32(values: torch.Tensor) -> np.ndarray:
-    return values.detach().numpy().astype(np.float32)
 
 
 # ---- embed
@@ -281,16 +356,20 @@ def embed_shard(run: Run, name: str, shard: int) -> Record:
     images = _set_images(run, name, shard)
     arrays = {}
     for observer in run.settings.names:
-        with torch.no_grad():
-            arrays[representation_path(name, observer)] = _float32(network(run, observer).represent(images))
-    return run.commit("embed", name, shard, arrays=arrays, seconds=watch())
+        representation = _look(network(run, observer), images).numpy().astype(np.float32)
+        if not np.isfinite(representation).all():
+            raise NetworkError(f"{observer} represents images of {name}, shard {shard}, by values that are not finite")
+        arrays[representation_path(name, observer)] = representation
+    facts = {"weights": {observer: weights_hash(run, observer) for observer in run.settings.names}}
+    return run.commit("embed", name, shard, arrays=arrays, facts=facts | _where(), seconds=watch())
 
 
 def _set_images(run: Run, set_name: str, shard: int) -> torch.Tensor:
     if set_name == NATURAL:
         return to_unit(run.read(run.record("draw", "pairs", shard), "images/target"))
-    through = set_name.removeprefix("inverted/")
-    return _from_fixed_point(run.read(run.record("invert", through, shard), f"{set_name}/image"))
+    record = run.record("invert", set_name.removeprefix("inverted/"), shard)
+    check_weights(run, record)
+    return _from_fixed_point(run.read(record, f"{set_name}/image"))
 
 
 # ---- aggregate
@@ -343,6 +422,7 @@ def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, Any]:
 
 def _representations(run: Run, set_name: str, shard: int) -> dict[str, np.ndarray]:
     record = run.record("embed", set_name, shard)
+    check_weights(run, record)
     return {name: run.read(record, representation_path(set_name, name)) for name in run.settings.names}
 
 

@@ -18,7 +18,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -92,7 +92,7 @@ class Run:
         url = normalise(url)
         fs, root = _filesystem(url)
         with explained(url):
-            if fs.exists(f"{root}/zarr.json"):
+            if cls.exists(url):
                 run = cls.open(url)
                 run._require(settings)
                 return run
@@ -105,8 +105,18 @@ class Run:
                 "created": datetime.now(UTC).isoformat(timespec="seconds"),
                 "versions": versions(),
             }
-            zarr.open_group(zarr_store(url), mode="w-", zarr_format=3, attributes={"netsim": attributes})
+            try:
+                zarr.open_group(zarr_store(url), mode="w-", zarr_format=3, attributes={"netsim": attributes})
+            except zarr.errors.ContainsGroupError:  # another process was faster
+                return cls.create(url, settings)
         return cls(url, settings, attributes)
+
+    @staticmethod
+    def exists(url: str) -> bool:
+        """Whether something that may be a run is at `url`."""
+        fs, root = _filesystem(normalise(url))
+        with explained(url):
+            return bool(fs.exists(f"{root}/zarr.json"))
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -117,6 +127,8 @@ class Run:
                 group = zarr.open_group(zarr_store(url), mode="r", zarr_format=3)
             except (FileNotFoundError, zarr.errors.GroupNotFoundError):
                 raise StoreError(f"no run at {url}; `netsim run SETTINGS.yaml --store {url}` makes one") from None
+            except (ValueError, TypeError, KeyError) as error:
+                raise StoreError(f"{url}/zarr.json is damaged ({error}); restore it, or use another store") from None
         attributes: Any = group.attrs.asdict().get("netsim")
         if not isinstance(attributes, dict):
             raise StoreError(f"{url} is a Zarr group, but not a netsim run")
@@ -153,7 +165,7 @@ class Run:
         found = {}
         for path, info in entries.items():
             if path.endswith(".json"):
-                name, _, shard = path.partition(f"/commits/{stage}/")[2].removesuffix(".json").rpartition("/")
+                name, _, shard = path.removeprefix(f"{prefix}/").removesuffix(".json").rpartition("/")
                 found[name, int(shard)] = _modified(info)
         return found
 
@@ -166,14 +178,13 @@ class Run:
         """The commit record of a shard. Raises StoreError if the shard is not done, or the record is another run's."""
         path = _commit_path(stage, name, shard)
         try:
-            content = json.loads(self.get_file(path))
+            data = self.get_file(path)
         except FileNotFoundError:
             raise StoreError(f"{stage} {name} shard {shard} is not done in {self.url}") from None
-        except json.JSONDecodeError:
-            raise StoreError(
-                f"the commit record {path} in {self.url} is damaged; remove it to compute the shard again"
-            ) from None
-        record = Record(**content)
+        try:
+            record = Record(**json.loads(data))
+        except (ValueError, TypeError):  # not UTF-8, not JSON, not a record
+            raise StoreError(f"the commit record {path} in {self.url} is damaged; remove it and run again") from None
         if record.digest != self.digest:
             raise StoreError(f"the commit record {path} in {self.url} belongs to another run ({record.digest})")
         return record
@@ -331,7 +342,8 @@ class Run:
             return None
 
     def remove_file(self, path: str) -> None:
-        if self._fs.exists(f"{self._root}/{path}"):
+        """Remove a file, if it is there."""
+        with explained(self.url), suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{path}")
 
     def place(self, path: str) -> str:

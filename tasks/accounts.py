@@ -36,10 +36,11 @@ def accounted(store: str) -> Iterator[None]:
     try:
         with tags(*mine):
             yield
-    finally:
+    except BaseException:  # Ctrl-C too; at a good end there is nothing to close, only states still on their way
         with get_client(sync_client=True) as client:
             for run in _flow_runs(client, mine):
                 _close_tasks(client, run.id, "The sweep ended before it did.")
+        raise
 
 
 def _flow_runs(client: SyncPrefectClient, having: set[str], **filters: Any) -> list[FlowRun]:
@@ -59,6 +60,10 @@ def _crashed(why: str) -> Any:
     return Crashed(message=f"{why} The next run of the same store goes on from there.")
 
 
+CLOCK_STEP = 60.0
+"""Seconds by which a corrected clock may move the start of a process."""
+
+
 def _is_gone(tags: list[str]) -> bool:
     """Whether the process that a sweep was tagged with was on this host, and is no more."""
     for tag in tags:
@@ -71,6 +76,6 @@ def _is_gone(tags: list[str]) -> bool:
 def _lives(pid: int, *, created: str) -> bool:
     """The same process, and not another that was given its number."""
     try:
-        return pid == os.getpid() or f"{psutil.Process(pid).create_time():.0f}" == created
+        return pid == os.getpid() or abs(psutil.Process(pid).create_time() - int(created)) < CLOCK_STEP
     except psutil.NoSuchProcess:
         return False

@@ -3,6 +3,7 @@
 from netsim.config import SweepSettings
 from netsim.preflight import check
 from netsim.store import Run
+from netsim.units import DRAW, TRAIN
 
 
 def prepare(settings: SweepSettings, store: str) -> str:
@@ -10,5 +11,14 @@ def prepare(settings: SweepSettings, store: str) -> str:
 
     Raises SettingsError, NetworkError, DataError or StoreError; nothing stored is touched then.
     """
-    check(settings)
+    if not _has_its_inputs(settings, store):
+        check(settings)
     return Run.create(store, settings).url
+
+
+def _has_its_inputs(settings: SweepSettings, store: str) -> bool:
+    """Once networks are known and pairs drawn, a run needs its image source no more: it may be gone."""
+    if not Run.exists(store):
+        return False
+    run = Run.create(store, settings)
+    return not TRAIN.missing(run) and not DRAW.missing(run)

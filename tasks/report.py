@@ -17,7 +17,6 @@ from tasks.shards import OPTIONS, run_block
 @task(name="report", task_run_name="report", **OPTIONS)
 def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
     """Write the report from what is in the store; show both matrices and the heatmaps as artifacts."""
-    facts = run_block(store, REPORT, name, shards)
     run = Run.open(store)
     results = load_results(run)
     create_markdown_artifact(
@@ -30,7 +29,7 @@ def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
     create_image_artifact(
         f"data:image/svg+xml;base64,{picture}", key="heatmaps", description="Natural and inverted CKA"
     )
-    return facts
+    return run_block(store, REPORT, name, shards)  # last: once it is committed, nobody makes the artifacts any more
 
 
 def _markdown(results: Results, place: str) -> str:

@@ -79,12 +79,12 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1) -> Non
     """
     run = Run.open(store)
     stage = next(stage for stage in STAGES if stage.name == verb.name)
-    stage.prepare(run)
     fault: Exception | None = None
     for attempt in range(PASSES):
         missing = stage.missing(run)
         if not missing:
             return
+        stage.prepare(run)
         if attempt:
             get_run_logger().warning("%s: pass %d, after %s", stage.name, attempt + 1, fault)
         fault = _submit_all(run, stage, verb, missing, shards_per_task)
@@ -138,8 +138,11 @@ def _submit_all(
         if error is None:
             done += len(block.shards)
             update_progress_artifact(progress, progress=100 * done / total)
-        elif fault is None or (isinstance(fault, LOST) and not isinstance(error, LOST)):
+            continue
+        if fault is None or (isinstance(fault, LOST) and not isinstance(error, LOST)):
             fault = error
+        if not isinstance(error, LOST):
+            todo = iter(())  # a full disk or wrong weights meet the next block too
 
 
 def _settle(future: Any) -> Exception | None:

@@ -169,4 +169,4 @@ def test_a_server_that_does_not_answer_is_said(tmp_path):
         "PREFECT_HOME": str(tmp_path / "prefect"),
     }
     found = netsim("run", str(write(tmp_path / "s.yaml")), "--store", "run", env=env, cwd=tmp_path)
-    assert found.returncode == 1 and "does not answer; start it, or unset PREFECT_API_URL" in found.stderr
+    assert found.returncode == 1 and "does not answer (" in found.stderr

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from netsim.config import SweepSettings, load_settings, network_name, parse_settings, shipped_sweeps
+from netsim.config import SweepSettings, load_settings, network_name, parse_settings, shipped_settings, shipped_sweeps
 from netsim.errors import SettingsError
 
 NETWORKS = {"networks": ["small:vgg", "small:resnet18"]}
@@ -20,7 +20,7 @@ def test_published_recipe_is_the_default():
 
 
 def test_digest_is_the_same_on_every_machine_and_version():
-    assert parse_settings(NETWORKS).digest() == "9aea5f5cf65d456d"
+    assert parse_settings(NETWORKS).digest() == "e9b490ed5d5f3615"
 
 
 def test_every_setting_changes_the_digest():
@@ -61,6 +61,11 @@ def test_settings_do_not_change_after_they_are_made():
         ({"pairs": {"count": 3}}, r"pairs.count: got 3; input should be greater than or equal to 4"),
         ({"networks": ["small:vgg"]}, r"networks"),
         ({"networks": ["small:vgg", "torchvision:vgg"]}, r"two networks are called 'vgg'"),
+        ({"networks": ["a=small:vgg", "A=small:vgg"]}, r"two networks are called 'a'"),  # one file on some systems
+        ({"networks": ["small:vgg", "a/b=small:vgg"]}, r"is called 'a/b'; letters, digits and '._-' make a name"),
+        ({"networks": ["small:vgg", "..=small:vgg"]}, r"is called '..'"),
+        ({"networks": ["small:vgg", "=small:vgg"]}, r"is called ''"),
+        ({"inversion": {"step_size": float("inf")}}, r"inversion.step_size: got inf; input should be a finite number"),
     ],
 )
 def test_a_fault_is_one_line_that_says_what_came_and_what_fits(values, message):
@@ -131,6 +136,26 @@ def test_a_settings_file_that_cannot_be_read_is_explained(tmp_path):
     broken.write_text("just words")
     with pytest.raises(SettingsError, match="holds str, not settings"):
         load_settings(str(broken))
+
+
+def test_a_run_or_a_binary_file_is_not_a_settings_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert load_settings("demo") == shipped_settings("demo")  # a folder of that name is in nobody's way
+    (tmp_path / "demo" / "zarr.json").write_text("{}")
+    with pytest.raises(SettingsError, match="demo is a run, not a settings file; `netsim run --store demo` goes on"):
+        load_settings("demo")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="cannot read settings from binary"):
+        load_settings("binary")
+
+
+@pytest.mark.parametrize("number", ["1e-3", "1.0e-3", "0.001", ".1E-2"])
+def test_numbers_may_be_written_as_everybody_writes_them(tmp_path, number):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(NETWORKS) + f"training: {{learning_rate: {number}}}")
+    assert load_settings(str(path)).training.learning_rate == 0.001
+    assert load_settings(str(path), [f"training.weight_decay={number}"]).training.weight_decay == 0.001
 
 
 @pytest.mark.parametrize("name", sorted(shipped_sweeps()))

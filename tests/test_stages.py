@@ -1,16 +1,22 @@
 """The stages: from store to store, in any order that their inputs allow, with results that depend on inputs only."""
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from conftest import run_all, tiny
+from PIL import Image
 
 from netsim import cka, stages
 from netsim.datasets import load_images, to_unit
-from netsim.errors import DataError, SettingsError, StoreError
+from netsim.errors import DataError, NetworkError, SettingsError, StoreError
 from netsim.preflight import check
-from netsim.results import load_results
+from netsim.results import load_results, to_json
 from netsim.store import Run
+from tasks.prepare import prepare
 
 
 def similarity_of(run: Run) -> dict[str, np.ndarray]:
@@ -130,7 +136,6 @@ def test_comparison_waits_for_every_shard(finished, tmp_path):
     run = Run.create(str(tmp_path), finished.settings)
     with pytest.raises(StoreError, match=r"is not finished: 3 of 3 shards of train are missing; `netsim run --store"):
         load_results(run)
-    stages.AGGREGATE.arrays(finished)
     with pytest.raises(StoreError, match="embed natural shard 0 is not done"):
         stages.AGGREGATE.work(run, "natural", 0)
 
@@ -150,6 +155,91 @@ def test_weights_that_changed_behind_a_reference_are_refused(tmp_path):
         stages.network(run, "vgg")
 
 
+def test_shards_computed_with_other_weights_are_not_mixed(tmp_path):
+    """A commit record of `train` that was removed, as the store advises for damage, and another training."""
+    run = Run.create(str(tmp_path / "run"), tiny())
+    run_all(run)
+    stages.TRAIN.work(run, "vgg", 0)
+    load_results(run)  # the same weights again
+    record = json.loads(run.get_file("commits/train/vgg/00000.json"))
+    record["facts"]["weights_hash"] = "of another training"
+    run.put_file("commits/train/vgg/00000.json", json.dumps(record).encode())
+    with pytest.raises(
+        StoreError, match=r"invert vgg in .* was computed with other weights of vgg; remove commits/invert"
+    ):
+        load_results(run)
+    with pytest.raises(StoreError, match=r"embed natural in .* was computed with other weights"):
+        stages.AGGREGATE.work(run, "natural", 0)
+
+
+def folder_of_images(folder: Path) -> str:
+    rng = np.random.default_rng(0)
+    for label in ("a", "b"):
+        (folder / label).mkdir(parents=True)
+        for index in range(12):
+            pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{index}.png")
+    return f"folder:{folder}"
+
+
+def own_images(folder: Path, **changes):
+    networks = ["a=torchvision:resnet18@none", "b=torchvision:mobilenet_v2@none"]
+    images = {"source": folder_of_images(folder), "size": 32}
+    return tiny(networks=networks, images=images, pairs={"count": 8, "shard_size": 4}, **changes)
+
+
+def test_once_pairs_are_drawn_the_images_may_go(tmp_path):
+    settings = own_images(tmp_path / "images")
+    run = Run.open(prepare(settings, str(tmp_path / "run")))
+    for stage in (stages.TRAIN, stages.DRAW):
+        stage.prepare(run)
+        for name, shard in stage.missing(run):
+            stage.work(run, name, shard)
+    shutil.rmtree(tmp_path / "images")
+    stages._network.cache_clear()
+    stages._load_images.cache_clear()
+    run_all(Run.open(prepare(settings, run.url)))
+    results = load_results(run)
+    assert np.isnan(results.facts["a"].accuracy)  # its 1000 classes are not these two
+    assert to_json(results)["accuracy"] == {"a": None, "b": None}
+
+
+def test_images_that_changed_since_the_run_began_are_refused(tmp_path):
+    run = Run.open(prepare(own_images(tmp_path / "images"), str(tmp_path / "run")))
+    stages.TRAIN.work(run, "a", 0)
+    (tmp_path / "images" / "a" / "0.png").unlink()
+    stages._load_images.cache_clear()
+    stages._hash.cache_clear()
+    stages.DRAW.prepare(run)
+    with pytest.raises(StoreError, match="changed since this run began; changed images need a new --store"):
+        stages.DRAW.work(run, "pairs", 0)
+
+
+def test_a_network_that_represents_targets_by_zeros_is_flagged_and_the_run_goes_on(tmp_path):
+    """Relative to nothing, no distance is finite."""
+    run = Run.create(str(tmp_path / "run"), tiny(networks=["python:test_stages:dead", "small:vgg@none"]))
+    stages.TRAIN.work(run, "dead", 0)
+    stages.DRAW.prepare(run)
+    stages.DRAW.work(run, "pairs", 0)
+    stages.INVERT.prepare(run)
+    record = stages.INVERT.work(run, "dead", 0)
+    assert record.facts["median_loss"] is None
+    assert run.read(record, "inverted/dead/nonfinite").all()
+
+
+def dead() -> torch.nn.Module:
+    linear = torch.nn.Linear(784, 8)
+    torch.nn.init.constant_(linear.bias, -100)
+    return torch.nn.Sequential(torch.nn.Flatten(), linear, torch.nn.ReLU(), torch.nn.Linear(8, 10))
+
+
+def test_a_damaged_checkpoint_is_as_good_as_none(finished, tmp_path):
+    run = Run.create(str(tmp_path / "run"), finished.settings)
+    run.put_file("training/vgg.safetensors", b"damaged")
+    stages.TRAIN.work(run, "vgg", 0)
+    assert stages.weights_hash(run, "vgg") == stages.weights_hash(finished, "vgg")
+
+
 def test_trained_weights_that_were_damaged_are_refused(tmp_path):
     run = Run.create(str(tmp_path), tiny())
     stages.TRAIN.work(run, "vgg", 0)
@@ -167,6 +257,7 @@ def test_trained_weights_that_were_damaged_are_refused(tmp_path):
         ({"networks": ["small:vgg", "smal:resnet18"]}, SettingsError, "did you mean 'small'"),
         ({"images": {"source": "fashion-mnits"}}, SettingsError, "did you mean 'fashion-mnist'"),
         ({"pairs": {"count": 4096}}, DataError, "4096"),
+        ({"networks": ["small:vgg", "torchvision:resnet18@none"]}, NetworkError, "resnet18"),  # three channels
     ],
 )
 def test_what_a_run_would_trip_over_is_found_before_it_starts(changes, error, message):

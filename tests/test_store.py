@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -108,6 +109,20 @@ def test_another_format_version_is_refused(tmp_path):
         Run.open(run.url)
 
 
+def test_a_damaged_root_document_is_refused(tmp_path):
+    run = Run.create(str(tmp_path), SETTINGS)
+    path = Path(run.url) / "zarr.json"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(StoreError, match=r"zarr.json is damaged .*; restore it, or use another store"):
+        Run.open(run.url)
+
+
+def test_a_store_below_folders_with_any_names_knows_what_is_done(tmp_path):
+    run = Run.create(str(tmp_path / "commits" / "invert" / "run"), SETTINGS)
+    run.commit("invert", "vgg", 1, arrays={}, seconds=0)
+    assert list(run.done("invert")) == [("vgg", 1)]
+
+
 def test_settings_of_another_version_are_refused(tmp_path):
     run = Run.create(str(tmp_path), SETTINGS)
     path = Path(run.url) / "zarr.json"
@@ -158,9 +173,10 @@ def test_harm_to_a_stored_object_never_goes_unseen(run, harm, array):
 
 def test_a_damaged_or_foreign_record_is_refused(run):
     commit(run, 0, 1.0)
-    run.put_file("commits/invert/vgg/00000.json", b'{"stage": "inv')
-    with pytest.raises(StoreError, match=r"00000.json .* is damaged; remove it"):
-        run.record("invert", "vgg", 0)
+    for damaged in (b'{"stage": "inv', b"\xff\xfe", b"[]", b'{"stage": "invert"}'):
+        run.put_file("commits/invert/vgg/00000.json", damaged)
+        with pytest.raises(StoreError, match=r"00000.json .* is damaged; remove it"):
+            run.record("invert", "vgg", 0)
     record = json.loads(json.dumps({**commit(run, 1, 1.0).__dict__, "digest": "other"}))
     run.put_file("commits/invert/vgg/00001.json", json.dumps(record).encode())
     with pytest.raises(StoreError, match=r"belongs to another run \(other\)"):
@@ -203,18 +219,18 @@ NOBODY = "import os; os.setgid(65534); os.setuid(65534)" if os.geteuid() == 0 el
 """Permissions do not bind root."""
 
 
-def test_a_store_that_is_not_writable_is_explained(tmp_path):
-    tmp_path.chmod(0o555)
-    code = f"""
+def test_a_store_that_is_not_writable_is_explained():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others anyway
+        Path(folder).chmod(0o555)
+        code = f"""
 from netsim.config import parse_settings
 from netsim.store import Run
 settings = parse_settings({SETTINGS.model_dump(mode="json")!r})
 Run.create("memory://warm", settings)  # import everything before the privileges to do so are gone
 {NOBODY}
-Run.create({str(tmp_path / "run")!r}, settings)
+Run.create({folder + "/run"!r}, settings)
 """
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    tmp_path.chmod(0o755)
+        found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "StoreError" in found.stderr and "is not writable or not readable for this user" in found.stderr
 
 
