@@ -15,8 +15,8 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -318,17 +318,17 @@ class Run:
             if not self._local:
                 self._fs.pipe_file(target, data)  # an object appears only when it is complete
                 return
-            folder = Path(target).parent
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, suffix=".partial", delete=False) as partial:
-                try:
-                    partial.write(data)
-                    partial.flush()
-                    os.fsync(partial.fileno())
-                    os.replace(partial.name, target)
-                except BaseException:
-                    Path(partial.name).unlink(missing_ok=True)
-                    raise
+            Path(target).parent.mkdir(parents=True, exist_ok=True)
+            partial = f"{target}.{uuid.uuid4().hex}.partial"  # not a tempfile, which only its owner could read
+            try:
+                with open(partial, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(partial, target)
+            except BaseException:
+                Path(partial).unlink(missing_ok=True)
+                raise
 
     def get_file(self, path: str) -> bytes:
         """A file's bytes. Raises FileNotFoundError."""

@@ -207,6 +207,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["a.bin"]
 
 
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    run = Run.create(str(tmp_path), SETTINGS)
+    before = os.umask(0o022)
+    run.put_file("report/a.txt", b"for the group")
+    os.umask(before)
+    assert (tmp_path / "report" / "a.txt").stat().st_mode & 0o777 == 0o644
+
+
 def test_xarray_opens_the_arrays_without_netsim(run, url):
     commit(run, 0, 1.0)
     group = xr.open_zarr(url, group="inverted/vgg", consolidated=False)
