@@ -32,7 +32,7 @@ demo: $(INSTALLED)
 	$(BIN)/netsim demo --store "$(STORE)"
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED_DEV)
 	$(BIN)/ruff format --check .

@@ -139,6 +139,12 @@ def test_a_store_of_other_settings_is_refused_and_kept(cli, finished, tmp_path):
     assert sorted(path for path in Path(finished.url).rglob("*")) == before
 
 
+def test_a_store_that_cannot_be_made_is_one_clear_line(cli, tmp_path):
+    settings = write(tmp_path / "s.yaml")
+    code, _, err = cli("run", settings, "--store", settings / "run")  # below a file
+    assert code == 1 and err.startswith(f"netsim: {settings / 'run'}") and len(err.splitlines()) == 1
+
+
 def test_a_checkpoint_that_does_not_fit_is_named(cli, tmp_path):
     from netsim.networks import load_network, weights_to_bytes
 

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,6 @@ from conftest import NETSIM, TINY, netsim, wait_until
 
 from netsim import stages
 from netsim.store import Run
-
-pytestmark = pytest.mark.xdist_group("server")  # one server is enough
 
 SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}
 """Long enough to be caught in the middle of the inversions."""
@@ -197,6 +197,20 @@ def busiest_worker(process: subprocess.Popen[bytes]) -> psutil.Process:
     """The Dask worker process that has used most CPU time: the flow's children are workers and a resource tracker."""
     children = psutil.Process(process.pid).children(recursive=True)
     return max(children, key=lambda child: sum(child.cpu_times()[:2]))
+
+
+def test_a_full_disk_in_a_worker_ends_the_run_with_one_clear_error(server, tmp_path):
+    """A limit on the size of files is a full disk for weights of 650 kB, and leaves room for everything smaller."""
+    path, store = tmp_path / "tiny.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(TINY))
+    limit = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, {resource.RLIM_INFINITY}));"
+    code = f"{limit} from flows.cli import main; main()"
+    command = [sys.executable, "-c", code, "run", str(path), "--store", str(store), "--workers", "1"]
+    found = subprocess.run(command, env=server, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 1, found.stderr
+    assert found.stderr.startswith(f"netsim: no space left for {store} (File too large); free some"), found.stderr
+    assert len(found.stderr.splitlines()) == 1
+    assert ("vgg", 0) not in Run.open(str(store)).done("train")
 
 
 def test_the_parameter_form_is_the_settings_class_and_the_server_holds_to_it(server):
