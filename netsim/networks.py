@@ -13,12 +13,12 @@ import copy
 import hashlib
 import importlib
 import os
-import pickle
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache, partial
+from pickle import UnpicklingError
 from typing import Any
 
 import fsspec
@@ -378,7 +378,7 @@ def _download(parsed: Reference, weights: Any) -> nn.Module:
     try:
         with _no_code_in_pickles(), redirect_stdout(sys.stderr):  # torch.hub announces a download on stdout
             return torchvision.models.get_model(parsed.name, weights=weights, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, UnpicklingError) as error:
         folder = os.path.join(torch.hub.get_dir(), "checkpoints")
         raise NetworkError(
             f"cannot get the weights {weights.name} of {parsed.name} ({_first_line(error)}).\n"

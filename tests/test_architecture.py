@@ -126,7 +126,8 @@ def test_tests_are_flat_so_that_none_shadows_a_package():
 
 @pytest.mark.parametrize("folder", ["netsim", "tasks", "flows"])
 def test_nothing_is_unpickled(folder):
-    assert offences(folder, UNPICKLERS) == []
+    """Naming the error of a refused pickle loads none."""
+    assert [found for found in offences(folder, UNPICKLERS) if not found.endswith(": pickle.UnpicklingError")] == []
 
 
 @pytest.mark.parametrize("folder", ["netsim", "tasks", "flows"])
