@@ -4,7 +4,7 @@ import numpy as np
 from rich.text import Text
 
 from flows.console import console, show, table_of
-from netsim.findings import biased_headline, headline, number, warnings
+from netsim.findings import biased_headline, headline, number, percent, warnings
 from netsim.results import Matrix, Results
 
 
@@ -32,7 +32,7 @@ def _show_networks(results: Results) -> None:
         loss, converged = results.loss[name], results.converged[name]
         table.add_row(
             name,
-            f"{results.facts[name].accuracy:.1%}",
+            percent(results.facts[name].accuracy),
             f"{np.median(loss.initial):.3f}",
             f"{loss.median:.3f}",
             f"{np.median(loss.distance):.2f}",

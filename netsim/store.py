@@ -25,6 +25,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import fsspec
 import numpy as np
@@ -375,7 +376,14 @@ def versions() -> dict[str, str]:
 
 
 def normalise(url: str) -> str:
-    """A local path as an absolute one, so that every worker means the same place; a URL without a last slash."""
+    """A local path as an absolute one, so that every worker means the same place; a URL without a last slash.
+
+    Raises StoreError for a URL with credentials in it: it would be shown in logs, in the Prefect UI and in the store.
+    """
+    if urlsplit(url).password or (urlsplit(url).username and url.startswith("s3://")):
+        raise StoreError(
+            "the store's URL holds credentials; leave them out, and give them by AWS_* variables or a profile"
+        )
     if "://" in url and not url.startswith("file://"):
         return url.rstrip("/")
     return str(Path(url.removeprefix("file://")).expanduser().absolute())

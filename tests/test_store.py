@@ -150,6 +150,12 @@ def test_a_url_of_an_unknown_kind_is_refused():
         Run.create("nonsense://x", SETTINGS)
 
 
+def test_credentials_in_a_url_are_refused_and_not_repeated():
+    with pytest.raises(StoreError, match="the store's URL holds credentials") as caught:
+        Run.create("s3://AKIAEXAMPLE:secret@bucket/run", SETTINGS)
+    assert "secret" not in str(caught.value) and "AKIA" not in str(caught.value)
+
+
 def objects(run: Run, array: str) -> list[str]:
     fs, root = fsspec.core.url_to_fs(run.url)
     return [path for path in fs.find(f"{root}/{array}") if "/c/" in path]
