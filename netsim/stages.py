@@ -5,18 +5,16 @@
     invert     a network, a shard         inverted images, losses
     embed      a set, a shard             what every observer says of the set's images
     aggregate  a set                      CKA of the observers on the set, with the jackknife's left-out values
-    report     the run                    one page, figures, tables
+    report     the run                    one page, figures, tables (netsim/sweep.py)
 
 A set is `natural` (the targets) or `inverted/<through>`. Arrays pass between stages only through the store, so any
 piece runs on any machine, alone, again. Nothing here knows who schedules it.
 """
 
 import platform
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -426,22 +424,7 @@ def _representations(run: Run, set_name: str, shard: int) -> dict[str, np.ndarra
     return {name: run.read(record, representation_path(set_name, name)) for name in run.settings.names}
 
 
-# ---- report
-
-
-def report_files(run: Run, name: str, shard: int) -> Record:
-    """Write the report into the store, from what is in the store."""
-    from netsim.report import write_report  # draws with matplotlib, which no other stage needs
-    from netsim.results import gallery, load_results
-
-    watch = Stopwatch()
-    with tempfile.TemporaryDirectory() as folder:
-        write_report(load_results(run), gallery(run), Path(folder), settings_yaml=run.settings.to_yaml())
-        files = {f"report/{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    return run.commit("report", name, shard, arrays={}, files=files, seconds=watch())
-
-
-# ---- the stages, in order
+# ---- the stages
 
 
 TRAIN = Stage(units.TRAIN, lambda run: [], train_network)
@@ -449,6 +432,3 @@ DRAW = Stage(units.DRAW, draw_arrays, draw_shard)
 INVERT = Stage(units.INVERT, invert_arrays, invert_shard)
 EMBED = Stage(units.EMBED, embed_arrays, embed_shard)
 AGGREGATE = Stage(units.AGGREGATE, aggregate_arrays, aggregate_set)
-REPORT = Stage(units.REPORT, lambda run: [], report_files)
-
-STAGES = (TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)

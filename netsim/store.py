@@ -381,9 +381,7 @@ def normalise(url: str) -> str:
     Raises StoreError for a URL with credentials in it: it would be shown in logs, in the Prefect UI and in the store.
     """
     if urlsplit(url).password or (urlsplit(url).username and url.startswith("s3://")):
-        raise StoreError(
-            "the store's URL holds credentials; leave them out, and give them by AWS_* variables or a profile"
-        )
+        raise StoreError("the store's URL holds credentials; give them by AWS_* variables or a profile instead")
     if "://" in url and not url.startswith("file://"):
         return url.rstrip("/")
     return str(Path(url.removeprefix("file://")).expanduser().absolute())

@@ -9,8 +9,8 @@ from prefect.artifacts import create_image_artifact, create_markdown_artifact, c
 from netsim.findings import biased_headline, headline, warnings
 from netsim.plots import heatmaps, to_svg
 from netsim.results import Matrix, Results, load_results
-from netsim.stages import REPORT
 from netsim.store import Run
+from netsim.sweep import REPORT
 from tasks.shards import OPTIONS, run_block
 
 

@@ -20,8 +20,9 @@ from prefect.states import Crashed
 from prefect.tasks import exponential_backoff
 
 from netsim.errors import NetsimError, RunError
-from netsim.stages import STAGES, Stage
+from netsim.stages import Stage
 from netsim.store import Run
+from netsim.sweep import STAGES
 
 PASSES = 3
 """How often a stage is gone through for shards whose worker was lost. KilledWorker blames innocent tasks too, so what

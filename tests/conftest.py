@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from netsim.config import SweepSettings, parse_settings
-from netsim.stages import STAGES
 from netsim.store import Run
+from netsim.sweep import STAGES
 
 torch.set_num_threads(1)  # as in a worker; two test processes share the machine
 

@@ -20,6 +20,8 @@ from conftest import NETSIM, TINY, netsim, wait_until
 
 from netsim import stages
 from netsim.store import Run
+from netsim.sweep import STAGES
+from netsim.units import sets
 
 SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}
 """Long enough to be caught in the middle of the inversions."""
@@ -50,9 +52,7 @@ def task_runs_of(server: dict[str, str], store: Path) -> list[dict[str, Any]]:
 def values_of(run: Run) -> dict[str, np.ndarray]:
     kinds = ("cka", "cka_unbiased", "floor", *stages.LEFT_OUT)
     found = {
-        f"{name}/{kind}": run.array(f"similarity/{name}/{kind}")[...]
-        for name in stages.sets(run.settings)
-        for kind in kinds
+        f"{name}/{kind}": run.array(f"similarity/{name}/{kind}")[...] for name in sets(run.settings) for kind in kinds
     }
     losses = {name: run.array(f"inverted/{name}/final_loss")[...] for name in run.settings.names}
     return found | losses
@@ -76,7 +76,7 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     shown = ("train-vgg", "draw-0000", "invert-resnet18-0000", "embed-inverted/vgg-0000", "aggregate-natural", "report")
     wait_until(lambda: set(shown) <= set(states()) and set(states().values()) == {"Completed"}, seconds=30, what=states)
     artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
-    progress = {stage.name: "progress" for stage in stages.STAGES}
+    progress = {stage.name: "progress" for stage in STAGES}
     tables = {"natural-cka": "table", "inverted-cka": "table", "heatmaps": "image", "summary": "markdown"}
     assert progress.items() <= artifacts.items() and tables.items() <= artifacts.items()
 
@@ -176,7 +176,7 @@ def test_interrupted_and_killed_again_and_again_it_ends_with_the_same_bits(serve
     assert after_kill.items() <= records(store).items()
 
     quiet = Run.create(str(tmp_path / "quiet"), Run.open(str(store)).settings)
-    for stage in stages.STAGES:
+    for stage in STAGES:
         stage.prepare(quiet)
         for name, shard in stage.missing(quiet):
             stage.work(quiet, name, shard)

@@ -16,15 +16,17 @@ from netsim.errors import DataError, NetworkError, SettingsError, StoreError
 from netsim.preflight import check
 from netsim.results import load_results, to_json
 from netsim.store import Run
+from netsim.sweep import STAGES
+from netsim.units import sets
 from tasks.prepare import prepare
 
 
 def similarity_of(run: Run) -> dict[str, np.ndarray]:
-    return {name: run.array(f"similarity/{name}/cka_unbiased_left_out")[...] for name in stages.sets(run.settings)}
+    return {name: run.array(f"similarity/{name}/cka_unbiased_left_out")[...] for name in sets(run.settings)}
 
 
 def test_every_stage_of_a_finished_run_has_nothing_missing(finished):
-    assert {stage.name: stage.missing(finished) for stage in stages.STAGES} == {
+    assert {stage.name: stage.missing(finished) for stage in STAGES} == {
         name: [] for name in ("train", "draw", "invert", "embed", "aggregate", "report")
     }
 
@@ -111,7 +113,7 @@ def test_identical_networks_have_inverted_cka_one(tmp_path):
 
 def test_order_of_work_does_not_change_a_bit(finished, tmp_path):
     run = Run.create(str(tmp_path), finished.settings)
-    for stage in stages.STAGES:
+    for stage in STAGES:
         stage.prepare(run)
         for name, shard in reversed(stage.missing(run)):
             stage.work(run, name, shard)
