@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import NETSIM, TINY, netsim, wait_until
+from conftest import NETSIM, TINY, netsim, run_all, wait_until
 
 from netsim import stages
 from netsim.store import Run
@@ -176,10 +176,7 @@ def test_interrupted_and_killed_again_and_again_it_ends_with_the_same_bits(serve
     assert after_kill.items() <= records(store).items()
 
     quiet = Run.create(str(tmp_path / "quiet"), Run.open(str(store)).settings)
-    for stage in STAGES:
-        stage.prepare(quiet)
-        for name, shard in stage.missing(quiet):
-            stage.work(quiet, name, shard)
+    run_all(quiet)
     assert_same_bits(Run.open(str(store)), quiet)
 
     def open_runs() -> set[str]:
