@@ -18,12 +18,13 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lock clean
+.PHONY: help demo test check bench format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  nine networks on embedded images, here, in a few minutes; go on where it stopped'
 	@echo 'make test [ARGS=...]         everything CI runs: format, lint, types, tests'
 	@echo 'make check                   format, lint and types only'
+	@echo 'make bench [ARGS=...]        speed of inversion against the published code; minutes'
 	@echo 'make format                  rewrite the code in the agreed format'
 	@echo 'make lock [UPGRADE=1]        renew requirements*.lock from pyproject.toml (needs uv)'
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
@@ -38,6 +39,9 @@ check: $(INSTALLED_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.inversion $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix-only --quiet .

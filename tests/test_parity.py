@@ -1,7 +1,6 @@
 """The same numbers as the published recipe, run by the real `robustness` library, in float64 on a small warmed network.
 
-The recipe below is written from its description (Jones et al. 2022, PMLR 180:928-937; netsim/inversion.py has the
-equations) on top of robustness's own attack loop, which it drives with a step and a loss of its own.
+The recipe is in benchmarks/published.py: robustness's own attack loop, driven with a step and a loss of its own.
 
 One thing has to be said about torch. `InputNormalize` clamps its input to [0, 1] on the way into the network. That
 does nothing to an image, but torch 2.14 began to give `clamp` a derivative of zero *at* the bounds, where it had been
@@ -13,61 +12,19 @@ import numpy as np
 import pytest
 import torch
 
-from netsim._robustness import import_robustness
+from benchmarks.published import published, robustness
 from netsim.inversion import invert_batches, invert_images
 from netsim.networks import as_network
 
-robustness = import_robustness()
 ITERATIONS = 30
 STEP_SIZE = 1 / 8
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # robustness goes to CUDA by itself where there is one
 
 
-class MomentumStep(robustness.attack_steps.AttackerStep):
-    """Gradients of unit length, averaged with decay 0.9. Records the iterates and, like the recipe, has no guards."""
-
-    path: list[torch.Tensor]  # set by `published` on a subclass of its own: the library makes the object
-
-    def __init__(self, orig_input, eps, step_size, use_grad=True):
-        super().__init__(orig_input, eps, step_size, use_grad)
-        self.average = torch.zeros_like(orig_input)
-
-    def step(self, x, g):
-        unit = g / g.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-        self.average = 0.9 * self.average + (1 - 0.9) * unit
-        return x + self.step_size * self.average
-
-    def project(self, x):
-        offset = torch.renorm(x - self.orig_input, p=2, dim=0, maxnorm=self.eps)
-        inside = (self.orig_input + offset).clamp(0, 1)
-        self.path.append(inside)
-        return inside
-
-
-def relative_distance(model, normalized, target):
-    _, representation = model(normalized, with_latent=True)
-    return (representation - target).norm(dim=1) / target.norm(dim=1), None
-
-
-def published(model, seed, target, *, use_best, iterations=ITERATIONS):
-    """Image found and iterates 0 ... iterations, by the attack loop of robustness."""
-    path = [seed]
-    model.eval()
-    with torch.no_grad():
-        (_, target_representation), _ = model(target, with_latent=True)
-    _, image = model(
-        seed,
-        target_representation,
-        make_adv=True,
-        targeted=True,
-        constraint=type("RecordedStep", (MomentumStep,), {"path": path}),
-        custom_loss=relative_distance,
-        eps=1000,
-        step_size=STEP_SIZE,
-        iterations=iterations,
-        use_best=use_best,
-    )
-    return image.detach().cpu(), torch.stack(path).cpu()
+def published_path(model, seed, target, *, use_best, iterations=ITERATIONS):
+    """Image found and iterates 0 ... iterations."""
+    image, path = published(model, seed, target, iterations=iterations, step_size=STEP_SIZE, use_best=use_best)
+    return image.cpu(), torch.stack(path).cpu()
 
 
 def ours(model, seed, target, *, use_best, iterations=ITERATIONS):
@@ -131,7 +88,7 @@ def test_every_iterate_and_the_final_images_are_those_of_the_published_recipe(mo
     at_bounds = (seed == 0) | (seed == 1)
     assert at_bounds.flatten(1).any(dim=1).all()
 
-    their_image, their_path = published(model, seed, target, use_best=use_best)
+    their_image, their_path = published_path(model, seed, target, use_best=use_best)
     our_image, our_path = ours(model, seed, target, use_best=use_best)
 
     assert len(our_path) == len(their_path) == ITERATIONS + 1
@@ -144,7 +101,7 @@ def test_best_is_not_the_last_where_it_matters(model, clamp_of_its_time):
     """Starting beside the target, steps of constant length make it worse: best and last differ, in both."""
     target = pictures(2, rng_seed=3, low=0.2, high=0.8)
     seed = target + 1e-3
-    best, last = (published(model, seed, target, use_best=use_best)[0] for use_best in (True, False))
+    best, last = (published_path(model, seed, target, use_best=use_best)[0] for use_best in (True, False))
     assert largest_deviation(best, last) > 1e-3
     assert largest_deviation(ours(model, seed, target, use_best=True)[0], best) < 1e-10
     assert largest_deviation(ours(model, seed, target, use_best=False)[0], last) < 1e-10
@@ -152,7 +109,7 @@ def test_best_is_not_the_last_where_it_matters(model, clamp_of_its_time):
 
 def test_the_public_function_takes_an_attacker_model_and_gives_the_published_images(model, clamp_of_its_time):
     seed, target = pictures(3, rng_seed=4), pictures(3, rng_seed=5)
-    theirs, _ = published(model, seed, target, use_best=True)
+    theirs, _ = published_path(model, seed, target, use_best=True)
     images = invert_images(model, seed, target, 2, STEP_SIZE, ITERATIONS, True)  # two batches, in published order
     assert largest_deviation(images, theirs) < 1e-10
 
@@ -162,7 +119,7 @@ def test_the_clamp_in_robustness_changes_the_recipe_exactly_where_this_torch_sto
     pixel = torch.ones(1, requires_grad=True)
     (slope,) = torch.autograd.grad(pixel.clamp(0, 1), pixel)
 
-    _, their_path = published(model, seed, target, use_best=True)
+    _, their_path = published_path(model, seed, target, use_best=True)
     _, our_path = ours(model, seed, target, use_best=True)
 
     if slope == 0:  # torch >= 2.14
@@ -176,7 +133,7 @@ def test_the_clamp_in_robustness_changes_the_recipe_exactly_where_this_torch_sto
 
 def test_away_from_the_bounds_the_clamp_in_robustness_does_not_matter(model):
     seed, target = (pictures(2, rng_seed=k, low=0.35, high=0.65) for k in (6, 7))
-    _, their_path = published(model, seed, target, use_best=True, iterations=8)
+    _, their_path = published_path(model, seed, target, use_best=True, iterations=8)
     _, our_path = ours(model, seed, target, use_best=True, iterations=8)
     assert their_path.min() > 0
     assert their_path.max() < 1
