@@ -325,11 +325,16 @@ def _build_python(parsed: Reference, num_classes: int | None) -> tuple[nn.Module
     except ImportError as error:
         message = f"cannot import {module_name!r} ({_first_line(error)}); is its folder on PYTHONPATH?"
         raise SettingsError(message) from error
+    except Exception as error:  # the user's code can fail in any way
+        raise SettingsError(f"importing {module_name!r} raises {type(error).__name__}: {_first_line(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise SettingsError(f"no function {function_name!r} in {module_name}{nearest(function_name, known)}")
-    model = function()
+    try:
+        model = function()
+    except Exception as error:
+        raise NetworkError(f"{parsed.name} raises {type(error).__name__}: {_first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise NetworkError(f"{parsed.name} returns {type(model).__name__}, not a torch.nn.Module")
     return _unwrap(model)

@@ -448,3 +448,13 @@ def test_a_pickle_in_the_cache_cannot_run_code(cache):
     with pytest.raises(NetworkError, match="cannot get the weights"):
         load_network("torchvision:shufflenet_v2_x0_5")
     assert "INTRUDER" not in os.environ and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+def test_faults_in_the_users_own_code_are_named_and_not_taken_for_ours(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lab_broken.py").write_text("def f(:")
+    (tmp_path / "lab_raising.py").write_text("def f():\n    raise RuntimeError('no such checkpoint')")
+    with pytest.raises(SettingsError, match="importing 'lab_broken' raises SyntaxError"):
+        load_network("python:lab_broken:f")
+    with pytest.raises(NetworkError, match="lab_raising:f raises RuntimeError: no such checkpoint"):
+        load_network("python:lab_raising:f")
