@@ -5,6 +5,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +38,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Compare nine small networks on images that come with netsim: train, invert, report; minutes on a laptop."""
-    _run(shipped_settings("demo"), store, {"workers": workers}, f"netsim demo --store {store}", debug)
+    _run(shipped_settings("demo"), store, {"workers": workers}, f"netsim demo --store {quote(store)}", debug)
 
 
 @app.command()
@@ -74,9 +75,9 @@ def run(
         chosen = Run.open(store).settings
     else:
         chosen = load_settings(settings, set_ or ())
-        store = store or f"runs/{Path(settings).stem}"
+        store = f"runs/{Path(settings).stem}" if store is None else store
     execution = {"workers": workers, "scheduler": scheduler, "shards_per_task": shards_per_task}
-    _run(chosen, store, execution, f"netsim run --store {store}", debug)
+    _run(chosen, store, execution, f"netsim run --store {quote(store)}", debug)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -197,7 +198,9 @@ def shipped_settings(name: str) -> SweepSettings:
 def _read_yaml(source: str) -> dict[str, Any]:
     path, shipped = Path(source), shipped_sweeps()
     if (path / "zarr.json").exists():
-        raise SettingsError(f"{source} is a run, not a settings file; `netsim run --store {source}` goes on with it")
+        raise SettingsError(
+            f"{source} is a run, not a settings file; `netsim run --store {quote(source)}` goes on with it"
+        )
     if not path.is_file():
         if source not in shipped:
             raise SettingsError(f"no settings file {source!r}, and no sweep of that name{nearest(source, shipped)}")

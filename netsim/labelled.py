@@ -7,6 +7,7 @@ run.images.inverted.sel(through="vgg", pair=7)      read from the store when use
 """
 
 from dataclasses import dataclass
+from os import PathLike
 
 import numpy as np
 import xarray as xr
@@ -32,7 +33,7 @@ class OpenRun:
     )  # seed, target (pair, channel, y, x) uint8; inverted (through, pair, channel, y, x) float32; lazy
 
 
-def open_run(url: str) -> OpenRun:
+def open_run(url: str | PathLike[str]) -> OpenRun:
     """Open a finished run at a path or URL. Raises StoreError if there is none, or it is not finished or damaged."""
     run = Run.open(url)
     results = load_results(run)

@@ -171,9 +171,9 @@ def _last_linear(model: nn.Module, images: Tensor, *, name: str) -> tuple[nn.Lin
     hooks = [linear.register_forward_pre_hook(lambda module, _: executed.append(module)) for linear in linears]
     try:
         logits = model(images)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        shape = tuple(images.shape[1:])
-        raise NetworkError(f"{name} cannot read images of shape {shape}: {_first_line(error)}") from error
+    except Exception as error:  # the user's code can fail in any way
+        fault = f"{type(error).__name__}: {_first_line(error)}"
+        raise NetworkError(f"{name} cannot read images of shape {tuple(images.shape[1:])} ({fault})") from error
     finally:
         for hook in hooks:
             hook.remove()
@@ -322,10 +322,12 @@ def _build_python(parsed: Reference, num_classes: int | None) -> tuple[nn.Module
     module_name, _, function_name = parsed.name.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise SettingsError(f"importing {module_name!r} finds no module {error.name!r}; install it") from error
         message = f"cannot import {module_name!r} ({_first_line(error)}); is its folder on PYTHONPATH?"
         raise SettingsError(message) from error
-    except Exception as error:  # the user's code can fail in any way
+    except (Exception, SystemExit) as error:  # the user's code can fail in any way, and must not end ours with success
         raise SettingsError(f"importing {module_name!r} raises {type(error).__name__}: {_first_line(error)}") from error
     function = getattr(module, function_name, None)
     if not callable(function):
@@ -333,7 +335,7 @@ def _build_python(parsed: Reference, num_classes: int | None) -> tuple[nn.Module
         raise SettingsError(f"no function {function_name!r} in {module_name}{nearest(function_name, known)}")
     try:
         model = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise NetworkError(f"{parsed.name} raises {type(error).__name__}: {_first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise NetworkError(f"{parsed.name} returns {type(model).__name__}, not a torch.nn.Module")

@@ -5,6 +5,7 @@
 
 import math
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -141,7 +142,7 @@ def require_finished(run: Run) -> None:
             total = units.total(run.settings)
             raise StoreError(
                 f"{run.url} is not finished: {len(missing)} of {total} shards of {units.stage} are missing; "
-                f"`netsim run --store {run.url}` goes on"
+                f"`netsim run --store {quote(run.url)}` goes on"
             )
     for name in run.settings.names:
         for shard in range(run.settings.pairs.shards):

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -120,14 +122,17 @@ class Run:
             return bool(fs.exists(f"{root}/zarr.json"))
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str | os.PathLike[str]) -> Self:
         """The run stored at `url`. Raises StoreError if there is none, or its format is not ours."""
         url = normalise(url)
+        _filesystem(url)  # a kind of URL that is not known is said as such
         with explained(url):
             try:
                 group = zarr.open_group(zarr_store(url), mode="r", zarr_format=3)
             except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-                raise StoreError(f"no run at {url}; `netsim run SETTINGS.yaml --store {url}` makes one") from None
+                raise StoreError(
+                    f"no run at {url}; `netsim run SETTINGS.yaml --store {quote(url)}` makes one"
+                ) from None
             except (ValueError, TypeError, KeyError) as error:
                 raise StoreError(f"{url}/zarr.json is damaged ({error}); restore it, or use another store") from None
         attributes: Any = group.attrs.asdict().get("netsim")
@@ -135,15 +140,17 @@ class Run:
             raise StoreError(f"{url} is a Zarr group, but not a netsim run")
         if attributes.get("format") != FORMAT:
             raise StoreError(
-                f"{url} has format {attributes.get('format')}; this netsim reads format {FORMAT}. "
+                f"{url} has format {attributes.get('format')!r}; this netsim reads format {FORMAT}. "
                 f"Use the netsim that made it ({attributes.get('versions', {}).get('netsim', '?')}), or another store"
             )
         try:
             settings = parse_settings(attributes["settings"], origin=url)
         except SettingsError as error:
             raise StoreError(f"the settings stored at {url} are not this netsim's: {error}") from None
-        if settings.digest() != attributes["digest"]:
-            raise StoreError(f"{url} was made by another version of the algorithm; use another store for this netsim")
+        if settings.digest() != attributes.get("digest"):
+            raise StoreError(
+                f"{url} was made by another version of the algorithm, or its settings were edited; use another store"
+            )
         return cls(url, settings, attributes)
 
     def _require(self, settings: SweepSettings) -> None:
@@ -165,9 +172,9 @@ class Run:
             entries = self._fs.find(prefix, detail=True) if self._fs.exists(prefix) else {}
         found = {}
         for path, info in entries.items():
-            if path.endswith(".json"):
-                name, _, shard = path.removeprefix(f"{prefix}/").removesuffix(".json").rpartition("/")
-                found[name, int(shard)] = _modified(info)
+            name, _, file = path.removeprefix(f"{prefix}/").rpartition("/")
+            if RECORD_FILE.fullmatch(file):  # a sync tool's "00000 (copy).json" proves nothing
+                found[name, int(file.removesuffix(".json"))] = _modified(info)
         return found
 
     def is_done(self, stage: str, name: str, shard: int) -> bool:
@@ -197,7 +204,12 @@ class Run:
         with explained(self.url):
             group = self._group(writable=True)
             for spec in specs:
-                if spec.path not in group:
+                try:
+                    there = spec.path in group
+                except (ValueError, KeyError, TypeError) as error:
+                    document = self.place(f"{spec.path}/zarr.json")
+                    raise StoreError(f"{document} is damaged ({error}); remove it, and run again") from error
+                if not there:
                     self._create(group, spec)
 
     def _create(self, group: zarr.Group, spec: ArraySpec) -> None:
@@ -375,16 +387,20 @@ def versions() -> dict[str, str]:
     return {name: version(package) for name, package in packages.items()} | {"python": platform.python_version()}
 
 
-def normalise(url: str) -> str:
+def normalise(url: str | os.PathLike[str]) -> str:
     """A local path as an absolute one, so that every worker means the same place; a URL without a last slash.
 
-    Raises StoreError for a URL with credentials in it: it would be shown in logs, in the Prefect UI and in the store.
+    Raises StoreError for nothing at all, and for a URL with credentials in it: it would be shown in logs, in the
+    Prefect UI and in the store.
     """
+    if not isinstance(url, str | os.PathLike) or not os.fspath(url):
+        raise StoreError(f"{url!r} is no place for a run; give a path or a URL, as in runs/demo")
+    url = str(os.fspath(url))
     if urlsplit(url).password or (urlsplit(url).username and url.startswith("s3://")):
         raise StoreError("the store's URL holds credentials; give them by AWS_* variables or a profile instead")
     if "://" in url and not url.startswith("file://"):
         return url.rstrip("/")
-    return str(Path(url.removeprefix("file://")).expanduser().absolute())
+    return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -430,6 +446,9 @@ def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 def zarr_store(url: str) -> LocalStore | FsspecStore:
     return FsspecStore.from_url(url) if "://" in url else LocalStore(url)
+
+
+RECORD_FILE = re.compile(r"\d{5,}\.json")
 
 
 def _commit_path(stage: str, name: str, shard: int) -> str:

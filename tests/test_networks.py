@@ -1,6 +1,8 @@
 """Networks: the cut at the last linear layer, where networks come from, their weights as bytes."""
 
+import importlib
 import os
+import sys
 
 import pytest
 import safetensors.torch
@@ -450,11 +452,33 @@ def test_a_pickle_in_the_cache_cannot_run_code(cache):
     assert "INTRUDER" not in os.environ and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
-def test_faults_in_the_users_own_code_are_named_and_not_taken_for_ours(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        ("def f(:", SettingsError, "importing 'lab_fault' raises SyntaxError"),
+        ("1 / 0", SettingsError, "importing 'lab_fault' raises ZeroDivisionError"),
+        ("import sys; sys.exit(0)", SettingsError, "importing 'lab_fault' raises SystemExit"),
+        ("import no_such_module_here", SettingsError, "finds no module 'no_such_module_here'; install it"),
+        (
+            "def f(): raise RuntimeError('no such checkpoint')",
+            NetworkError,
+            "f raises RuntimeError: no such checkpoint",
+        ),
+        ("import sys\ndef f(): sys.exit(0)", NetworkError, "f raises SystemExit"),
+        ("def f(size): return None", NetworkError, "f raises TypeError: .*missing 1 required"),
+        (
+            "import torch\nclass N(torch.nn.Linear):\n    def forward(self, x): raise KeyError('boom')\n"
+            "def f(): return N(1, 1)",
+            NetworkError,
+            r"cannot read images of shape .* \(KeyError: 'boom'\)",
+        ),
+    ],
+)
+def test_faults_in_the_users_own_code_are_named_and_end_nothing_else(tmp_path, monkeypatch, code, error, message):
+    """sys.exit(0) in it would have ended `netsim run` with success, and nothing done."""
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "lab_broken.py").write_text("def f(:")
-    (tmp_path / "lab_raising.py").write_text("def f():\n    raise RuntimeError('no such checkpoint')")
-    with pytest.raises(SettingsError, match="importing 'lab_broken' raises SyntaxError"):
-        load_network("python:lab_broken:f")
-    with pytest.raises(NetworkError, match="lab_raising:f raises RuntimeError: no such checkpoint"):
-        load_network("python:lab_raising:f")
+    monkeypatch.delitem(sys.modules, "lab_fault", raising=False)
+    (tmp_path / "lab_fault.py").write_text(code)
+    importlib.invalidate_caches()
+    with pytest.raises(error, match=message):
+        load_network("python:lab_fault:f")

@@ -156,6 +156,35 @@ def test_credentials_in_a_url_are_refused_and_not_repeated():
     assert "secret" not in str(caught.value) and "AKIA" not in str(caught.value)
 
 
+@pytest.mark.parametrize("nothing", ["", None, 3])
+def test_nothing_is_no_place_for_a_run(nothing):
+    with pytest.raises(StoreError, match="is no place for a run; give a path or a URL"):
+        Run.open(nothing)
+
+
+def test_a_path_object_is_a_place_too(tmp_path):
+    assert Run.open(Path(Run.create(str(tmp_path / "a" / ".." / "b"), SETTINGS).url)).url == str(tmp_path / "b")
+
+
+def test_stray_files_among_the_records_prove_nothing(run):
+    commit(run, 0, 1.0)
+    for stray in ("00001 (copy).json", "x.json", "00002.json.partial", ".DS_Store"):
+        run.put_file(f"commits/invert/vgg/{stray}", b"{}")
+    assert list(run.done("invert")) == [("vgg", 0)]
+
+
+def test_the_way_out_of_a_damaged_array_document_leads_out(tmp_path):
+    run = Run.create(str(tmp_path), SETTINGS)
+    run.create_arrays([WHOLE])
+    document = tmp_path / WHOLE.path / "zarr.json"
+    document.write_bytes(b"")
+    with pytest.raises(StoreError, match=r"similarity/natural/cka/zarr.json is damaged .*; remove it, and run again"):
+        Run.open(tmp_path).create_arrays([WHOLE])
+    document.unlink()
+    Run.open(tmp_path).create_arrays([WHOLE])
+    Run.open(tmp_path).commit("aggregate", "natural", 0, arrays={WHOLE.path: np.eye(2)}, seconds=0)
+
+
 def objects(run: Run, array: str) -> list[str]:
     fs, root = fsspec.core.url_to_fs(run.url)
     return [path for path in fs.find(f"{root}/{array}") if "/c/" in path]
