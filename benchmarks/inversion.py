@@ -2,22 +2,30 @@
 
 Both run in this process, one after the other, again and again, on one thread; what counts is the ratio of CPU seconds
 within a pair of runs, and its median over pairs. Weights are random: they do not change what a step costs.
+
+An iteration needs one forward and one input gradient, so twice the forward's floating-point operations are useful. What
+the processor can do is measured too: the fastest of the network's own convolutions by itself, in the same precision.
 """
 
 import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.published import attacker_model, published
+from netsim.engine import Engine, LiveBytes, Plan, choose_plan, fast_precisions
 from netsim.inversion import invert_batches
-from netsim.networks import load_network
+from netsim.networks import Network, load_network
 
 NINE = (
     "densenet161",
@@ -32,23 +40,105 @@ NINE = (
 )
 
 
+@dataclass(frozen=True)
+class Cost:
+    """Of one iteration on a batch. Bytes are those of the tensors that live at the same time, at most."""
+
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    published: Cost
+    netsim: Cost
+    ratios: list[float]  # of CPU seconds, published to netsim, one a pair of runs
+    flops: float  # useful ones of an iteration
+    peak: float  # FLOP/s of the fastest convolution
+    plan: Plan
+
+    @property
+    def share(self) -> float:
+        """Of the peak, that netsim reaches."""
+        return self.flops / self.netsim.seconds / self.peak
+
+
 def cpu_seconds(work: Callable[[], object]) -> float:
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
-def compare(name: str, *, pixels: int, batch: int, iterations: int, pairs: int) -> list[tuple[float, float]]:
-    """CPU seconds an iteration, (published, netsim), of each pair of runs after one that does not count."""
+def each_iteration(work: Callable[[int], None], iterations: int) -> float:
+    """CPU seconds an iteration, without what comes before the first and after the last."""
+    once = cpu_seconds(lambda: work(1))
+    return (cpu_seconds(lambda: work(1 + iterations)) - once) / iterations
+
+
+def compare(name: str, *, pixels: int, batch: int, iterations: int, pairs: int, precision: str) -> Comparison:
+    """`pairs` pairs of runs, after one that does not count and in which memory is looked at."""
     network = load_network(f"torchvision:{name}@none", input_shape=(3, pixels, pixels))
     theirs = attacker_model(network)
     seed, target = (torch.rand(batch, 3, pixels, pixels, generator=torch.manual_seed(k)) for k in (1, 2))
-    found = []
-    for _ in range(pairs + 1):
-        slow = cpu_seconds(lambda: published(theirs, seed, target, iterations=iterations))
-        fast = cpu_seconds(lambda: invert_batches(network, seed, target, batch_size=batch, iterations=iterations))
-        found.append((slow / iterations, fast / iterations))
-    return found[1:]
+    plan = choose_plan(network, precision, seed[:8])  # type: ignore[arg-type]
+
+    def slow(iterations: int) -> None:
+        published(theirs, seed, target, iterations=iterations)
+
+    def fast(iterations: int) -> None:
+        invert_batches(network, seed, target, batch_size=batch, iterations=iterations, plan=plan)
+
+    held = [bytes_of(lambda: slow(1)), bytes_of(lambda: fast(1))]
+    seconds = [(each_iteration(slow, iterations), each_iteration(fast, iterations)) for _ in range(pairs)]
+    return Comparison(
+        published=Cost(statistics.median(slow for slow, _ in seconds), held[0]),
+        netsim=Cost(statistics.median(fast for _, fast in seconds), held[1]),
+        ratios=sorted(slow / fast for slow, fast in seconds),
+        flops=2 * forward_flops(network, seed),
+        peak=max(convolution_rates(Engine(network, seed, plan=plan, batch_size=batch), seed)),
+        plan=plan,
+    )
+
+
+def bytes_of(work: Callable[[], object]) -> int:
+    with LiveBytes() as live:
+        work()
+    return live.peak
+
+
+def forward_flops(network: Network, images: Tensor) -> float:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.represent(images)
+    return counter.get_total_flops()
+
+
+def convolution_rates(engine: Engine, images: Tensor) -> Iterator[float]:
+    """FLOP/s of each convolution of the network, by itself, on what it is given in the network; the best of three."""
+    seen: list[tuple[nn.Conv2d, Tensor]] = []
+    convolutions = [part for part in engine.parts() if isinstance(part, nn.Conv2d)]
+    hooks = [part.register_forward_hook(lambda part, x, _: seen.append((part, x[0]))) for part in convolutions]
+    with torch.no_grad():
+        engine.represent(images)
+        for hook in hooks:
+            hook.remove()
+        for convolution, x in seen:
+            with FlopCounterMode(display=False) as counter:
+                convolution(x)
+            best = min(cpu_seconds(lambda: convolution(x)) for _ in range(3))  # noqa: B023 (called at once)
+            yield counter.get_total_flops() / best
+
+
+def processor() -> str:
+    """What a figure belongs to."""
+    names = [line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
+    name = names[0].partition(":")[2].strip() if names else platform.processor()
+    halves = ", ".join(fast_precisions(torch.device("cpu"))) or "none"
+    level = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()} {name}, {level}, 16-bit precisions in hardware: {halves}, torch {torch.__version__}"
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text() if Path(path).exists() else ""
 
 
 def main() -> None:
@@ -58,22 +148,33 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--precision", default="auto", choices=("float32", "float16", "bfloat16", "auto"))
     options = vars(parser.parse_args())
     torch.set_num_threads(1)
 
-    table = Table(
-        "network", title=f"CPU seconds an iteration, batch {options['batch']}, {options['pixels']} px, one thread"
-    )
-    for column in ("published", "netsim", "ratio (median)", "ratio (range)"):
+    title = f"CPU seconds an iteration, batch {options['batch']}, {options['pixels']} px, one thread"
+    table = Table("network", title=title)
+    for column in ("published", "netsim", "ratio (median)", "range", "of peak", "MB published", "MB netsim"):
         table.add_column(column, justify="right")
+    table.add_column("precision")
+    medians = []
     for name in options.pop("networks"):
         found = compare(name, **options)
-        ratios = sorted(slow / fast for slow, fast in found)
-        slow, fast = (statistics.median(seconds) for seconds in zip(*found, strict=True))
-        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        table.add_row(name, f"{slow:.3f}", f"{fast:.3f}", f"{statistics.median(ratios):.2f}", spread)
-    Console(width=100).print(table)
-    print(f"{date.today()}, {platform.machine()}, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
+        medians.append(statistics.median(found.ratios))
+        table.add_row(
+            name,
+            f"{found.published.seconds:.3f}",
+            f"{found.netsim.seconds:.3f}",
+            f"{medians[-1]:.2f}",
+            f"{found.ratios[0]:.2f} to {found.ratios[-1]:.2f}",
+            f"{found.share:.0%}",
+            f"{found.published.bytes / 1e6:.0f}",
+            f"{found.netsim.bytes / 1e6:.0f}",
+            str(found.plan),
+        )
+    Console(width=140).print(table)
+    print(f"median of the networks {statistics.median(medians):.2f}, least {min(medians):.2f}")
+    print(f"{date.today()}, {processor()}")
 
 
 if __name__ == "__main__":

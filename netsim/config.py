@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from netsim.errors import SettingsError, nearest
 
-ALGORITHM = 1
+ALGORITHM = 2
 """Raised when a change to the code alters stored numbers, so that old and new results never mix."""
 
 
@@ -80,7 +80,16 @@ class InversionSettings(Settings):
     iterations: int = Field(2000, gt=0, description="gradient steps per image")
     step_size: float = Field(0.125, gt=0, description="L2 length of one step, pixels in [0, 1]")
     momentum: float = Field(0.9, ge=0, lt=1, description="weight of the past in the averaged direction")
-    batch_size: int = Field(32, gt=0, description="images inverted at once; changes rounding only")
+    stop_loss: float | None = Field(
+        None, gt=0, description="relative loss at which an image is finished; null: all iterations, as published"
+    )
+    precision: Literal["float32", "float16", "bfloat16", "auto"] = Field(
+        "float32",
+        description="of the network while images are inverted; `auto` tries what the device has, once for each network",
+    )
+    batch_size: int | None = Field(
+        None, gt=0, description="images inverted at once, changes rounding only; null: what memory holds, at most 32"
+    )
     tolerance: float = Field(
         0.1, gt=0, description="median final relative loss above which a network is 'not converged'"
     )

@@ -17,23 +17,41 @@ For each image by itself, with x_0 = seed, m_0 = 0 and t = rep(target):
 and the answer is the x_k, k = 0 ... iterations, of the lowest loss. The published code also keeps x within 1000 (L2) of
 the seed. That is left out: images of fewer than a million values cannot be so far apart, nor can any image get there
 in under 1000 / step_size iterations.
+
+With a `stop_loss`, an image is finished at the first x_k whose loss is no higher, and the next one takes its place:
+each goes the same way as it would alone, and the cost follows the images, not the slowest one of a batch.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from itertools import chain
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
 from numbers import Integral
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from netsim.engine import Engine, Plan, Represent, evaluating, measure
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.networks import Network, as_network
 
-Represent = Callable[[Tensor], Tensor]  # images (n, C, H, W) -> representations (n, d), each image by itself
-OnIteration = Callable[[int, Tensor, Tensor], None]  # k, the images x_k (copy them to keep them), their losses (n,)
+STOP_REASONS = ("iterations", "loss", "nonfinite")
+"""What `Inversion.stop_reason` counts in: all iterations done, `stop_loss` reached, a loss or gradient not finite."""
+
+Measure = Callable[..., tuple[Tensor, Tensor]]  # as Engine.measure
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What `on_iteration` is told: the images that were just measured, m of the n. Copy what is to be kept."""
+
+    pairs: Tensor  # (m,) int64, which of the n, on the CPU
+    k: Tensor  # (m,) int64, the iteration each is at, 0 for the seed, on the CPU
+    images: Tensor  # (m, C, H, W), x_k
+    losses: Tensor  # (m,)
+
+
+OnIteration = Callable[[Iteration], None]
 
 
 @dataclass(frozen=True)
@@ -50,10 +68,13 @@ class Inversion:
     initial_loss: Tensor  # (n,) of the seeds
     final_loss: Tensor  # (n,) of `images`
     best_iteration: Tensor  # (n,) int64, the k of the lowest loss, 0 for the seed; `images` with use_best
+    iterations: Tensor  # (n,) int64, steps taken: fewer than asked for where an image reached stop_loss
+    stop_reason: Tensor  # (n,) uint8, an index into STOP_REASONS
     stalled: Tensor  # (n,) bool
     nonfinite: Tensor  # (n,) bool
     distance: Tensor  # (n,) L2 distance from the seed, in pixels of [0, 1]
-    history: Tensor  # (iterations + 1, n) loss of x_k; its first row is `initial_loss`
+    batch_size: int  # images that were evaluated at once, in the end
+    history: Tensor  # (iterations + 1, n) loss of x_k; row 0 is `initial_loss`; a finished image keeps its last loss
 
 
 def invert_images(
@@ -71,7 +92,8 @@ def invert_images(
     classifier that takes images in [0, 1], or a netsim Network; it works on the device that it is on, in evaluation
     mode, and is left as it came. Both image sets are (n, C, H, W), float32 or float64, in [0, 1]; pair i is seed i and
     target i. `step_size` is the L2 length of a step in pixels of [0, 1]. With `use_best=False` the last image is
-    returned instead of the best. A progress bar shows on a terminal only.
+    returned instead of the best. Fewer images at a time than `batch_size` are inverted where memory does not hold as
+    many. A progress bar shows on a terminal only.
 
     Raises DataError for unfit images, SettingsError for unfit settings, NetworkError for a model without a final linear
     layer. `invert_batches` returns the losses too. Source: Jones et al. 2022, PMLR 180:928-937.
@@ -80,18 +102,16 @@ def invert_images(
     _check_pairs(seed_images, target_images)
     if not isinstance(model, nn.Module):
         raise NetworkError(f"the model is a {type(model).__name__}; give a torch.nn.Module that classifies images")
-    batches = -(-len(seed_images) // batch_size)
     with (
         torch.inference_mode(False),  # a notebook may be in it, and what is made in it takes no gradient
-        tqdm(total=batches * (iterations + 1), unit="it", desc="inverting", disable=None) as bar,
+        tqdm(total=len(seed_images) * (iterations + 1), unit="it", desc="inverting", disable=None) as bar,
     ):
 
-        def advance(*_: object) -> None:
-            bar.update()
+        def advance(at: Iteration) -> None:
+            bar.update(len(at.pairs))
 
-        network = as_network(model, seed_images[:2])
         record = invert_batches(
-            network,
+            as_network(model, seed_images[:2]),
             seed_images,
             target_images,
             batch_size=batch_size,
@@ -108,38 +128,44 @@ def invert_batches(
     seed_images: Tensor,
     target_images: Tensor,
     *,
-    batch_size: int = 32,
+    batch_size: int | None = None,
+    plan: Plan = Plan(),  # noqa: B008 (frozen)
     iterations: int = 2000,
     step_size: float = 1 / 8,
     momentum: float = 0.9,
     use_best: bool = True,
+    stop_loss: float | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Inversion:
     """Invert n pairs on the network's device, `batch_size` at a time; the record of all of them is on the CPU.
 
-    Takes iterations + 2 forwards a batch: one of the targets, one an iteration, one for the last loss. The batch size
-    decides speed and memory, and changes results by float rounding only. Arguments and errors as in `invert_images`.
+    An iteration takes one forward and one input gradient, in the precision of `plan` (netsim.engine.choose_plan); the
+    `final_loss` is measured by the network itself. The batch size, by default what memory holds, decides speed and
+    memory, and changes results by float rounding only. Arguments and errors as in `invert` and `invert_images`.
     """
-    _check_schedule(iterations=iterations, step_size=step_size, momentum=momentum, batch_size=batch_size)
+    _check_schedule(
+        iterations=iterations, step_size=step_size, momentum=momentum, batch_size=batch_size, stop_loss=stop_loss
+    )
     _check_pairs(seed_images, target_images)
-    device = _device(network)
-    records = []
-    with _evaluating(network):
-        for start in range(0, len(seed_images), batch_size):
-            seed = seed_images[start : start + batch_size].to(device)
-            target = target_images[start : start + batch_size].to(device)
-            record = invert(
-                network.represent,
-                seed,
-                _represent_targets(network, target),
-                iterations=iterations,
-                step_size=step_size,
-                momentum=momentum,
-                use_best=use_best,
-                on_iteration=on_iteration,
-            )
-            records.append(_on_cpu(record))
-    return _joined(records)
+    seed_images, target_images = seed_images.cpu(), target_images.cpu()
+    with evaluating(network), torch.inference_mode(False), torch.no_grad():
+        engine = Engine(network, seed_images, plan=plan, batch_size=batch_size)
+        exact, target = _represent_targets(engine, target_images)
+        record = _invert(
+            engine.measure,
+            seed_images.detach(),
+            target.to(seed_images.dtype),
+            batch_size=engine.batch_size,
+            device=engine.device,
+            steps=MomentumSteps(step_size=step_size, momentum=momentum),
+            iterations=iterations,
+            use_best=use_best,
+            stop_loss=stop_loss,
+            on_iteration=on_iteration,
+        )
+        found = engine.represent_exactly(record.images)
+        final_loss = relative_distance(found, exact).to(record.final_loss).cpu()
+        return replace(record, final_loss=final_loss, batch_size=engine.batch_size)
 
 
 def invert(
@@ -151,135 +177,223 @@ def invert(
     step_size: float = 1 / 8,
     momentum: float = 0.9,
     use_best: bool = True,
+    stop_loss: float | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Inversion:
     """Move the images `seed` (n, C, H, W) until `represent` gives `target_representation` (n, d): one batch.
 
     Calls `represent` iterations + 1 times and differentiates it by the images alone. An image's result does not depend
     on the others in the batch beyond float rounding, provided that `represent` treats each by itself; a module is put
-    into evaluation mode meanwhile for that reason. `on_iteration(k, images, losses)` is called for k = 0 ...
-    iterations. The record is on the device of `seed`. Nothing here waits for the device: an iteration has no `.item()`.
+    into evaluation mode meanwhile for that reason. `on_iteration` is called for k = 0 ... iterations. With `stop_loss`
+    an image is finished when its loss is no higher. The record is on the device of `seed`. Without a `stop_loss`,
+    nothing here waits for the device: an iteration has no `.item()`.
 
     Raises DataError, SettingsError or NetworkError, as in `invert_images`. Source: the equations above.
     """
-    _check_schedule(iterations=iterations, step_size=step_size, momentum=momentum)
+    _check_schedule(iterations=iterations, step_size=step_size, momentum=momentum, stop_loss=stop_loss)
     _check_images(seed, "seed")
-    with _evaluating(_module_of(represent)), torch.inference_mode(False), torch.no_grad():
-        target = target_representation.detach().to(seed)
-        images = seed.detach().clone()
-        best, velocity = images.clone(), torch.zeros_like(images)
-        history = images.new_empty(iterations + 1, len(images))
-        best_loss = images.new_full((len(images),), torch.inf)
-        nonfinite = torch.zeros_like(best_loss, dtype=torch.bool)
-        stalled = nonfinite.clone()
+    if target_representation.ndim != 2 or len(target_representation) != len(seed):
+        raise DataError(
+            f"the target representation has shape {tuple(target_representation.shape)}; give ({len(seed)}, d), "
+            "a row for each seed"
+        )
 
-        for k in range(iterations + 1):
-            last = k == iterations
-            loss, descent = _measure(represent, images, target, with_descent=not last)
-            history[k] = loss
-            if on_iteration is not None:
-                on_iteration(k, images, loss)
-            improved = loss < best_loss  # false for NaN
-            best_loss = torch.where(improved, loss, best_loss)
-            torch.where(_per_image(improved), images, best, out=best)
-            nonfinite |= ~torch.isfinite(loss)
-            if last:
-                break
+    def measured(images: Tensor, target: Tensor, *, with_descent: bool) -> tuple[Tensor, Tensor]:
+        return measure(represent, images, target, with_descent=with_descent)
+
+    with evaluating(_module_of(represent)), torch.inference_mode(False), torch.no_grad():
+        return _invert(
+            measured,
+            seed.detach(),
+            target_representation.detach().to(seed),
+            batch_size=len(seed),
+            device=seed.device,
+            steps=MomentumSteps(step_size=step_size, momentum=momentum),
+            iterations=iterations,
+            use_best=use_best,
+            stop_loss=stop_loss,
+            on_iteration=on_iteration,
+        )
+
+
+@dataclass(frozen=True)
+class MomentumSteps:
+    """The published schedule: steps of constant length along the averaged directions of descent."""
+
+    step_size: float
+    momentum: float
+
+    def fresh(self, images: Tensor) -> dict[str, Tensor]:
+        """What is kept of each image between its steps, (n, ...) each."""
+        return {"velocity": torch.zeros_like(images)}
+
+    def step(self, memory: dict[str, Tensor], images: Tensor, descent: Tensor, length: Tensor) -> None:
+        """One step, in place. `length` (n,) is the norm of `descent`; where it is zero, momentum moves alone."""
+        scale = (1 - self.momentum) / torch.where(length == 0, 1, length)  # 0 / 0 would be NaN for good
+        velocity = memory["velocity"]
+        velocity.mul_(self.momentum).addcmul_(descent, _per_image(scale))
+        images.add_(velocity, alpha=self.step_size).clamp_(0, 1)
+
+
+class _Batch:
+    """The images under way, m of the n, and all that is kept of each: tensors (m, ...) on the device."""
+
+    def __init__(self, pairs: Tensor, seed: Tensor, target: Tensor, steps: MomentumSteps) -> None:
+        self.pairs, self.k = pairs, torch.zeros_like(pairs)  # on the CPU: asking them does not wait for the device
+        self.images, self.best, self.target = seed.clone(), seed.clone(), target
+        self.best_loss = seed.new_full((len(seed),), torch.inf)
+        self.nonfinite = torch.zeros_like(self.best_loss, dtype=torch.bool)
+        self.stalled = self.nonfinite.clone()
+        self.memory = steps.fresh(self.images)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def keep(self, rows: Tensor) -> None:
+        """Only the images where `rows` (m,) is true."""
+        on_device = rows.to(self.images.device)
+        self.memory = {name: tensor[on_device] for name, tensor in self.memory.items()}
+        for name, tensor in self._tensors():
+            setattr(self, name, tensor[rows if tensor.device == rows.device else on_device])
+
+    def join(self, other: "_Batch") -> None:
+        self.memory = {name: torch.cat([tensor, other.memory[name]]) for name, tensor in self.memory.items()}
+        for name, tensor in self._tensors():
+            setattr(self, name, torch.cat([tensor, getattr(other, name)]))
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, Tensor)]
+
+
+def _invert(
+    measured: Measure,
+    seed: Tensor,
+    target: Tensor,
+    *,
+    batch_size: int,
+    device: torch.device,
+    steps: MomentumSteps,
+    iterations: int,
+    use_best: bool,
+    stop_loss: float | None,
+    on_iteration: OnIteration | None,
+) -> Inversion:
+    """All n pairs, at most `batch_size` under way at once: where one is finished, the next begins."""
+    record, history = _Record(seed), seed.new_empty(iterations + 1, len(seed), device=device)
+    waiting = iter(range(len(seed)))
+
+    def begin(count: int) -> _Batch:
+        pairs = torch.tensor(list(islice(waiting, count)), dtype=torch.int64)
+        return _Batch(pairs, _rows(seed, pairs, device), _rows(target, pairs, device), steps)
+
+    batch = begin(batch_size)
+    while len(batch):
+        last = batch.k == iterations
+        loss, descent = measured(batch.images, batch.target, with_descent=not bool(last.all()))
+        history[batch.k.to(device), batch.pairs.to(device)] = loss
+        if on_iteration is not None:
+            on_iteration(Iteration(batch.pairs, batch.k, batch.images, loss))
+        improved = loss < batch.best_loss  # false for NaN
+        batch.best_loss = torch.where(improved, loss, batch.best_loss)
+        torch.where(_per_image(improved), batch.images, batch.best, out=batch.best)
+        batch.nonfinite |= ~torch.isfinite(loss)
+        finished, reached = last, torch.zeros_like(last)
+        if stop_loss is not None:
+            reached = (loss <= stop_loss).cpu()
+            finished = last | reached | batch.nonfinite.cpu()
+        if finished.any():
+            record.take(batch, finished, loss, reached=reached, use_best=use_best)
+            batch.keep(~finished)
+            descent = descent[(~finished).to(device)] if len(batch) else descent
+        if len(batch):
             length = torch.linalg.vector_norm(descent, dim=(1, 2, 3))
-            nonfinite |= ~torch.isfinite(length)
-            stalled |= (length == 0) & ~nonfinite
-            _step(images, velocity, descent, length, step_size=step_size, momentum=momentum)
-            torch.where(_per_image(nonfinite), best, images, out=images)
+            batch.nonfinite |= ~torch.isfinite(length)
+            batch.stalled |= (length == 0) & ~batch.nonfinite
+            steps.step(batch.memory, batch.images, descent, length)
+            torch.where(_per_image(batch.nonfinite), batch.best, batch.images, out=batch.images)
+            batch.k = batch.k + 1
+        if finished.any():
+            batch.join(begin(batch_size - len(batch)))
+    return record.finish(history.to(seed.device), batch_size)
 
+
+class _Record:
+    """The Inversion while it fills, image by image, on the device of the seeds."""
+
+    def __init__(self, seed: Tensor) -> None:
+        n = len(seed)
+        self.seed, self.images = seed, torch.empty_like(seed)
+        self.final_loss = seed.new_empty(n)
+        self.iterations = torch.zeros(n, dtype=torch.int64, device=seed.device)
+        self.stop_reason = torch.zeros(n, dtype=torch.uint8, device=seed.device)
+        self.stalled = torch.zeros(n, dtype=torch.bool, device=seed.device)
+        self.nonfinite = self.stalled.clone()
+
+    def take(self, batch: _Batch, rows: Tensor, loss: Tensor, *, reached: Tensor, use_best: bool) -> None:
+        """The images of `batch` that are finished: where `rows` (m,) is true."""
+        pairs, on_device = batch.pairs[rows].to(self.seed.device), rows.to(loss.device)
+        nonfinite = batch.nonfinite[on_device]
+        take_best = nonfinite | use_best
+        images = torch.where(_per_image(take_best), batch.best[on_device], batch.images[on_device])
+        self.images[pairs] = images.to(self.seed.device)
+        self.final_loss[pairs] = torch.where(take_best, batch.best_loss[on_device], loss[on_device]).to(
+            self.seed.device
+        )
+        self.iterations[pairs] = batch.k[rows].to(self.seed.device)
+        self.stalled[pairs] = batch.stalled[on_device].to(self.seed.device)
+        self.nonfinite[pairs] = nonfinite.to(self.seed.device)
+        reason = torch.where(reached[rows].to(nonfinite.device), 1, 0)
+        self.stop_reason[pairs] = torch.where(nonfinite, 2, reason).to(self.stop_reason)
+
+    def finish(self, history: Tensor, batch_size: int) -> Inversion:
+        after = torch.arange(len(history), device=history.device)[:, None] > self.iterations
+        history = torch.where(after, self.final_loss, history)
         # The lowest loss by strict improvement is the first of the lowest ones, which is what argmin gives.
         best_iteration = torch.where(torch.isfinite(history), history, torch.inf).argmin(dim=0)
-        lowest = history.gather(0, best_iteration[None])[0]
-        take_best = nonfinite | use_best
-        images = torch.where(_per_image(take_best), best, images)
         return Inversion(
-            images=images,
+            images=self.images,
             initial_loss=history[0].clone(),
-            final_loss=torch.where(take_best, lowest, history[-1]),
+            final_loss=self.final_loss,
             best_iteration=best_iteration,
-            stalled=stalled,
-            nonfinite=nonfinite,
-            distance=torch.linalg.vector_norm(images - seed.detach(), dim=(1, 2, 3)),
+            iterations=self.iterations,
+            stop_reason=self.stop_reason,
+            stalled=self.stalled,
+            nonfinite=self.nonfinite,
+            distance=torch.linalg.vector_norm(self.images - self.seed, dim=(1, 2, 3)),
+            batch_size=batch_size,
             history=history,
         )
 
 
-@torch.no_grad()
-def _represent_targets(network: Network, images: Tensor) -> Tensor:
+def relative_distance(representation: Tensor, target: Tensor) -> Tensor:
+    """||representation - target|| / ||target|| of each row: (n, d), (n, d) -> (n,)."""
+    return torch.linalg.vector_norm(representation - target, dim=1) / torch.linalg.vector_norm(target, dim=1)
+
+
+def _represent_targets(engine: Engine, images: Tensor) -> tuple[Tensor, Tensor]:
+    """By the network itself, and as the engine is to reach them: (n, d) each.
+
+    In full precision that is the engine's own representation of them, so that a seed which equals its target has a loss
+    of zero. In half precision it is the exact one: rounding must not move the goal too.
+    """
     try:
-        return network.represent(images)
+        exact = engine.represent_exactly(images)
+        return exact, engine.represent_all(images) if engine.plan == Plan() else exact
     except RuntimeError as error:
-        dtype = next((weight.dtype for weight in network.parameters()), images.dtype)
+        dtype = next((weight.dtype for weight in engine.network.parameters()), images.dtype)
         if dtype == images.dtype:
             raise
         # Not refused beforehand: a network may well convert its input by itself.
         raise DataError(f"images are {images.dtype} and the network is {dtype}: convert one of them") from error
 
 
-def _measure(represent: Represent, images: Tensor, target: Tensor, *, with_descent: bool) -> tuple[Tensor, Tensor]:
-    """Loss (n,) of the images and, with `with_descent`, the direction (n, C, H, W) of steepest descent, else empty.
-
-    Its length means nothing: it belongs to ||t|| times the loss. It is taken from the representation's side, with the
-    residual as a unit vector, because that is as exact whatever the scale of the representation is, and because the
-    derivative of a norm at zero, which is where a seed that equals its target starts, never comes up.
-    """
-    with torch.set_grad_enabled(with_descent):
-        leaf = images.detach().requires_grad_(with_descent)  # shares memory: no copy
-        representation = represent(leaf)
-    if representation.shape != target.shape:
-        raise DataError(
-            f"the images are represented by {tuple(representation.shape)} numbers and the target representation has "
-            f"{tuple(target.shape)}; both must be (images, width) from the same network"
-        )
-    residual = target - representation.detach()  # in the dtype of the images, also if the network works in half
-    separation = torch.linalg.vector_norm(residual, dim=1)
-    loss = separation / torch.linalg.vector_norm(target, dim=1)
-    if not with_descent:
-        return loss, images.new_empty(0)
-    if not representation.requires_grad:
-        raise NetworkError(
-            "the representation has no gradient with respect to the images; "
-            "give a network that is differentiable, without no_grad or detach inside"
-        )
-    cotangent = residual / torch.where(separation == 0, 1, separation)[:, None]
-    (descent,) = torch.autograd.grad(representation, leaf, cotangent)
-    return loss, descent
-
-
-def _step(
-    images: Tensor, velocity: Tensor, descent: Tensor, length: Tensor, *, step_size: float, momentum: float
-) -> None:
-    """One step along the momentum, in place. `length` (n,) is the norm of `descent`; at zero, momentum moves alone."""
-    scale = (1 - momentum) / torch.where(length == 0, 1, length)  # 0 / 0 would be NaN for good
-    velocity.mul_(momentum).addcmul_(descent, _per_image(scale))
-    images.add_(velocity, alpha=step_size).clamp_(0, 1)
+def _rows(tensor: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    return tensor[rows.to(tensor.device)].to(device)
 
 
 def _per_image(values: Tensor) -> Tensor:
     """(n,) as (n, 1, 1, 1), to go with images."""
     return values[:, None, None, None]
-
-
-@contextmanager
-def _evaluating(module: nn.Module | None) -> Iterator[None]:
-    """Evaluation mode and no weight gradients inside; afterwards every flag of every part is what it was."""
-    training = {part: part.training for part in module.modules()} if module is not None else {}
-    differentiated = [weight for weight in module.parameters() if weight.requires_grad] if module is not None else []
-    try:
-        if module is not None:
-            module.eval()
-        for weight in differentiated:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in differentiated:
-            weight.requires_grad_(True)
-        for part, was_training in training.items():
-            part.training = was_training  # not part.train(): it would change the parts below, and may be overridden
 
 
 def _module_of(represent: Represent) -> nn.Module | None:
@@ -288,32 +402,18 @@ def _module_of(represent: Represent) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
-def _device(module: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in chain(module.parameters(), module.buffers())), torch.device("cpu"))
-
-
-def _on_cpu(record: Inversion) -> Inversion:
-    return Inversion(**{field.name: getattr(record, field.name).cpu() for field in fields(Inversion)})
-
-
-def _joined(records: list[Inversion]) -> Inversion:
-    columns = {"history": 1}  # the dimension that runs over images, where it is not the first
-    return Inversion(
-        **{
-            field.name: torch.cat([getattr(record, field.name) for record in records], dim=columns.get(field.name, 0))
-            for field in fields(Inversion)
-        }
-    )
-
-
-def _check_schedule(*, iterations: int, step_size: float, momentum: float, batch_size: int = 1) -> None:
+def _check_schedule(
+    *, iterations: int, step_size: float, momentum: float, batch_size: int | None = None, stop_loss: float | None = None
+) -> None:
     for name, value, published in (("iterations", iterations, 2000), ("batch_size", batch_size, 32)):
-        if not isinstance(value, Integral) or value < 1:
+        if (name, value) != ("batch_size", None) and (not isinstance(value, Integral) or value < 1):
             raise SettingsError(f"{name} is {value}; it must be a whole number from 1 on, published is {published}")
     if not 0 < step_size < float("inf"):
         raise SettingsError(f"step_size is {step_size}; it must be above 0 and finite, published is 0.125")
     if not 0 <= momentum < 1:
         raise SettingsError(f"momentum is {momentum}; it must be at least 0 and below 1, published is 0.9")
+    if stop_loss is not None and not 0 < stop_loss < float("inf"):
+        raise SettingsError(f"stop_loss is {stop_loss}; it must be above 0 and finite, or None for all iterations")
 
 
 def _check_pairs(seed_images: Tensor, target_images: Tensor) -> None:

@@ -69,7 +69,7 @@ class Network(nn.Module):
         super().__init__()
         self.name = name
         self.reference = reference
-        body = _sharing_copy(model).eval()
+        body = sharing_copy(model).eval()
         example = example_images[:2].to(_any_float_tensor(body))
         channels = example.shape[1]
         self.register_buffer("mean", _per_channel([0.0] * channels if mean is None else mean, example, name=name))
@@ -149,7 +149,7 @@ def _plain(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
-def _sharing_copy(model: nn.Module) -> nn.Module:
+def sharing_copy(model: nn.Module) -> nn.Module:
     """A copy of the modules that shares their tensors: the original keeps its mode, its layers and its gradients."""
     memo: dict[int, Any] = {}  # what deepcopy finds here it does not copy
     for module in model.modules():

@@ -13,7 +13,7 @@ piece runs on any machine, alone, again. Nothing here knows who schedules it.
 
 import platform
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -26,8 +26,9 @@ from netsim import units
 from netsim.cka import PairSimilarity, similarity
 from netsim.config import SweepSettings
 from netsim.datasets import ImageSet, Split, load_images, to_unit
+from netsim.engine import Plan, choose_plan
 from netsim.errors import DataError, NetworkError, StoreError
-from netsim.inversion import invert_batches
+from netsim.inversion import invert_batches, relative_distance
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
 from netsim.store import ArraySpec, Record, Run, Stopwatch
@@ -86,11 +87,20 @@ def train_network(run: Run, name: str, shard: int) -> Record:
         "images_hash": _images_hash(run.settings),
         "input_shape": list(test.shape),
         "classes": len(test.classes),
+        "plan": asdict(_plan(run.settings, network, test)),
         **_where(),
     }
     record = run.commit("train", name, shard, arrays={}, files=files, facts=facts, seconds=watch())
     run.remove_file(_checkpoint_path(name))
     return record
+
+
+def _plan(settings: SweepSettings, network: Network, images: ImageSet) -> Plan:
+    """The precision this network is inverted in: chosen once, so that every worker's shards are computed alike."""
+    return choose_plan(network, settings.inversion.precision, to_unit(images.read(np.arange(CALIBRATION_IMAGES))))
+
+
+CALIBRATION_IMAGES = 8
 
 
 def _train(run: Run, name: str, network: Network) -> float | None:
@@ -277,6 +287,8 @@ LOSS_COLUMNS = {
     "final_loss": "float32",
     "distance": "float32",
     "best_iteration": "int32",
+    "iterations": "int32",
+    "stop_reason": "uint8",  # an index into netsim.inversion.STOP_REASONS
     "stalled": "bool",
     "nonfinite": "bool",
 }
@@ -288,7 +300,7 @@ def invert_shard(run: Run, name: str, shard: int) -> Record:
     watch = Stopwatch()
     drawn, inversion = run.record("draw", "pairs", shard), run.settings.inversion
     seed, target = (to_unit(run.read(drawn, f"images/{kind}")) for kind in ("seed", "target"))
-    through = network(run, name)
+    through, plan = network(run, name), Plan(**run.record("train", name).facts["plan"])
     result = invert_batches(
         through,
         seed,
@@ -297,6 +309,8 @@ def invert_shard(run: Run, name: str, shard: int) -> Record:
         iterations=inversion.iterations,
         step_size=inversion.step_size,
         momentum=inversion.momentum,
+        stop_loss=inversion.stop_loss,
+        plan=plan,
         use_best=True,
     )
     stored = _to_fixed_point(result.images)
@@ -307,19 +321,24 @@ def invert_shard(run: Run, name: str, shard: int) -> Record:
     arrays = {f"{inverted(name)}/{key}": values.astype(COLUMNS[key]) for key, values in columns.items()}
     arrays[f"{inverted(name)}/image"] = stored
     median = float(final.median())
-    facts = {"weights": {name: weights_hash(run, name)}, "median_loss": median if np.isfinite(median) else None}
+    facts = {
+        "weights": {name: weights_hash(run, name)},
+        "median_loss": median if np.isfinite(median) else None,
+        "precision": str(plan),
+        "batch_size": result.batch_size,
+        "iterations": int(result.iterations.sum()),
+    }
     return run.commit("invert", name, shard, arrays=arrays, facts=facts | _where(), seconds=watch())
 
 
 def _look(network: Network, images: torch.Tensor) -> torch.Tensor:
     """The representation (n, d), on the CPU."""
     with torch.no_grad():
-        return network.represent(images.to(device())).cpu()
+        return torch.cat([network.represent(batch.to(device())).cpu() for batch in images.split(LOOK_BATCH)])
 
 
-def relative_distance(representation: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """||representation - target|| / ||target|| of each row: (n, d), (n, d) -> (n,)."""
-    return torch.linalg.vector_norm(representation - target, dim=1) / torch.linalg.vector_norm(target, dim=1)
+LOOK_BATCH = 32
+"""Images that a network looks at at once: shards may be larger than memory."""
 
 
 def _to_fixed_point(images: torch.Tensor) -> np.ndarray:

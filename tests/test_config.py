@@ -15,12 +15,13 @@ def test_published_recipe_is_the_default():
         2000,
         1 / 8,
         0.9,
-        32,
+        None,
     )
+    assert (inversion.precision, inversion.stop_loss) == ("float32", None)
 
 
 def test_digest_is_the_same_on_every_machine_and_version():
-    assert parse_settings(NETWORKS).digest() == "e9b490ed5d5f3615"
+    assert parse_settings(NETWORKS).digest() == "64fcd437e7344f5e"
 
 
 def test_every_setting_changes_the_digest():
@@ -33,6 +34,8 @@ def test_every_setting_changes_the_digest():
         {"pairs": {"rng_seed": 1}},
         {"inversion": {"iterations": 1999}},
         {"inversion": {"tolerance": 0.2}},
+        {"inversion": {"stop_loss": 0.1}},
+        {"inversion": {"precision": "auto"}},
     ]
     digests = {parse_settings(NETWORKS | change).digest() for change in changes}
     assert len(digests) == len(changes) and plain.digest() not in digests

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from netsim.errors import DataError, NetworkError, SettingsError
-from netsim.inversion import Inversion, invert, invert_batches, invert_images
+from netsim.inversion import STOP_REASONS, Inversion, invert, invert_batches, invert_images
 from netsim.networks import as_network
 
 SHAPE = (3, 8, 8)
@@ -84,7 +84,7 @@ def test_iterates_and_losses_are_those_of_a_plain_loop(use_best, step_size, mome
         step_size=step_size,
         momentum=momentum,
         use_best=use_best,
-        on_iteration=lambda k, x, loss: path.append((k, x.clone(), loss.clone())),
+        on_iteration=lambda at: path.append((at.k.unique().item(), at.images.clone(), at.losses.clone())),
     )
     assert [k for k, _, _ in path] == list(range(41))
     for i in range(3):
@@ -103,16 +103,29 @@ def test_iterates_and_losses_are_those_of_a_plain_loop(use_best, step_size, mome
         np.testing.assert_allclose(record.images[i].flatten(), their_path[best if use_best else -1], atol=1e-10)
 
 
-def test_one_forward_an_iteration_one_for_the_last_loss_and_one_for_the_targets(network):
+@pytest.mark.parametrize("use_best", [True, False], ids=["best", "last"])
+def test_an_iteration_costs_one_forward(network, use_best):
     calls = []
     first = next(part for part in network.modules() if isinstance(part, nn.Conv2d))
     first.register_forward_hook(lambda *_: calls.append(1))
-    invert_batches(network, images(4, rng_seed=1), images(4, rng_seed=2), batch_size=4, iterations=7)
-    assert len(calls) == 7 + 1 + 1
-    calls.clear()
+
+    def forwards(iterations):
+        calls.clear()
+        invert_batches(
+            network,
+            images(4, rng_seed=1),
+            images(4, rng_seed=2),
+            batch_size=4,
+            iterations=iterations,
+            use_best=use_best,
+        )
+        return len(calls)
+
+    assert forwards(20) - forwards(7) == 13
     target = network.represent(images(4, rng_seed=2))
-    invert(network.represent, images(4, rng_seed=1), target, iterations=7, use_best=False)
-    assert len(calls) == 1 + 7 + 1
+    calls.clear()
+    invert(network.represent, images(4, rng_seed=1), target, iterations=7, use_best=use_best)
+    assert len(calls) == 7 + 1
 
 
 def test_loss_falls_and_the_record_agrees_with_itself(network):
@@ -123,8 +136,8 @@ def test_loss_falls_and_the_record_agrees_with_itself(network):
     assert record.images.max() <= 1
     assert record.history.shape == (121, 6)
     assert torch.equal(record.history[0], record.initial_loss)
-    assert torch.equal(record.history.min(dim=0).values, record.final_loss)
-    assert torch.equal(record.history[record.best_iteration, range(6)], record.final_loss)
+    torch.testing.assert_close(record.history.min(dim=0).values, record.final_loss, rtol=1e-10, atol=0)
+    assert torch.equal(record.history.argmin(dim=0), record.best_iteration)
     assert (record.final_loss < 0.5 * record.initial_loss).all()
     assert not record.stalled.any()
     assert not record.nonfinite.any()
@@ -144,10 +157,10 @@ def test_without_use_best_the_last_image_is_returned_with_its_own_loss(network):
         iterations=5,
         step_size=1.0,
         use_best=False,
-        on_iteration=lambda k, x, loss: last.append(x.clone()),
+        on_iteration=lambda at: last.append(at.images.clone()),
     )
     assert torch.equal(record.images, last[-1])
-    assert torch.equal(record.final_loss, record.history[-1])
+    torch.testing.assert_close(record.final_loss, record.history[-1], rtol=1e-10, atol=0)
     assert (record.final_loss > record.history[record.best_iteration, range(3)]).all()
     torch.testing.assert_close(measured(network, record.images, target), record.final_loss, rtol=1e-10, atol=0)
 
@@ -161,6 +174,63 @@ def test_result_does_not_depend_on_batch_size_or_order(network, batch_size):
     torch.testing.assert_close(parts.images, whole.images[order], rtol=0, atol=1e-9)
     torch.testing.assert_close(parts.history, whole.history[:, order], rtol=0, atol=1e-9)
     assert torch.equal(parts.best_iteration, whole.best_iteration[order])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_an_image_that_reaches_the_stop_loss_goes_the_same_way_as_alone_and_ends_there(network, batch_size):
+    seed, target = images(8, rng_seed=1), images(8, rng_seed=2)
+    whole = invert_batches(network, seed, target, batch_size=8, iterations=150, step_size=0.1)
+    stop = whole.history[60].median().item()  # some reach it sooner, some later, and some perhaps never
+    reached = (whole.history <= stop).int()
+    first = torch.where(reached.any(dim=0), reached.argmax(dim=0), 150)
+    assert len(first.unique()) > 4
+
+    work = []
+    record = invert_batches(
+        network,
+        seed,
+        target,
+        batch_size=batch_size,
+        iterations=150,
+        step_size=0.1,
+        stop_loss=stop,
+        on_iteration=lambda at: work.append(len(at.pairs)),
+    )
+    assert torch.equal(record.iterations, first)
+    for i, end in enumerate(first):
+        torch.testing.assert_close(record.history[: end + 1, i], whole.history[: end + 1, i], rtol=1e-8, atol=0)
+        torch.testing.assert_close(record.history[end:, i].min(), record.history[end:, i].max())
+        reason = STOP_REASONS[record.stop_reason[i]]
+        assert reason == ("loss" if record.final_loss[i] <= stop else "iterations")
+    alone = invert_batches(network, seed[2:3], target[2:3], iterations=150, step_size=0.1, stop_loss=stop)
+    torch.testing.assert_close(record.images[2], alone.images[0], rtol=0, atol=1e-9)
+    assert sum(work) == (first + 1).sum()  # nothing is evaluated that is finished
+    assert max(work) <= batch_size
+    assert len(work) < batch_size_loops(first + 1, batch_size) or batch_size in (1, 8)
+
+
+def batch_size_loops(evaluations, batch_size):
+    """How many evaluations of a batch it would take if every batch waited for its slowest image."""
+    return sum(int(part.max()) for part in evaluations.split(batch_size))
+
+
+def test_stopping_leaves_an_image_that_never_gets_there_with_all_its_iterations():
+    weight, seed = matrix(), images(2, rng_seed=1)
+    target = linear(weight)(images(2, rng_seed=2))
+    target[1] += 1e4  # out of reach
+    record = invert(linear(weight), seed, target, iterations=300, stop_loss=0.1)
+    assert [STOP_REASONS[reason] for reason in record.stop_reason] == ["loss", "iterations"]
+    assert record.iterations[0] < 300
+    assert record.iterations[1] == 300
+
+
+def test_with_a_stop_loss_a_nonfinite_image_does_not_hold_its_place():
+    seed, target = images(2, rng_seed=1), linear(matrix())(images(2, rng_seed=2))
+    target[0] = 0
+    record = invert(linear(matrix()), seed, target, iterations=50, stop_loss=1e-3)
+    assert STOP_REASONS[record.stop_reason[0]] == "nonfinite"
+    assert record.iterations[0] < 2
+    assert torch.equal(record.images[0], seed[0])
 
 
 def test_the_scale_of_a_representation_changes_nothing():
@@ -207,7 +277,7 @@ def test_a_zero_gradient_moves_on_with_momentum_only_and_is_flagged():
     seed, target = torch.full((1, *SHAPE), 0.5, dtype=torch.float64), torch.tensor([[-1.0]])  # out of reach, below
     path = []
     record = invert(
-        dying, seed, target, iterations=60, use_best=False, on_iteration=lambda k, x, loss: path.append(x.clone())
+        dying, seed, target, iterations=60, use_best=False, on_iteration=lambda at: path.append(at.images.clone())
     )
     dead = [bool(dying(x) == 0) for x in path].index(True)
     assert 0 < dead < 40
@@ -268,7 +338,7 @@ def test_a_nonfinite_image_stays_at_its_best_and_its_neighbours_do_not_notice(ki
         target,
         iterations=40,
         use_best=use_best,
-        on_iteration=lambda k, x, loss: path.append(x[2].clone()),
+        on_iteration=lambda at: path.append(at.images[2].clone()),
     )
     assert record.nonfinite.tolist() == [False, False, True, False]
     for name in ("images", "initial_loss", "final_loss", "best_iteration", "stalled", "distance"):
@@ -407,6 +477,7 @@ def test_the_public_function_gives_the_images_of_the_record_and_no_bar_outside_a
         ({"step_size": 0}, SettingsError, "step_size is 0"),
         ({"step_size": float("nan")}, SettingsError, "step_size is nan"),
         ({"batch_size": -1}, SettingsError, "batch_size is -1"),
+        ({"batch_size": 0}, SettingsError, "batch_size is 0"),
         ({"model": lambda x: x}, NetworkError, "a function; give a torch.nn.Module"),
     ],
 )
@@ -431,9 +502,19 @@ def test_momentum_of_one_is_refused():
         invert(linear(matrix()), images(2, rng_seed=1), torch.ones(2, 20), iterations=2, momentum=1)
 
 
+def test_a_stop_loss_that_is_no_loss_is_refused():
+    for unfit in (0, -1, float("inf"), float("nan")):
+        with pytest.raises(SettingsError, match="stop_loss is"):
+            invert(linear(matrix()), images(2, rng_seed=1), torch.ones(2, 20), iterations=2, stop_loss=unfit)
+
+
 def test_a_target_representation_of_another_network_is_refused_and_never_broadcast():
-    for unfit in (torch.ones(1, 20), torch.ones(2, 21), torch.ones(20)):
-        with pytest.raises(DataError, match=r"represented by \(2, 20\)"):
+    for unfit, message in (
+        (torch.ones(1, 20), r"\(1, 20\); give \(2, d\)"),
+        (torch.ones(20), r"\(20,\); give \(2, d\)"),
+        (torch.ones(2, 21), r"represented by \(2, 20\)"),
+    ):
+        with pytest.raises(DataError, match=message):
             invert(linear(matrix()), images(2, rng_seed=1), unfit, iterations=2)
 
 

@@ -36,7 +36,7 @@ def ours(model, seed, target, *, use_best, iterations=ITERATIONS):
         iterations=iterations,
         step_size=STEP_SIZE,
         use_best=use_best,
-        on_iteration=lambda k, images, losses: path.append(images.clone()),
+        on_iteration=lambda at: path.append(at.images.clone()),
     )
     return record.images, torch.stack(path).cpu()
 

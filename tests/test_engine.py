@@ -1,0 +1,288 @@
+"""The engine: what it evaluates is the network, whatever it folds, rounds or cuts into batches."""
+
+import logging
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from netsim import engine
+from netsim.engine import Engine, Plan, choose_plan, fast_precisions, fitting_batch_size
+from netsim.errors import NetworkError
+from netsim.inversion import invert_batches
+from netsim.networks import as_network, load_network
+from netsim.small import SMALL
+
+HALF = Plan("float16", "float16")
+
+
+def images(n, shape=(3, 16, 16), *, rng_seed=1, dtype=torch.float32):
+    return torch.rand(n, *shape, generator=torch.manual_seed(rng_seed), dtype=torch.float64).to(dtype)
+
+
+def norms_with_statistics(model, shape=(3, 16, 16)):
+    """The model in evaluation mode, after its BatchNorms have seen images."""
+    model.train()
+    with torch.no_grad():
+        for batch in range(3):
+            model(images(16, shape, rng_seed=100 + batch, dtype=next(model.parameters()).dtype))
+    return model.eval()
+
+
+def convolutional(*, dtype=torch.float32):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(8, 16, 3, stride=2, groups=4),
+        nn.BatchNorm2d(16),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 5),
+    ).to(dtype)
+    return as_network(norms_with_statistics(model), images(2, dtype=dtype))
+
+
+def norms(engine_):
+    return sum(isinstance(part, nn.BatchNorm2d) for part in engine_.parts())
+
+
+# --- folding ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_small_network_represents_as_before_with_its_norms_folded(name):
+    network = load_network(f"small:{name}@none")
+    norms_with_statistics(network.requires_grad_(False), (1, 28, 28))
+    network.double()
+    ready = Engine(network, images(1, (1, 28, 28)).double(), batch_size=4)
+    x = images(4, (1, 28, 28), rng_seed=2).double()
+    torch.testing.assert_close(ready.represent(x), network.represent(x), rtol=1e-10, atol=1e-10)
+    left = {"densenet": 11}  # those that come before a convolution instead of after one
+    assert norms(ready) == left.get(name, 0)
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "convnext_tiny", "swin_t", "efficientnet_b0", "googlenet"])
+def test_networks_of_other_kinds_work_unchanged(name):
+    shape = (3, 224, 224) if name == "vit_b_16" else (3, 64, 64)
+    network = load_network(f"torchvision:{name}@none", num_classes=5, input_shape=shape)
+    network.double()
+    seed, target = (images(1, shape, rng_seed=k).double() for k in (1, 2))
+    goal = network.represent(target).detach()
+    x = seed.clone().requires_grad_(True)
+    distance = torch.linalg.vector_norm(network.represent(x) - goal)
+    (gradient,) = torch.autograd.grad(distance, x)
+    loss, descent = Engine(network, seed, batch_size=1).measure(seed, goal)
+    torch.testing.assert_close(loss[0], (distance / torch.linalg.vector_norm(goal)).detach(), rtol=1e-9, atol=0)
+    difference = torch.linalg.vector_norm(descent + gradient) / torch.linalg.vector_norm(gradient)
+    assert difference < 1e-6
+
+
+class UsedTwice(nn.Module):
+    """A convolution whose output goes to a BatchNorm and around it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head((self.norm(x) + x).mean(dim=(2, 3)))
+
+
+class InPlaceBetween(UsedTwice):
+    """An activation between the two that leaves no trace in the identity of the tensor."""
+
+    def forward(self, x):
+        return self.head(self.norm(self.conv(x).relu_()).mean(dim=(2, 3)))
+
+
+class Shared(UsedTwice):
+    """One BatchNorm after two convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.second = nn.Conv2d(8, 8, 3)
+
+    def forward(self, x):
+        return self.head(self.norm(self.second(self.norm(self.conv(x)))).mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("kind", [UsedTwice, InPlaceBetween, Shared])
+def test_a_norm_that_cannot_be_folded_stays(kind):
+    torch.manual_seed(0)
+    network = as_network(norms_with_statistics(kind().double()), images(2).double())
+    ready = Engine(network, images(1).double(), batch_size=2)
+    assert norms(ready) == 1
+    x = images(2, rng_seed=3).double()
+    torch.testing.assert_close(ready.represent(x), network.represent(x), rtol=1e-12, atol=1e-12)
+
+
+def test_the_network_is_left_as_it_was():
+    network = convolutional()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    layouts = [tensor.stride() for tensor in network.state_dict().values()]
+    Engine(network, images(1), plan=HALF, batch_size=2).represent(images(2))
+    assert [tensor.stride() for tensor in network.state_dict().values()] == layouts
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+# --- half precision ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plan", [HALF, Plan("float16", "float32"), Plan("bfloat16", "float32")], ids=str)
+def test_half_precision_inverts_as_well_and_its_final_loss_is_the_networks_own(plan):
+    network, seed, target = convolutional(), images(6, rng_seed=1), images(6, rng_seed=2)
+    full = invert_batches(network, seed, target, iterations=60, batch_size=6)
+    half = invert_batches(network, seed, target, iterations=60, batch_size=6, plan=plan)
+    assert half.images.dtype == half.final_loss.dtype == half.history.dtype == torch.float32
+    assert (half.final_loss < 0.5 * half.initial_loss).all()
+    torch.testing.assert_close(half.final_loss, full.final_loss, rtol=0.3, atol=0.02)
+    with torch.no_grad():
+        goal = network.represent(target)
+        loss = (network.represent(half.images) - goal).norm(dim=1) / goal.norm(dim=1)
+    torch.testing.assert_close(half.final_loss, loss, rtol=1e-5, atol=0)
+
+
+def test_grouped_convolutions_work_in_the_precision_of_the_plan():
+    ready = Engine(convolutional(), images(1), plan=Plan("float16", "float32"), batch_size=1)
+    dtypes = {part.groups: part.weight.dtype for part in ready.parts() if isinstance(part, nn.Conv2d)}
+    assert dtypes == {1: torch.float16, 4: torch.float32}
+
+
+class Scaled(nn.Module):
+    """A layer in which the gradient is 2**`power` times as large as before."""
+
+    def __init__(self, power):
+        super().__init__()
+        self.power = power
+
+    def forward(self, x):
+        return Steep.apply(x, 2.0**self.power)
+
+
+class Steep(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x, slope):
+        context.slope = slope
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * context.slope, None
+
+
+@pytest.mark.parametrize("power", [0, 10, 20])
+def test_a_gradient_that_would_overflow_in_float16_is_taken_with_a_shorter_cotangent(power):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Scaled(power), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 5))
+    network = as_network(model, images(2))
+    goal = network.represent(images(2, rng_seed=2))
+    _, descent = Engine(network, images(1), plan=HALF, batch_size=2).measure(images(2), goal)
+    _, exact = Engine(network, images(1), batch_size=2).measure(images(2), goal)
+    assert torch.isfinite(descent).all()
+    assert (torch.cosine_similarity(descent.flatten(1), exact.flatten(1)) > 0.99).all()
+
+
+def test_auto_takes_the_fastest_of_what_is_exact_enough(monkeypatch):
+    network, x = convolutional(), images(4)
+    seconds = {Plan(): 3.0, HALF: 2.0, Plan("bfloat16", "bfloat16"): 1.0}
+    monkeypatch.setattr(engine, "fast_precisions", lambda _device: ("float16", "bfloat16"))
+    monkeypatch.setattr(engine, "_seconds", lambda _network, plan, _images: seconds.get(plan, 9.0))
+    assert choose_plan(network, "auto", x) == Plan("bfloat16", "bfloat16")
+    monkeypatch.setattr(engine, "EXACT_ENOUGH", 1e-3)  # bfloat16 has 8 bits
+    assert choose_plan(network, "auto", x) == HALF
+    monkeypatch.setattr(engine, "EXACT_ENOUGH", 1e-6)
+    assert choose_plan(network, "auto", x) == Plan()
+
+
+def test_auto_measures_for_real_and_leaves_out_what_the_device_has_no_instructions_for(caplog):
+    network = convolutional()
+    with caplog.at_level(logging.INFO, logger="netsim.engine"):
+        plan = choose_plan(network, "auto", images(4))
+    assert plan.dtype in ("float32", *fast_precisions(torch.device("cpu")))
+    assert "float32: " in caplog.text
+
+
+def test_a_network_in_double_precision_stays_in_it():
+    assert choose_plan(convolutional(dtype=torch.float64), "float16", images(2).double()) == Plan()
+
+
+# --- batches and memory -----------------------------------------------------------------------------------------------
+
+
+def test_a_smaller_batch_measures_the_same():
+    network = convolutional(dtype=torch.float64)
+    x, goal = images(7).double(), network.represent(images(7, rng_seed=2).double()).detach()
+    whole = Engine(network, x, batch_size=7).measure(x, goal)
+    parts = Engine(network, x, batch_size=3).measure(x, goal)
+    for a, b in zip(parts, whole, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_the_probe_sees_what_an_image_takes_and_goes_by_the_free_memory(monkeypatch):
+    network = convolutional()
+    ready = Engine(network, images(1), batch_size=3)
+    each = engine._peak_bytes(ready, images(3)) - engine._peak_bytes(ready, images(2))
+    first = 8 * 14 * 14 * 4  # bytes that the first convolution gives for an image
+    assert first < each < 5 * first
+    first_takes = engine._peak_bytes(ready, images(1))
+    for held in (1, 5, 40):
+        free = (first_takes + (held - 0.5) * each) / engine.MEMORY_SHARE
+        monkeypatch.setattr(engine, "_free_bytes", lambda _device, free=free: free)
+        assert fitting_batch_size(ready, images(1)) == {1: 1, 5: 4, 40: 32}[held]
+    monkeypatch.setattr(engine, "_free_bytes", lambda _device: 0)
+    assert fitting_batch_size(ready, images(1)) == 1
+
+
+def test_out_of_memory_halves_the_batch_and_changes_no_result(monkeypatch, caplog):
+    network, seed, target = convolutional(dtype=torch.float64), images(7).double(), images(7, rng_seed=2).double()
+    expected = invert_batches(network, seed, target, iterations=5, batch_size=7)
+    represent, tried = Engine.represent, []
+
+    def in_little_memory(self, x):
+        if torch.is_grad_enabled():
+            tried.append(len(x))
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return represent(self, x)
+
+    monkeypatch.setattr(Engine, "represent", in_little_memory)
+    with caplog.at_level(logging.WARNING):
+        record = invert_batches(network, seed, target, iterations=5, batch_size=7)
+    assert tried[:4] == [7, 4, 2, 2]
+    assert record.batch_size == 2
+    torch.testing.assert_close(record.images, expected.images, rtol=0, atol=1e-10)
+    assert "out of memory with 7 images at a time; going on with 4" in caplog.text
+
+    monkeypatch.setattr(
+        Engine, "represent", lambda self, x: torch.empty(2**60) if torch.is_grad_enabled() else represent(self, x)
+    )
+    with pytest.raises(NetworkError, match="does not fit into the memory of cpu with a single image"):
+        invert_batches(network, seed, target, iterations=5, batch_size=7)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space")
+def test_a_process_that_really_runs_out_of_memory_goes_on_with_fewer_images():
+    code = """
+        import logging, resource, torch
+        from netsim.inversion import invert_batches
+        from netsim.networks import load_network
+        logging.basicConfig()
+        network = load_network("torchvision:resnet18@none", input_shape=(3, 128, 128))
+        x = torch.rand(96, 3, 128, 128)
+        invert_batches(network, x[:1], x[1:2], iterations=1, batch_size=1)
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000,) * 2)
+        print(invert_batches(network, x, x.flip(0), iterations=1, batch_size=96).batch_size)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) in (12, 24, 48)
+    assert "out of memory with 96 images at a time; going on with 48" in done.stderr
