@@ -13,6 +13,7 @@ import numpy as np
 from netsim import stages
 from netsim.cka import jackknife_se
 from netsim.errors import StoreError
+from netsim.inversion import STOP_REASONS
 from netsim.store import Run
 from netsim.units import ALL, NATURAL, Units, sets
 from netsim.units import inverted as inverted_set
@@ -54,6 +55,8 @@ class Loss:
     initial: np.ndarray
     final: np.ndarray
     distance: np.ndarray  # L2 distance of the inverted image from its seed, in pixels of [0, 1]
+    iterations: np.ndarray  # steps taken; fewer than the setting where an image reached `stop_loss`
+    stopped: int  # images that reached it
     stalled: int  # images whose gradient was zero at some iteration
     nonfinite: int  # images whose loss was not finite at some iteration
     history: np.ndarray  # (len(history_iterations),) median over images
@@ -198,6 +201,8 @@ def _loss(run: Run, through: str) -> Loss:
         initial=_column(run, through, "initial_loss"),
         final=_column(run, through, "final_loss"),
         distance=_column(run, through, "distance"),
+        iterations=_column(run, through, "iterations"),
+        stopped=int((_column(run, through, "stop_reason") == STOP_REASONS.index("loss")).sum()),
         stalled=int(_column(run, through, "stalled").sum()),
         nonfinite=int(_column(run, through, "nonfinite").sum()),
         history=np.median(_column(run, through, "history"), axis=0),
@@ -218,10 +223,19 @@ def _provenance(run: Run) -> dict[str, str]:
         "run": run.digest,
         "created": run.attributes["created"],
         "images": f"{draw.facts['source']}, sha256 {draw.facts['images_hash'][:16]}",
+        "precision": _precisions(run),
         "device": f"{invert.facts['device']}, {invert.facts['threads']} thread(s) a worker",
         "task seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
         **{f"version of {name}": value for name, value in invert.versions.items()},
     }
+
+
+def _precisions(run: Run) -> str:
+    """What networks worked in while they were inverted, each precision with the networks where they differ."""
+    found: dict[str, list[str]] = {}
+    for name in run.settings.names:
+        found.setdefault(run.record("invert", name).facts["precision"], []).append(name)
+    return next(iter(found)) if len(found) == 1 else "; ".join(f"{key}: {', '.join(of)}" for key, of in found.items())
 
 
 def _seconds(run: Run, units: Units) -> float:
@@ -266,6 +280,8 @@ def to_json(results: Results) -> dict[str, Any]:
                 "median": _plain(loss.median),
                 "mean": _plain(float(loss.final.mean())),
                 "distance": _plain(float(np.median(loss.distance))),
+                "iterations": _plain(float(loss.iterations.mean())),
+                "stopped": loss.stopped,
                 "stalled": loss.stalled,
                 "nonfinite": loss.nonfinite,
             }

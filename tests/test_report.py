@@ -51,6 +51,8 @@ def make_loss(rng, n: int, *, final: float) -> Loss:
         initial=start * rng.lognormal(0, 0.1, n),
         final=final * rng.lognormal(0, 0.3, n),
         distance=rng.uniform(2, 6, n),
+        iterations=np.full(n, 400),
+        stopped=0,
         stalled=0,
         nonfinite=0,
         history=history,

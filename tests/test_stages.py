@@ -13,6 +13,7 @@ from PIL import Image
 from netsim import cka, stages
 from netsim.datasets import load_images, to_unit
 from netsim.errors import DataError, NetworkError, SettingsError, StoreError
+from netsim.inversion import STOP_REASONS
 from netsim.preflight import check
 from netsim.results import load_results, to_json
 from netsim.store import Run
@@ -265,3 +266,32 @@ def test_trained_weights_that_were_damaged_are_refused(tmp_path):
 def test_what_a_run_would_trip_over_is_found_before_it_starts(changes, error, message):
     with pytest.raises(error, match=message):
         check(tiny(**changes))
+
+
+def test_steps_and_reasons_for_stopping_are_stored_with_the_precision(tmp_path):
+    inversion = {"iterations": 12, "batch_size": 3, "stop_loss": 0.97, "precision": "float16"}
+    run = Run.create(str(tmp_path / "run"), tiny(inversion=inversion))
+    for stage, units in (
+        (stages.TRAIN, [(name, 0) for name in run.settings.names]),
+        (stages.DRAW, [("pairs", 0)]),
+        (stages.INVERT, [("resnet18", 0)]),
+    ):
+        stage.prepare(run)
+        for unit in units:
+            stage.work(run, *unit)
+
+    record = run.record("invert", "resnet18", 0)
+    columns = ("initial_loss", "final_loss", "iterations", "stop_reason", "history", "best_iteration")
+    initial, final, iterations, reason, history, best = (
+        run.read(record, f"inverted/resnet18/{column}") for column in columns
+    )
+    reached = final <= 0.98  # a hundredth for what half precision and storing change
+    assert reached.sum() > 0
+    for i in range(8):
+        assert STOP_REASONS[reason[i]] == ("loss" if iterations[i] < 12 else STOP_REASONS[reason[i]])
+        assert (iterations[i] == 0) == (initial[i] <= 0.97)
+        assert best[i] <= iterations[i]
+        np.testing.assert_array_equal(history[i, iterations[i] :], history[i, iterations[i]])
+    assert record.facts["precision"] == "float16, grouped convolutions float32"
+    assert record.facts["iterations"] == iterations.sum()
+    assert record.facts["batch_size"] == 3
