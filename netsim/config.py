@@ -88,7 +88,9 @@ class InversionSettings(Settings):
         description="of the network while images are inverted; `auto` tries what the device has, once for each network",
     )
     batch_size: int | None = Field(
-        None, gt=0, description="images inverted at once, changes rounding only; null: what memory holds, at most 32"
+        None,
+        gt=0,
+        description="images inverted at once, changes rounding only; null: what memory holds, at most 32 (GPU: 256)",
     )
     tolerance: float = Field(
         0.1, gt=0, description="median final relative loss above which a network is 'not converged'"

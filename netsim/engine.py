@@ -17,7 +17,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -199,6 +198,11 @@ def measure(
     return loss, _gradient(representation, leaf, unit, scales)
 
 
+def relative_distance(representation: Tensor, target: Tensor) -> Tensor:
+    """||representation - target|| / ||target|| of each row: (n, d), (n, d) -> (n,)."""
+    return torch.linalg.vector_norm(representation - target, dim=1) / torch.linalg.vector_norm(target, dim=1)
+
+
 def _gradient(representation: Tensor, leaf: Tensor, unit: Tensor, scales: tuple[float, ...]) -> Tensor:
     """Of `unit` . representation by `leaf`; where it is not finite with one scale, with the next."""
     found = None
@@ -259,10 +263,10 @@ def _folded(network: Network, example: Tensor) -> nn.Module:
     Which convolution comes before a BatchNorm is observed, not read off the names: so no architecture needs code of its
     own. Whether its output goes elsewhere too cannot be observed; then the folded copy gives other representations.
     """
-    plain, body = sharing_copy(network.body), sharing_copy(network.body)
+    body = sharing_copy(network.body)
     normalised = (example.to(network.mean) - network.mean) / network.std
     with torch.no_grad():
-        expected = plain(normalised)
+        expected = network.body(normalised)
         for conv_path, norm_path in _convolutions_before_norms(body, normalised):
             conv, norm = body.get_submodule(conv_path), body.get_submodule(norm_path)
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
@@ -273,7 +277,7 @@ def _folded(network: Network, example: Tensor) -> nn.Module:
     if change <= rounding * torch.linalg.vector_norm(expected):
         return body
     logger.info("%s: BatchNorm cannot be folded into its convolutions; inverting it unfolded", network.name)
-    return plain
+    return sharing_copy(network.body)
 
 
 def _convolutions_before_norms(body: nn.Module, images: Tensor) -> list[tuple[str, str]]:
@@ -375,9 +379,8 @@ def _is_exact(network: Network, plan: Plan, images: Tensor) -> bool:
     with torch.no_grad():
         images = images.to(network.mean.device)
         exact = network.represent(images)
-        change = Engine(network, images, plan=plan, batch_size=len(images)).represent(images) - exact
-    relative = torch.linalg.vector_norm(change, dim=1) / torch.linalg.vector_norm(exact, dim=1)
-    return bool((relative <= EXACT_ENOUGH).all())  # false for NaN
+        rounded = Engine(network, images, plan=plan, batch_size=len(images)).represent(images)
+    return bool((relative_distance(rounded, exact) <= EXACT_ENOUGH).all())  # false for NaN
 
 
 def _seconds(network: Network, plan: Plan, images: Tensor, *, repeats: int = 3) -> float:
@@ -464,21 +467,3 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 OUT_OF_MEMORY = ("DefaultCPUAllocator", "bad_alloc", "could not create a primitive", "could not create a memory")
 """What the plain RuntimeErrors say that a CPU has for it: torch's own, C++'s, and those of oneDNN."""
-
-
-@contextmanager
-def evaluating(module: nn.Module | None) -> Iterator[None]:
-    """Evaluation mode and no weight gradients inside; afterwards every flag of every part is what it was."""
-    training = {part: part.training for part in module.modules()} if module is not None else {}
-    differentiated = [weight for weight in module.parameters() if weight.requires_grad] if module is not None else []
-    try:
-        if module is not None:
-            module.eval()
-        for weight in differentiated:
-            weight.requires_grad_(False)
-        yield
-    finally:
-        for weight in differentiated:
-            weight.requires_grad_(True)
-        for part, was_training in training.items():
-            part.training = was_training  # not part.train(): it would change the parts below, and may be overridden

@@ -22,8 +22,10 @@ With a `stop_loss`, an image is finished at the first x_k whose loss is no highe
 each goes the same way as it would alone, and the cost follows the images, not the slowest one of a batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from numbers import Integral
 
@@ -31,7 +33,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from netsim.engine import Engine, Plan, Represent, evaluating, measure
+from netsim.engine import Engine, Plan, Represent, measure, relative_distance
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.networks import Network, as_network
 
@@ -148,7 +150,7 @@ def invert_batches(
     )
     _check_pairs(seed_images, target_images)
     seed_images, target_images = seed_images.cpu(), target_images.cpu()
-    with evaluating(network), torch.inference_mode(False), torch.no_grad():
+    with _evaluating(network), torch.inference_mode(False), torch.no_grad():
         engine = Engine(network, seed_images, plan=plan, batch_size=batch_size)
         exact, target = _represent_targets(engine, target_images)
         record = _invert(
@@ -198,12 +200,9 @@ def invert(
             "a row for each seed"
         )
 
-    def measured(images: Tensor, target: Tensor, *, with_descent: bool) -> tuple[Tensor, Tensor]:
-        return measure(represent, images, target, with_descent=with_descent)
-
-    with evaluating(_module_of(represent)), torch.inference_mode(False), torch.no_grad():
+    with _evaluating(_module_of(represent)), torch.inference_mode(False), torch.no_grad():
         return _invert(
-            measured,
+            partial(measure, represent),
             seed.detach(),
             target_representation.detach().to(seed),
             batch_size=len(seed),
@@ -365,11 +364,6 @@ class _Record:
         )
 
 
-def relative_distance(representation: Tensor, target: Tensor) -> Tensor:
-    """||representation - target|| / ||target|| of each row: (n, d), (n, d) -> (n,)."""
-    return torch.linalg.vector_norm(representation - target, dim=1) / torch.linalg.vector_norm(target, dim=1)
-
-
 def _represent_targets(engine: Engine, images: Tensor) -> tuple[Tensor, Tensor]:
     """By the network itself, and as the engine is to reach them: (n, d) each.
 
@@ -394,6 +388,24 @@ def _rows(tensor: Tensor, rows: Tensor, device: torch.device) -> Tensor:
 def _per_image(values: Tensor) -> Tensor:
     """(n,) as (n, 1, 1, 1), to go with images."""
     return values[:, None, None, None]
+
+
+@contextmanager
+def _evaluating(module: nn.Module | None) -> Iterator[None]:
+    """Evaluation mode and no weight gradients inside; afterwards every flag of every part is what it was."""
+    training = {part: part.training for part in module.modules()} if module is not None else {}
+    differentiated = [weight for weight in module.parameters() if weight.requires_grad] if module is not None else []
+    try:
+        if module is not None:
+            module.eval()
+        for weight in differentiated:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight in differentiated:
+            weight.requires_grad_(True)
+        for part, was_training in training.items():
+            part.training = was_training  # not part.train(): it would change the parts below, and may be overridden
 
 
 def _module_of(represent: Represent) -> nn.Module | None:

@@ -26,9 +26,9 @@ from netsim import units
 from netsim.cka import PairSimilarity, similarity
 from netsim.config import SweepSettings
 from netsim.datasets import ImageSet, Split, load_images, to_unit
-from netsim.engine import Plan, choose_plan
+from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.errors import DataError, NetworkError, StoreError
-from netsim.inversion import invert_batches, relative_distance
+from netsim.inversion import invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
 from netsim.store import ArraySpec, Record, Run, Stopwatch
@@ -97,7 +97,8 @@ def train_network(run: Run, name: str, shard: int) -> Record:
 
 def _plan(settings: SweepSettings, network: Network, images: ImageSet) -> Plan:
     """The precision this network is inverted in: chosen once, so that every worker's shards are computed alike."""
-    return choose_plan(network, settings.inversion.precision, to_unit(images.read(np.arange(CALIBRATION_IMAGES))))
+    sample = np.arange(min(CALIBRATION_IMAGES, len(images)))
+    return choose_plan(network, settings.inversion.precision, to_unit(images.read(sample)))
 
 
 CALIBRATION_IMAGES = 8
