@@ -76,10 +76,12 @@ class PairSettings(Settings):
 class InversionSettings(Settings):
     """The published recipe (Jones et al. 2022) is the default: 2000 constant steps of 1/8 with momentum 0.9."""
 
-    preset: Literal["published"] = Field("published", description="the schedule of steps")
+    preset: Literal["published", "fast"] = Field(
+        "published", description="how images move; `fast` takes fewer steps to the same loss"
+    )
     iterations: int = Field(2000, gt=0, description="gradient steps per image")
-    step_size: float = Field(0.125, gt=0, description="L2 length of one step, pixels in [0, 1]")
-    momentum: float = Field(0.9, ge=0, lt=1, description="weight of the past in the averaged direction")
+    step_size: float = Field(0.125, gt=0, description="L2 length of one step, pixels in [0, 1]; published only")
+    momentum: float = Field(0.9, ge=0, lt=1, description="weight of the past in the averaged direction; published only")
     stop_loss: float | None = Field(
         None, gt=0, description="relative loss at which an image is finished; null: all iterations, as published"
     )
@@ -95,6 +97,16 @@ class InversionSettings(Settings):
     tolerance: float = Field(
         0.1, gt=0, description="median final relative loss above which a network is 'not converged'"
     )
+
+    @model_validator(mode="after")
+    def _numbers_belong_to_the_preset(self) -> Self:
+        if self.preset != "published":
+            for name in ("step_size", "momentum"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(
+                        f"{name} belongs to the preset published; {self.preset} sets its own, leave it out"
+                    )
+        return self
 
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -70,7 +70,8 @@ class Engine:
     """`network` on its device, ready to be inverted. It follows no later change of the network's weights.
 
     `example_images` (n, C, H, W) in [0, 1] are what the folded copy is checked on; one is enough. `batch_size` None is
-    chosen by a probe of the memory that an image takes (`fitting_batch_size`).
+    chosen by a probe of the memory that an image takes (`fitting_batch_size`), besides the `kept_bytes` that the caller
+    keeps of it.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Engine:
         *,
         plan: Plan = Plan(),
         batch_size: int | None = None,
+        kept_bytes: int = 0,
     ) -> None:
         self.network = network
         self.plan = plan
@@ -88,7 +90,7 @@ class Engine:
         with torch.inference_mode(False):
             example = example.clone()  # what was made in inference mode takes no gradient
             self._body = _prepared(network, example, plan)
-        self.batch_size = batch_size or fitting_batch_size(self, example)
+        self.batch_size = batch_size or fitting_batch_size(self, example, kept_bytes=kept_bytes)
 
     def parts(self) -> Iterator[nn.Module]:
         """The layers that are evaluated."""
@@ -401,9 +403,10 @@ def _seconds(network: Network, plan: Plan, images: Tensor, *, repeats: int = 3) 
 # ---- how many images at a time
 
 
-def fitting_batch_size(engine: Engine, example: Tensor) -> int:
+def fitting_batch_size(engine: Engine, example: Tensor, *, kept_bytes: int = 0) -> int:
     """The largest power of two that fits into the memory that is free, going by what one and two images take.
 
+    `kept_bytes` is what an image takes besides, between iterations.
     On a CPU, the free memory is shared among as many workers as there are cores.
     """
     most = MOST_IMAGES.get(engine.device.type, 32)
@@ -413,6 +416,7 @@ def fitting_batch_size(engine: Engine, example: Tensor) -> int:
         return 1
     each = max(two - one, 1)
     room = MEMORY_SHARE * _free_bytes(engine.device) - (one - each)
+    each += kept_bytes
     fitting = max(1, min(most, int(room // each)))
     return 1 << (fitting.bit_length() - 1)
 

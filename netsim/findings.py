@@ -35,7 +35,21 @@ def _basis(results: Results) -> str:
 
 def warnings(results: Results) -> list[str]:
     """What keeps the numbers from being trusted, one sentence each; empty when nothing does."""
-    return [*_unconverged(results), *_troubled_images(results), *_guessing(results), *_undefined(results)]
+    return [
+        *_other_steps(results),
+        *_unconverged(results),
+        *_troubled_images(results),
+        *_guessing(results),
+        *_undefined(results),
+    ]
+
+
+def _other_steps(results: Results) -> Iterable[str]:
+    if results.preset != "published":
+        yield (
+            f"Inverted with the preset {results.preset}, whose images are not those of the published steps. CKA on "
+            f"them differs by some hundredths either way (docs/benchmarks.md): compare runs of the same preset only."
+        )
 
 
 def _unconverged(results: Results) -> Iterable[str]:

@@ -16,7 +16,7 @@ For each image by itself, with x_0 = seed, m_0 = 0 and t = rep(target):
 
 and the answer is the x_k, k = 0 ... iterations, of the lowest loss. The published code also keeps x within 1000 (L2) of
 the seed. That is left out: images of fewer than a million values cannot be so far apart, nor can any image get there
-in under 1000 / step_size iterations.
+in under 1000 / step_size iterations. These steps are `MomentumSteps`; netsim.steps has others.
 
 With a `stop_loss`, an image is finished at the first x_k whose loss is no higher, and the next one takes its place:
 each goes the same way as it would alone, and the cost follows the images, not the slowest one of a batch.
@@ -36,6 +36,7 @@ from tqdm import tqdm
 from netsim.engine import Engine, Plan, Represent, measure, relative_distance
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.networks import Network, as_network
+from netsim.steps import MomentumSteps, Steps, preset_steps
 
 STOP_REASONS = ("iterations", "loss", "nonfinite")
 """What `Inversion.stop_reason` counts in: all iterations done, `stop_loss` reached, a loss or gradient not finite."""
@@ -61,9 +62,9 @@ class Inversion:
     """What inverting n pairs gave. Losses and `distance` are in the dtype of the seeds (float32 as a rule).
 
     `stalled` and `nonfinite` flag images whose result needs care. A stalled image had a gradient of zero at some
-    iteration and moved on with its momentum only; an image that matches its target exactly is one of them. A nonfinite
-    one had a loss or a gradient that was not finite (a target represented by zeros, an overflow): it was put back to
-    its best so far and stayed there, and its losses after that are those of this image.
+    iteration, where the published steps go on with their momentum only; an image that matches its target exactly is one
+    of them. A nonfinite one had a loss or a gradient that was not finite (a target represented by zeros, an overflow):
+    it was put back to its best so far and stayed there, and its losses after that are those of this image.
     """
 
     images: Tensor  # (n, C, H, W) in [0, 1]
@@ -87,6 +88,9 @@ def invert_images(
     step_size: float = 1 / 8,
     iterations: int = 2000,
     use_best: bool = True,
+    *,
+    preset: str = "published",
+    stop_loss: float | None = None,
 ) -> Tensor:
     """Images that start as `seed_images` and that `model` represents like `target_images`: (n, C, H, W), on the CPU.
 
@@ -97,10 +101,14 @@ def invert_images(
     returned instead of the best. Fewer images at a time than `batch_size` are inverted where memory does not hold as
     many. A progress bar shows on a terminal only.
 
+    Beyond the published function: an image is finished where its loss is at most `stop_loss`; `preset="fast"` takes
+    other, fewer steps to the same loss (netsim.steps), has no `step_size`, and gives other images.
+
     Raises DataError for unfit images, SettingsError for unfit settings, NetworkError for a model without a final linear
     layer. `invert_batches` returns the losses too. Source: Jones et al. 2022, PMLR 180:928-937.
     """
-    _check_schedule(iterations=iterations, step_size=step_size, momentum=0.9, batch_size=batch_size)
+    _check_schedule(iterations=iterations, batch_size=batch_size, stop_loss=stop_loss)
+    steps = preset_steps(preset, step_size=step_size)
     _check_pairs(seed_images, target_images)
     if not isinstance(model, nn.Module):
         raise NetworkError(f"the model is a {type(model).__name__}; give a torch.nn.Module that classifies images")
@@ -117,9 +125,10 @@ def invert_images(
             seed_images,
             target_images,
             batch_size=batch_size,
+            steps=steps,
             iterations=iterations,
-            step_size=step_size,
             use_best=use_best,
+            stop_loss=stop_loss,
             on_iteration=advance,
         )
     return record.images
@@ -132,9 +141,8 @@ def invert_batches(
     *,
     batch_size: int | None = None,
     plan: Plan = Plan(),  # noqa: B008 (frozen)
+    steps: Steps = MomentumSteps(),  # noqa: B008 (frozen)
     iterations: int = 2000,
-    step_size: float = 1 / 8,
-    momentum: float = 0.9,
     use_best: bool = True,
     stop_loss: float | None = None,
     on_iteration: OnIteration | None = None,
@@ -145,13 +153,12 @@ def invert_batches(
     `final_loss` is measured by the network itself. The batch size, by default what memory holds, decides speed and
     memory, and changes results by float rounding only. Arguments and errors as in `invert` and `invert_images`.
     """
-    _check_schedule(
-        iterations=iterations, step_size=step_size, momentum=momentum, batch_size=batch_size, stop_loss=stop_loss
-    )
+    _check_schedule(iterations=iterations, batch_size=batch_size, stop_loss=stop_loss)
     _check_pairs(seed_images, target_images)
     seed_images, target_images = seed_images.cpu(), target_images.cpu()
     with _evaluating(network), torch.inference_mode(False), torch.no_grad():
-        engine = Engine(network, seed_images, plan=plan, batch_size=batch_size)
+        kept_bytes = sum(tensor.nbytes for tensor in steps.fresh(seed_images[:1]).values())
+        engine = Engine(network, seed_images, plan=plan, batch_size=batch_size, kept_bytes=kept_bytes)
         exact, target = _represent_targets(engine, target_images)
         record = _invert(
             engine.measure,
@@ -159,7 +166,7 @@ def invert_batches(
             target.to(seed_images.dtype),
             batch_size=engine.batch_size,
             device=engine.device,
-            steps=MomentumSteps(step_size=step_size, momentum=momentum),
+            steps=steps,
             iterations=iterations,
             use_best=use_best,
             stop_loss=stop_loss,
@@ -175,9 +182,8 @@ def invert(
     seed: Tensor,
     target_representation: Tensor,
     *,
+    steps: Steps = MomentumSteps(),  # noqa: B008 (frozen)
     iterations: int = 2000,
-    step_size: float = 1 / 8,
-    momentum: float = 0.9,
     use_best: bool = True,
     stop_loss: float | None = None,
     on_iteration: OnIteration | None = None,
@@ -192,7 +198,7 @@ def invert(
 
     Raises DataError, SettingsError or NetworkError, as in `invert_images`. Source: the equations above.
     """
-    _check_schedule(iterations=iterations, step_size=step_size, momentum=momentum, stop_loss=stop_loss)
+    _check_schedule(iterations=iterations, stop_loss=stop_loss)
     _check_images(seed, "seed")
     if target_representation.ndim != 2 or len(target_representation) != len(seed):
         raise DataError(
@@ -207,7 +213,7 @@ def invert(
             target_representation.detach().to(seed),
             batch_size=len(seed),
             device=seed.device,
-            steps=MomentumSteps(step_size=step_size, momentum=momentum),
+            steps=steps,
             iterations=iterations,
             use_best=use_best,
             stop_loss=stop_loss,
@@ -215,29 +221,10 @@ def invert(
         )
 
 
-@dataclass(frozen=True)
-class MomentumSteps:
-    """The published schedule: steps of constant length along the averaged directions of descent."""
-
-    step_size: float
-    momentum: float
-
-    def fresh(self, images: Tensor) -> dict[str, Tensor]:
-        """What is kept of each image between its steps, (n, ...) each."""
-        return {"velocity": torch.zeros_like(images)}
-
-    def step(self, memory: dict[str, Tensor], images: Tensor, descent: Tensor, length: Tensor) -> None:
-        """One step, in place. `length` (n,) is the norm of `descent`; where it is zero, momentum moves alone."""
-        scale = (1 - self.momentum) / torch.where(length == 0, 1, length)  # 0 / 0 would be NaN for good
-        velocity = memory["velocity"]
-        velocity.mul_(self.momentum).addcmul_(descent, _per_image(scale))
-        images.add_(velocity, alpha=self.step_size).clamp_(0, 1)
-
-
 class _Batch:
     """The images under way, m of the n, and all that is kept of each: tensors (m, ...) on the device."""
 
-    def __init__(self, pairs: Tensor, seed: Tensor, target: Tensor, steps: MomentumSteps) -> None:
+    def __init__(self, pairs: Tensor, seed: Tensor, target: Tensor, steps: Steps) -> None:
         self.pairs, self.k = pairs, torch.zeros_like(pairs)  # on the CPU: asking them does not wait for the device
         self.images, self.best, self.target = seed.clone(), seed.clone(), target
         self.best_loss = seed.new_full((len(seed),), torch.inf)
@@ -271,7 +258,7 @@ def _invert(
     *,
     batch_size: int,
     device: torch.device,
-    steps: MomentumSteps,
+    steps: Steps,
     iterations: int,
     use_best: bool,
     stop_loss: float | None,
@@ -303,16 +290,17 @@ def _invert(
         if finished.any():
             record.take(batch, finished, loss, reached=reached, use_best=use_best)
             batch.keep(~finished)
-            descent = descent[(~finished).to(device)] if len(batch) else descent
+            going_on = (~finished).to(device)
+            loss, descent = loss[going_on], descent[going_on] if len(batch) else descent
         if len(batch):
             length = torch.linalg.vector_norm(descent, dim=(1, 2, 3))
             batch.nonfinite |= ~torch.isfinite(length)
             batch.stalled |= (length == 0) & ~batch.nonfinite
-            steps.step(batch.memory, batch.images, descent, length)
+            steps.step(batch.memory, batch.images, descent, loss)
             torch.where(_per_image(batch.nonfinite), batch.best, batch.images, out=batch.images)
             batch.k = batch.k + 1
-        if finished.any():
-            batch.join(begin(batch_size - len(batch)))
+        if finished.any() and len(more := begin(batch_size - len(batch))):
+            batch.join(more)
     return record.finish(history.to(seed.device), batch_size)
 
 
@@ -414,16 +402,10 @@ def _module_of(represent: Represent) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
-def _check_schedule(
-    *, iterations: int, step_size: float, momentum: float, batch_size: int | None = None, stop_loss: float | None = None
-) -> None:
+def _check_schedule(*, iterations: int, batch_size: int | None = None, stop_loss: float | None = None) -> None:
     for name, value, published in (("iterations", iterations, 2000), ("batch_size", batch_size, 32)):
         if (name, value) != ("batch_size", None) and (not isinstance(value, Integral) or value < 1):
             raise SettingsError(f"{name} is {value}; it must be a whole number from 1 on, published is {published}")
-    if not 0 < step_size < float("inf"):
-        raise SettingsError(f"step_size is {step_size}; it must be above 0 and finite, published is 0.125")
-    if not 0 <= momentum < 1:
-        raise SettingsError(f"momentum is {momentum}; it must be at least 0 and below 1, published is 0.9")
     if stop_loss is not None and not 0 < stop_loss < float("inf"):
         raise SettingsError(f"stop_loss is {stop_loss}; it must be above 0 and finite, or None for all iterations")
 

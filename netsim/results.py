@@ -91,6 +91,7 @@ class Results:
     facts: dict[str, NetworkFacts]
     tolerance: float  # a row whose median final loss is above this is "not converged"
     chance: float  # accuracy of guessing, in [0, 1]
+    preset: str  # by whose steps images were inverted
     provenance: dict[str, str] = field(default_factory=dict)  # digest, versions, device, created, ...
 
     @property
@@ -133,6 +134,7 @@ def load_results(run: Run) -> Results:
         loss={name: _loss(run, name) for name in names},
         facts=facts,
         tolerance=run.settings.inversion.tolerance,
+        preset=run.settings.inversion.preset,
         chance=1 / len(draw.facts["classes"]),
         provenance=_provenance(run),
     )
@@ -223,6 +225,7 @@ def _provenance(run: Run) -> dict[str, str]:
         "run": run.digest,
         "created": run.attributes["created"],
         "images": f"{draw.facts['source']}, sha256 {draw.facts['images_hash'][:16]}",
+        "preset": run.settings.inversion.preset,
         "precision": _precisions(run),
         "device": f"{invert.facts['device']}, {invert.facts['threads']} thread(s) a worker",
         "task seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
@@ -289,6 +292,7 @@ def to_json(results: Results) -> dict[str, Any]:
         },
         "converged": results.converged,
         "tolerance": results.tolerance,
+        "preset": results.preset,
         "accuracy": {name: _plain(facts.accuracy) for name, facts in results.facts.items()},
         "chance": results.chance,
         "weights": {name: facts.weights_hash for name, facts in results.facts.items()},

@@ -31,6 +31,7 @@ from netsim.errors import DataError, NetworkError, StoreError
 from netsim.inversion import invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
+from netsim.steps import preset_steps
 from netsim.store import ArraySpec, Record, Run, Stopwatch
 from netsim.training import accuracy, train_epochs
 from netsim.units import NATURAL, Units, inverted, sets
@@ -308,8 +309,7 @@ def invert_shard(run: Run, name: str, shard: int) -> Record:
         target,
         batch_size=inversion.batch_size,
         iterations=inversion.iterations,
-        step_size=inversion.step_size,
-        momentum=inversion.momentum,
+        steps=preset_steps(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum),
         stop_loss=inversion.stop_loss,
         plan=plan,
         use_best=True,

@@ -36,6 +36,7 @@ def test_every_setting_changes_the_digest():
         {"inversion": {"tolerance": 0.2}},
         {"inversion": {"stop_loss": 0.1}},
         {"inversion": {"precision": "auto"}},
+        {"inversion": {"preset": "fast"}},
     ]
     digests = {parse_settings(NETWORKS | change).digest() for change in changes}
     assert len(digests) == len(changes) and plain.digest() not in digests
@@ -68,6 +69,8 @@ def test_settings_do_not_change_after_they_are_made():
         ({"networks": ["small:vgg", "a/b=small:vgg"]}, r"is called 'a/b'; letters, digits and '._-' make a name"),
         ({"networks": ["small:vgg", "..=small:vgg"]}, r"is called '..'"),
         ({"networks": ["small:vgg", "=small:vgg"]}, r"is called ''"),
+        ({"inversion": {"preset": "fsat"}}, r"inversion.preset: got 'fsat'; input should be 'published' or 'fast'"),
+        ({"inversion": {"preset": "fast", "momentum": 0.5}}, r"inversion: momentum belongs to the preset published"),
         ({"inversion": {"step_size": float("inf")}}, r"inversion.step_size: got inf; input should be a finite number"),
     ],
 )

@@ -237,6 +237,7 @@ def test_the_probe_sees_what_an_image_takes_and_goes_by_the_free_memory(monkeypa
         free = (first_takes + (held - 0.5) * each) / engine.MEMORY_SHARE
         monkeypatch.setattr(engine, "_free_bytes", lambda _device, free=free: free)
         assert fitting_batch_size(ready, images(1)) == {1: 1, 5: 4, 40: 32}[held]
+    assert fitting_batch_size(ready, images(1), kept_bytes=4 * each) == 8  # a fifth of 39.5, and a power of two at most
     monkeypatch.setattr(engine, "_free_bytes", lambda _device: 0)
     assert fitting_batch_size(ready, images(1)) == 1
 

@@ -15,6 +15,7 @@ import torch
 from benchmarks.published import published, robustness
 from netsim.inversion import invert_batches, invert_images
 from netsim.networks import as_network
+from netsim.steps import MomentumSteps
 
 ITERATIONS = 30
 STEP_SIZE = 1 / 8
@@ -34,7 +35,7 @@ def ours(model, seed, target, *, use_best, iterations=ITERATIONS):
         seed,
         target,
         iterations=iterations,
-        step_size=STEP_SIZE,
+        steps=MomentumSteps(step_size=STEP_SIZE),
         use_best=use_best,
         on_iteration=lambda at: path.append(at.images.clone()),
     )

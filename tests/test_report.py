@@ -88,6 +88,7 @@ def make_results(count: int = 9, n: int = 512, rng_seed: int = 0) -> Results:
         loss={name: make_loss(rng, n, final=float(rng.uniform(0.01, 0.03))) for name in names},
         facts=facts,
         tolerance=0.05,
+        preset="published",
         chance=0.1,
         provenance={"settings digest": "0f3a" * 16, "torch": "2.14.1", "device": "cpu", "created": "2025-01-02 03:04"},
     )
@@ -364,6 +365,7 @@ def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
         (lambda results: with_loss(results, "densenet", stalled=3), "densenet (3 of 64)"),
         (lambda results: with_loss(results, "densenet", nonfinite=2), "densenet (2 of 64)"),
         (lambda results: with_facts(results, "densenet", accuracy=0.12), "densenet (12.0 %)"),
+        (lambda results: dataclasses.replace(results, preset="fast"), "runs of the same preset only"),
         (lambda results: with_inverted(results, 0, 1, np.nan), "1 of 9 unbiased values of the inverted matrix"),
     ],
 )

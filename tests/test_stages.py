@@ -13,9 +13,10 @@ from PIL import Image
 from netsim import cka, stages
 from netsim.datasets import load_images, to_unit
 from netsim.errors import DataError, NetworkError, SettingsError, StoreError
-from netsim.inversion import STOP_REASONS
+from netsim.inversion import STOP_REASONS, invert_batches
 from netsim.preflight import check
 from netsim.results import load_results, to_json
+from netsim.steps import PathSteps
 from netsim.store import Run
 from netsim.sweep import STAGES
 from netsim.units import sets
@@ -266,6 +267,19 @@ def test_trained_weights_that_were_damaged_are_refused(tmp_path):
 def test_what_a_run_would_trip_over_is_found_before_it_starts(changes, error, message):
     with pytest.raises(error, match=message):
         check(tiny(**changes))
+
+
+def test_the_preset_of_the_settings_is_the_one_that_is_used(finished, tmp_path):
+    run = Run.create(str(tmp_path), tiny(inversion={"preset": "fast", "iterations": 6}))
+    run_all(run)
+    results = load_results(run)
+    assert (results.preset, results.provenance["preset"]) == ("fast", "fast")
+    record, drawn = run.record("invert", "resnet18", 0), run.record("draw", "pairs", 0)
+    seed, target = (to_unit(run.read(drawn, f"images/{kind}")) for kind in ("seed", "target"))
+    images = invert_batches(stages.network(run, "resnet18"), seed, target, iterations=6, steps=PathSteps()).images
+    stored = run.read(record, "inverted/resnet18/image") / np.float32(stages.IMAGE_STEPS)
+    np.testing.assert_allclose(stored, images, rtol=0, atol=1e-4)
+    assert load_results(finished).preset == "published"
 
 
 def test_steps_and_reasons_for_stopping_are_stored_with_the_precision(tmp_path):

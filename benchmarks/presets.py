@@ -1,0 +1,172 @@
+"""The preset `fast` against the published steps, at equal loss: `python -m benchmarks.presets`.
+
+Networks that had no part in choosing its settings are trained, standard and adversarially (benchmarks.trained), and
+inverted until every image has the same loss, by both. First table: do the other networks see the same in the images?
+The unbiased CKA of the inverted network to each of the others, its difference between the presets, and the standard
+error of that by the jackknife over groups of images. Second table: CPU seconds against the published code, run by the
+real `robustness` library for as many iterations as the median image needs, in turn with `fast`, on the same images,
+until each is at the median loss of the published ones.
+"""
+
+import argparse
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.inversion import cpu_seconds, processor
+from benchmarks.published import attacker_model, published
+from benchmarks.trained import ARCHITECTURES, accuracies, image_sets, trained
+from netsim.cka import PairSimilarity, jackknife_se, shard_cka
+from netsim.datasets import ImageSet, to_unit
+from netsim.engine import Plan, choose_plan, relative_distance
+from netsim.inversion import Inversion, invert_batches
+from netsim.networks import Network
+from netsim.pairs import draw_pairs
+from netsim.steps import preset_steps
+
+GROUP = 8
+"""Images that are left out at a time."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What inverting a network by one preset gave."""
+
+    record: Inversion
+    cka: dict[str, PairSimilarity]  # with each of the other networks
+
+
+def agreement(
+    networks: Mapping[str, Network],
+    through: str,
+    seed: Tensor,
+    target: Tensor,
+    *,
+    preset: str,
+    plan: Plan,
+    **settings: float,
+) -> Found:
+    record = invert_batches(networks[through], seed, target, steps=preset_steps(preset), plan=plan, **settings)  # type: ignore[arg-type]
+    seen = {name: _represent(network, record.images) for name, network in networks.items()}
+    groups = range(0, len(seed), GROUP)
+
+    def similarity(other: str) -> PairSimilarity:
+        return shard_cka([(seen[through][k : k + GROUP], seen[other][k : k + GROUP]) for k in groups])
+
+    return Found(record, {name: similarity(name) for name in networks if name != through})
+
+
+@torch.no_grad()
+def _represent(network: Network, images: Tensor) -> np.ndarray:
+    return torch.cat([network.represent(batch) for batch in images.split(64)]).numpy()
+
+
+def rows_of(through: str, slow: Found, fast: Found) -> list[str]:
+    """The first table's cells."""
+    shown = []
+    for name, theirs in slow.cka.items():
+        ours = fast.cka[name]
+        error = jackknife_se(ours.left_out_unbiased - theirs.left_out_unbiased)
+        shown.append(
+            f"{name}: {theirs.cka_unbiased:.3f}, {ours.cka_unbiased:.3f}; "
+            f"{ours.cka_unbiased - theirs.cka_unbiased:+.3f} ± {error:.3f}"
+        )
+    return [
+        through,
+        *(f"{found.record.iterations.double().mean():.0f}" for found in (slow, fast)),
+        *(f"{found.record.final_loss.mean():.4f}" for found in (slow, fast)),
+        *(f"{found.record.distance.mean():.2f}" for found in (slow, fast)),
+        "\n".join(shown),
+    ]
+
+
+def time_to_equal_loss(
+    network: Network, seed: Tensor, target: Tensor, *, iterations: int, plan: Plan, pairs: int
+) -> list[str]:
+    """The second table's cells."""
+    theirs, goal = attacker_model(network), network.represent(target)
+    image: list[Tensor] = []
+    record: list[Inversion] = []
+
+    def slow() -> None:
+        image[:] = [published(theirs, seed, target, iterations=iterations)[0]]
+
+    def fast(stop_loss: float) -> None:
+        steps = preset_steps("fast")
+        record[:] = [invert_batches(network, seed, target, steps=steps, plan=plan, stop_loss=stop_loss)]
+
+    seconds = []
+    for _ in range(pairs):
+        spent = cpu_seconds(slow)
+        losses = relative_distance(network.represent(image[0]), goal)
+        stop_loss = losses.median().item()
+        seconds.append((spent, cpu_seconds(lambda: fast(stop_loss))))  # noqa: B023 (called at once)
+    ratios = sorted(slow / fast for slow, fast in seconds)
+    return [
+        network.name,
+        f"{iterations}, {record[0].iterations.double().mean():.0f}",
+        f"{losses.mean():.4f}, {record[0].final_loss.mean():.4f}",
+        f"{statistics.median(s for s, _ in seconds):.1f}, {statistics.median(s for _, s in seconds):.1f}",
+        f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})",
+        str(plan),
+    ]
+
+
+def _pairs(images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
+    drawn = draw_pairs(images.labels, count, rng_seed=0)
+    return to_unit(images.read(drawn.seed)), to_unit(images.read(drawn.target))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", default="fashion-mnist", help="or folder:PATH with train/<class> and test/<class>")
+    parser.add_argument(
+        "--radius", type=float, nargs="*", default=[0.0, 0.5], help="of adversarial training; 0: standard"
+    )
+    parser.add_argument("--count", type=int, default=128, help="pairs of images for the CKA")
+    parser.add_argument("--stop-loss", type=float, default=0.1)
+    parser.add_argument("--iterations", type=int, default=2000, help="after which an image is given up")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--pairs", type=int, default=3, help="of runs that are timed, on the first batch")
+    parser.add_argument("--precision", default="auto", choices=("float32", "float16", "bfloat16", "auto"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+
+    console = Console(width=150)
+    training, test = image_sets(options.images)
+    seed, target = _pairs(test, options.count)
+    agreed = Table("network", title=f"published and fast, every image at {options.stop_loss}, {options.count} pairs")
+    for column in ("steps", "fast", "loss", "fast", "distance", "fast", "CKA published, fast; difference ± its error"):
+        agreed.add_column(column)
+    timed = Table(
+        "network", "iterations", "mean loss", "CPU s", "ratio (median)", "precision", title="published code, fast"
+    )
+    for radius in options.radius:
+        networks = {name: trained(name, training, radius=radius) for name in ARCHITECTURES}
+        for name, network in networks.items():
+            clean, attacked = accuracies(network, test, radius=0.5)
+            console.print(f"{network.name}: accuracy {clean:.3f}, attacked within 0.5 {attacked:.3f}")
+            plan = choose_plan(network, options.precision, seed[:8])
+            settings = {"stop_loss": options.stop_loss, "iterations": options.iterations, "batch_size": options.batch}
+            slow, fast = (
+                agreement(networks, name, seed, target, preset=preset, plan=plan, **settings)
+                for preset in ("published", "fast")
+            )
+            agreed.add_row(network.name, *rows_of(name, slow, fast)[1:])
+            some = seed[: options.batch], target[: options.batch]
+            iterations = int(slow.record.iterations.median())
+            timed.add_row(*time_to_equal_loss(network, *some, iterations=iterations, plan=plan, pairs=options.pairs))
+    console.print(agreed)
+    console.print(timed)
+    console.print(f"{date.today()}, {processor()}")
+
+
+if __name__ == "__main__":
+    main()
