@@ -229,6 +229,7 @@ def _prepared(network: Network, example: Tensor, plan: Plan) -> nn.Module:
     """The body of the network, folded, channels last, in the precision of the plan."""
     body = _folded(network, example).to(memory_format=torch.channels_last)
     if plan.dtype == plan.grouped == "float32":
+        body = _with_quick_stem(body) if example.device.type == "cpu" else body
         return body.eval().requires_grad_(False)
     half, grouped = getattr(torch, plan.dtype), getattr(torch, plan.grouped)
     body = body.to(half)
@@ -319,6 +320,64 @@ def _convolutions_before_norms(body: nn.Module, images: Tensor) -> list[tuple[st
             hook.remove()
     fed = Counter(conv for conv, _ in found)
     return [(conv, norm) for conv, norm in found if calls[conv] == calls[norm] == fed[conv] == 1]
+
+
+def _with_quick_stem(body: nn.Module) -> nn.Module:
+    for path, conv in list(body.named_modules()):
+        if type(conv) is nn.Conv2d and QuickStem.fits(conv) and not _has_hooks(conv):
+            body = _replaced(body, path, QuickStem(conv))
+    return body
+
+
+class QuickStem(nn.Module):
+    """A convolution from few channels, of stride 2 and kernel 5 x 5 or more, with a quicker gradient on CPUs.
+
+    oneDNN takes the gradient by the image with three output channels, at a quarter of the speed of other layers. The
+    same sums are a convolution of stride 1 to the four phases of the image (even and odd rows and columns), which have
+    four times as many channels; zeros make them a multiple of 8.
+    """
+
+    weight: Tensor
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        phases = nn.functional.pad(conv.weight, (1, 0, 1, 0))  # (out, in, 2m, 2m)
+        phases = phases.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+        weight = phases.flip(2, 3).transpose(0, 1)  # (4 in, out, m, m)
+        weight = torch.cat([weight, weight.new_zeros(-len(weight) % 8, *weight.shape[1:])])
+        self.register_buffer("weight", weight.detach().contiguous(memory_format=torch.channels_last))
+
+    @staticmethod
+    def fits(conv: nn.Conv2d) -> bool:
+        size = conv.kernel_size[0]
+        return (
+            conv.in_channels <= 4
+            and conv.kernel_size == (size, size)
+            and size >= 5
+            and size % 2 == 1
+            and conv.stride == (2, 2)
+            and conv.padding == (size // 2, size // 2)
+            and conv.padding_mode == "zeros"
+            and (conv.dilation, conv.groups) == ((1, 1), 1)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return _QuickStemGradient.apply(images, self.conv, self.weight)
+
+
+class _QuickStemGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, images: Tensor, conv: nn.Conv2d, weight: Tensor) -> Tensor:
+        ctx.weight, ctx.images = weight, images.shape
+        return conv(images)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        _, channels, height, width = ctx.images
+        first = ctx.weight.shape[-1]  # of the padded image, what comes before the image itself
+        phases = nn.functional.conv2d(gradient, ctx.weight, padding=first - 1)[:, : 4 * channels]
+        return nn.functional.pixel_shuffle(phases, 2)[..., first : first + height, first : first + width], None, None
 
 
 def _has_hooks(module: nn.Module) -> bool:

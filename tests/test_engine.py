@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from netsim import engine
-from netsim.engine import Engine, Plan, choose_plan, fast_precisions, fitting_batch_size
+from netsim.engine import Engine, Plan, QuickStem, choose_plan, fast_precisions, fitting_batch_size
 from netsim.errors import NetworkError
 from netsim.inversion import invert_batches
 from netsim.networks import as_network, load_network
@@ -131,6 +131,39 @@ def test_the_network_is_left_as_it_was():
     assert [tensor.stride() for tensor in network.state_dict().values()] == layouts
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+# --- the first layer --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [5, 7, 9])
+@pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 1, 31, 45), (3, 4, 224, 224)], ids=str)
+def test_the_quick_gradient_of_a_first_layer_is_the_gradient(size, shape):
+    conv = nn.Conv2d(shape[1], 6, size, stride=2, padding=size // 2).double()
+    assert QuickStem.fits(conv)
+    x = images(shape[0], shape[1:], dtype=torch.float64).requires_grad_()
+    expected, found = conv(x), QuickStem(conv)(x)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    cotangent = torch.randn(expected.shape, dtype=torch.float64, generator=torch.manual_seed(2))
+    torch.testing.assert_close(
+        *(torch.autograd.grad(y, x, cotangent)[0] for y in (found, expected)), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_only_the_first_layer_of_a_network_that_has_one_like_that_is_quickened():
+    resnet, vgg = (load_network(f"torchvision:{name}@none", input_shape=(3, 64, 64)) for name in ("resnet18", "vgg11"))
+    quick = {
+        network.name: [
+            part.conv.kernel_size
+            for part in Engine(network, images(1, (3, 64, 64))).parts()
+            if isinstance(part, QuickStem)
+        ]
+        for network in (resnet, vgg)
+    }
+    assert quick == {"resnet18": [(7, 7)], "vgg11": []}
+    for unfit in ({"dilation": 2}, {"stride": 1}, {"padding": 2}, {"padding_mode": "reflect"}, {"kernel_size": (7, 5)}):
+        conv = nn.Conv2d(3, 8, **{"kernel_size": 7, "stride": 2, "padding": 3} | unfit)
+        assert not QuickStem.fits(conv)
 
 
 # --- half precision ---------------------------------------------------------------------------------------------------
