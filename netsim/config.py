@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from netsim.errors import SettingsError, nearest
 
-ALGORITHM = 2
+ALGORITHM = 3
 """Raised when a change to the code alters stored numbers, so that old and new results never mix."""
 
 

@@ -45,7 +45,7 @@ COTANGENT_SCALES = (2.0**10, 2.0**2, 2.0**-6)
 """Lengths of the cotangent with which a gradient is tried in float16, where one could overflow or vanish."""
 
 MOST_IMAGES = {"cpu": 32, "cuda": 256}
-"""Images at a time that no probe goes beyond: more are not faster."""
+"""Images at a time that no probe goes beyond: more are hardly faster, unless images and network are tiny."""
 
 MEMORY_SHARE = 0.7
 """Of the free memory, what a batch may take: convolutions have work space that the probe does not see."""
