@@ -21,7 +21,7 @@ def test_published_recipe_is_the_default():
 
 
 def test_digest_is_the_same_on_every_machine_and_version():
-    assert parse_settings(NETWORKS).digest() == "64fcd437e7344f5e"
+    assert parse_settings(NETWORKS).digest() == "3dea0758e1ce2d2b"
 
 
 def test_every_setting_changes_the_digest():
