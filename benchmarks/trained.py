@@ -1,6 +1,6 @@
 """Networks of CIFAR-10's size, trained here, standard or adversarially: what optimisers are compared on.
 
-None of them is part of netsim's demo, on whose networks the settings of the presets were chosen. A trained network is
+None of them is part of the demo. A trained network is
 kept under runs/benchmarks, by architecture, training and images, and read from there the next time.
 """
 

@@ -6,7 +6,8 @@ n = images, C, H, W = an image, D = C H W values, k = iterations done, m = `memo
 step of L-BFGS at each rho (Liu and Nocedal 1989, https://doi.org/10.1007/BF01589116). Minimising the loss alone takes
 about as many steps, but ends much farther from the seed than the published steps do, with other images, on which
 networks agree otherwise. Gradient descent from the seed stays near this path by itself: for least squares the two are
-close all along, at rho = 1 / time (Ali, Kolter, Tibshirani 2019, https://arxiv.org/abs/1810.10082).
+close all along, at rho = 1 / time (Ali, Kolter, Tibshirani 2019, https://arxiv.org/abs/1810.10082). So rho falls as the
+time passes that gradient flow would need for steps as long as these may be.
 """
 
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from netsim.errors import SettingsError, nearest
 
 Memory = dict[str, Tensor]
 
-LEAST_RHO = 1e-12
-"""Nothing that is divided by it overflows in float32."""
+TINY = 1e-12
+"""Least length of a gradient, and least rho, that anything is divided by: nothing overflows in float32."""
 
 
 class Steps(Protocol):
@@ -65,20 +66,19 @@ class MomentumSteps:
 class PathSteps:
     """Steps of L-BFGS along the path of rho, projected onto [0, 1].
 
-    rho starts where the first step is as long as `reach` (L2, pixels in [0, 1]) and falls by the factor `decay` at each
-    step. None is longer than `reach`. The last `memory` steps, with what each changed in the gradient of loss^2 / 2,
-    tell the curvature of that; the other term's is rho. So they serve whatever rho has become.
+    With f = loss^2 / 2 and the images so far x_0 = seed ... x_k, 1 / rho = sum of reach / ||grad f(x_j)||. The first
+    step is as long as `reach` (L2, pixels in [0, 1]), and none is longer. The last `memory` steps, with what each
+    changed in the gradient of f, tell the curvature of f; the other term's is rho. So they serve whatever rho is.
     """
 
-    reach: float = 2.0
-    decay: float = 0.75
+    reach: float = 4.0
     memory: int = 10
 
     def fresh(self, images: Tensor) -> Memory:
         n, size, m = len(images), images.shape[1:].numel(), self.memory
         return {
             "k": torch.zeros(n, dtype=torch.int64, device=images.device),
-            "rho": images.new_zeros(n),
+            "time": images.new_zeros(n),  # 1 / rho
             "seed": images.flatten(1).clone(),
             "image": images.flatten(1).clone(),  # before the last step
             "gradient": images.new_zeros(n, size),  # there
@@ -89,7 +89,8 @@ class PathSteps:
     def step(self, memory: Memory, images: Tensor, descent: Tensor, loss: Tensor) -> None:
         x, gradient = images.flatten(1), descent.flatten(1) * -loss[:, None]
         first = (memory["k"] == 0)[:, None]
-        rho = self._next_rho(memory, gradient)[:, None]
+        memory["time"] += self.reach / torch.linalg.vector_norm(gradient, dim=1).clamp_min(TINY)
+        rho = (1 / memory["time"]).clamp_min(TINY)[:, None]
         slope = gradient + rho * (x - memory["seed"])
         slope *= ~(((x <= 0) & (slope > 0)) | ((x >= 1) & (slope < 0)))  # such pixels would only leave [0, 1]
         change = torch.where(first, 0, gradient - memory["gradient"])
@@ -102,11 +103,6 @@ class PathSteps:
         length = torch.linalg.vector_norm(move, dim=1, keepdim=True)
         images.add_((move * (self.reach / length.clamp_min(self.reach))).view_as(images)).clamp_(0, 1)
         memory["k"] += 1
-
-    def _next_rho(self, memory: Memory, gradient: Tensor) -> Tensor:
-        start = torch.linalg.vector_norm(gradient, dim=1) / self.reach
-        found = torch.where(memory["k"] == 0, start, self.decay * memory["rho"])
-        return memory["rho"].copy_(found.clamp_min(LEAST_RHO))
 
     def _remember(self, memory: Memory, x: Tensor, change: Tensor, slope: Tensor) -> Tensor:
         """Put the last step, to `x` (n, D), and the `change` of the gradient by it in place of the oldest.

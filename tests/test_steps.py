@@ -36,17 +36,18 @@ def curved(rng_seed=0, width=12):
     return represent, at
 
 
-def slow_twin(at, seed, target, *, iterations, reach, decay, memory):
+def slow_twin(at, seed, target, *, iterations, reach, memory):
     """The iterates for one image, by the two loops of Nocedal's L-BFGS. Also how many pairs had to be left out."""
     scale = np.sqrt(np.sum(target**2))
-    x, before, kept, rho, left_out, path = seed.copy(), None, [], None, 0, [seed]
-    for k in range(iterations):
+    x, before, kept, time, left_out, path = seed.copy(), None, [], 0, 0, [seed]
+    for _ in range(iterations):
         _, gradient = at(x, target)
         gradient = gradient / scale
         if before is not None:
             kept = [*kept, (x - before[0], gradient - before[1])][-memory:]
         before = x, gradient
-        rho = np.sqrt(np.sum(gradient**2)) / reach if k == 0 else decay * rho
+        time += reach / np.sqrt(np.sum(gradient**2))
+        rho = 1 / time
         slope = gradient + rho * (x - seed)
         slope[((x <= 0) & (slope > 0)) | ((x >= 1) & (slope < 0))] = 0
         pairs = [(s, c + rho * s) for s, c in kept]
@@ -72,9 +73,9 @@ def test_iterates_are_those_of_the_two_loops():
     seed, left_out = images(4, rng_seed=1, low=-0.2, high=1.2), 0
     target = 2 * represent(images(4, rng_seed=2))  # out of reach: residuals, and what they bend, stay large
     for settings in (
-        {"reach": 2.0, "decay": 0.75, "memory": 10},
-        {"reach": 0.5, "decay": 0.9, "memory": 3},
-        {"reach": 8.0, "decay": 0.5, "memory": 1},
+        {"reach": 4.0, "memory": 10},
+        {"reach": 0.5, "memory": 3},
+        {"reach": 8.0, "memory": 1},
     ):
         path = []
         invert(
@@ -90,7 +91,7 @@ def test_iterates_are_those_of_the_two_loops():
             np.testing.assert_allclose(torch.stack(path)[:, i], theirs, atol=1e-7)
             left_out += missing
     assert left_out > 0  # pairs of negative curvature came up
-    assert PathSteps() == PathSteps(reach=2.0, decay=0.75, memory=10)
+    assert PathSteps() == PathSteps(reach=4.0, memory=10)
 
 
 def test_the_path_ends_where_the_nearest_image_is_that_is_represented_as_the_target():
@@ -102,7 +103,7 @@ def test_the_path_ends_where_the_nearest_image_is_that_is_represented_as_the_tar
     def represent(x):
         return x.flatten(1) @ weight.T
 
-    found = invert(represent, seed, represent(goal), steps=PathSteps(), iterations=80)
+    found = invert(represent, seed, represent(goal), steps=PathSteps(reach=0.25), iterations=20)
     nearest = seed + ((represent(goal) - represent(seed)) @ torch.linalg.pinv(weight).T).view_as(seed)
     assert (nearest > 0).all() and (nearest < 1).all()  # the bounds are out of play
     torch.testing.assert_close(found.images, nearest, rtol=0, atol=1e-6)
@@ -113,7 +114,7 @@ def test_a_pixel_that_would_leave_the_bounds_stays_at_one():
     seed = torch.full((1, 1, 1, 2), 0.5).double()
     wanted = torch.tensor([[2.0, 0.7]]).double()  # the first pixel cannot get there
     found = invert(lambda x: x.flatten(1), seed, wanted, steps=PathSteps(), iterations=60, use_best=False)
-    torch.testing.assert_close(found.images.flatten(), torch.tensor([1.0, 0.7]).double(), rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.images.flatten(), torch.tensor([1.0, 0.7]).double(), rtol=0, atol=2e-3)
 
 
 def test_a_seed_that_equals_its_target_stays():
