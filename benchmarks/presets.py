@@ -1,7 +1,7 @@
 """The preset `fast` against the published steps, at equal loss: `python -m benchmarks.presets`.
 
-Networks are trained, standard and adversarially (benchmarks.trained), and
-inverted until every image has the same loss, by both. First table: do the other networks see the same in the images?
+Networks are trained, standard and adversarially (benchmarks.trained), and inverted until every image has the same loss,
+by both presets. First table: do the other networks see the same in the images?
 The unbiased CKA of the inverted network to each of the others, its difference between the presets, and the standard
 error of that by the jackknife over groups of images. Second table: CPU seconds against the published code, run by the
 real `robustness` library for as many iterations as the median image needs, in turn with `fast` on the same images, for

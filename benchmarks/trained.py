@@ -1,7 +1,7 @@
 """Networks of CIFAR-10's size, trained here, standard or adversarially: what optimisers are compared on.
 
-None of them is part of the demo. A trained network is
-kept under runs/benchmarks, by architecture, training and images, and read from there the next time.
+None of them is part of the demo. A trained network is kept under runs/benchmarks, by architecture, training and images,
+and read from there the next time.
 """
 
 from collections.abc import Callable
