@@ -1,9 +1,9 @@
 """The preset `fast` against the published steps, at equal loss: `python -m benchmarks.presets`.
 
 Networks are trained, standard and adversarially (benchmarks.trained), and inverted until every image has the same loss,
-by both presets. First table: do the other networks see the same in the images?
-The unbiased CKA of the inverted network to each of the others, its difference between the presets, and the standard
-error of that by the jackknife over groups of images. Second table: CPU seconds against the published code, run by the
+by both presets. First table: do the other networks see the same in the images? The unbiased CKA of the inverted network
+to each of the others, its difference between the presets, and the standard error of that by the jackknife over groups
+of images. Second table: CPU seconds against the published code, run by the
 real `robustness` library for as many iterations as the median image needs, in turn with `fast` on the same images, for
 the fewest iterations after which its mean loss is no higher.
 """
@@ -13,6 +13,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,13 +23,11 @@ from torch import Tensor
 
 from benchmarks.inversion import cpu_seconds, processor
 from benchmarks.published import attacker_model, published
-from benchmarks.trained import ARCHITECTURES, accuracies, image_sets, trained
+from benchmarks.trained import ARCHITECTURES, accuracies, draw_images, image_sets, trained
 from netsim.cka import PairSimilarity, jackknife_se, shard_cka
-from netsim.datasets import ImageSet, to_unit
 from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.inversion import Inversion, invert_batches
 from netsim.networks import Network
-from netsim.pairs import draw_pairs
 from netsim.steps import preset_steps
 
 GROUP = 8
@@ -51,9 +50,9 @@ def agreement(
     *,
     preset: str,
     plan: Plan,
-    **settings: float,
+    **settings: Any,
 ) -> Found:
-    record = invert_batches(networks[through], seed, target, steps=preset_steps(preset), plan=plan, **settings)  # type: ignore[arg-type]
+    record = invert_batches(networks[through], seed, target, steps=preset_steps(preset), plan=plan, **settings)
     seen = {name: _represent(network, record.images) for name, network in networks.items()}
     groups = range(0, len(seed), GROUP)
 
@@ -68,8 +67,8 @@ def _represent(network: Network, images: Tensor) -> np.ndarray:
     return torch.cat([network.represent(batch) for batch in images.split(64)]).numpy()
 
 
-def rows_of(through: str, slow: Found, fast: Found) -> list[str]:
-    """The first table's cells."""
+def difference(slow: Found, fast: Found) -> list[str]:
+    """The first table's cells, after the network's name."""
     shown = []
     for name, theirs in slow.cka.items():
         ours = fast.cka[name]
@@ -79,7 +78,6 @@ def rows_of(through: str, slow: Found, fast: Found) -> list[str]:
             f"{ours.cka_unbiased - theirs.cka_unbiased:+.3f} ± {error:.3f}"
         )
     return [
-        through,
         *(f"{found.record.iterations.double().mean():.0f}" for found in (slow, fast)),
         *(f"{found.record.final_loss.mean():.4f}" for found in (slow, fast)),
         *(f"{found.record.distance.mean():.2f}" for found in (slow, fast)),
@@ -118,11 +116,6 @@ def time_to_equal_loss(
     ]
 
 
-def _pairs(images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
-    drawn = draw_pairs(images.labels, count, rng_seed=0)
-    return to_unit(images.read(drawn.seed)), to_unit(images.read(drawn.target))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", default="fashion-mnist", help="or folder:PATH with train/<class> and test/<class>")
@@ -140,7 +133,7 @@ def main() -> None:
 
     console = Console(width=150)
     training, test = image_sets(options.images)
-    seed, target = _pairs(test, options.count)
+    seed, target = draw_images(test, options.count)
     agreed = Table("network", title=f"published and fast, every image at {options.stop_loss}, {options.count} pairs")
     for column in ("steps", "fast", "loss", "fast", "distance", "fast", "CKA published, fast; difference ± its error"):
         agreed.add_column(column)
@@ -158,7 +151,7 @@ def main() -> None:
                 agreement(networks, name, seed, target, preset=preset, plan=plan, **settings)
                 for preset in ("published", "fast")
             )
-            agreed.add_row(network.name, *rows_of(name, slow, fast)[1:])
+            agreed.add_row(network.name, *difference(slow, fast))
             some = seed[: options.batch], target[: options.batch]
             iterations = int(slow.record.iterations.median())
             timed.add_row(*time_to_equal_loss(network, *some, iterations=iterations, plan=plan, pairs=options.pairs))

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from benchmarks.inversion import cpu_seconds, processor
-from netsim.datasets import load_images, to_unit
+from benchmarks.trained import draw_images
+from netsim.datasets import load_images
 from netsim.inversion import Inversion, invert_batches
 from netsim.networks import Network, load_network
-from netsim.pairs import draw_pairs
 from netsim.training import train_epochs
 
 
@@ -73,9 +73,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
 
-    images = load_images("fashion-mnist", "test", None)
-    drawn = draw_pairs(images.labels, options.count, rng_seed=0)
-    seed, target = to_unit(images.read(drawn.seed)), to_unit(images.read(drawn.target))
+    seed, target = draw_images(load_images("fashion-mnist", "test", None), options.count)
     for name in options.networks:
         found = compare(
             trained(name),

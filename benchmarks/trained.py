@@ -16,6 +16,7 @@ from torchvision.models.vgg import make_layers
 
 from netsim.datasets import ArrayImages, ImageSet, load_images, to_unit
 from netsim.networks import Network
+from netsim.pairs import draw_pairs
 from netsim.small import SmallResNet, SmallVGG
 from netsim.training import accuracy, one_cycle, train_epochs
 
@@ -57,6 +58,12 @@ def image_sets(reference: str) -> tuple[ImageSet, ImageSet]:
     """For training and for tests, in memory, 32 pixels a side where they come from a folder."""
     size = 32 if reference.startswith("folder:") else None
     return _in_memory(load_images(reference, "train", size)), _in_memory(load_images(reference, "test", size))
+
+
+def draw_images(images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
+    """Seeds and targets of `count` pairs, (count, C, H, W) each in [0, 1]."""
+    drawn = draw_pairs(images.labels, count, rng_seed=0)
+    return to_unit(images.read(drawn.seed)), to_unit(images.read(drawn.target))
 
 
 def _in_memory(images: ImageSet) -> ImageSet:

@@ -290,13 +290,14 @@ def _invert(
         if finished.any():
             record.take(batch, finished, loss, reached=reached, use_best=use_best)
             batch.keep(~finished)
-            going_on = (~finished).to(device)
-            loss, descent = loss[going_on], descent[going_on] if len(batch) else descent
         if len(batch):
+            if finished.any():
+                going_on = (~finished).to(device)
+                loss, descent = loss[going_on], descent[going_on]
             length = torch.linalg.vector_norm(descent, dim=(1, 2, 3))
             batch.nonfinite |= ~torch.isfinite(length)
             batch.stalled |= (length == 0) & ~batch.nonfinite
-            steps.step(batch.memory, batch.images, descent, loss)
+            steps.step(batch.memory, batch.images, descent, length, loss)
             torch.where(_per_image(batch.nonfinite), batch.best, batch.images, out=batch.images)
             batch.k = batch.k + 1
         if finished.any() and len(more := begin(batch_size - len(batch))):

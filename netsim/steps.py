@@ -30,10 +30,11 @@ class Steps(Protocol):
     def fresh(self, images: Tensor) -> Memory:
         """What is kept of each of `images` (n, C, H, W) between its steps, before the first: tensors (n, ...)."""
 
-    def step(self, memory: Memory, images: Tensor, descent: Tensor, loss: Tensor) -> None:
+    def step(self, memory: Memory, images: Tensor, descent: Tensor, length: Tensor, loss: Tensor) -> None:
         """Move `images` (n, C, H, W) and bring `memory` up to date, in place.
 
-        `descent` (n, C, H, W) is minus the gradient of the loss (n,), times a factor above 0 that an image keeps.
+        `descent` (n, C, H, W) is minus the gradient of `loss` (n,), times a factor above 0 that an image keeps, and
+        `length` (n,) its L2 norm.
         """
 
 
@@ -53,12 +54,11 @@ class MomentumSteps:
     def fresh(self, images: Tensor) -> Memory:
         return {"velocity": torch.zeros_like(images)}
 
-    def step(self, memory: Memory, images: Tensor, descent: Tensor, loss: Tensor) -> None:
+    def step(self, memory: Memory, images: Tensor, descent: Tensor, length: Tensor, loss: Tensor) -> None:
         """Where the gradient is zero, momentum moves alone."""
-        length = torch.linalg.vector_norm(descent, dim=(1, 2, 3), keepdim=True)
         scale = (1 - self.momentum) / torch.where(length == 0, 1, length)  # 0 / 0 would be NaN for good
         velocity = memory["velocity"]
-        velocity.mul_(self.momentum).addcmul_(descent, scale)
+        velocity.mul_(self.momentum).addcmul_(descent, scale[:, None, None, None])
         images.add_(velocity, alpha=self.step_size).clamp_(0, 1)
 
 
@@ -86,10 +86,10 @@ class PathSteps:
             "products": images.new_zeros(n, 2 * m, 2 * m, dtype=torch.float64),  # of `changes`, each with each
         }
 
-    def step(self, memory: Memory, images: Tensor, descent: Tensor, loss: Tensor) -> None:
+    def step(self, memory: Memory, images: Tensor, descent: Tensor, length: Tensor, loss: Tensor) -> None:
         x, gradient = images.flatten(1), descent.flatten(1) * -loss[:, None]
         first = (memory["k"] == 0)[:, None]
-        memory["time"] += self.reach / torch.linalg.vector_norm(gradient, dim=1).clamp_min(TINY)
+        memory["time"] += self.reach / (length * loss).clamp_min(TINY)
         rho = (1 / memory["time"]).clamp_min(TINY)[:, None]
         slope = gradient + rho * (x - memory["seed"])
         slope *= ~(((x <= 0) & (slope > 0)) | ((x >= 1) & (slope < 0)))  # such pixels would only leave [0, 1]
@@ -100,8 +100,8 @@ class PathSteps:
         move = -_inverse_hessian_times(slope, memory, along, rho) * (slope != 0)
         uphill = torch.linalg.vecdot(move, slope)[:, None] >= 0
         move = torch.where(uphill, -slope / rho, move)
-        length = torch.linalg.vector_norm(move, dim=1, keepdim=True)
-        images.add_((move * (self.reach / length.clamp_min(self.reach))).view_as(images)).clamp_(0, 1)
+        too_long = torch.linalg.vector_norm(move, dim=1, keepdim=True).clamp_min(self.reach) / self.reach
+        images.add_((move / too_long).view_as(images)).clamp_(0, 1)
         memory["k"] += 1
 
     def _remember(self, memory: Memory, x: Tensor, change: Tensor, slope: Tensor) -> Tensor:
@@ -137,7 +137,7 @@ def _inverse_hessian_times(vector: Tensor, memory: Memory, along: Tensor, rho: T
     sy = sc + r[..., None] * ss
     yy = cc + r[..., None] * (sc + sc.mT) + r[..., None] ** 2 * ss
     growth = sy.diagonal(dim1=1, dim2=2)
-    used = growth > 0.5 * r * ss.diagonal(dim1=1, dim2=2)  # not so before there are as many: 0 > 0
+    used = growth > 0.5 * r * ss.diagonal(dim1=1, dim2=2)  # not so in places that are still empty: 0 > 0
     pairs = used[:, :, None] & used[:, None]
     R = torch.where(pairs, sy, 0).triu() + torch.diag_embed((~used).to(sy))
     D, yy = torch.where(used, growth, 0)[..., None], torch.where(pairs, yy, 0)
@@ -147,9 +147,8 @@ def _inverse_hessian_times(vector: Tensor, memory: Memory, along: Tensor, rho: T
 
     a = torch.linalg.solve_triangular(R, s_vector, upper=True)
     b = torch.linalg.solve_triangular(R.mT, D * a + gamma * (yy @ a - y_vector), upper=False)
-    weights = torch.cat([b - gamma * r[..., None] * a, -gamma * a], dim=1)[
-        ..., 0
-    ]  # of s and of change, for S b - gamma Y a
+    # what is added to gamma * vector: S b - gamma Y a, as weights of s and of change, each back in its place
+    weights = torch.cat([b - gamma * r[..., None] * a, -gamma * a], dim=1).squeeze(2)
     weights = torch.zeros_like(weights).scatter(1, both, weights).to(vector)
     return gamma[..., 0].to(vector) * vector + (weights[:, None] @ memory["changes"])[:, 0]
 

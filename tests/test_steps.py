@@ -30,8 +30,7 @@ def curved(rng_seed=0, width=12):
 
     def at(x, target):
         inside = first @ x
-        residual = second @ np.sin(inside) - target
-        return residual, first.T @ (np.cos(inside) * (second.T @ residual))
+        return first.T @ (np.cos(inside) * (second.T @ (second @ np.sin(inside) - target)))
 
     return represent, at
 
@@ -41,8 +40,7 @@ def slow_twin(at, seed, target, *, iterations, reach, memory):
     scale = np.sqrt(np.sum(target**2))
     x, before, kept, time, left_out, path = seed.copy(), None, [], 0, 0, [seed]
     for _ in range(iterations):
-        _, gradient = at(x, target)
-        gradient = gradient / scale
+        gradient = at(x, target) / scale
         if before is not None:
             kept = [*kept, (x - before[0], gradient - before[1])][-memory:]
         before = x, gradient
