@@ -1,59 +1,92 @@
 """No run of ours stays 'Running' in Prefect when it is not: not after Ctrl-C, not after kill -9, not for a lost worker.
 
-Every sweep notes in its tags which process on which host it is. When it ends, it closes its own open task runs; before
-it begins, those of earlier sweeps of the same store whose process is gone from this host. What lives, or ran elsewhere,
-is left alone.
+A worker tells the server of its task runs by events, which a killed worker takes with it and a busy server records
+late, even after the flow has ended. So every run of a sweep has in its tags which process on which host it belongs to,
+and every sweep closes, when it begins and when it ends, what was left open by processes of the same store that are gone
+from this host. What lives, or ran elsewhere, is left alone.
 """
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from uuid import UUID
 
 import psutil
 from prefect import runtime, tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
-from prefect.client.schemas.objects import FlowRun
-from prefect.states import Crashed
+from prefect.client.schemas.objects import FlowRun, TaskRun
+from prefect.states import Completed, Crashed
 
 OPEN = {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}
+
+STATES_ARRIVE = 20.0
+"""Seconds that the last states of a sweep may be on their way to the server: on two busy cores it took 3."""
 
 
 @contextmanager
 def accounted(store: str) -> Iterator[None]:
     """For the body of a sweep of `store`: no run of it, or of a killed one before it, is left open at the end."""
-    me = psutil.Process()
-    mine = {f"store:{store}", f"process:{socket.gethostname()}:{me.pid}:{me.create_time():.0f}"}
+    of_store, of_process = f"store:{store}", _process_tag()
     with get_client(sync_client=True) as client:
-        for orphan in _flow_runs(client, {f"store:{store}"}, state=OPEN):
-            if _is_gone(orphan.tags):
-                _close_tasks(client, orphan.id, "Its flow process was killed.")
-                client.set_flow_run_state(orphan.id, _crashed("Its process was killed."), force=True)
-        client.update_flow_run(runtime.flow_run.id, tags=[*runtime.flow_run.tags, *mine])
+        _close_the_dead(client, of_store)
+        client.update_flow_run(runtime.flow_run.id, tags=[*runtime.flow_run.tags, of_store, of_process])
     try:
-        with tags(*mine):
+        with tags(of_store, of_process):
             yield
-    except BaseException:  # Ctrl-C too; at a good end there is nothing to close, only states still on their way
+    except BaseException:  # Ctrl-C too
         with get_client(sync_client=True) as client:
-            for run in _flow_runs(client, mine):
-                _close_tasks(client, run.id, "The sweep ended before it did.")
+            _close_tasks(client, [of_process], _crashed("The sweep ended before it did."))
+            time.sleep(1)  # what the server heard last; anything later is closed by the next sweep
+            _close_tasks(client, [of_process], _crashed("The sweep ended before it did."))
         raise
+    with get_client(sync_client=True) as client:
+        _await_states(client, of_process)
+        _close_tasks(client, [of_process], Completed(message="Its worker was lost before it could say so."))
+        _close_the_dead(client, of_store)
 
 
-def _flow_runs(client: SyncPrefectClient, having: set[str], **filters: Any) -> list[FlowRun]:
-    wanted = FlowRunFilter.model_validate({"tags": {"all_": sorted(having)}} | filters)
+def _process_tag() -> str:
+    return f"process:{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
+
+
+def _await_states(client: SyncPrefectClient, tag: str) -> None:
+    """Wait until the server knows the end of every task run of a sweep that has ended well."""
+    deadline = time.monotonic() + STATES_ARRIVE
+    while _open_tasks(client, [tag]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _close_the_dead(client: SyncPrefectClient, of_store: str) -> None:
+    """Close what sweeps of a store left open whose process is gone."""
+    crashed = _crashed("Its process was killed.")
+    flow_runs = _open_flows(client, [of_store])
+    known = [run.tags for run in flow_runs] + [run.tags for run in _open_tasks(client, [of_store])]
+    dead = {tag for tags_of_run in known for tag in tags_of_run if _is_gone(tag)}
+    for tag in sorted(dead):
+        _close_tasks(client, [of_store, tag], crashed)
+    for run in flow_runs:
+        if dead.intersection(run.tags):
+            client.set_flow_run_state(run.id, crashed, force=True)
+
+
+def _close_tasks(client: SyncPrefectClient, having: list[str], state: Any) -> None:
+    while page := _open_tasks(client, having):
+        for run in page:
+            client.set_task_run_state(run.id, state, force=True)
+
+
+def _open_tasks(client: SyncPrefectClient, having: list[str]) -> list[TaskRun]:
+    """One page of them, which is more than a sweep has at a time."""
+    wanted = TaskRunFilter.model_validate({"tags": {"all_": having}, "state": OPEN})
+    return client.read_task_runs(task_run_filter=wanted)
+
+
+def _open_flows(client: SyncPrefectClient, having: list[str]) -> list[FlowRun]:
+    wanted = FlowRunFilter.model_validate({"tags": {"all_": having}, "state": OPEN})
     return client.read_flow_runs(flow_run_filter=wanted)
-
-
-def _close_tasks(client: SyncPrefectClient, flow_run: UUID, why: str) -> None:
-    of_this = FlowRunFilter.model_validate({"id": {"any_": [flow_run]}})
-    for task_run in client.read_task_runs(
-        task_run_filter=TaskRunFilter.model_validate({"state": OPEN}), flow_run_filter=of_this
-    ):
-        client.set_task_run_state(task_run.id, _crashed(why), force=True)
 
 
 def _crashed(why: str) -> Any:
@@ -64,13 +97,10 @@ CLOCK_STEP = 60.0
 """Seconds by which a corrected clock may move the start of a process."""
 
 
-def _is_gone(tags: list[str]) -> bool:
-    """Whether the process that a sweep was tagged with was on this host, and is no more."""
-    for tag in tags:
-        kind, *rest = tag.split(":")
-        if kind == "process" and rest[0] == socket.gethostname():
-            return not _lives(int(rest[1]), created=rest[2])
-    return False
+def _is_gone(tag: str) -> bool:
+    """Whether a tag names a process that was on this host, and is no more."""
+    kind, *rest = tag.split(":")
+    return kind == "process" and rest[0] == socket.gethostname() and not _lives(int(rest[1]), created=rest[2])
 
 
 def _lives(pid: int, *, created: str) -> bool:

@@ -179,9 +179,10 @@ def test_interrupted_and_killed_again_and_again_it_ends_with_the_same_bits(serve
     run_all(quiet)
     assert_same_bits(Run.open(str(store)), quiet)
 
-    def open_runs() -> set[str]:
+    def open_runs() -> set[tuple[str, str, str]]:
         runs = [*runs_of(server, store), *task_runs_of(server, store)]
-        return {run["state_name"] for run in runs} & {"Running", "Pending", "Scheduled", "Retrying"}
+        opened = {"Running", "Pending", "Scheduled", "Retrying"}
+        return {(run["name"], run["state_name"], run["start_time"]) for run in runs if run["state_name"] in opened}
 
     wait_until(lambda: not open_runs(), seconds=30, what=open_runs)  # states reach the server a little later
 
