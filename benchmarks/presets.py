@@ -24,7 +24,8 @@ from torch import Tensor
 from benchmarks.inversion import cpu_seconds, processor
 from benchmarks.published import attacker_model, published
 from benchmarks.trained import ARCHITECTURES, accuracies, draw_images, image_sets, trained
-from netsim.cka import PairSimilarity, jackknife_se, shard_cka
+from netsim.cka import PairSimilarity, jackknife_se
+from netsim.cka import similarity as over_shards
 from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.inversion import Inversion, invert_batches
 from netsim.networks import Network
@@ -57,7 +58,7 @@ def agreement(
     groups = range(0, len(seed), GROUP)
 
     def similarity(other: str) -> PairSimilarity:
-        return shard_cka([(seen[through][k : k + GROUP], seen[other][k : k + GROUP]) for k in groups])
+        return over_shards([(seen[through][k : k + GROUP], seen[other][k : k + GROUP]) for k in groups], [(0, 1)])[0, 1]
 
     return Found(record, {name: similarity(name) for name in networks if name != through})
 

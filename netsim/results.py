@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from netsim import stages
-from netsim.cka import jackknife_se
+from netsim.cka import PairSimilarity, jackknife_se, pair_similarities
 from netsim.errors import StoreError
 from netsim.inversion import STOP_REASONS
 from netsim.store import Run
@@ -118,9 +118,7 @@ def load_results(run: Run) -> Results:
     """Everything a finished run found. Raises StoreError naming what is missing, if anything is, or what is damaged."""
     require_finished(run)
     names, shards = run.settings.names, run.settings.pairs.shards
-    natural = _similarity(run, NATURAL)
-    rows = [_similarity(run, inverted_set(name)) for name in names]
-    inverted = {kind: np.stack([row[kind] for row in rows]) for kind in natural}
+    natural, inverted = _natural(run), _inverted(run)
     facts = {name: _facts(run, name) for name in names}
     draw = run.record("draw", "pairs")
     return Results(
@@ -184,12 +182,36 @@ def _difference(natural: dict[str, np.ndarray], inverted: dict[str, np.ndarray],
     return _mean(natural[kind] - inverted[kind], natural[f"{kind}_left_out"] - inverted[f"{kind}_left_out"])
 
 
-def _similarity(run: Run, set_name: str) -> dict[str, np.ndarray]:
-    record = run.record("aggregate", set_name)
-    return {kind: run.read(record, f"similarity/{set_name}/{kind}") for kind in (*CELLS, *stages.LEFT_OUT)}
+def _natural(run: Run) -> dict[str, np.ndarray]:
+    """CKA of every model pair on natural images: arrays (M, M), left-out values (M, M, G)."""
+    names = run.settings.names
+    sums = {pair: own for name in names for pair, own in stages.row_sums(run, f"{NATURAL}/{name}").items()}
+    pairs = [(x, y) if (x, y) in sums else (y, x) for x in names for y in names]
+    return _cells(pair_similarities(sums, pairs), pairs, shape=(len(names), len(names)))
 
 
-CELLS = ("cka", "cka_unbiased", "floor")
+def _inverted(run: Run) -> dict[str, np.ndarray]:
+    """The same of inverted images: each row from the sums over its own set."""
+    names, rows = run.settings.names, []
+    for through in names:
+        pairs = [(through, observer) for observer in names]
+        found = pair_similarities(stages.row_sums(run, inverted_set(through)), pairs)
+        rows.append(_cells(found, pairs, shape=(len(names),)))
+    return {kind: np.stack([row[kind] for row in rows]) for kind in rows[0]}
+
+
+def _cells(
+    found: dict[tuple[Any, Any], PairSimilarity], pairs: list[tuple[str, str]], *, shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    cells = [_cell(found[pair], same=pair[0] == pair[1]) for pair in pairs]
+    return {kind: np.array([cell[kind] for cell in cells]).reshape(*shape, *cells[0][kind].shape) for kind in cells[0]}
+
+
+def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, np.ndarray]:
+    found: dict[str, Any] = {"cka": pair.cka, "cka_unbiased": pair.cka_unbiased, "floor": pair.floor}
+    found |= {"cka_left_out": pair.left_out, "cka_unbiased_left_out": pair.left_out_unbiased}
+    # a network is like itself: 1, not 1 give or take rounding, and NaN if its representation is constant
+    return {kind: np.where(np.isnan(value), np.nan, 1.0 if same else value) for kind, value in found.items()}
 
 
 def _column(run: Run, through: str, column: str) -> np.ndarray:

@@ -4,7 +4,7 @@
     draw       pairs, a shard             indices, labels, seed and target images
     invert     a network, a shard         inverted images, losses
     embed      a set, a shard             what every observer says of the set's images
-    aggregate  a set                      CKA of the observers on the set, with the jackknife's left-out values
+    aggregate  a row of a matrix          the sums its CKA is made of, over all shards and with each left out
     report     the run                    one page, figures, tables (netsim/sweep.py)
 
 A set is `natural` (the targets) or `inverted/<through>`. Arrays pass between stages only through the store, so any
@@ -23,18 +23,19 @@ import torch
 from safetensors import SafetensorError
 
 from netsim import units
-from netsim.cka import PairSimilarity, similarity
 from netsim.config import SweepSettings
 from netsim.datasets import ImageSet, Split, load_images, to_unit
 from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.errors import DataError, NetworkError, StoreError
+from netsim.hsic import Hsic
 from netsim.inversion import invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
 from netsim.steps import preset_steps
 from netsim.store import ArraySpec, Record, Run, Stopwatch
+from netsim.streaming import pair_hsic
 from netsim.training import accuracy, train_epochs
-from netsim.units import NATURAL, Units, inverted, sets
+from netsim.units import NATURAL, Units, inverted, row_parts, rows, sets
 
 
 @dataclass(frozen=True)
@@ -393,55 +394,66 @@ def _set_images(run: Run, set_name: str, shard: int) -> torch.Tensor:
 # ---- aggregate
 
 
+MOMENTS = ("square", "q", "tx", "ty")
+"""The sums that CKA is made of, as `netsim.hsic.Hsic` names them."""
+
+
+def row_pairs(names: tuple[str, ...], row: str) -> list[tuple[str, str]]:
+    """The model pairs whose sums a row needs, so that all rows of a set together have each pair once.
+
+    A row of the natural matrix is the network with itself and with those after it. A row of the inverted matrix is a
+    set of its own: through and every observer, and each observer with itself.
+    """
+    set_name, network = row_parts(row)
+    if set_name == NATURAL:
+        return [(network, other) for other in names[names.index(network) :]]
+    return [(network, other) for other in names] + [(other, other) for other in names if other != network]
+
+
+def moments_path(row: str) -> str:
+    return f"similarity/{row}/moments"
+
+
 def aggregate_arrays(run: Run) -> list[ArraySpec]:
-    m, g = len(run.settings.names), run.settings.pairs.shards
-    specs = []
-    for set_name in sets(run.settings):
-        rows, dims = ((m, m), ("through", "observer")) if set_name == NATURAL else ((m,), ("observer",))
-        path = f"similarity/{set_name}"
-        specs += [ArraySpec(f"{path}/{kind}", rows, "float64", dims) for kind in ("cka", "cka_unbiased", "floor")]
-        specs += [ArraySpec(f"{path}/{kind}", (*rows, g), "float64", (*dims, "left_out_shard")) for kind in LEFT_OUT]
-    return specs
+    left_out = 1 + run.settings.pairs.shards  # the whole, then without each shard
+    return [
+        ArraySpec(
+            moments_path(row),
+            (len(row_pairs(run.settings.names, row)), len(MOMENTS), left_out),
+            "float64",
+            ("model_pair", "moment", "left_out"),
+        )
+        for row in rows(run.settings)
+    ]
 
 
-LEFT_OUT = ("cka_left_out", "cka_unbiased_left_out")
-
-
-def aggregate_set(run: Run, name: str, shard: int) -> Record:
-    """Similarity on the set `name` over all shards: of every model pair on `natural`, of one row on an inverted set.
+def aggregate_row(run: Run, name: str, shard: int) -> Record:
+    """The sums that CKA of a row of a matrix is made of, over all shards, and with each left out.
 
     Raises StoreError unless every shard of the set is done and unharmed.
     """
     watch = Stopwatch()
-    names = run.settings.names
-    rows = names if name == NATURAL else (name.removeprefix("inverted/"),)
-    pairs = [(x, y) for i, x in enumerate(rows) for y in (names[i:] if name == NATURAL else names)]
-    found = similarity([partial(_representations, run, name, s) for s in range(run.settings.pairs.shards)], pairs)
-
-    m, g = len(names), run.settings.pairs.shards
-    values = {kind: np.full((m, m), np.nan) for kind in ("cka", "cka_unbiased", "floor")}
-    values |= {kind: np.full((m, m, g), np.nan) for kind in LEFT_OUT}
-    for (x, y), pair in found.items():
-        for cell in ((names.index(x), names.index(y)), (names.index(y), names.index(x))):
-            for kind, value in _cell(pair, same=x == y).items():
-                values[kind][cell] = value
-    if name != NATURAL:
-        values = {kind: value[names.index(rows[0])] for kind, value in values.items()}
-    arrays = {f"similarity/{name}/{kind}": value for kind, value in values.items()}
-    return run.commit("aggregate", name, shard, arrays=arrays, seconds=watch())
+    set_name, _ = row_parts(name)
+    pairs = row_pairs(run.settings.names, name)
+    needed = tuple(dict.fromkeys(network for pair in pairs for network in pair))
+    shards = range(run.settings.pairs.shards)
+    found = pair_hsic([partial(_representations, run, set_name, shard, needed) for shard in shards], pairs)
+    moments = np.array([[getattr(found[pair], moment) for moment in MOMENTS] for pair in pairs])
+    return run.commit("aggregate", name, shard, arrays={moments_path(name): moments}, seconds=watch())
 
 
-def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {"cka": pair.cka, "cka_unbiased": pair.cka_unbiased, "floor": pair.floor}
-    found |= {"cka_left_out": pair.left_out, "cka_unbiased_left_out": pair.left_out_unbiased}
-    # a network is like itself: 1, not 1 give or take rounding, and NaN if its representation is constant
-    return {kind: np.where(np.isnan(value), np.nan, 1.0) for kind, value in found.items()} if same else found
+def row_sums(run: Run, row: str) -> dict[tuple[str, str], Hsic]:
+    """What `aggregate_row` stored, by model pair."""
+    record, pairs = run.record("aggregate", row), run.settings.pairs
+    n = np.array([pairs.count, *[pairs.count - pairs.shard_size] * pairs.shards])
+    moments = run.read(record, moments_path(row))
+    return {pair: Hsic(n, *own) for pair, own in zip(row_pairs(run.settings.names, row), moments, strict=True)}
 
 
-def _representations(run: Run, set_name: str, shard: int) -> dict[str, np.ndarray]:
+def _representations(run: Run, set_name: str, shard: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     record = run.record("embed", set_name, shard)
     check_weights(run, record)
-    return {name: run.read(record, representation_path(set_name, name)) for name in run.settings.names}
+    return {name: run.read(record, representation_path(set_name, name)) for name in names}
 
 
 # ---- the stages
@@ -451,4 +463,4 @@ TRAIN = Stage(units.TRAIN, lambda run: [], train_network)
 DRAW = Stage(units.DRAW, draw_arrays, draw_shard)
 INVERT = Stage(units.INVERT, invert_arrays, invert_shard)
 EMBED = Stage(units.EMBED, embed_arrays, embed_shard)
-AGGREGATE = Stage(units.AGGREGATE, aggregate_arrays, aggregate_set)
+AGGREGATE = Stage(units.AGGREGATE, aggregate_arrays, aggregate_row)

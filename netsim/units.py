@@ -19,6 +19,17 @@ def sets(settings: SweepSettings) -> list[str]:
     return [NATURAL, *(inverted(name) for name in settings.names)]
 
 
+def rows(settings: SweepSettings) -> list[str]:
+    """The names of the rows of both matrices: `natural/<network>` and `inverted/<through>`."""
+    return [f"{NATURAL}/{name}" for name in settings.names] + [inverted(name) for name in settings.names]
+
+
+def row_parts(row: str) -> tuple[str, str]:
+    """The set whose images a row is about, and the network of the row: `natural/vgg` -> `natural`, `vgg`."""
+    kind, _, network = row.partition("/")
+    return (NATURAL if kind == NATURAL else row), network
+
+
 @dataclass(frozen=True)
 class Units:
     """The units of a stage. A unit is done when the store has its commit record."""
@@ -57,7 +68,7 @@ TRAIN = Units("train", "Networks trained or checked", _one_each)
 DRAW = Units("draw", "Shards of pairs drawn", lambda settings: {"pairs": settings.pairs.shards})
 INVERT = Units("invert", "Shards inverted", _inversions)
 EMBED = Units("embed", "Shards embedded", _looks)
-AGGREGATE = Units("aggregate", "Sets compared", lambda settings: dict.fromkeys(sets(settings), 1))
+AGGREGATE = Units("aggregate", "Rows of networks compared", lambda settings: dict.fromkeys(rows(settings), 1))
 REPORT = Units("report", "Reports written", lambda settings: {"report": 1})
 
 ALL = (TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)

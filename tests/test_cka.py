@@ -6,19 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from netsim.cka import (
-    Moments,
-    cka,
-    jackknife_se,
-    linear_cka,
-    null_floor,
-    participation_ratio,
-    shard_cka,
-    similarity,
-)
+from netsim import streaming
+from netsim.cka import jackknife_se, linear_cka, similarity
 from netsim.errors import DataError, SettingsError
+from netsim.hsic import ESTIMATORS, cka, null_floor, participation_ratio
+from netsim.streaming import cheaper_space, pair_hsic
 
-ESTIMATORS = ("biased", "unbiased")
+SPACES = ("gram", "feature")
 
 
 # The slow twins: definitions, with n x n matrices and loops ----------------------------------------------------------
@@ -69,9 +63,26 @@ def split(X, Y, sizes):
     return [(X[stop - size : stop], Y[stop - size : stop]) for size, stop in zip(sizes, stops, strict=True)]
 
 
+def shard_cka(shards):
+    return similarity(shards, [(0, 1)])[0, 1]
+
+
 def own(X):
-    pilot = X.mean(axis=0)
-    return Moments.of(X, X, pilot, pilot).hsic()
+    return pair_hsic([[X]], [(0, 0)])[0, 0]
+
+
+@pytest.fixture(params=SPACES)
+def space(request, monkeypatch):
+    """Both ways to the same sums, whichever would be cheaper."""
+    monkeypatch.setattr(streaming, "cheaper_space", lambda *_: request.param)
+    return request.param
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of few rows and Gram blocks of few columns, so that small data crosses their edges."""
+    monkeypatch.setattr(streaming, "BLOCK_ROWS", 7)
+    monkeypatch.setattr(streaming, "COLUMNS", 3)
 
 
 # In memory -----------------------------------------------------------------------------------------------------------
@@ -135,7 +146,7 @@ def test_unrelated_rows_have_unbiased_cka_zero_and_biased_cka_at_the_floor(rng):
         X = rng.normal(size=(120, 60))
         Y = rng.normal(size=(120, 40)) * np.arange(1, 41) ** -0.5
         found.append([linear_cka(X, Y, estimator) for estimator in ESTIMATORS])
-        floors.append(null_floor(own(X), own(Y)))
+        floors.append(null_floor(own(X), own(Y))[0])
     biased, unbiased = np.mean(found, axis=0)
     assert np.std(floors) < 0.01
     assert biased == pytest.approx(np.mean(floors), abs=0.004)
@@ -147,7 +158,7 @@ def test_unrelated_rows_have_unbiased_cka_zero_and_biased_cka_at_the_floor(rng):
 def test_floor_is_the_mean_over_all_permutations_of_the_rows(rng):
     X, Y = related(rng, 6)
     everything = [linear_cka(X, Y[list(order)]) for order in itertools.permutations(range(6))]
-    assert null_floor(own(X), own(Y)) == pytest.approx(np.mean(everything), abs=1e-12)
+    assert null_floor(own(X), own(Y))[0] == pytest.approx(np.mean(everything), abs=1e-12)
 
 
 def test_floor_is_the_formula_with_the_participation_ratios_of_the_population(rng):
@@ -155,14 +166,14 @@ def test_floor_is_the_formula_with_the_participation_ratios_of_the_population(rn
     variances = np.arange(1, d + 1) ** -0.4
     r = variances.sum() ** 2 / np.square(variances).sum()
     X, Y = (rng.normal(size=(n, d)) * np.sqrt(variances) for _ in range(2))
-    assert null_floor(own(X), own(Y)) == pytest.approx(r / (n + r), rel=0.02)
-    assert participation_ratio(own(X)) == pytest.approx(n * r / (n + r), rel=0.02)
+    assert null_floor(own(X), own(Y))[0] == pytest.approx(r / (n + r), rel=0.02)
+    assert participation_ratio(own(X))[0] == pytest.approx(n * r / (n + r), rel=0.02)
 
 
 def test_participation_ratio_counts_directions():
     corners = np.array(list(itertools.product([-1.0, 1.0], repeat=5)))
-    assert participation_ratio(own(corners)) == pytest.approx(5)
-    assert participation_ratio(own(np.arange(10.0)[:, None] * np.ones(3))) == pytest.approx(1)
+    assert participation_ratio(own(corners))[0] == pytest.approx(5)
+    assert participation_ratio(own(np.arange(10.0)[:, None] * np.ones(3)))[0] == pytest.approx(1)
 
 
 # Over shards ---------------------------------------------------------------------------------------------------------
@@ -170,7 +181,7 @@ def test_participation_ratio_counts_directions():
 
 @pytest.mark.parametrize("sizes", [(60,), (30, 30), (1,) * 60, (1, 40, 2, 17), (57, 1, 1, 1)])
 @pytest.mark.parametrize("offset", [0, 50])
-def test_any_split_gives_the_value_of_the_whole(rng, sizes, offset):
+def test_any_split_gives_the_value_of_the_whole(rng, space, sizes, offset):
     X, Y = related(rng, 60)
     for at in np.cumsum(sizes)[:-1:2]:  # representations that drift from shard to shard
         X[at:] += offset
@@ -181,7 +192,7 @@ def test_any_split_gives_the_value_of_the_whole(rng, sizes, offset):
 
 
 @pytest.mark.parametrize("sizes", [(10, 10, 10, 10), (1,) * 8, (3, 1, 20)])
-def test_left_out_values_are_those_of_the_other_shards_alone(rng, sizes):
+def test_left_out_values_are_those_of_the_other_shards_alone(rng, space, sizes):
     X, Y = related(rng, sum(sizes))
     shards = split(X, Y, sizes)
     found = shard_cka(shards)
@@ -191,20 +202,50 @@ def test_left_out_values_are_those_of_the_other_shards_alone(rng, sizes):
         assert found.left_out_unbiased[g] == pytest.approx(slow_cka(rest_x, rest_y, "unbiased"), abs=1e-10)
 
 
-def test_moments_add_and_subtract_back(rng):
-    X, Y = related(rng, 50)
-    pilots = X[:20].mean(axis=0), Y[:20].mean(axis=0)
-    first, second, whole = (Moments.of(X[rows], Y[rows], *pilots) for rows in (slice(20), slice(20, 50), slice(50)))
-    for found, expected in ((first + second, whole), (second + first, whole), (whole - second, first)):
-        assert found.n == expected.n
-        for name in ("x", "y", "xy", "k", "l", "kl", "ky", "lx"):
-            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-10, atol=1e-9)
+@pytest.mark.parametrize("offset", [0, 1e3])
+@pytest.mark.parametrize(("dx", "dy"), [(12, 7), (45, 30), (90, 60)])
+def test_gram_and_feature_space_agree_with_the_definition_below_and_above_as_many_rows_as_features(
+    rng, space, small_blocks, dx, dy, offset
+):
+    """59 rows of uneven, drifting shards: fewer than dx + dy, about as many, more. One shard is empty."""
+    X, Y = related(rng, 59, dx, dy)
+    shards = split(X + offset, Y - offset, (20, 1, 9, 0, 4, 25))
+    for at in (20, 30):
+        X[at:] += offset / 3
+    found = shard_cka(shards)
+    for estimator, value, left_out in (
+        ("biased", found.cka, found.left_out),
+        ("unbiased", found.cka_unbiased, found.left_out_unbiased),
+    ):
+        assert value == pytest.approx(slow_cka(shards_of(shards, 0), shards_of(shards, 1), estimator), abs=1e-9)
+        for g in range(6):
+            rest = shards[:g] + shards[g + 1 :]
+            exact = slow_cka(shards_of(rest, 0), shards_of(rest, 1), estimator)
+            assert left_out[g] == pytest.approx(exact, abs=1e-9)
 
 
-def test_moments_about_different_pilots_do_not_add(rng):
-    X, Y = related(rng, 8)
-    with pytest.raises(AssertionError, match="pilots"):
-        Moments.of(X, Y, X[0], Y[0]) + Moments.of(X, Y, X[1], Y[0])
+def shards_of(shards, side):
+    rows = np.concatenate([shard[side] for shard in shards])
+    return rows - rows.mean(axis=0)  # the definitions are written for matrices that offsets have not drowned
+
+
+def test_gram_and_feature_space_give_the_same_to_1e_10(rng):
+    shards = [{"a": rng.normal(size=(n, 40)), "b": rng.normal(size=(n, 25)) ** 3} for n in (30, 8, 41)]
+    pairs = [("a", "a"), ("a", "b"), ("b", "b")]
+    gram, feature = (pair_hsic(shards, pairs, space=space) for space in SPACES)
+    for pair in pairs:
+        for name in ("n", "square", "q", "tx", "ty"):
+            np.testing.assert_allclose(getattr(gram[pair], name), getattr(feature[pair], name), rtol=1e-10)
+
+
+def test_the_cheaper_space_is_gram_for_few_rows_and_for_many_partners():
+    assert cheaper_space(250, {"a": 100, "b": 60}, [("a", "a"), ("a", "b"), ("b", "b")]) == "gram"
+    assert cheaper_space(450, {"a": 100, "b": 60}, [("a", "a"), ("a", "b"), ("b", "b")]) == "feature"
+    nine = dict(enumerate((2208, 1280, 2048, 512, 2048, 1024, 4096, 2048, 2048)))
+    all_pairs = [(x, y) for x in nine for y in nine if x <= y]
+    assert cheaper_space(10_000, nine, [(0, 0), (0, 1), (1, 1)]) == "feature"
+    assert cheaper_space(10_000, nine, all_pairs) == "gram"
+    assert cheaper_space(50_000, nine, all_pairs) == "feature"
 
 
 def test_many_networks_at_once_are_each_pair_alone(rng):
@@ -223,7 +264,7 @@ def test_many_networks_at_once_are_each_pair_alone(rng):
     assert found["a", "a"].se == pytest.approx(0, abs=1e-12)
 
 
-def test_shards_are_read_one_at_a_time_twice_and_give_the_same_bits(rng):
+def test_shards_are_read_when_needed_and_give_the_same_bits(rng, space, small_blocks):
     X, Y = related(rng, 40)
     reads = []
 
@@ -236,7 +277,8 @@ def test_shards_are_read_one_at_a_time_twice_and_give_the_same_bits(rng):
 
     shards = split(X, Y, (10,) * 4)
     late = similarity([reader(i, shard) for i, shard in enumerate(shards)], [("x", "y")])["x", "y"]
-    assert reads == [0, 1, 2, 3] * 2
+    once = [0, 1, 2, 3]
+    assert reads == (once * 3 if space == "feature" else [*once, *once, 1, 2, 3, 2, 3, 3])
     early = shard_cka(shards)
     assert (late.cka, late.cka_unbiased, late.se, late.floor) == (early.cka, early.cka_unbiased, early.se, early.floor)
 
@@ -284,7 +326,7 @@ def test_jackknife_intervals_cover_the_population_value(rng):
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
-def test_a_constant_representation_has_no_cka(rng, value):
+def test_a_constant_representation_has_no_cka(rng, space, value):
     X, _ = related(rng, 40)
     constant = np.full((40, 5), value)
     found = shard_cka(split(X, constant, (10, 30)))
@@ -294,7 +336,7 @@ def test_a_constant_representation_has_no_cka(rng, value):
         assert np.isnan(linear_cka(np.full((40, 90), value), X, estimator))
 
 
-def test_constant_once_the_only_lively_shard_is_left_out_is_nan_and_not_rounding_error(rng):
+def test_constant_once_the_only_lively_shard_is_left_out_is_nan_and_not_rounding_error(rng, space):
     for lively, balanced in itertools.product(range(4), [False, True] * 5):
         X, Y = related(rng, 40)
         constant, own_shard = rng.normal(size=7), np.arange(40) // 10 == lively
@@ -360,7 +402,7 @@ def test_other_unusable_input_is_refused(rng):
         linear_cka(X[..., None], Y)
     with pytest.raises(DataError, match="7 features in shard 1 and 12 in shard 0"):
         similarity([{"a": X}, {"a": Y}], [("a", "a")])
-    with pytest.raises(DataError, match="generator can be read once"):
+    with pytest.raises(DataError, match="a generator may not be"):
         shard_cka(shard for shard in [(X, Y)])
     with pytest.raises(SettingsError, match="did you mean 'unbiased'"):
         linear_cka(X, Y, "unbaised")

@@ -18,10 +18,9 @@ import pytest
 import yaml
 from conftest import NETSIM, TINY, netsim, run_all, wait_until
 
-from netsim import stages
 from netsim.store import Run
 from netsim.sweep import STAGES
-from netsim.units import sets
+from netsim.units import rows
 
 SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}
 """Long enough to be caught in the middle of the inversions."""
@@ -50,10 +49,7 @@ def task_runs_of(server: dict[str, str], store: Path) -> list[dict[str, Any]]:
 
 
 def values_of(run: Run) -> dict[str, np.ndarray]:
-    kinds = ("cka", "cka_unbiased", "floor", *stages.LEFT_OUT)
-    found = {
-        f"{name}/{kind}": run.array(f"similarity/{name}/{kind}")[...] for name in sets(run.settings) for kind in kinds
-    }
+    found = {row: run.array(f"similarity/{row}/moments")[...] for row in rows(run.settings)}
     losses = {name: run.array(f"inverted/{name}/final_loss")[...] for name in run.settings.names}
     return found | losses
 
@@ -73,7 +69,14 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     def states() -> dict[str, str]:
         return {run["name"]: run["state_name"] for run in [*runs_of(server, store), *task_runs_of(server, store)]}
 
-    shown = ("train-vgg", "draw-0000", "invert-resnet18-0000", "embed-inverted/vgg-0000", "aggregate-natural", "report")
+    shown = (
+        "train-vgg",
+        "draw-0000",
+        "invert-resnet18-0000",
+        "embed-inverted/vgg-0000",
+        "aggregate-natural/vgg",
+        "report",
+    )
     wait_until(lambda: set(shown) <= set(states()) and set(states().values()) == {"Completed"}, seconds=30, what=states)
     artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
     progress = {stage.name: "progress" for stage in STAGES}

@@ -19,12 +19,12 @@ from netsim.results import load_results, to_json
 from netsim.steps import PathSteps
 from netsim.store import Run
 from netsim.sweep import STAGES
-from netsim.units import sets
+from netsim.units import rows
 from tasks.prepare import prepare
 
 
 def similarity_of(run: Run) -> dict[str, np.ndarray]:
-    return {name: run.array(f"similarity/{name}/cka_unbiased_left_out")[...] for name in sets(run.settings)}
+    return {row: run.array(f"similarity/{row}/moments")[...] for row in rows(run.settings)}
 
 
 def test_every_stage_of_a_finished_run_has_nothing_missing(finished):
@@ -141,7 +141,7 @@ def test_comparison_waits_for_every_shard(finished, tmp_path):
     with pytest.raises(StoreError, match=r"is not finished: 3 of 3 shards of train are missing; `netsim run --store"):
         load_results(run)
     with pytest.raises(StoreError, match="embed natural shard 0 is not done"):
-        stages.AGGREGATE.work(run, "natural", 0)
+        stages.AGGREGATE.work(run, "natural/vgg", 0)
 
 
 def test_weights_that_changed_behind_a_reference_are_refused(tmp_path):
@@ -173,7 +173,7 @@ def test_shards_computed_with_other_weights_are_not_mixed(tmp_path):
     ):
         load_results(run)
     with pytest.raises(StoreError, match=r"embed natural in .* was computed with other weights"):
-        stages.AGGREGATE.work(run, "natural", 0)
+        stages.AGGREGATE.work(run, "natural/vgg", 0)
 
 
 def folder_of_images(folder: Path) -> str:
