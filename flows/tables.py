@@ -4,7 +4,7 @@ import numpy as np
 from rich.text import Text
 
 from flows.console import console, show, table_of
-from netsim.findings import biased_headline, headline, number, percent, warnings
+from netsim.findings import biased_headline, headline, intervals, number, percent, warnings
 from netsim.results import Matrix, Results
 
 
@@ -13,7 +13,7 @@ def show_results(results: Results) -> None:
     _show_matrix("Natural CKA", results.networks, results.natural)
     _show_matrix("Inverted CKA, row = inverted through, column = observer", results.networks, results.inverted)
     _show_networks(results)
-    console.print(f"{headline(results)}.\n{biased_headline(results)}.", soft_wrap=True)
+    console.print(f"{headline(results)}.\n{biased_headline(results)}.\n{intervals(results)}.", soft_wrap=True)
     for doubt in warnings(results):
         console.print(f"WARNING  {doubt}", style="bold red", soft_wrap=True)
 

@@ -19,6 +19,7 @@ import numpy as np
 from netsim.errors import DataError
 from netsim.hsic import Estimator, Hsic, check_enough_rows, check_estimator, cka, null_floor
 from netsim.streaming import Pair, Rows, Source, check_same_rows, checked, pair_hsic
+from netsim.uncertainty import jackknife_se
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class PairSimilarity:
     NaN where CKA is undefined: a representation that is constant, or whose unbiased H(X, X) is not above 0; in the
     left-out arrays also where fewer than 4 rows are left. Unbiased values may be below 0; they are never clamped.
     `floor` is what the biased estimator gives on average for unrelated rows: see `null_floor`.
+    `undefined` says which network is at fault and why, for either estimator; "" where the value is defined.
     """
 
     cka: float
@@ -35,6 +37,8 @@ class PairSimilarity:
     left_out: np.ndarray
     left_out_unbiased: np.ndarray
     floor: float
+    undefined: str = ""
+    undefined_unbiased: str = ""
 
     @property
     def se(self) -> float:
@@ -87,7 +91,14 @@ def _pair_similarity(sums: Mapping[Pair, Hsic], pair: Pair) -> PairSimilarity:
         left_out=biased[1:],
         left_out_unbiased=unbiased[1:],
         floor=float(null_floor(parts[1], parts[2])[0]),
+        undefined=_why_undefined(sums, pair, "biased"),
+        undefined_unbiased=_why_undefined(sums, pair, "unbiased"),
     )
+
+
+def _why_undefined(sums: Mapping[Pair, Hsic], pair: Pair, estimator: Estimator) -> str:
+    reasons = {key: sums[key, key].why_undefined(estimator) for key in pair}
+    return "; ".join(f"{key}: {reason}" for key, reason in reasons.items() if reason)
 
 
 def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
@@ -106,16 +117,3 @@ def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
     check_enough_rows(len(rows["X"]), "in X and Y")
     sums = pair_hsic([rows], with_self([("X", "Y")]))
     return float(cka(sums["X", "Y"], sums["X", "X"], sums["Y", "Y"], estimator)[0])
-
-
-def jackknife_se(values: np.ndarray) -> np.ndarray:
-    """Standard error from delete-one-shard values (G, ...) -> (...): sqrt((G-1)/G sum (v - mean v)^2). Efron 1982.
-
-    For shards of equal size. Says how a value would vary over other images. NaN for a single shard.
-    A bootstrap would be wrong here: rows drawn twice look like similarity (0.026 for 0 at n = 400).
-    """
-    values = np.asarray(values, dtype=np.float64)
-    shards = len(values)
-    if shards < 2:
-        return np.full(values.shape[1:], np.nan)
-    return np.sqrt((shards - 1) / shards * np.square(values - values.mean(axis=0)).sum(axis=0))

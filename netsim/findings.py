@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from netsim.results import Matrix, Mean, Results, off_diagonal
+from netsim.results import Matrix, Results, off_diagonal
+from netsim.uncertainty import Estimate
 
 
 def headline(results: Results) -> str:
@@ -20,7 +21,29 @@ def biased_headline(results: Results) -> str:
     return f"{means} (biased CKA; independent representations would give {floors} on natural and inverted images)"
 
 
-def _three_means(natural: Mean, inverted: Mean, difference: Mean) -> str:
+def intervals(results: Results) -> str:
+    """The 95 % intervals of the headline's three means, and whether inverted differs from natural."""
+    means = (results.natural.mean_unbiased, results.inverted.mean_unbiased, results.difference_unbiased)
+    digits = digits_for(*(mean.se for mean in means))
+    natural, inverted, difference = (_interval(mean, digits) for mean in means)
+    return (
+        f"95 % intervals: natural {natural}, inverted {inverted}, difference {difference}, p {probability(means[2])} "
+        f"(paired; t with {results.df} degrees of freedom, from leaving out each shard of images)"
+    )
+
+
+def _interval(mean: Estimate, digits: int) -> str:
+    low, high = mean.interval
+    return f"{number(low, digits)} to {number(high, digits)}"
+
+
+def probability(difference: Estimate) -> str:
+    """'< 0.001', '= 0.023', or '= –' where it is undefined."""
+    p = difference.p_value
+    return "< 0.001" if p < 0.001 else f"= {number(p)}"
+
+
+def _three_means(natural: Estimate, inverted: Estimate, difference: Estimate) -> str:
     digits = digits_for(natural.se, inverted.se, difference.se)
     return (
         f"Natural similarity {with_error(natural, digits)}; after inversion {with_error(inverted, digits)}; "
@@ -95,9 +118,10 @@ def _undefined(results: Results) -> Iterable[str]:
         for estimator, values in (("unbiased", matrix.cka_unbiased), ("biased", matrix.cka)):
             count = int((~np.isfinite(values)).sum())
             if count:
+                reasons = {why: None for (of, _, _), why in matrix.undefined.items() if of == estimator}
                 yield (
-                    f"Undefined: {count:,} of {values.size:,} {estimator} values of the {name} matrix, shown as “–”. "
-                    f"A representation there is constant, or too close to constant for so few images."
+                    f"Undefined: {count:,} of {values.size:,} {estimator} values of the {name} matrix, shown as “–”"
+                    f" ({'; '.join(list(reasons)[:3])})."
                 )
 
 
@@ -154,7 +178,7 @@ def digits_for(*errors: float) -> int:
     return int(np.clip(np.ceil(-np.log10(min(known))), 2, 4)) if known else 3
 
 
-def with_error(mean: Mean, digits: int | None = None) -> str:
-    """'0.874 ± 0.006': a mean and one standard error."""
+def with_error(mean: Estimate, digits: int | None = None) -> str:
+    """'0.874 ± 0.006': a value and one standard error."""
     digits = digits_for(mean.se) if digits is None else digits
     return f"{number(mean.value, digits)} ± {number(mean.se, digits)}"

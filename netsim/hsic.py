@@ -53,8 +53,21 @@ class Hsic:
         Unbiased H(X, X) is at or below 0 when a single row differs from the others, say: nothing repeats.
         """
         value = self.value(estimator)
-        constant = self.tx <= ROUNDING * self.tx[0]
-        return np.where(constant | ~(value > ROUNDING * self.square), np.nan, value)
+        return np.where(self._constant | ~(value > ROUNDING * self.square), np.nan, value)
+
+    @property
+    def _constant(self) -> np.ndarray:
+        return self.tx <= ROUNDING * self.tx[0]
+
+    def why_undefined(self, estimator: Estimator) -> str:
+        """Why a network with itself has no H over all rows, or "" if it has."""
+        if np.isfinite(self.self_value(estimator)[0]):
+            return ""
+        if self.n[0] < FEWEST_ROWS:
+            return f"{self.n[0]} images are fewer than {FEWEST_ROWS}"
+        if self._constant[0]:
+            return "constant: every image has the same representation"
+        return "the unbiased H(X, X) is not above 0: too few images differ, take more"
 
 
 def cka(cross: Hsic, self_x: Hsic, self_y: Hsic, estimator: Estimator = "biased") -> np.ndarray:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from netsim import stages
 from netsim.config import SweepSettings
-from netsim.results import Matrix, Results, load_results
+from netsim.results import Results, load_results
 from netsim.store import Run, zarr_store
 from netsim.units import inverted
 
@@ -48,7 +48,7 @@ def open_run(url: str | PathLike[str]) -> OpenRun:
 
 
 def _similarity(results: Results) -> xr.Dataset:
-    kinds = [kind for kind in Matrix.__dataclass_fields__ if not kind.startswith("mean")]
+    kinds = ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor")
     both = (results.natural, results.inverted)
     dims, names = ("set", "through", "observer"), list(results.networks)
     return xr.Dataset(

@@ -19,9 +19,20 @@ from markupsafe import Markup
 from matplotlib.image import imsave
 
 from netsim.errors import SettingsError
-from netsim.findings import biased_headline, floor_mean, headline, number, percent, warnings, with_error
+from netsim.findings import (
+    biased_headline,
+    floor_mean,
+    headline,
+    intervals,
+    number,
+    percent,
+    probability,
+    warnings,
+    with_error,
+)
 from netsim.plots import heatmaps, loss_curves, to_inline_svg, to_png, to_svg
-from netsim.results import Gallery, Matrix, Results
+from netsim.results import Gallery, Matrix, Results, interval
+from netsim.uncertainty import Estimate
 
 
 @dataclass(frozen=True)
@@ -33,6 +44,8 @@ class ReportFiles:
     heatmaps_svg: Path
     natural_csv: Path
     inverted_csv: Path
+    rows_csv: Path
+    row_differences_csv: Path
     losses_csv: Path
     networks_csv: Path
 
@@ -49,6 +62,8 @@ def write_report(results: Results, gallery: Gallery, directory: Path, *, setting
     contents = {
         "natural.csv": matrix_csv(results, results.natural),
         "inverted.csv": matrix_csv(results, results.inverted),
+        "rows.csv": rows_csv(results),
+        "row_differences.csv": row_differences_csv(results),
         "losses.csv": losses_csv(results),
         "networks.csv": networks_csv(results),
         "heatmaps.svg": to_svg(figure).encode(),
@@ -68,6 +83,8 @@ def write_report(results: Results, gallery: Gallery, directory: Path, *, setting
         heatmaps_svg=directory / "heatmaps.svg",
         natural_csv=directory / "natural.csv",
         inverted_csv=directory / "inverted.csv",
+        rows_csv=directory / "rows.csv",
+        row_differences_csv=directory / "row_differences.csv",
         losses_csv=directory / "losses.csv",
         networks_csv=directory / "networks.csv",
     )
@@ -97,16 +114,52 @@ def row_and_column_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def matrix_csv(results: Results, matrix: Matrix) -> bytes:
     """Long format, one line a cell, full precision; an undefined value is an empty field."""
-    header = ("through", "observer", "cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor", "n")
-    arrays = (matrix.cka, matrix.cka_se, matrix.cka_unbiased, matrix.cka_unbiased_se, matrix.floor)
+    arrays: dict[str, np.ndarray] = {}
+    for kind in ("cka", "cka_unbiased"):
+        values, se = getattr(matrix, kind), getattr(matrix, f"{kind}_se")
+        low, high = interval(results, values, se)
+        arrays |= {kind: values, f"{kind}_se": se, f"{kind}_low": low, f"{kind}_high": high}
+    arrays["floor"] = matrix.floor
+    header = ("through", "observer", *arrays, "n")
     return _csv(
         header,
         (
-            (through, observer, *(_field(array[row, column]) for array in arrays), results.n)
+            (through, observer, *(_field(array[row, column]) for array in arrays.values()), results.n)
             for row, through in enumerate(results.networks)
             for column, observer in enumerate(results.networks)
         ),
     )
+
+
+def rows_csv(results: Results) -> bytes:
+    """One line a row of either matrix: its mean over observers, unbiased."""
+    sets = {"natural": results.natural, "inverted": results.inverted}
+    return _csv(
+        ("set", "through", *ESTIMATE),
+        (
+            (set_name, name, *_estimate(row))
+            for set_name, matrix in sets.items()
+            for name, row in zip(results.networks, matrix.rows_unbiased, strict=True)
+        ),
+    )
+
+
+def row_differences_csv(results: Results) -> bytes:
+    """One line for each two rows of the inverted matrix: the difference of their means, unbiased, paired."""
+    return _csv(
+        ("through", "minus", *ESTIMATE, "p_value"),
+        (
+            (row, other, *_estimate(difference), _field(difference.p_value))
+            for (row, other), difference in results.row_differences.items()
+        ),
+    )
+
+
+ESTIMATE = ("mean", "se", "low", "high")
+
+
+def _estimate(estimate: Estimate) -> tuple[str, ...]:
+    return tuple(_field(value) for value in (estimate.value, estimate.se, *estimate.interval))
 
 
 def losses_csv(results: Results) -> bytes:
@@ -195,7 +248,9 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters.update(number=number, percent=percent)
-_templates.globals.update(with_error=with_error, floor_mean=floor_mean, zip=zip)
+_templates.globals.update(
+    with_error=with_error, floor_mean=floor_mean, interval=interval, probability=probability, zip=zip
+)
 
 
 def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> str:
@@ -205,6 +260,7 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
         results=results,
         headline=headline(results),
         biased_headline=biased_headline(results),
+        intervals=intervals(results),
         warnings=warnings(results),
         figures={
             "unbiased": Markup(to_inline_svg(heatmaps(results, "unbiased"), "unbiased")),

@@ -11,24 +11,14 @@ from typing import Any
 import numpy as np
 
 from netsim import stages
-from netsim.cka import PairSimilarity, jackknife_se, pair_similarities
+from netsim.cka import PairSimilarity, pair_similarities
 from netsim.errors import StoreError
+from netsim.hsic import Estimator
 from netsim.inversion import STOP_REASONS
 from netsim.store import Run
+from netsim.uncertainty import Estimate, half_width, jackknife, jackknife_se
 from netsim.units import ALL, NATURAL, Units, sets
 from netsim.units import inverted as inverted_set
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over the M(M-1) cells off the diagonal, with the standard error of the delete-one-shard jackknife.
-
-    The jackknife deletes a shard of images from *all* cells at once, so the error allows for cells sharing images.
-    It says how the mean would vary over other images, not over other networks.
-    """
-
-    value: float
-    se: float
 
 
 @dataclass(frozen=True)
@@ -36,7 +26,11 @@ class Matrix:
     """Similarity of every network to every other on one kind of set. All arrays are (M, M), row = through.
 
     `floor` is the mean of the biased estimator over all permutations of one side's rows, that is, what it gives for
-    unrelated representations of these spectra (`netsim.cka.null_floor`). NaN where a value is undefined.
+    unrelated representations of these spectra (`netsim.hsic.null_floor`). NaN where a value is undefined; `undefined`
+    then has the reason, by (estimator, through, observer).
+
+    Means are over cells off the diagonal. Their jackknife deletes a shard of images from *all* cells at once, so the
+    error allows for cells sharing images.
     """
 
     cka: np.ndarray
@@ -44,8 +38,11 @@ class Matrix:
     cka_unbiased: np.ndarray
     cka_unbiased_se: np.ndarray
     floor: np.ndarray
-    mean: Mean
-    mean_unbiased: Mean
+    mean: Estimate
+    mean_unbiased: Estimate
+    rows: tuple[Estimate, ...]  # (M,) mean over observers
+    rows_unbiased: tuple[Estimate, ...]
+    undefined: dict[tuple[Estimator, str, str], str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,14 +82,20 @@ class Results:
     shards: int
     natural: Matrix
     inverted: Matrix
-    difference: Mean  # natural minus inverted, biased
-    difference_unbiased: Mean
+    difference: Estimate  # natural minus inverted, biased; paired, as the next two
+    difference_unbiased: Estimate
+    row_differences: dict[tuple[str, str], Estimate]  # inverted row of one minus that of a later one, unbiased
     loss: dict[str, Loss]
     facts: dict[str, NetworkFacts]
     tolerance: float  # a row whose median final loss is above this is "not converged"
     chance: float  # accuracy of guessing, in [0, 1]
     preset: str  # by whose steps images were inverted
     provenance: dict[str, str] = field(default_factory=dict)  # digest, versions, device, created, ...
+
+    @property
+    def df(self) -> int:
+        """Degrees of freedom of every standard error here."""
+        return self.shards - 1
 
     @property
     def converged(self) -> dict[str, bool]:
@@ -125,8 +128,9 @@ def load_results(run: Run) -> Results:
         networks=names,
         n=run.settings.pairs.count,
         shards=shards,
-        natural=_matrix(natural),
-        inverted=_matrix(inverted),
+        natural=_matrix(natural, names),
+        inverted=_matrix(inverted, names),
+        row_differences=_row_differences(inverted, names),
         difference=_difference(natural, inverted, "cka"),
         difference_unbiased=_difference(natural, inverted, "cka_unbiased"),
         loss={name: _loss(run, name) for name in names},
@@ -154,32 +158,67 @@ def require_finished(run: Run) -> None:
         stages.check_weights(run, run.record("embed", name))
 
 
+def interval(results: Results, values: np.ndarray, se: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the 95 % intervals of cells (M, M)."""
+    half = half_width(se, results.df)
+    return values - half, values + half
+
+
 def off_diagonal(cells: np.ndarray) -> np.ndarray:
     """(M, M, ...) -> (M(M-1), ...)"""
     return cells[~np.eye(len(cells), dtype=bool)]
 
 
-def _mean(cells: np.ndarray, left_out: np.ndarray) -> Mean:
-    """The mean off the diagonal, and its error from the same mean with each shard left out: (M, M), (M, M, G)."""
-    return Mean(value=float(off_diagonal(cells).mean()), se=float(jackknife_se(off_diagonal(left_out).mean(axis=0))))
-
-
-def _matrix(found: dict[str, np.ndarray]) -> Matrix:
+def _matrix(found: dict[str, np.ndarray], names: tuple[str, ...]) -> Matrix:
     errors = {kind: jackknife_se(np.moveaxis(found[f"{kind}_left_out"], -1, 0)) for kind in ("cka", "cka_unbiased")}
+    reasons: tuple[tuple[Estimator, str], ...] = (("biased", "undefined"), ("unbiased", "undefined_unbiased"))
     return Matrix(
         cka=found["cka"],
         cka_se=errors["cka"],
         cka_unbiased=found["cka_unbiased"],
         cka_unbiased_se=errors["cka_unbiased"],
         floor=found["floor"],
-        mean=_mean(found["cka"], found["cka_left_out"]),
-        mean_unbiased=_mean(found["cka_unbiased"], found["cka_unbiased_left_out"]),
+        mean=_mean(found, "cka"),
+        mean_unbiased=_mean(found, "cka_unbiased"),
+        rows=_rows(found, "cka"),
+        rows_unbiased=_rows(found, "cka_unbiased"),
+        undefined={
+            (estimator, names[row], names[column]): str(reason)
+            for estimator, kind in reasons
+            for (row, column), reason in np.ndenumerate(found[kind])
+            if reason
+        },
     )
 
 
-def _difference(natural: dict[str, np.ndarray], inverted: dict[str, np.ndarray], kind: str) -> Mean:
+def _mean(found: dict[str, np.ndarray], kind: str) -> Estimate:
+    """The mean off the diagonal, and its error from the same mean with each shard left out."""
+    return jackknife(off_diagonal(found[kind]).mean(), off_diagonal(found[f"{kind}_left_out"]).mean(axis=0))
+
+
+def _rows(found: dict[str, np.ndarray], kind: str) -> tuple[Estimate, ...]:
+    return tuple(jackknife(value, left_out) for value, left_out in zip(*_row_means(found, kind), strict=True))
+
+
+def _row_means(found: dict[str, np.ndarray], kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each row without the diagonal (M,), and the same with each shard left out (M, G)."""
+    m = len(found[kind])
+    value, left_out = off_diagonal(found[kind]), off_diagonal(found[f"{kind}_left_out"])
+    return value.reshape(m, m - 1).mean(axis=1), left_out.reshape(m, m - 1, -1).mean(axis=1)
+
+
+def _row_differences(inverted: dict[str, np.ndarray], names: tuple[str, ...]) -> dict[tuple[str, str], Estimate]:
+    """Paired: every network was inverted on the same pairs, so a shard is left out of both rows at once."""
+    values, left_out = _row_means(inverted, "cka_unbiased")
+    return {
+        (names[i], names[j]): jackknife(values[i] - values[j], left_out[i] - left_out[j])
+        for i, j in zip(*np.triu_indices(len(names), k=1), strict=True)
+    }
+
+
+def _difference(natural: dict[str, np.ndarray], inverted: dict[str, np.ndarray], kind: str) -> Estimate:
     """Paired: both sets come from the same pairs, so a shard is left out of both at once."""
-    return _mean(natural[kind] - inverted[kind], natural[f"{kind}_left_out"] - inverted[f"{kind}_left_out"])
+    return _mean({key: natural[key] - inverted[key] for key in (kind, f"{kind}_left_out")}, kind)
 
 
 def _natural(run: Run) -> dict[str, np.ndarray]:
@@ -211,7 +250,8 @@ def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, np.ndarray]:
     found: dict[str, Any] = {"cka": pair.cka, "cka_unbiased": pair.cka_unbiased, "floor": pair.floor}
     found |= {"cka_left_out": pair.left_out, "cka_unbiased_left_out": pair.left_out_unbiased}
     # a network is like itself: 1, not 1 give or take rounding, and NaN if its representation is constant
-    return {kind: np.where(np.isnan(value), np.nan, 1.0 if same else value) for kind, value in found.items()}
+    cell = {kind: np.where(np.isnan(value), np.nan, 1.0 if same else value) for kind, value in found.items()}
+    return cell | {"undefined": np.array(pair.undefined), "undefined_unbiased": np.array(pair.undefined_unbiased)}
 
 
 def _column(run: Run, through: str, column: str) -> np.ndarray:
@@ -295,10 +335,14 @@ def to_json(results: Results) -> dict[str, Any]:
         "networks": list(results.networks),
         "n": results.n,
         "shards": results.shards,
-        "natural": _matrix_json(results.natural),
-        "inverted": _matrix_json(results.inverted),
-        "difference": _mean_json(results.difference),
-        "difference_unbiased": _mean_json(results.difference_unbiased),
+        "natural": _matrix_json(results, results.natural),
+        "inverted": _matrix_json(results, results.inverted),
+        "difference": _estimate(results.difference),
+        "difference_unbiased": _estimate(results.difference_unbiased),
+        "row_differences": [
+            {"through": row, "minus": other} | _estimate(difference)
+            for (row, other), difference in results.row_differences.items()
+        ],
         "loss": {
             name: {
                 "median_initial": _plain(float(np.median(loss.initial))),
@@ -322,19 +366,36 @@ def to_json(results: Results) -> dict[str, Any]:
     }
 
 
-def _matrix_json(matrix: Matrix) -> dict[str, Any]:
+def _matrix_json(results: Results, matrix: Matrix) -> dict[str, Any]:
     cells = {name: _plain(getattr(matrix, name).tolist()) for name in ("cka", "cka_unbiased", "floor")}
     return {
         **cells,
         "se": _plain(matrix.cka_se.tolist()),
         "se_unbiased": _plain(matrix.cka_unbiased_se.tolist()),
-        "mean": _mean_json(matrix.mean),
-        "mean_unbiased": _mean_json(matrix.mean_unbiased),
+        "interval": _plain(np.stack(interval(results, matrix.cka, matrix.cka_se), axis=-1).tolist()),
+        "interval_unbiased": _plain(
+            np.stack(interval(results, matrix.cka_unbiased, matrix.cka_unbiased_se), axis=-1).tolist()
+        ),
+        "mean": _estimate(matrix.mean),
+        "mean_unbiased": _estimate(matrix.mean_unbiased),
+        "rows": {name: _estimate(row) for name, row in zip(results.networks, matrix.rows, strict=True)},
+        "rows_unbiased": {
+            name: _estimate(row) for name, row in zip(results.networks, matrix.rows_unbiased, strict=True)
+        },
+        "undefined": [
+            {"estimator": estimator, "through": through, "observer": observer, "reason": reason}
+            for (estimator, through, observer), reason in matrix.undefined.items()
+        ],
     }
 
 
-def _mean_json(mean: Mean) -> dict[str, Any]:
-    return {"value": _plain(mean.value), "se": _plain(mean.se)}
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return {
+        "value": _plain(estimate.value),
+        "se": _plain(estimate.se),
+        "interval": _plain(list(estimate.interval)),
+        "p_value": _plain(estimate.p_value),
+    }
 
 
 def _plain(value: Any) -> Any:

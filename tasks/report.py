@@ -6,9 +6,9 @@ from typing import Any
 from prefect import task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
-from netsim.findings import biased_headline, headline, warnings
+from netsim.findings import biased_headline, headline, intervals, number, warnings
 from netsim.plots import heatmaps, to_svg
-from netsim.results import Matrix, Results, load_results
+from netsim.results import Matrix, Results, interval, load_results
 from netsim.store import Run
 from netsim.sweep import REPORT
 from tasks.shards import OPTIONS, run_block
@@ -23,8 +23,8 @@ def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
         _markdown(results, run.place("report/report.html")), key="summary", description="What was found"
     )
     for title, matrix in (("natural", results.natural), ("inverted", results.inverted)):
-        says = f"{title} CKA, unbiased; row = through, column = observer; standard error of the jackknife after ±"
-        create_table_artifact(_table(results.networks, matrix), key=f"{title}-cka", description=says)
+        says = f"{title} CKA, unbiased; row = through, column = observer; 95 % interval in brackets"
+        create_table_artifact(_table(results, matrix), key=f"{title}-cka", description=says)
     picture = base64.b64encode(to_svg(heatmaps(results)).encode()).decode()
     create_image_artifact(
         f"data:image/svg+xml;base64,{picture}", key="heatmaps", description="Natural and inverted CKA"
@@ -34,15 +34,18 @@ def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
 
 def _markdown(results: Results, place: str) -> str:
     doubts = [f"**Warning.** {doubt}" for doubt in warnings(results)]
-    return "\n\n".join([f"{headline(results)}.", f"{biased_headline(results)}.", *doubts, f"Report: `{place}`"])
+    found = [f"{says(results)}." for says in (headline, biased_headline, intervals)]
+    return "\n\n".join([*found, *doubts, f"Report: `{place}`"])
 
 
-def _table(networks: tuple[str, ...], matrix: Matrix) -> list[dict[str, str]]:
+def _table(results: Results, matrix: Matrix) -> list[dict[str, str]]:
+    values = matrix.cka_unbiased
+    low, high = interval(results, values, matrix.cka_unbiased_se)
+
+    def cell(at: tuple[int, int]) -> str:
+        return f"{number(values[at])} [{number(low[at])}, {number(high[at])}]"
+
     return [
-        {"through": name}
-        | {
-            observer: f"{matrix.cka_unbiased[row, column]:.3f} ± {matrix.cka_unbiased_se[row, column]:.3f}"
-            for column, observer in enumerate(networks)
-        }
-        for row, name in enumerate(networks)
+        {"through": name} | {observer: cell((row, column)) for column, observer in enumerate(results.networks)}
+        for row, name in enumerate(results.networks)
     ]

@@ -5,12 +5,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from netsim import streaming
-from netsim.cka import jackknife_se, linear_cka, similarity
+from netsim.cka import linear_cka, similarity
 from netsim.errors import DataError, SettingsError
 from netsim.hsic import ESTIMATORS, cka, null_floor, participation_ratio
 from netsim.streaming import cheaper_space, pair_hsic
+from netsim.uncertainty import jackknife, jackknife_se
 
 SPACES = ("gram", "feature")
 
@@ -304,6 +306,16 @@ def test_jackknife_is_efrons_formula_and_of_a_mean_it_is_the_usual_standard_erro
     assert np.isnan(jackknife_se(left_out[:1]))
 
 
+def test_of_a_mean_the_interval_and_p_are_students(rng):
+    """The jackknife of a mean is exact, so scipy's t interval and t test of the same numbers are the twins."""
+    values = rng.normal(0.3, size=12)
+    found = jackknife(values.mean(), np.array([np.delete(values, g).mean() for g in range(12)]))
+    assert found.interval == pytest.approx(stats.t.interval(0.95, 11, values.mean(), stats.sem(values)))
+    assert found.p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert np.isnan(jackknife(1.0, np.array([1.0])).interval).all()
+    assert np.isnan(jackknife(1.0, np.ones(4)).p_value)
+
+
 def test_jackknife_intervals_cover_the_population_value(rng):
     """t-interval with 19 degrees of freedom: 95 % nominal; 100 sets of 500 images in 20 shards."""
     A, B = rng.normal(size=(4, 8)), rng.normal(size=(4, 6))
@@ -331,6 +343,7 @@ def test_a_constant_representation_has_no_cka(rng, space, value):
     constant = np.full((40, 5), value)
     found = shard_cka(split(X, constant, (10, 30)))
     assert np.isnan([found.cka, found.cka_unbiased, found.floor, found.se, found.se_unbiased]).all()
+    assert found.undefined == found.undefined_unbiased == "1: constant: every image has the same representation"
     for estimator in ESTIMATORS:
         assert np.isnan(linear_cka(constant, X, estimator))
         assert np.isnan(linear_cka(np.full((40, 90), value), X, estimator))
@@ -356,6 +369,8 @@ def test_a_single_row_that_differs_has_biased_cka_only(rng):
         Y[row] = rng.normal(size=7)
         assert 0 < linear_cka(X, Y, "biased") < 1
         assert np.isnan(linear_cka(X, Y, "unbiased"))
+        found = shard_cka([(X, Y)])
+        assert found.undefined == "" and "1: the unbiased H(X, X) is not above 0" in found.undefined_unbiased
 
 
 def test_one_shard_has_a_value_and_no_error(rng):

@@ -24,7 +24,8 @@ from netsim.report import (
     row_and_column_means,
     write_report,
 )
-from netsim.results import Gallery, Loss, Matrix, Mean, NetworkFacts, Results
+from netsim.results import Gallery, Loss, Matrix, NetworkFacts, Results, interval
+from netsim.uncertainty import Estimate
 
 NINE = ("densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4")
 
@@ -39,8 +40,12 @@ def make_matrix(rng, count: int, *, center: float, symmetric: bool) -> Matrix:
     np.fill_diagonal(unbiased, 1)
     off = ~np.eye(count, dtype=bool)
     error, floor = 0.004 + 0.002 * rng.random((2, count, count))
-    mean, mean_unbiased = (Mean(float(values[off].mean()), 0.0042) for values in (cka, unbiased))
-    return Matrix(cka, error * off, unbiased, 1.1 * error * off, 10 * floor, mean, mean_unbiased)
+    mean, mean_unbiased = (Estimate(float(values[off].mean()), 0.0042, 15) for values in (cka, unbiased))
+    rows, rows_unbiased = (
+        tuple(Estimate(float(row[own].mean()), 0.005, 15) for row, own in zip(values, off, strict=True))
+        for values in (cka, unbiased)
+    )
+    return Matrix(cka, error * off, unbiased, 1.1 * error * off, 10 * floor, mean, mean_unbiased, rows, rows_unbiased)
 
 
 def make_loss(rng, n: int, *, final: float) -> Loss:
@@ -83,8 +88,12 @@ def make_results(count: int = 9, n: int = 512, rng_seed: int = 0) -> Results:
         shards=16,
         natural=natural,
         inverted=inverted,
-        difference=Mean(natural.mean.value - inverted.mean.value, 0.0051),
-        difference_unbiased=Mean(natural.mean_unbiased.value - inverted.mean_unbiased.value, 0.0053),
+        difference=Estimate(natural.mean.value - inverted.mean.value, 0.0051, 15),
+        difference_unbiased=Estimate(natural.mean_unbiased.value - inverted.mean_unbiased.value, 0.0053, 15),
+        row_differences={
+            (names[i], names[j]): Estimate(inverted.rows[i].value - inverted.rows[j].value, 0.006, 15)
+            for i, j in itertools.combinations(range(count), 2)
+        },
         loss={name: make_loss(rng, n, final=float(rng.uniform(0.01, 0.03))) for name in names},
         facts=facts,
         tolerance=0.05,
@@ -268,7 +277,8 @@ def test_tables_of_the_page_hold_the_numbers_of_the_results(results, page):
             assert name == results.networks[row]
             for column, cell in enumerate(cells):
                 shown = [float(found.replace("−", "-")) for found in re.findall(r"−?\d\.\d+", cell)]
-                other = [errors[row, column], *([] if floors is None else [floors[row, column]])]
+                low, high = (ends[row, column] for ends in interval(results, values, errors))
+                other = [low, high, *([] if floors is None else [floors[row, column]])]
                 assert shown == [printed(v) for v in (values[row, column], *(other if row != column else []))]
 
 
@@ -299,14 +309,18 @@ def test_means_stand_beside_each_other_with_errors_and_floor(results, page):
 
 
 def test_headline_is_the_finding_in_one_sentence(results):
-    natural = dataclasses.replace(results.natural, mean_unbiased=Mean(0.874, 0.011), mean=Mean(0.9, 0.01))
-    inverted = dataclasses.replace(results.inverted, mean_unbiased=Mean(-0.0041, 0.012), mean=Mean(0.05, 0.02))
+    natural = dataclasses.replace(
+        results.natural, mean_unbiased=Estimate(0.874, 0.011, 15), mean=Estimate(0.9, 0.01, 15)
+    )
+    inverted = dataclasses.replace(
+        results.inverted, mean_unbiased=Estimate(-0.0041, 0.012, 15), mean=Estimate(0.05, 0.02, 15)
+    )
     changed = dataclasses.replace(
         results,
         natural=dataclasses.replace(natural, floor=np.full((3, 3), 0.02)),
         inverted=dataclasses.replace(inverted, floor=np.full((3, 3), 0.04)),
-        difference_unbiased=Mean(0.878, 0.014),
-        difference=Mean(0.85, 0.02),
+        difference_unbiased=Estimate(0.878, 0.014, 15),
+        difference=Estimate(0.85, 0.02, 15),
         n=1512,
     )
     assert headline(changed) == (
@@ -320,10 +334,40 @@ def test_headline_is_the_finding_in_one_sentence(results):
     assert "Natural similarity 0.87 ± 0.01; after inversion 0.00 ± 0.01" in page_of(changed).text
 
 
+def test_intervals_and_the_paired_test_stand_under_the_headline(results, page):
+    said = findings.intervals(results)
+    low, high = results.difference_unbiased.interval
+    assert f"difference {low:.3f} to {high:.3f}, p < 0.001 (paired; t with 15 degrees of freedom" in said
+    assert said in page.text
+    assert findings.probability(Estimate(0.01, 0.01, 15)) == "= 0.333"
+    assert findings.probability(Estimate(np.nan, np.nan, 15)) == "= –"
+
+
+def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results, page, tmp_path):
+    table = next(table for table in page.tables if table[0][0] == "inverted through")
+    assert table[0][2:] == ["− mobilenet", "− resnext"]
+    for row, (name, mean, *cells) in enumerate(table[1:]):
+        assert name == results.networks[row]
+        assert mean.startswith(f"{results.inverted.rows_unbiased[row].value:.3f}")
+        assert [bool(cell) for cell in cells] == [other > row for other in (1, 2)]
+    written = write_report(results, make_gallery(results), tmp_path)
+    lines = list(csv.DictReader(written.row_differences_csv.open(newline="")))
+    assert [(line["through"], line["minus"]) for line in lines] == list(results.row_differences)
+    first = results.row_differences["densenet", "mobilenet"]
+    assert [float(lines[0][key]) for key in ("mean", "se", "low", "high", "p_value")] == [
+        first.value, first.se, *first.interval, first.p_value,
+    ]  # fmt: skip
+    rows = list(csv.DictReader(written.rows_csv.open(newline="")))
+    assert [(row["set"], row["through"]) for row in rows] == [
+        (kind, name) for kind in ("natural", "inverted") for name in results.networks
+    ]
+    assert float(rows[4]["mean"]) == results.inverted.rows_unbiased[1].value
+
+
 def test_undefined_values_are_a_dash_on_the_page_and_in_the_figure_and_empty_in_the_table(results, tmp_path):
     undefined = with_inverted(results, 1, 2, np.nan)
     page = page_of(undefined)
-    assert page.tables[-3][2][3].startswith("–")
+    assert page.tables[-4][2][3].startswith("–")
     assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
     panel = plots.heatmaps(undefined).axes[1]
     assert [text.get_text() for text in panel.texts if text.get_position() == (2, 1)] == ["–"]
@@ -511,8 +555,8 @@ def test_numbers_are_written_as_a_reader_expects():
         "–",
         "–",
     ]
-    assert findings.with_error(Mean(0.0312, 0.0021)) == "0.031 ± 0.002"
-    assert findings.with_error(Mean(np.nan, np.nan)) == "– ± –"
+    assert findings.with_error(Estimate(0.0312, 0.0021, 15)) == "0.031 ± 0.002"
+    assert findings.with_error(Estimate(np.nan, np.nan, 15)) == "– ± –"
 
 
 def test_row_and_column_means_leave_out_the_diagonal(rng):
@@ -568,7 +612,7 @@ def test_a_report_that_cannot_be_rendered_leaves_the_old_one_as_it_was(results, 
         write_report(other, dataclasses.replace(make_gallery(other), seed_labels=[]), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert written.html.name in before
-    assert len(before) == 7
+    assert len(before) == 9
 
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about(results, tmp_path):

@@ -104,6 +104,25 @@ def test_error_of_a_mean_is_the_jackknife_of_that_mean(finished):
     assert load_results(finished).natural.mean_unbiased.se == pytest.approx(se, rel=1e-6)
 
 
+def test_rows_are_compared_pair_by_pair_of_left_out_shards(finished):
+    """vgg's inverted row minus resnet18's, recomputed from nothing with each of 4 shards left out of both."""
+    results, names = load_results(finished), finished.settings.names
+
+    def row_mean(through: str, keep: np.ndarray) -> float:
+        reps = {name: finished.array(f"representations/inverted/{through}/{name}")[...][keep] for name in names}
+        return np.mean([cka.linear_cka(reps[through], reps[o], "unbiased") for o in names if o != through])
+
+    def difference(keep: np.ndarray) -> float:
+        return row_mean("vgg", keep) - row_mean("resnet18", keep)
+
+    found = results.row_differences["vgg", "resnet18"]
+    left_out = np.array([difference(np.repeat(np.arange(4) != deleted, 8)) for deleted in range(4)])
+    assert found.value == pytest.approx(difference(np.ones(32, dtype=bool)), abs=1e-9)
+    assert found.se == pytest.approx(np.sqrt(3 / 4 * np.sum((left_out - left_out.mean()) ** 2)), rel=1e-6)
+    assert found.df == 3
+    assert results.inverted.rows_unbiased[0].value == pytest.approx(row_mean("vgg", np.ones(32, dtype=bool)), abs=1e-9)
+
+
 def test_identical_networks_have_inverted_cka_one(tmp_path):
     settings = tiny(networks=["a=small:vgg@none", "b=small:vgg@none", "small:resnet18@none"])
     run = Run.create(str(tmp_path), settings)
