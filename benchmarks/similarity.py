@@ -1,0 +1,240 @@
+"""Linear CKA of nine networks' representations, all 36 pairs: netsim against the published function and its peers.
+
+Representations have the real widths of the paper's nine networks, lie as float32 in a Zarr store, and are read from
+there by netsim; the others get them in memory, which they need. Everything in one process, in turn; times are CPU
+seconds of all threads. Peers are measured where they are installed:
+
+    pip install --no-deps --target runs/benchmarks/peers thingsvision pytorch-cka torch-cka
+
+`--no-deps`, because only their CKA is used: thingsvision's other parts want TensorFlow.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from rich.console import Console
+
+from benchmarks.inversion import processor
+from flows.console import table_of
+from netsim.blocked import blocked_similarity
+from netsim.cka import similarity
+
+WIDTHS = (2208, 1280, 2048, 512, 2048, 1024, 4096, 2048, 2048)
+PAIRS = tuple(itertools.combinations(range(len(WIDTHS)), 2))
+D = sum(WIDTHS)
+PEERS = Path("runs/benchmarks/peers")
+Shards = Sequence[Callable[[], dict[int, np.ndarray]]]
+
+
+@contextmanager
+def stored(n: int, shard_size: int) -> Iterator[Shards]:
+    """Shards in a Zarr store: 64 shared directions and three times as much noise, rectified as after a ReLU."""
+    with tempfile.TemporaryDirectory(prefix="netsim-similarity-") as folder:
+        group = zarr.open_group(folder, mode="w")
+        for network, width in enumerate(WIDTHS):
+            group.create_array(str(network), shape=(n, width), chunks=(shard_size, width), dtype="float32")
+        for start in range(0, n, shard_size):
+            for network, rows in _draw(start, shard_size).items():
+                _array(group, network)[start : start + shard_size] = rows
+        yield [partial(_read, group, start, shard_size) for start in range(0, n, shard_size)]
+
+
+def _draw(start: int, count: int) -> dict[int, np.ndarray]:
+    rng = np.random.default_rng([0, start])
+    shared = rng.standard_normal((count, 64), dtype=np.float32)
+    found = {}
+    for network, width in enumerate(WIDTHS):
+        mixing = np.random.default_rng([1, network]).standard_normal((64, width), dtype=np.float32)
+        noise = rng.standard_normal((count, width), dtype=np.float32)
+        found[network] = np.maximum(shared @ mixing / 8 + 3 * noise, 0)
+    return found
+
+
+def _read(group: zarr.Group, start: int, count: int) -> dict[int, np.ndarray]:
+    return {network: np.asarray(_array(group, network)[start : start + count]) for network in range(len(WIDTHS))}
+
+
+def _array(group: zarr.Group, network: int) -> Any:
+    return group[str(network)]
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """CPU seconds, and so those of every thread."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def float32_peak() -> float:
+    """FLOP/s of a matrix product of 4096, the better of numpy's BLAS and torch's, the best of three each."""
+    size = 4096
+    a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
+    t = torch.from_numpy(a)
+    times = [seconds_of(work) for work in (lambda: a @ a[::-1], lambda: t @ t.flip(0)) for _ in range(3)]
+    return 2 * size**3 / min(times)
+
+
+def published_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Biased linear CKA as published: from features, in the precision that comes, three products for each pair."""
+    x, y = x - x.mean(dim=0), y - y.mean(dim=0)
+    return (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
+
+
+# Peers ---------------------------------------------------------------------------------------------------------------
+
+
+def installed(package: str) -> bool:
+    return (PEERS / package).exists()
+
+
+def peer(package: str, *modules: str) -> Any:
+    """The last of some modules of a peer, by their files: the rest of the package and its dependencies stay out."""
+    module: Any = None
+    for name in modules:
+        path = PEERS / package / f"{name}.py"
+        full = f"netsim_peer_{package}.{path.stem}"
+        sys.modules.setdefault(f"netsim_peer_{package}", ModuleType(f"netsim_peer_{package}")).__path__ = []
+        spec = importlib.util.spec_from_file_location(full, path)
+        assert spec and spec.loader
+        module = sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return module
+
+
+def thingsvision_pair(rows: dict[int, np.ndarray], pair: tuple[int, int]) -> float:
+    """Both estimators, as netsim gives both; copies, because it centres in place."""
+    module = peer("thingsvision", "core/cka/base", "core/cka/cka_base", "core/cka/cka_numpy")
+    x, y = (rows[network] for network in pair)
+    return sum(module.CKANumPy(m=len(x), kernel="linear", unbiased=u).compare(x, y) for u in (False, True))
+
+
+def pytorch_cka_blocks(shards: Shards) -> np.ndarray:
+    """pytorch-cka's HSIC of batches, pair by pair as its `compute_cka` does for two models."""
+    module = peer("cka", "hsic")
+    values = np.zeros((len(PAIRS), 3))
+    for shard in shards:
+        rows = {network: torch.from_numpy(own) for network, own in shard().items()}
+        for index, (x, y) in enumerate(PAIRS):
+            grams = [(rows[network] @ rows[network].T)[None] for network in (x, y)]
+            values[index] += [float(part.squeeze()) for part in module.hsic(*grams)]
+    return values[:, 0] / np.sqrt(values[:, 1] * values[:, 2])
+
+
+def torch_cka_blocks(shards: Shards) -> np.ndarray:
+    """torch-cka's HSIC of batches, three for each pair as its `compare` does."""
+    module = peer("torch_cka", "utils", "cka")
+    hsic = partial(module.CKA._HSIC, argparse.Namespace(device="cpu"))
+    values = np.zeros((len(PAIRS), 3))
+    for shard in shards:
+        rows = {network: torch.from_numpy(own) for network, own in shard().items()}
+        for index, (x, y) in enumerate(PAIRS):
+            K, L = (rows[network] @ rows[network].T for network in (x, y))
+            K.fill_diagonal_(0)
+            L.fill_diagonal_(0)
+            values[index] += [hsic(K, L), hsic(K, K), hsic(L, L)]
+    return values[:, 0] / np.sqrt(values[:, 1] * values[:, 2])
+
+
+# The two comparisons -------------------------------------------------------------------------------------------------
+
+
+def exact(n: int, shard_size: int, *, pairs_of_peers: int) -> None:
+    """All pairs, both estimators, with the jackknife, against others pair by pair."""
+    peak = float32_peak()
+    with stored(n, shard_size) as shards:
+        ours = seconds_of(lambda: similarity(shards, PAIRS))
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        rows = {i: np.concatenate(parts) for i, parts in _by_network(shards).items()} if pairs_of_peers else {}
+    table = table_of("exact, 36 pairs", "CPU seconds", "times netsim", "measured on")
+    table.add_row("netsim, both estimators, jackknife, from Zarr", f"{ours:.1f}", "1", "36 pairs")
+    chosen = PAIRS[:: max(1, len(PAIRS) // pairs_of_peers)] if pairs_of_peers else ()
+    if chosen:
+        tensors = {network: torch.from_numpy(own) for network, own in rows.items()}
+        theirs = sum(seconds_of(lambda: published_cka(tensors[x], tensors[y])) for x, y in PAIRS)  # noqa: B023
+        table.add_row(
+            "published function, biased, float32, in memory", f"{theirs:.1f}", f"{theirs / ours:.2f}", "36 pairs"
+        )
+        if installed("thingsvision"):
+            spent = [seconds_of(lambda: thingsvision_pair(rows, pair)) for pair in chosen]  # noqa: B023
+            theirs = _of_all_pairs(spent, chosen)
+            table.add_row(
+                "thingsvision, both, float32, in memory",
+                f"{theirs:.1f}",
+                f"{theirs / ours:.2f}",
+                f"{len(chosen)} pairs, by width",
+            )
+    Console(width=140).print(table)
+    floor = n * D**2
+    print(
+        f"n = {n:,} in shards of {shard_size}: {floor / ours / peak:.0%} of the float32 peak ({peak / 1e9:.0f} GFLOP/s)"
+    )
+    print(f"for the {floor / 1e12:.1f} TFLOP of all products, each once; most memory of the process {memory:.2f} GiB")
+
+
+def _by_network(shards: Shards) -> dict[int, list[np.ndarray]]:
+    read = [shard() for shard in shards]
+    return {network: [shard[network] for shard in read] for network in range(len(WIDTHS))}
+
+
+def _of_all_pairs(spent: Sequence[float], chosen: Sequence[tuple[int, int]]) -> float:
+    """Seconds of all pairs from those of some: Gram matrices cost in proportion to widths, the rest a constant."""
+    widths = np.array([[1, WIDTHS[x] + WIDTHS[y]] for x, y in chosen])
+    constant, slope = np.linalg.lstsq(widths, np.array(spent), rcond=None)[0]
+    return float(sum(constant + slope * (WIDTHS[x] + WIDTHS[y]) for x, y in PAIRS))
+
+
+def blocked(n: int, shard_size: int) -> None:
+    """The U-statistic of blocks, on the same features and blocks; values must agree."""
+    with stored(n, shard_size) as shards:
+        read = [shard() for shard in shards]
+    in_memory = [partial(dict, rows) for rows in read]
+    found: dict[str, Any] = {}
+
+    def netsim() -> None:
+        found["netsim"] = np.array([value.cka for value in blocked_similarity(in_memory, PAIRS).values()])
+
+    works = {"netsim, with jackknife": netsim}
+    for package, name, work in (
+        ("cka", "pytorch-cka", pytorch_cka_blocks),
+        ("torch_cka", "torch-cka", torch_cka_blocks),
+    ):
+        if installed(package):
+            works[name] = lambda name=name, work=work: found.update({name: work(in_memory)})  # type: ignore[misc]
+    spent = {name: min(seconds_of(work) for _ in range(2)) for name, work in works.items()}
+    table = table_of(f"blocks of {shard_size}, 36 pairs", "CPU seconds", "times netsim", "largest difference")
+    for name, seconds in spent.items():
+        off = np.abs(found[name.partition(",")[0]] - found["netsim"]).max()
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / spent['netsim, with jackknife']:.1f}", f"{off:.1e}")
+    Console(width=140).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=10_000, help="images")
+    parser.add_argument("--shard-size", type=int, default=500)
+    parser.add_argument("--block", type=int, default=256, help="rows of a block")
+    parser.add_argument("--peers", type=int, default=3, help="pairs that slow peers are measured on; 0: netsim alone")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    exact(options.n, options.shard_size, pairs_of_peers=options.peers)
+    if options.peers:
+        blocked(min(options.n, 10_000) // options.block * options.block, options.block)
+    print(f"{time.strftime('%Y-%m-%d')}, {processor()}")
+
+
+if __name__ == "__main__":
+    main()
