@@ -97,17 +97,30 @@ def status(store: Store, as_json: Json = False, debug: Debug = False) -> None:
 
 
 @app.command()
-def results(store: Store, as_json: Json = False, debug: Debug = False) -> None:
-    """Both matrices, their means with standard errors, and the inversion losses of a finished run."""
+def results(
+    store: Store,
+    compare: Annotated[
+        str | None, typer.Option(help="published matrices to hold the run against: jones2022", metavar="NAME")
+    ] = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Both matrices, their means with intervals, and the inversion losses of a finished run."""
     from flows import tables
+    from netsim import published
     from netsim.results import load_results, to_json
     from netsim.store import Run
 
+    reference = published.published_matrices(compare) if compare else None
     found = load_results(Run.open(store))
+    held = published.compare(found, reference) if reference else None
     if as_json:
-        print(json.dumps(to_json(found), indent=2, allow_nan=False))
-    else:
-        tables.show_results(found)
+        content = to_json(found) | ({"compare": published.comparison_json(held)} if held else {})
+        print(json.dumps(content, indent=2, allow_nan=False))
+        return
+    tables.show_results(found)
+    if held:
+        tables.show_comparison(held)
 
 
 @app.command()

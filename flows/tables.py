@@ -5,6 +5,7 @@ from rich.text import Text
 
 from flows.console import console, show, table_of
 from netsim.findings import biased_headline, headline, intervals, number, percent, warnings
+from netsim.published import Comparison
 from netsim.results import Matrix, Results
 
 
@@ -16,6 +17,24 @@ def show_results(results: Results) -> None:
     console.print(f"{headline(results)}.\n{biased_headline(results)}.\n{intervals(results)}.", soft_wrap=True)
     for doubt in warnings(results):
         console.print(f"WARNING  {doubt}", style="bold red", soft_wrap=True)
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """A run against published matrices: means and correlations, then every cell's difference."""
+    published = comparison.published
+    console.print(f"Held against {published.name}: {published.source}. There: {published.provenance}", soft_wrap=True)
+    both = {"natural": comparison.natural, "inverted": comparison.inverted}
+    table = table_of("", "mean here", "mean there", "difference", "Pearson", "Spearman")
+    for name, found in both.items():
+        difference = found.mean - found.published_mean
+        values = (found.mean, found.published_mean, difference, found.pearson, found.spearman)
+        table.add_row(name, *(number(value) for value in values))
+    show("Biased CKA over the cells off the diagonal, and correlations of cells", table)
+    for name, found in both.items():
+        table = table_of("", *comparison.networks)
+        for row, network in enumerate(comparison.networks):
+            table.add_row(network, *(number(value, 2) for value in found.difference[row]))
+        show(f"{name.capitalize()} CKA here minus there, row = inverted through", table)
 
 
 def _show_matrix(title: str, networks: tuple[str, ...], matrix: Matrix) -> None:
