@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
@@ -27,6 +29,9 @@ StoreOption = Annotated[
     str | None, typer.Option("--store", help="path or URL where the run is kept", show_default=False)
 ]
 Workers = Annotated[int | None, typer.Option(min=1, help="worker processes, one thread each; default: one a core")]
+Scheduler = Annotated[
+    str | None, typer.Option(help="a Dask scheduler's address, instead of workers here", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the whole traceback of an error")]
 
@@ -38,7 +43,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Compare nine small networks on images that come with netsim: train, invert, report; minutes on a laptop."""
-    _run(shipped_settings("demo"), store, {"workers": workers}, f"netsim demo --store {quote(store)}", debug)
+    _run(shipped_settings("demo"), store, _execution(workers, None), f"netsim demo --store {quote(store)}", debug)
 
 
 @app.command()
@@ -49,7 +54,7 @@ def run(
     ] = None,
     store: StoreOption = None,
     workers: Workers = None,
-    scheduler: Annotated[str | None, typer.Option(help="a Dask scheduler's address, instead of workers here")] = None,
+    scheduler: Scheduler = None,
     shards_per_task: Annotated[int, typer.Option(min=1, help="shards one task run works through")] = 4,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting: `--set pairs.count=64`")
@@ -61,8 +66,7 @@ def run(
     `netsim run SETTINGS.yaml` keeps its results in `runs/<name of the file>`; `netsim run --store PLACE` goes on with
     the settings kept there.
     """
-    if scheduler and workers:
-        raise SettingsError("--workers starts workers here and --scheduler uses those elsewhere; give one of them")
+    execution = _execution(workers, scheduler) | {"shards_per_task": shards_per_task}
     if settings is None and (store is None or set_):
         known = ", ".join(sorted(shipped_sweeps()))
         raise SettingsError(
@@ -76,7 +80,6 @@ def run(
     else:
         chosen = load_settings(settings, set_ or ())
         store = f"runs/{Path(settings).stem}" if store is None else store
-    execution = {"workers": workers, "scheduler": scheduler, "shards_per_task": shards_per_task}
     _run(chosen, store, execution, f"netsim run --store {quote(store)}", debug)
 
 
@@ -108,19 +111,65 @@ def results(
     """Both matrices, their means with intervals, and the inversion losses of a finished run."""
     from flows import tables
     from netsim import published
+    from netsim.measuring import load_measured, measured_json
     from netsim.results import load_results, to_json
     from netsim.store import Run
 
     reference = published.published_matrices(compare) if compare else None
-    found = load_results(Run.open(store))
+    run = Run.open(store)
+    found, measured = load_results(run), load_measured(run)
     held = published.compare(found, reference) if reference else None
     if as_json:
-        content = to_json(found) | ({"compare": published.comparison_json(held)} if held else {})
+        content = to_json(found) | {"measures": measured_json(measured)}
+        content |= {"compare": published.comparison_json(held)} if held else {}
         print(json.dumps(content, indent=2, allow_nan=False))
         return
     tables.show_results(found)
+    if measured:
+        tables.show_measured(measured)
     if held:
         tables.show_comparison(held)
+
+
+@app.command()
+def measure(
+    store: Store,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MEASURE]...", help="names, or `module:function` of your own; none: list them"),
+    ] = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    debug: Debug = False,
+) -> None:
+    """Other measures than CKA for every cell of both matrices, with errors and null values, on what a run has stored.
+
+    A killed one goes on when the same command is given again; what is done is never computed again.
+    """
+    from flows import console, tables
+    from netsim.measuring import load_measured, measure_stage
+    from netsim.store import Run
+    from tasks.prepare import prepare_measures
+
+    if not names:
+        tables.show_measures()
+        return
+    execution = _execution(workers, scheduler)
+    opened = Run.open(prepare_measures(store, names))
+    stage = measure_stage(names)
+    if stage.missing(opened):
+        try:
+            with _watched(opened, (stage.units,), debug):
+                from flows.cluster import Execution
+                from flows.measure import measure as flow
+
+                flow(opened.url, names, Execution(**execution))
+        except KeyboardInterrupt:
+            console.errors.print("\nstopped. Nothing done is lost; the same command goes on from here.")
+            raise typer.Exit(130) from None
+    else:
+        console.console.print("everything is done already; nothing was computed")
+    tables.show_measured({name: found for name, found in load_measured(opened).items() if name in names})
 
 
 @app.command()
@@ -141,6 +190,12 @@ def report(
     console.console.print(f"report: {output / 'report.html'}", soft_wrap=True)
 
 
+def _execution(workers: int | None, scheduler: str | None) -> dict[str, Any]:
+    if scheduler and workers:
+        raise SettingsError("--workers starts workers here and --scheduler uses those elsewhere; give one of them")
+    return {name: value for name, value in {"workers": workers, "scheduler": scheduler}.items() if value is not None}
+
+
 def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: str, debug: bool) -> None:
     """Prepare, execute what is missing while bars follow the store, and show what was found."""
     from flows import console, tables
@@ -154,7 +209,11 @@ def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: 
     missing = sum(len(units.missing(opened)) for units in ALL)
     if missing:
         try:
-            _execute(settings, opened, execution, debug)
+            with _watched(opened, ALL, debug):
+                from flows.cluster import Execution
+                from flows.sweep import sweep
+
+                sweep(settings, opened.url, Execution(**execution))
         except KeyboardInterrupt:
             _say_stopped(opened, again)
             raise typer.Exit(130) from None
@@ -164,19 +223,17 @@ def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: 
     console.console.print(f"report: {opened.place('report/report.html')}", soft_wrap=True)
 
 
-def _execute(settings: SweepSettings, opened: Any, execution: dict[str, Any], debug: bool) -> None:
+@contextmanager
+def _watched(opened: Any, units: Sequence[Any], debug: bool) -> Iterator[None]:
+    """For a flow: with a Prefect server, and bars that follow the store."""
     _quiet(debug)
     from flows import console
-    from flows.cluster import Execution
     from flows.server import prefect_server
-    from flows.sweep import sweep
 
     with prefect_server() as ui:
         console.console.print(f"watch it at {ui} (the server stays; `prefect server stop` ends it)", soft_wrap=True)
-        with console.progress_bars(opened):
-            sweep(
-                settings, opened.url, Execution(**{key: value for key, value in execution.items() if value is not None})
-            )
+        with console.progress_bars(opened, units):
+            yield
 
 
 def _say_stopped(opened: Any, again: str) -> None:

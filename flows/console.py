@@ -1,7 +1,7 @@
 """What the command line shows of a run's progress: a table, or bars that follow the store while it works."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event, Thread
@@ -54,11 +54,11 @@ def _duration(seconds: float | None) -> str:
 
 
 @contextmanager
-def progress_bars(run: Run, *, every: float = 1.0) -> Iterator[None]:
+def progress_bars(run: Run, units: Sequence[Units] = ALL, *, every: float = 1.0) -> Iterator[None]:
     """Bars that follow what the store says is done, until the block ends. On no terminal: a line per finished stage."""
     stop = Event()
     follow = _draw_bars if console.is_terminal else _print_stages
-    thread = Thread(target=follow, args=(run, stop, every), daemon=True)
+    thread = Thread(target=follow, args=(run, units, stop, every), daemon=True)
     thread.start()
     try:
         yield
@@ -83,7 +83,7 @@ class _RateAndTimeLeft(ProgressColumn):
         return Text(f"{60 * stage.rate:.1f} a minute, {_duration(stage.seconds_left)} left", style="cyan")
 
 
-def _draw_bars(run: Run, stop: Event, every: float) -> None:
+def _draw_bars(run: Run, stages: Sequence[Units], stop: Event, every: float) -> None:
     columns = (
         TextColumn("{task.description:24}"),
         BarColumn(),
@@ -92,11 +92,11 @@ def _draw_bars(run: Run, stop: Event, every: float) -> None:
         _RateAndTimeLeft(),
     )
     with Progress(*columns, console=console) as progress:
-        bars = [progress.add_task(units.says, total=units.total(run.settings), start=False) for units in ALL]
+        bars = [progress.add_task(units.says, total=units.total(run.settings), start=False) for units in stages]
         ended = False
         while not ended:
             ended = stop.wait(every)  # one last look after the end
-            for bar, units in zip(bars, ALL, strict=True):
+            for bar, units in zip(bars, stages, strict=True):
                 if progress.tasks[bar].finished:
                     continue
                 now = _look(run, units)
@@ -110,8 +110,8 @@ def _draw_bars(run: Run, stop: Event, every: float) -> None:
                     break
 
 
-def _print_stages(run: Run, stop: Event, every: float) -> None:
-    waiting = list(ALL)
+def _print_stages(run: Run, stages: Sequence[Units], stop: Event, every: float) -> None:
+    waiting = list(stages)
     ended = False
     while waiting and not ended:
         ended = stop.wait(every)

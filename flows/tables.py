@@ -4,7 +4,9 @@ import numpy as np
 from rich.text import Text
 
 from flows.console import console, show, table_of
-from netsim.findings import biased_headline, headline, intervals, number, percent, warnings
+from netsim.findings import biased_headline, headline, intervals, number, percent, warnings, with_error
+from netsim.measures import measures
+from netsim.measuring import Measured
 from netsim.published import Comparison
 from netsim.results import Matrix, Results
 
@@ -17,6 +19,30 @@ def show_results(results: Results) -> None:
     console.print(f"{headline(results)}.\n{biased_headline(results)}.\n{intervals(results)}.", soft_wrap=True)
     for doubt in warnings(results):
         console.print(f"WARNING  {doubt}", style="bold red", soft_wrap=True)
+
+
+def show_measures() -> None:
+    """The measures that come with netsim."""
+    table = table_of("measure")
+    table.add_column("what it is")
+    table.add_column("source")
+    for name, found in measures().items():
+        table.add_row(name, found.title, found.source)
+    show("Measures for `netsim measure STORE MEASURE...`; your own as module:function", table)
+
+
+def show_measured(measured: dict[str, Measured]) -> None:
+    """Means over the cells off the diagonal, with errors; beside them what unrelated images would give."""
+    table = table_of("", "natural", "null", "inverted", "null", "natural − inverted", "95 % interval")
+    for found in measured.values():
+        natural = [with_error(found.natural.mean), number(found.natural.null_mean)] if found.natural else ["", ""]
+        difference = ["", ""]
+        if found.difference:
+            low, high = found.difference.interval
+            difference = [with_error(found.difference), f"{number(low)} to {number(high)}"]
+        inverted = [with_error(found.inverted.mean), number(found.inverted.null_mean)]
+        table.add_row(found.title, *natural, *inverted, *difference)
+    show("Other measures: means off the diagonal ± one standard error; null = with one side's images permuted", table)
 
 
 def show_comparison(comparison: Comparison) -> None:

@@ -337,10 +337,10 @@ def to_json(results: Results) -> dict[str, Any]:
         "shards": results.shards,
         "natural": _matrix_json(results, results.natural),
         "inverted": _matrix_json(results, results.inverted),
-        "difference": _estimate(results.difference),
-        "difference_unbiased": _estimate(results.difference_unbiased),
+        "difference": results.difference.to_json(),
+        "difference_unbiased": results.difference_unbiased.to_json(),
         "row_differences": [
-            {"through": row, "minus": other} | _estimate(difference)
+            {"through": row, "minus": other} | difference.to_json()
             for (row, other), difference in results.row_differences.items()
         ],
         "loss": {
@@ -376,25 +376,16 @@ def _matrix_json(results: Results, matrix: Matrix) -> dict[str, Any]:
         "interval_unbiased": _plain(
             np.stack(interval(results, matrix.cka_unbiased, matrix.cka_unbiased_se), axis=-1).tolist()
         ),
-        "mean": _estimate(matrix.mean),
-        "mean_unbiased": _estimate(matrix.mean_unbiased),
-        "rows": {name: _estimate(row) for name, row in zip(results.networks, matrix.rows, strict=True)},
+        "mean": matrix.mean.to_json(),
+        "mean_unbiased": matrix.mean_unbiased.to_json(),
+        "rows": {name: row.to_json() for name, row in zip(results.networks, matrix.rows, strict=True)},
         "rows_unbiased": {
-            name: _estimate(row) for name, row in zip(results.networks, matrix.rows_unbiased, strict=True)
+            name: row.to_json() for name, row in zip(results.networks, matrix.rows_unbiased, strict=True)
         },
         "undefined": [
             {"estimator": estimator, "through": through, "observer": observer, "reason": reason}
             for (estimator, through, observer), reason in matrix.undefined.items()
         ],
-    }
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return {
-        "value": _plain(estimate.value),
-        "se": _plain(estimate.se),
-        "interval": _plain(list(estimate.interval)),
-        "p_value": _plain(estimate.p_value),
     }
 
 

@@ -39,7 +39,7 @@ from zarr.storage import FsspecStore, LocalStore
 from netsim.config import SweepSettings, parse_settings
 from netsim.errors import SettingsError, StoreError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the layout. A store of another version is refused, never guessed at."""
 
 CODECS = (ZstdCodec(level=3), Crc32cCodec())  # zstd alone lets a flipped byte through

@@ -72,14 +72,16 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> dict[st
     return {"computed": computed, "found": len(shards) - computed, "seconds": round(seconds, 3)}
 
 
-def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1) -> None:
+def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage: Stage | None = None) -> None:
     """See the stage that `verb` works on through: submit what is missing, and again what was lost with a worker.
+
+    `stage` is that of the sweep with the verb's name if it is not given.
 
     Nothing is submitted when nothing is missing. Raises the first NetsimError that a task raised, or RunError if shards
     are missing in the end.
     """
     run = Run.open(store)
-    stage = next(stage for stage in STAGES if stage.name == verb.name)
+    stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
     fault: Exception | None = None
     for attempt in range(PASSES):
         missing = stage.missing(run)

@@ -1,0 +1,176 @@
+"""Any measure, for every cell of a finished run: the value by hand, errors from resamples, null values, resumption."""
+
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from netsim import stages
+from netsim.cka import linear_cka
+from netsim.config import SweepSettings
+from netsim.datasets import to_unit
+from netsim.errors import RunError, SettingsError
+from netsim.measures import Measure, left_out, measure
+from netsim.measuring import HALVES, evaluate, load_measured, measure_stage, measured_json
+from netsim.store import Run
+from netsim.uncertainty import half_sampling, jackknife_se
+from tasks.prepare import prepare_measures
+
+
+@measure(title="Unbiased CKA of half of the images", source="this test", symmetric=False)
+def plain(X: np.ndarray, Y: np.ndarray) -> float:
+    return linear_cka(X, Y, "unbiased")
+
+
+@measure(title="Share of first logits above 0 in both", source="this test", takes="predictions", streams=True)
+def positive(shards) -> tuple[float, np.ndarray]:
+    return left_out(lambda x, y: float(((x[:, 0] > 0) & (y[:, 0] > 0)).mean()), shards)
+
+
+NAMES = ["test_measuring:plain", "test_measuring:positive", "stir"]
+
+
+@pytest.fixture(scope="module")
+def measured(finished, tmp_path_factory) -> Run:
+    """A copy of the finished run with three measures."""
+    import shutil
+
+    place = tmp_path_factory.mktemp("measured") / "run"
+    shutil.copytree(finished.url, place)
+    run = Run.open(place)
+    compute(run, NAMES)
+    return run
+
+
+def compute(run: Run, names: list[str]) -> None:
+    stage = measure_stage(names)
+    stage.prepare(run)
+    for name, shard in stage.missing(run):
+        stage.work(run, name, shard)
+
+
+def represented(run: Run, set_name: str, name: str) -> np.ndarray:
+    return run.array(f"representations/{set_name}/{name}")[...]
+
+
+def test_values_are_those_of_the_function_on_all_images(measured):
+    found, names = load_measured(measured)["test_measuring:plain"], measured.settings.names
+    for i, through in enumerate(names):
+        for j, observer in enumerate(names):
+            natural = plain(*(represented(measured, "natural", name) for name in (through, observer)))
+            after = plain(*(represented(measured, f"inverted/{through}", name) for name in (through, observer)))
+            assert found.natural.value[i, j] == pytest.approx(natural, abs=1e-12)
+            assert found.inverted.value[i, j] == pytest.approx(after, abs=1e-12)
+
+
+def test_predictions_are_the_logits_of_the_networks(measured):
+    found = load_measured(measured)["test_measuring:positive"]
+    names = measured.settings.names
+    images = to_unit(measured.array("images/target")[...])
+    with torch.no_grad():
+        above = [stages.network(measured, name)(images)[:, 0].numpy() > 0 for name in names]
+    expected = [[(a & b).mean() for b in above] for a in above]
+    np.testing.assert_allclose(found.natural.value, expected, atol=1e-12)
+
+
+def test_stir_is_one_network_on_two_sets_and_not_inverted_cka(measured):
+    found = load_measured(measured)["stir"]
+    assert found.natural is None and found.difference is None
+    for i, through in enumerate(measured.settings.names):
+        for j, observer in enumerate(measured.settings.names):
+            before = represented(measured, "natural", observer)
+            after = represented(measured, f"inverted/{through}", observer)
+            assert found.inverted.value[i, j] == pytest.approx(linear_cka(before, after, "unbiased"), abs=1e-10)
+
+
+def test_errors_of_means_come_from_the_same_resamples_of_all_cells(measured):
+    found = load_measured(measured)["test_measuring:positive"]
+    names, cells = measured.settings.names, []
+    images = to_unit(measured.array("images/target")[...])
+    with torch.no_grad():
+        above = [stages.network(measured, name)(images)[:, 0].numpy() > 0 for name in names]
+    for deleted in range(4):
+        keep = np.repeat(np.arange(4) != deleted, 8)
+        cells.append(
+            np.mean([(a & b)[keep].mean() for i, a in enumerate(above) for j, b in enumerate(above) if i != j])
+        )
+    assert found.natural.mean.se == pytest.approx(jackknife_se(np.array(cells)), rel=1e-9)
+    assert found.natural.mean.df == 3
+    assert found.difference.value == pytest.approx(found.natural.mean.value - found.inverted.mean.value)
+
+
+def test_half_sampling_of_a_mean_has_the_standard_error_of_a_mean():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(200, 1))
+    mean = Measure("mean", "", "", lambda x, y: float(x.mean()), "representations", None, False, True)
+    errors = []
+    for rng_seed in range(30):
+        found = evaluate(mean, [lambda: (values, values)], rng_seed=rng_seed)
+        errors.append(half_sampling(found.value, found.resampled).se)
+    assert len(found.resampled) == HALVES
+    assert np.mean(errors) == pytest.approx(values.std(ddof=1) / np.sqrt(200), rel=0.1)
+
+
+def test_null_values_lose_what_belongs_to_the_image_and_keep_the_rest():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 6))
+    cka = Measure("cka", "", "", partial(linear_cka, estimator="unbiased"), "representations", None, False, True)
+    found = evaluate(cka, [lambda: (X, 2 * X)])
+    assert found.value == pytest.approx(1)
+    assert abs(found.null.mean()) < 0.05
+
+
+def test_a_measure_sees_no_more_images_than_it_asks_for():
+    seen = []
+    few = Measure("few", "", "", lambda x, y: seen.append(len(x)) or 0.0, "representations", 12, False, True)
+    reads = []
+
+    def shard(at: int):
+        reads.append(at)
+        return np.ones((5, 2)), np.ones((5, 2))
+
+    evaluate(few, [partial(shard, at) for at in range(10)])
+    assert seen[0] == 12 and reads == [0, 1, 2]
+
+
+def test_symmetric_measures_are_computed_once_a_pair_and_others_both_ways(measured):
+    moved = measured.read(measured.record("measure", "test_measuring:positive/natural/shufflenet"),
+                          "measures/test_measuring:positive/natural/shufflenet/value")  # fmt: skip
+    assert np.isnan(moved).tolist() == [True, True, False]
+    found = load_measured(measured)["test_measuring:positive"].natural
+    np.testing.assert_array_equal(found.value, found.value.T)
+    both = measured.read(measured.record("measure", "test_measuring:plain/natural/shufflenet"),
+                         "measures/test_measuring:plain/natural/shufflenet/value")  # fmt: skip
+    assert np.isfinite(both).all()
+
+
+def test_what_is_done_is_not_done_again_and_what_is_incomplete_is_not_shown(measured, finished, tmp_path):
+    import shutil
+
+    assert measure_stage(NAMES).missing(measured) == []
+    place = tmp_path / "run"
+    shutil.copytree(finished.url, place)
+    run = Run.open(place)
+    stage = measure_stage(["stir"])
+    stage.prepare(run)
+    stage.work(run, *stage.missing(run)[0])
+    assert len(stage.missing(run)) == 2
+    assert load_measured(run) == {}
+
+
+def test_json_is_plain(measured):
+    printed = json.loads(json.dumps(measured_json(load_measured(measured)), allow_nan=False))
+    assert set(printed) == set(NAMES)
+    assert printed["stir"]["natural"] is None
+    assert len(printed["test_measuring:plain"]["inverted"]["mean"]["interval"]) == 2
+
+
+def test_a_measure_that_is_not_there_and_a_run_that_is_not_ready_are_said_before_work(finished, tmp_path):
+    with pytest.raises(SettingsError, match="no measure 'stirr'; did you mean 'stir'"):
+        prepare_measures(finished.url, ["stirr"])
+    settings: SweepSettings = finished.settings
+    unfinished = Run.create(str(tmp_path / "run"), settings)
+    with pytest.raises(RunError, match=r"is not finished: 16 of 16 shards of embed are missing; `netsim run --store"):
+        prepare_measures(unfinished.url, ["stir"])
