@@ -158,18 +158,61 @@ def measure(
     opened = Run.open(prepare_measures(store, names))
     stage = measure_stage(names)
     if stage.missing(opened):
-        try:
-            with _watched(opened, (stage.units,), debug):
-                from flows.cluster import Execution
-                from flows.measure import measure as flow
+        with _resumable(), _watched(opened, (stage.units,), debug):
+            from flows.cluster import Execution
+            from flows.measure import measure as flow
 
-                flow(opened.url, names, Execution(**execution))
-        except KeyboardInterrupt:
-            console.errors.print("\nstopped. Nothing done is lost; the same command goes on from here.")
-            raise typer.Exit(130) from None
+            flow(opened.url, names, Execution(**execution))
     else:
         console.console.print("everything is done already; nothing was computed")
     tables.show_measured({name: found for name, found in load_measured(opened).items() if name in names})
+
+
+@app.command()
+def layers(
+    store: Store,
+    networks: Annotated[list[str], typer.Argument(help="two networks of the run; one twice: its own layers")],
+    layer: Annotated[
+        list[str] | None, typer.Option("--layer", metavar="PATTERN", help="names as in `layer?`, `features.*`")
+    ] = None,
+    activations: Annotated[
+        str | None, typer.Option(help="pooled (mean over places) or flattened (every place)", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the heatmap and the table")] = Path(
+        "layers"
+    ),
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    debug: Debug = False,
+) -> None:
+    """Layers of two networks against each other, on natural images and on those inverted through either.
+
+    For example: `netsim layers runs/demo resnet18 vgg --layer "layer?" --layer "features.*" --activations pooled`
+    """
+    from flows import console
+    from netsim.layers import find_spec, layer_stage
+    from netsim.report import write_layers
+    from netsim.store import Run, explained
+    from tasks.prepare import prepare_layers
+
+    if not layer or activations is None:
+        raise SettingsError('say which layers and how, as in --layer "layer?" --activations pooled (or flattened)')
+    execution = _execution(workers, scheduler)
+    url, key = prepare_layers(store, networks, layer, activations)
+    opened = Run.open(url)
+    spec = find_spec(opened, key)
+    stage = layer_stage(spec)
+    if stage.missing(opened):
+        with _resumable(), _watched(opened, (stage.units,), debug):
+            from flows.cluster import Execution
+            from flows.layers import layers as flow
+
+            flow(url, networks, layer, activations, Execution(**execution))  # type: ignore[call-overload]
+    else:
+        console.console.print("everything is done already; nothing was computed")
+    with explained(str(output)):
+        written = write_layers(opened, spec, output)
+    console.console.print("\n".join(str(path) for path in written), soft_wrap=True)
 
 
 @app.command()
@@ -234,6 +277,17 @@ def _watched(opened: Any, units: Sequence[Any], debug: bool) -> Iterator[None]:
         console.console.print(f"watch it at {ui} (the server stays; `prefect server stop` ends it)", soft_wrap=True)
         with console.progress_bars(opened, units):
             yield
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    from flows import console
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.errors.print("\nstopped. Nothing done is lost; the same command goes on from here.")
+        raise typer.Exit(130) from None
 
 
 def _say_stopped(opened: Any, again: str) -> None:

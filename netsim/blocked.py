@@ -66,16 +66,11 @@ def blocked_similarity(
         weights.append(len(rows[keys[0]]))
         grams = np.stack([kernels[key](own) for key, own in rows.items()])
         values.append(hsic_unbiased(grams))
-        magnitudes.append(np.square(grams, dtype=np.float64).mean(axis=(1, 2)))
+        magnitudes.append(magnitude(grams))
     if not values:
         raise DataError("no shards; give at least one")
-    parts = np.array(weights)[:, None, None] * np.stack(values)  # (G, M, M)
-    total = parts.sum(axis=0)
-    least = ROUNDING * (np.array(weights) @ np.stack(magnitudes))  # (M,) what is less is rounding error
+    whole, left_out = cka_of_blocks(np.stack(values), np.stack(magnitudes), np.array(weights))
     at = {key: index for index, key in enumerate(keys)}
-    whole, left_out = _ratio(total, least), _ratio(total - parts, least)
-    if len(values) == 1:
-        left_out = np.full_like(left_out, np.nan)
     return {(x, y): BlockedSimilarity(float(whole[at[x], at[y]]), left_out[:, at[x], at[y]]) for x, y in pairs}
 
 
@@ -88,6 +83,20 @@ def hsic_unbiased(grams: np.ndarray) -> np.ndarray:
     totals = rows.sum(axis=1)
     found = flat @ flat.T + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.T
     return found / (n * (n - 3))
+
+
+def magnitude(grams: np.ndarray) -> np.ndarray:
+    """(M, n, n) -> (M,): what HSIC_1 of a Gram matrix with itself is taken from, and its rounding error relative to."""
+    return np.square(grams, dtype=np.float64).mean(axis=(1, 2))
+
+
+def cka_of_blocks(hsic: np.ndarray, magnitudes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """CKA (M, M), and with each block left out (G, M, M), from HSIC_1 (G, M, M), magnitudes (G, M) and rows (G,)."""
+    parts = weights[:, None, None] * hsic
+    total = parts.sum(axis=0)
+    least = ROUNDING * (weights @ magnitudes)  # (M,) what is less is rounding error
+    left_out = _ratio(total - parts, least)
+    return _ratio(total, least), left_out if len(parts) > 1 else np.full_like(left_out, np.nan)
 
 
 def linear_kernel(rows: np.ndarray) -> np.ndarray:

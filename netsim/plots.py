@@ -10,6 +10,7 @@ Margins are counted from the length of the names, not measured, so the same inpu
 import io
 import re
 import threading
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import matplotlib
@@ -61,11 +62,38 @@ def heatmaps(results: Results, estimator: Estimator = "unbiased") -> Figure:
         corner = left + column * (side + gap)
         axes = figure.add_axes((corner / width, bottom / height, side / width, side / height))
         mean = matrix.mean_unbiased if estimator == "unbiased" else matrix.mean
-        _panel(axes, values_of(matrix, estimator), names, cell=cell, label=label, row_names=column == 0)
+        _panel(axes, values_of(matrix, estimator), names, names, cell=cell, label=label, row_names=column == 0)
         axes.set_title(f"{title}\n", fontsize=11, color=INK, fontweight="bold")
         _text(axes, 0.5, 1, f"mean {with_error(mean)}", size=9, offset=(0, 6), va="bottom")
     bar = figure.add_axes(((left + 2 * side + gap + 14) / width, bottom / height, 10 / width, side / height))
     _color_bar(bar, label=f"linear CKA, {estimator}, n = {results.n:,}")
+    return figure
+
+
+def layer_heatmaps(
+    layers: tuple[tuple[str, ...], tuple[str, ...]], networks: tuple[str, str], panels: Mapping[str, np.ndarray]
+) -> Figure:
+    """One panel a set: layers of the first network (rows, from the input down) against those of the second.
+
+    `panels` maps titles to unbiased CKA (layers of the first, layers of the second); colours as in `heatmaps`.
+    """
+    rows, columns = layers
+    cell = cell_points(max(len(rows), len(columns)))
+    room = [16 + round(0.62 * 8 * max(map(len, names))) for names in layers]  # points taken by the longest name
+    wide, high = cell * len(columns), cell * len(rows)
+    left, bottom, top, gap, right = room[0] + 24, round(0.65 * room[1]) + 24, 34, 24, 62
+    width = left + len(panels) * (wide + gap) - gap + right
+    height = bottom + high + top
+
+    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+    for column, (title, values) in enumerate(panels.items()):
+        corner = left + column * (wide + gap)
+        axes = figure.add_axes((corner / width, bottom / height, wide / width, high / height))
+        axes.set_title(title, fontsize=10, color=INK, fontweight="bold")
+        _panel(axes, values, columns, rows, cell=cell, label=8.0, row_names=column == 0, says=networks)
+    corner = left + len(panels) * (wide + gap) - gap + 14
+    bar = figure.add_axes((corner / width, bottom / height, 10 / width, high / height))
+    _color_bar(bar, label="unbiased CKA")
     return figure
 
 
@@ -79,13 +107,24 @@ def cell_points(networks: int) -> int:
     return int(np.clip(270 / networks, 22, 60))
 
 
-def _panel(axes: Axes, values: np.ndarray, names: tuple[str, ...], *, cell: int, label: float, row_names: bool) -> None:
+def _panel(
+    axes: Axes,
+    values: np.ndarray,
+    columns: tuple[str, ...],
+    rows: tuple[str, ...],
+    *,
+    cell: int,
+    label: float,
+    row_names: bool,
+    says: tuple[str, str] = ("through", "observer"),
+) -> None:
     """One matrix: first row on top, as it is written, unlike the published figure, whose rows run upwards."""
-    count = len(names)
+    across, down = len(columns), len(rows)
+    count = max(across, down)
     # Above 16 networks vector cells would be most of the file; as pixels they cost next to nothing.
     axes.pcolormesh(
-        np.arange(count + 1) - 0.5,
-        np.arange(count + 1) - 0.5,
+        np.arange(across + 1) - 0.5,
+        np.arange(down + 1) - 0.5,
         np.ma.masked_invalid(values),
         cmap=COLORS,
         vmin=0,
@@ -95,13 +134,13 @@ def _panel(axes: Axes, values: np.ndarray, names: tuple[str, ...], *, cell: int,
         rasterized=count > 16,
         clip_on=False,
     )
-    axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), xticks=range(count), yticks=range(count))
+    axes.set(xlim=(-0.5, across - 0.5), ylim=(down - 0.5, -0.5), xticks=range(across), yticks=range(down))
     axes.tick_params(length=0, pad=4, labelsize=label, labelcolor=INK, labelleft=row_names)
-    axes.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
+    axes.set_xticklabels(columns, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
     if row_names:
-        axes.set_yticklabels(names, parse_math=False)
-        axes.set_ylabel("through", fontsize=9, color=INK, labelpad=8)
-    axes.set_xlabel("observer", fontsize=9, color=INK)
+        axes.set_yticklabels(rows, parse_math=False)
+        axes.set_ylabel(says[0], fontsize=9, color=INK, labelpad=8)
+    axes.set_xlabel(says[1], fontsize=9, color=INK)
     axes.spines[:].set_visible(False)
     _cell_numbers(axes, values, size=min(0.31 * cell, 12) if count <= 12 else 0.38 * cell, short=count > 12)
 

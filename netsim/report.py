@@ -30,8 +30,10 @@ from netsim.findings import (
     warnings,
     with_error,
 )
-from netsim.plots import heatmaps, loss_curves, to_inline_svg, to_png, to_svg
+from netsim.layers import LayerSpec, layers_csv, load_layers
+from netsim.plots import heatmaps, layer_heatmaps, loss_curves, to_inline_svg, to_png, to_svg
 from netsim.results import Gallery, Matrix, Results, interval
+from netsim.store import Run
 from netsim.uncertainty import Estimate
 
 
@@ -88,6 +90,24 @@ def write_report(results: Results, gallery: Gallery, directory: Path, *, setting
         losses_csv=directory / "losses.csv",
         networks_csv=directory / "networks.csv",
     )
+
+
+def write_layers(run: Run, spec: LayerSpec, directory: Path) -> tuple[Path, Path, Path]:
+    """Heatmaps (SVG, PNG) and table (CSV) of layers, named after the networks. Returns where they are."""
+    found = load_layers(run, spec)
+    panels = {name.replace("inverted/", "inverted through "): values.cka for name, values in found.items()}
+    figure = layer_heatmaps(spec.layers, spec.networks, panels)
+    stem = f"layers-{spec.networks[0]}-{spec.networks[1]}-{spec.activations}"
+    contents = {
+        ".svg": to_svg(figure).encode(),
+        ".png": to_png(figure, dpi=300),
+        ".csv": layers_csv(spec, found).encode(),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    for suffix, content in contents.items():
+        _replace(directory / f"{stem}{suffix}", content)
+    svg, png, table = (directory / f"{stem}{suffix}" for suffix in contents)
+    return svg, png, table
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -372,7 +372,7 @@ def representation_path(set_name: str, observer: str) -> str:
 def embed_shard(run: Run, name: str, shard: int) -> Record:
     """What every network says of a shard of the set `name`. Raises NetworkError for values that are not finite."""
     watch = Stopwatch()
-    images = _set_images(run, name, shard)
+    images = set_images(run, name, shard)
     arrays = {}
     for observer in run.settings.names:
         representation = _look(network(run, observer), images).numpy().astype(np.float32)
@@ -383,7 +383,8 @@ def embed_shard(run: Run, name: str, shard: int) -> Record:
     return run.commit("embed", name, shard, arrays=arrays, facts=facts | _where(), seconds=watch())
 
 
-def _set_images(run: Run, set_name: str, shard: int) -> torch.Tensor:
+def set_images(run: Run, set_name: str, shard: int) -> torch.Tensor:
+    """A shard's images of a set (n, C, H, W), float32 in [0, 1]. Raises StoreError if they are missing or damaged."""
     if set_name == NATURAL:
         return to_unit(run.read(run.record("draw", "pairs", shard), "images/target"))
     record = run.record("invert", set_name.removeprefix("inverted/"), shard)

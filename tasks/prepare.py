@@ -5,10 +5,11 @@ from shlex import quote
 
 from netsim.config import SweepSettings
 from netsim.errors import RunError
+from netsim.layers import keep_spec, layer_spec
 from netsim.measuring import measure_stage
 from netsim.preflight import check
 from netsim.store import Run
-from netsim.units import DRAW, EMBED, TRAIN
+from netsim.units import DRAW, EMBED, INVERT, TRAIN, Units
 
 
 def prepare(settings: SweepSettings, store: str) -> str:
@@ -27,14 +28,30 @@ def prepare_measures(store: str, measures: Sequence[str]) -> str:
     Raises SettingsError for a measure that is not there, RunError or StoreError for a run that is not.
     """
     measure_stage(measures)
+    return _with(EMBED, store).url
+
+
+def prepare_layers(store: str, networks: Sequence[str], layers: Sequence[str], activations: str) -> tuple[str, str]:
+    """The same for layers, whose names fit the patterns `layers`. Returns the run's URL, and the key of what is asked.
+
+    Raises SettingsError for networks or layers that are not there, RunError or StoreError for a run that is not.
+    """
+    run = _with(INVERT, store)
+    spec = layer_spec(run, networks, layers, activations)
+    keep_spec(run, spec)
+    return run.url, spec.key
+
+
+def _with(units: Units, store: str) -> Run:
+    """The run at `store`, whose stage is finished."""
     run = Run.open(store)
-    missing = EMBED.missing(run)
+    missing = units.missing(run)
     if missing:
         raise RunError(
-            f"{run.url} is not finished: {len(missing)} of {EMBED.total(run.settings)} shards of embed are missing; "
-            f"`netsim run --store {quote(run.url)}` goes on"
+            f"{run.url} is not finished: {len(missing)} of {units.total(run.settings)} shards of {units.stage} "
+            f"are missing; `netsim run --store {quote(run.url)}` goes on"
         )
-    return run.url
+    return run
 
 
 def _has_its_inputs(settings: SweepSettings, store: str) -> bool:

@@ -1,0 +1,159 @@
+"""Layers against each other: activations by hand, CKA of blocks, what is kept, and what is refused."""
+
+import csv
+import io
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from netsim import stages
+from netsim.blocked import blocked_similarity
+from netsim.errors import NetworkError, SettingsError, StoreError
+from netsim.layers import flat_rows, keep_spec, layer_grams, layer_spec, layer_stage, load_layers
+from netsim.networks import Network
+from netsim.plots import layer_heatmaps
+from netsim.report import write_layers
+from netsim.store import Run
+from tasks.prepare import prepare_layers
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Run:
+    shutil.copytree(finished.url, tmp_path / "run")
+    return Run.open(tmp_path / "run")
+
+
+def compute(run: Run, spec) -> None:
+    keep_spec(run, spec)
+    for name, shard in layer_stage(spec).missing(run):
+        layer_stage(spec).work(run, name, shard)
+
+
+def by_hand(run: Run, set_name: str, network: str, layer: str, pooled: bool) -> list[np.ndarray]:
+    """A layer's activations for every shard: the blocks of a ResNet, run one after the other."""
+    body = stages.network(run, network).body
+    rows = []
+    for shard in range(run.settings.pairs.shards):
+        x = (stages.set_images(run, set_name, shard) - 0.286) / 0.353
+        with torch.no_grad():
+            x = body.maxpool(body.relu(body.bn1(body.conv1(x))))
+            for name in ("layer1", "layer2", "layer3", "layer4"):
+                x = getattr(body, name)(x)
+                if name == layer:
+                    break
+        rows.append((x.mean(dim=(2, 3)) if pooled else x.flatten(1)).numpy())
+    return rows
+
+
+@pytest.mark.parametrize("activations", ["pooled", "flattened"])
+def test_cka_of_layers_is_that_of_blocks_of_their_activations(run, activations):
+    spec = layer_spec(run, ["resnet18", "resnet18"], ["layer?"], activations)
+    assert spec.layers == (("layer1", "layer2", "layer3", "layer4"),) * 2
+    compute(run, spec)
+    found = load_layers(run, spec)
+    assert list(found) == ["natural", "inverted/resnet18"]
+    for set_name, similarity in found.items():
+        sides = {
+            layer: by_hand(run, set_name, "resnet18", layer, activations == "pooled") for layer in ("layer1", "layer3")
+        }
+        shards = [dict(zip(sides, rows, strict=True)) for rows in zip(*sides.values(), strict=True)]
+        expected = blocked_similarity(shards, [("layer1", "layer3")])["layer1", "layer3"]
+        assert similarity.cka[0, 2] == pytest.approx(expected.cka, abs=1e-4)
+        assert similarity.se[0, 2] == pytest.approx(expected.estimate.se, rel=1e-2)
+        np.testing.assert_allclose(np.diag(similarity.cka), 1)
+        np.testing.assert_allclose(similarity.cka, similarity.cka.T)
+
+
+def test_layers_of_two_networks_are_rows_and_columns_on_three_sets(run, tmp_path):
+    spec = layer_spec(run, ["resnet18", "vgg"], ["layer[12]", "features.?"], "pooled")
+    compute(run, spec)
+    found = load_layers(run, spec)
+    assert list(found) == ["natural", "inverted/resnet18", "inverted/vgg"]
+    assert found["natural"].cka.shape == (2, len(spec.layers[1])) and np.isfinite(found["natural"].cka).all()
+    svg, png, table = write_layers(run, spec, tmp_path / "out")
+    assert svg.read_text().count("features.3") == 3 and png.read_bytes().startswith(b"\x89PNG")
+    lines = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert len(lines) == 3 * found["natural"].cka.size
+    assert float(lines[1]["cka_unbiased"]) == found["natural"].cka[0, 1]
+
+
+def test_what_is_done_is_not_done_again_and_another_question_is_another_key(run):
+    spec = layer_spec(run, ["resnet18", "resnet18"], ["layer1"], "pooled")
+    keep_spec(run, spec)
+    stage = layer_stage(spec)
+    assert len(stage.missing(run)) == 2 * 4
+    stage.work(run, *stage.missing(run)[0])
+    assert len(stage.missing(run)) == 2 * 4 - 1
+    with pytest.raises(StoreError, match="shard 1 is not done"):
+        load_layers(run, spec)
+    keys = {layer_spec(run, ["resnet18"] * 2, ["layer1"], kind).key for kind in ("pooled", "flattened")}
+    assert len(keys) == 2 and spec.key in keys
+    assert prepare_layers(run.url, ["resnet18", "resnet18"], ["layer1"], "pooled") == (run.url, spec.key)
+
+
+def test_the_same_module_run_twice_counts_as_it_ran_last_and_in_place_changes_do_not_reach_back():
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.relu, self.fc = nn.Linear(16, 6), nn.ReLU(inplace=True), nn.Linear(6, 3)
+
+        def forward(self, x):
+            return self.fc(self.relu(self.relu(self.first(x.flatten(1))) - 0.1))
+
+    model, images = Twice(), torch.rand(5, 1, 4, 4)
+    network = Network(model, images, name="twice", reference="x")
+    first, relu = layer_grams(network, images, ["first", "relu"], "pooled")
+    with torch.no_grad():
+        before = model.first(images.flatten(1))
+        after = (before.relu() - 0.1).relu()
+    for gram, rows in ((first, before), (relu, after)):
+        centred = (rows - rows.mean(dim=0)).numpy()
+        np.testing.assert_allclose(gram, centred @ centred.T, atol=1e-5)
+
+
+def test_pooled_is_the_mean_over_places_of_maps_and_of_tokens():
+    maps, tokens = torch.rand(2, 3, 4, 5), torch.rand(2, 7, 3)
+    torch.testing.assert_close(flat_rows(maps, "pooled"), maps.mean(dim=(2, 3)))
+    torch.testing.assert_close(flat_rows(tokens, "pooled"), tokens.mean(dim=1))
+    assert flat_rows(maps, "flattened").shape == (2, 60) and flat_rows(tokens, "flattened").shape == (2, 21)
+
+
+def test_figures_grow_with_layers_and_are_not_square():
+    figure = layer_heatmaps((("a", "b"), ("c", "d", "e")), ("one", "two"), {"natural": np.eye(2, 3)})
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("networks", "patterns", "activations", "message"),
+    [
+        (["resnet18", "vgg"], ["layr1"], "pooled", "no layer fits 'layr1'; did you mean 'layer1'"),
+        (["resnet18", "vgg"], ["layer1"], "pooled", "no layer of vgg fits layer1; it has features"),
+        (["resnet81", "vgg"], ["layer1"], "pooled", "no network 'resnet81' in this run; did you mean 'resnet18'"),
+        (["resnet18"], ["layer1"], "pooled", "1 networks; give two"),
+        (["resnet18", "resnet18"], ["layer1"], "poled", "activations 'poled'; did you mean 'pooled'"),
+    ],
+)
+def test_what_is_not_there_is_one_clear_line(finished, networks, patterns, activations, message):
+    with pytest.raises(SettingsError, match=message):
+        layer_spec(finished, networks, patterns, activations)
+
+
+def test_a_layer_that_gives_no_tensor_or_does_not_run_is_named():
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.idle, self.fc = nn.LSTM(4, 3, batch_first=True), nn.ReLU(), nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.fc(self.lstm(x.flatten(1, 2))[0][:, -1])
+
+    images = torch.rand(4, 1, 4, 4)
+    network = Network(Odd(), images, name="odd", reference="x")
+    with pytest.raises(NetworkError, match="layer lstm of odd gives tuple, not a tensor"):
+        layer_grams(network, images, ["lstm"], "pooled")
+    with pytest.raises(NetworkError, match="layer idle of odd does not run"):
+        layer_grams(network, images, ["idle"], "pooled")
