@@ -133,7 +133,7 @@ def results(
 
 @app.command()
 def measure(
-    store: Store,
+    store: Annotated[str | None, typer.Argument(help="path or URL of a run", show_default=False)] = None,
     names: Annotated[
         list[str] | None,
         typer.Argument(metavar="[MEASURE]...", help="names, or `module:function` of your own; none: list them"),
@@ -151,7 +151,7 @@ def measure(
     from netsim.store import Run
     from tasks.prepare import prepare_measures
 
-    if not names:
+    if store is None or not names:
         tables.show_measures()
         return
     execution = _execution(workers, scheduler)

@@ -37,8 +37,9 @@ Shard = Mapping[Any, Rows] | Sequence[Rows]
 Source = Shard | Callable[[], Shard]
 Space = Literal["gram", "feature"]
 
-BLOCK_BYTES = 2**29
-"""Most bytes of centred rows held at once, unless a single shard has more."""
+BLOCK_BYTES: dict[Space, int] = {"gram": 2**29, "feature": 2**28}
+"""Most bytes of centred rows held at once, unless a single shard has more. In feature space the products are held too;
+in Gram space every block is another look at the shards after it."""
 
 BLOCK_ROWS = 4096
 """Most rows of a block of shards: enough for BLAS at its best, few enough for Gram blocks to stay small."""
@@ -156,9 +157,9 @@ class _Stream:
         """Centred rows of a shard, float64."""
         return {key: _as_array(rows) - self.means[key] for key, rows in self._read(index).items()}
 
-    def blocks(self) -> Iterator[_Block]:
+    def blocks(self, space: Space) -> Iterator[_Block]:
         """All shards in order, as many at once as fit."""
-        most = min(BLOCK_ROWS, BLOCK_BYTES // (8 * max(sum(self.widths.values()), 1)))
+        most = min(BLOCK_ROWS, BLOCK_BYTES[space] // (8 * max(sum(self.widths.values()), 1)))
         first = 0
         while first < len(self.counts):
             last, rows = first + 1, int(self.counts[first])
@@ -251,7 +252,7 @@ def _in_gram_space(stream: _Stream, pairs: Sequence[Pair], light: _Light) -> dic
     shards, networks = len(stream.counts), len(stream.keys)
     inner = np.zeros((shards, networks, networks))
     own = np.zeros((shards, networks, networks))
-    for block in stream.blocks():
+    for block in stream.blocks("gram"):
         light.add(block)
         for t in range(block.first, shards):
             inside = t < block.shards.stop
@@ -289,7 +290,7 @@ def _inner_products(grams: np.ndarray) -> np.ndarray:
 
 def _in_feature_space(stream: _Stream, pairs: Sequence[Pair], light: _Light) -> dict[Pair, Squares]:
     C = {(x, y): np.zeros((stream.widths[x], stream.widths[y])) for x, y in pairs}
-    for block in stream.blocks():
+    for block in stream.blocks("feature"):
         light.add(block)
         for x, y in pairs:
             C[x, y] += block.rows[x].T @ block.rows[y]  # numpy halves the work where x is y
@@ -297,7 +298,7 @@ def _in_feature_space(stream: _Stream, pairs: Sequence[Pair], light: _Light) -> 
     inner = {pair: np.zeros(shards) for pair in pairs}
     own = {pair: np.zeros(shards) for pair in pairs}
     if shards > 1:  # a single shard has none to leave out
-        for block in stream.blocks():
+        for block in stream.blocks("feature"):
             for x, y in pairs:
                 per_row = np.einsum("rd,rd->r", block.rows[x] @ C[x, y], block.rows[y])
                 inner[x, y][block.shards] = block.sums(per_row)

@@ -97,6 +97,19 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     assert printed["converged"] == dict.fromkeys(printed["networks"], False)  # 5 iterations are not enough
     assert "WARNING  Not converged: vgg (" in second.stdout
 
+    def run_on_it(*arguments: str) -> str:
+        done = netsim(*arguments, env=server, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    measures = ("measure", str(store), "agreement", "stir", "--workers", "1")
+    assert "STIR (unbiased linear CKA)" in run_on_it(*measures)
+    assert "nothing was computed" in run_on_it(*measures)
+    layers = ("layers", str(store), "resnet18", "vgg", "--layer", "layer1", "--layer", "features.0")
+    assert "layers-resnet18-vgg-pooled.csv" in run_on_it(*layers, "--activations", "pooled", "--workers", "1")
+    assert {"measure-stir/inverted/vgg", "measure-agreement/natural/vgg"} <= set(states())
+    wait_until(lambda: set(states().values()) == {"Completed"}, seconds=30, what=states)
+
 
 @pytest.fixture
 def start(settings: Path, tmp_path: Path, server: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:

@@ -1,0 +1,28 @@
+"""Nearest neighbours of images, and how many two representations share. n = images, d = features, k = neighbours."""
+
+import numpy as np
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+
+from netsim.hsic import ROUNDING
+
+K = 10
+
+
+def shared_neighbours(X: np.ndarray, Y: np.ndarray) -> np.ndarray | None:
+    """How many of its K nearest neighbours each image has in both X (n, d) and Y (n, d'): (n,), 0 to K.
+
+    None where neighbours say nothing: all images in one direction, or so few that all others are neighbours.
+    """
+    if len(X) <= K + 1:
+        return None
+    x, y = _neighbours(X), _neighbours(Y)
+    return None if x is None or y is None else (x[:, :, None] == y[:, None, :]).sum(axis=(1, 2))
+
+
+def _neighbours(X: np.ndarray) -> np.ndarray | None:
+    """The K images of largest cosine similarity to each, itself excluded, (n, K); None if all are equally near."""
+    unit = normalize(np.asarray(X, dtype=np.float64))
+    if np.ptp(unit, axis=0).max(initial=0) <= ROUNDING:
+        return None
+    return NearestNeighbors(n_neighbors=K, metric="cosine").fit(unit).kneighbors(return_distance=False)

@@ -1,0 +1,26 @@
+"""Agreement: how often two networks predict the same class. n = images, k = classes."""
+
+import numpy as np
+
+from netsim.measures import Shards, left_out, measure
+
+
+@measure(
+    title="Agreement of predicted classes",
+    source="Klabunde et al. 2023 (arXiv:2305.06329), section 4: 1 - disagreement",
+    takes="predictions",
+    streams=True,
+)
+def agreement(shards: Shards) -> tuple[float, np.ndarray]:
+    """Share of images whose largest logit is that of the same class in X (n, k) and Y (n, k).
+
+    In [0, 1]; 1 if all classes are the same, right or wrong. Two networks agree by chance too, and must if both are
+    nearly always right: `cohen_kappa` allows for chance. Any increasing function of the logits leaves it as it is.
+    Among equal logits the first counts. NaN without images, and for different numbers of classes, which then are not
+    the same classes; defined for a constant side.
+    """
+    return left_out(_agreement, shards)
+
+
+def _agreement(X: np.ndarray, Y: np.ndarray) -> float:
+    return float((X.argmax(axis=1) == Y.argmax(axis=1)).mean()) if len(X) and X.shape == Y.shape else float("nan")

@@ -1,0 +1,31 @@
+"""PWCCA: canonical correlations weighted by how much of X each accounts for. n = images, c = canonical variates."""
+
+import numpy as np
+from scipy.linalg import svd
+
+from netsim.measures import measure
+from netsim.measures._canonical import determined, directions
+from netsim.measures._rows import centred
+
+
+@measure(
+    title="Projection-weighted CCA (weights of the row's network)",
+    source="Morcos et al. 2018, NeurIPS (arXiv:1806.05759), section 3",
+    images=5000,
+    symmetric=False,
+)
+def pwcca(X: np.ndarray, Y: np.ndarray) -> float:
+    """Mean of the min(rank) canonical correlations of X (n, d) and Y (n, d'), weighted by sum_j |<h_i, x_j>|.
+
+    h_i are the canonical variates of X, x_j its features: the weights are X's, and pwcca(Y, X) is another number. The
+    published code takes the weights of the side with fewer features instead.
+    In [0, 1]; 1 if one side is a linear function of the other. Invertible linear maps of Y, shifts of either side, and
+    scale and order of X's features together do not change it; a rotation of X does, as it moves what the weights sum.
+    Above 0 for unrelated rows. NaN if a side is constant, or the ranks add up to n or more.
+    """
+    x, y = directions(X)[0], directions(Y)[0]
+    if not determined(x, y):
+        return float("nan")
+    turn, correlations, _ = svd(x.T @ y, full_matrices=False)
+    weights = np.abs((x @ turn).T @ centred(X)).sum(axis=1)  # (c,)
+    return float(np.average(correlations, weights=weights))
