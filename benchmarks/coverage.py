@@ -50,7 +50,7 @@ UNBIASED = Measure("cka", "", "", lambda x, y: linear_cka(x, y, "unbiased"), "re
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", type=int, default=400, help="sets of images drawn for each line")
+    parser.add_argument("--sets", type=int, default=300, help="sets of images drawn for each line")
     parser.add_argument("--n", type=int, default=512, help="images in a set")
     options = parser.parse_args()
     rng = np.random.default_rng(0)

@@ -18,10 +18,8 @@ def procrustes(X: np.ndarray, Y: np.ndarray) -> float:
     In [0, 1]; 1 if X and Y are equal up to rotation, reflection, shift and one scale a side, which do not change it.
     1 - d^2/2 of the Procrustes distance d; scipy.spatial.procrustes gives 1 - (the same)^2 as disparity.
     Above 0 for unrelated rows: about 8 / (3 pi) sqrt(d/n) for d = d' isotropic features, and close to 1 for n < d.
-    NaN if a side is constant, which a single image is, or there is none.
+    NaN if a side is constant, as a single image is.
     """
-    if not len(X):
-        return float("nan")
     x, y = _within_n(centred(X)), _within_n(centred(Y))
     scale = float(np.linalg.norm(x)) * float(np.linalg.norm(y))
     return float(svdvals(x.T @ y).sum() / scale) if scale > 0 else float("nan")
