@@ -33,6 +33,10 @@ class StoreError(NetsimError):
     """A store that cannot be used: other settings, another format version, damaged, not writable, full."""
 
 
+class UnreachableError(StoreError):
+    """A store that does not answer, after every try: it may answer later, so a task that met this is worth retrying."""
+
+
 class RunError(NetsimError):
     """A run that could not finish: what was done is in the store, and the same command goes on from there."""
 

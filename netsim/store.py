@@ -32,12 +32,20 @@ from urllib.parse import urlsplit
 import fsspec
 import numpy as np
 import zarr
+from botocore.exceptions import (
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+)
 from fsspec.implementations.local import LocalFileSystem
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore
 
 from netsim.config import SweepSettings, parse_settings
-from netsim.errors import SettingsError, StoreError
+from netsim.errors import SettingsError, StoreError, UnreachableError
 
 FORMAT = 2
 """Version of the layout. A store of another version is refused, never guessed at."""
@@ -286,13 +294,17 @@ class Run:
     def read(self, record: Record, path: str) -> np.ndarray:
         """An array's values in the record's shard, compared with the record's checksum.
 
-        Raises StoreError if they differ, can't be decoded, or the record does not cover the array.
+        Raises StoreError if they differ, can't be decoded, or the record does not cover the array; UnreachableError if
+        the store does not answer.
         """
         if path not in record.sha256:
             raise StoreError(f"{record.stage} {record.name} shard {record.shard} in {self.url} has no {path}")
         try:
-            array = self.array(path)
-            values = np.asarray(array[self._region(array, record.shard)[0]])
+            with explained(self.url):
+                array = self.array(path)
+                values = np.asarray(array[self._region(array, record.shard)[0]])
+        except UnreachableError:
+            raise  # it says nothing about the shard
         except Exception as error:  # zarr, the codecs and the file systems each have their own kinds
             raise self._damaged(record, path, f"{type(error).__name__}: {error}") from error
         if _sha256(np.ascontiguousarray(values).tobytes()) != record.sha256[path]:
@@ -424,6 +436,12 @@ def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
         raise StoreError(
             f"{url} is not writable or not readable for this user ({error}); give another --store"
         ) from error
+    except UNREACHABLE as error:
+        raise UnreachableError(f"{url} does not answer ({error}); the same command goes on when it does") from error
+    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound, TokenRetrievalError) as error:
+        raise StoreError(
+            f"{url}: {str(error).rstrip('.')}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreError(
@@ -434,18 +452,34 @@ def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
         raise StoreError(f"{url}: {error}") from error
 
 
+UNREACHABLE = (ConnectionError, TimeoutError, HTTPClientError, EndpointConnectionError)
+"""No answer, after the client's own retries. The first two are what Python raises, the others botocore."""
+
+S3_CLIENT = {
+    "retries": {"mode": "adaptive", "max_attempts": 10},  # sits out a server that is away for about 50 s
+    "connect_timeout": 5,
+    "read_timeout": 60,
+}
+"""Of botocore, by name as in `botocore.config.Config`. Its default gives up on a restarting server after 8 s."""
+
+
+def _options(url: str) -> dict[str, Any]:
+    if "://" not in url:
+        return {}
+    options: dict[str, Any] = {"use_listings_cache": False}  # progress is read from listings
+    return options | ({"config_kwargs": S3_CLIENT} if url.startswith("s3://") else {})
+
+
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
-        # no listing cache: progress is read from listings
-        options = {} if "://" not in url else {"use_listings_cache": False}
-        fs, root = fsspec.core.url_to_fs(url, **options)
+        fs, root = fsspec.core.url_to_fs(url, **_options(url))
     except (ValueError, ImportError) as error:
         raise StoreError(f"{url} is not a place netsim can store to: {error}") from None
     return fs, root.rstrip("/")
 
 
 def zarr_store(url: str) -> LocalStore | FsspecStore:
-    return FsspecStore.from_url(url) if "://" in url else LocalStore(url)
+    return FsspecStore.from_url(url, storage_options=_options(url)) if "://" in url else LocalStore(url)
 
 
 RECORD_FILE = re.compile(r"\d{5,}\.json")

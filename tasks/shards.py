@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.states import Crashed
 from prefect.tasks import exponential_backoff
 
-from netsim.errors import NetsimError, RunError
+from netsim.errors import NetsimError, RunError, UnreachableError
 from netsim.stages import Stage
 from netsim.store import Run
 from netsim.sweep import STAGES
@@ -39,6 +39,8 @@ def _worth_retrying(_task: Any, _task_run: Any, state: Any) -> bool:
     """A NetsimError will be the same the next time; a storage or network fault may pass."""
     try:
         state.result()
+    except UnreachableError:
+        return True
     except NetsimError:
         return False
     except Exception:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from seaweed import SeaweedFS
 
 from netsim.config import SweepSettings, parse_settings
 from netsim.store import Run
@@ -47,6 +48,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = Run.create(str(tmp_path_factory.mktemp("finished") / "run"), tiny())
     run_all(run)
     return run
+
+
+@pytest.fixture(scope="session")
+def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeaweedFS]:
+    """A real S3 server; its credentials are in the environment until the tests end."""
+    storage = SeaweedFS(tmp_path_factory.mktemp("seaweedfs"))
+    storage.start()
+    before = dict(os.environ)
+    os.environ.update(storage.environment)
+    try:
+        yield storage
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        storage.kill()
 
 
 def free_port() -> int:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 from pathlib import Path
 
@@ -12,10 +13,11 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
+from seaweed import BUCKET, KEYS
 
 from netsim.config import parse_settings
-from netsim.errors import StoreError
-from netsim.store import ArraySpec, Run
+from netsim.errors import StoreError, UnreachableError
+from netsim.store import S3_CLIENT, ArraySpec, Run
 
 SETTINGS = parse_settings({"networks": ["small:vgg", "small:resnet18"], "pairs": {"count": 8, "shard_size": 4}})
 LOSS = ArraySpec("inverted/vgg/final_loss", (8,), "float32", ("pair",))
@@ -23,10 +25,15 @@ IMAGE = ArraySpec("inverted/vgg/image", (8, 1, 6, 6), "uint16", ("pair", "channe
 WHOLE = ArraySpec("similarity/natural/cka", (2, 2), "float64", ("through", "observer"))
 
 
-@pytest.fixture(params=["path", "memory"])
+@pytest.fixture(params=["path", "memory", "s3"])
 def url(request, tmp_path):
-    """A local path, and a URL that goes through fsspec as object storage does."""
-    return str(tmp_path / "run") if request.param == "path" else f"memory://{uuid.uuid4().hex}"
+    """Every kind of place: what holds for one holds for all."""
+    if request.param == "path":
+        return str(tmp_path / "run")
+    if request.param == "s3":
+        request.getfixturevalue("object_storage")
+        return f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    return f"memory://{uuid.uuid4().hex}"
 
 
 @pytest.fixture
@@ -293,3 +300,55 @@ run.commit("invert", "vgg", 0, arrays={{"noise": np.random.rand(4, 4096).astype(
     )
     assert "StoreError" in found.stderr and "no space" in found.stderr, found.stderr[-800:]
     assert run.done("invert") == {}
+
+
+# ---- object storage
+
+
+def test_a_server_that_is_away_says_nothing_about_a_shard(object_storage, monkeypatch):
+    """It is not damaged, and what was done is not to be removed. The same read works once it is back."""
+    run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
+    run.create_arrays([LOSS, IMAGE])
+    record = commit(run, 0, 1.0)
+    monkeypatch.setitem(S3_CLIENT, "retries", {"mode": "standard", "max_attempts": 1})
+    impatient = Run.open(run.url)
+    impatient.read(record, LOSS.path)
+    object_storage.kill()
+    try:
+        with pytest.raises(UnreachableError, match=r"s3://.* does not answer .*; the same command goes on"):
+            impatient.read(record, LOSS.path)
+        with pytest.raises(UnreachableError):
+            impatient.done("invert")
+    finally:
+        object_storage.start()
+    np.testing.assert_array_equal(impatient.read(record, LOSS.path), arrays(1.0)[LOSS.path])
+
+
+def test_a_restart_of_the_server_is_sat_out(object_storage):
+    run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
+    object_storage.kill()
+    back = threading.Timer(3, object_storage.start)
+    back.start()
+    try:
+        run.put_file("a.txt", b"written while the server was away")
+    finally:
+        back.join()
+    assert run.get_file("a.txt") == b"written while the server was away"
+
+
+@pytest.mark.parametrize("wrong", ["none", "secret"])
+def test_credentials_that_are_missing_or_wrong_are_said_and_not_repeated(object_storage, wrong, tmp_path):
+    """In a process of its own: botocore looks for credentials once."""
+    secret = "not-the-secret-of-the-server"
+    env = {key: value for key, value in os.environ.items() if key not in KEYS} | {"HOME": str(tmp_path)}
+    if wrong == "secret":
+        env |= KEYS | {"AWS_SECRET_ACCESS_KEY": secret}
+    code = f"from flows.cli import main; import sys; sys.argv = ['netsim', 'status', 's3://{BUCKET}/x']; main()"
+    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert found.returncode == 1, found.stderr
+    expected = {
+        "none": "Unable to locate credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        "secret": "is not writable or not readable for this user",
+    }
+    assert expected[wrong] in found.stderr and len(found.stderr.splitlines()) == 1
+    assert secret not in found.stderr

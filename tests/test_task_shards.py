@@ -2,7 +2,7 @@
 
 import pytest
 
-from netsim.errors import StoreError
+from netsim.errors import StoreError, UnreachableError
 from tasks.shards import Block, _worth_retrying, blocks
 
 
@@ -13,7 +13,9 @@ def test_a_block_holds_shards_of_one_name_in_order():
     assert list(blocks([], 2)) == []
 
 
-@pytest.mark.parametrize(("error", "again"), [(StoreError("full"), False), (ConnectionError("gone"), True)])
+@pytest.mark.parametrize(
+    ("error", "again"), [(StoreError("full"), False), (ConnectionError("gone"), True), (UnreachableError("gone"), True)]
+)
 def test_only_what_may_pass_is_tried_again(error, again):
     """The same settings meet the same full disk; a network comes back."""
     from prefect.states import exception_to_failed_state

