@@ -42,7 +42,8 @@ def show_measured(measured: dict[str, Measured]) -> None:
             difference = [with_error(found.difference), f"{number(low)} to {number(high)}"]
         inverted = [with_error(found.inverted.mean), number(found.inverted.null_mean)]
         table.add_row(found.title, *natural, *inverted, *difference)
-    show("Other measures: means off the diagonal ± one standard error; null = with one side's images permuted", table)
+    says = "means off the diagonal ± one standard error; null = with one side's images permuted; – = undefined"
+    show(f"Other measures: {says}", table)
 
 
 def show_comparison(comparison: Comparison) -> None:

@@ -366,7 +366,9 @@ def test_cohen_kappa_is_its_definition(rng):
 def test_predictions_of_one_class_agree_but_not_beyond_chance():
     X = logits_of([1] * 9, 3)
     assert value("agreement", X, X) == 1
-    assert np.isnan(cohen_kappa(X, 2 * X))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan(cohen_kappa(X, 2 * X))
     assert cohen_kappa(X, logits_of([0, 1, 2] * 3, 3)) == pytest.approx(0)
 
 
