@@ -570,3 +570,13 @@ def test_a_measure_of_ones_own_is_ten_lines_found_by_where_it_is(rng, tmp_path, 
 def test_an_unknown_name_is_one_error_with_the_nearest():
     with pytest.raises(SettingsError, match=r"^no measure 'procrustus'; did you mean 'procrustes'\?$"):
         find_measure("procrustus")
+
+
+def test_a_measure_of_ones_own_takes_nothing_from_one_of_the_same_name(tmp_path, monkeypatch):
+    (tmp_path / "theirs.py").write_text(
+        "from netsim.measures import measure\n\n"
+        "@measure(title='Mine', source='me')\ndef procrustes(X, Y):\n    return 0.5\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_measure("theirs:procrustes").title == "Mine"
+    assert find_measure("procrustes").title == measures()["procrustes"].title == "Procrustes similarity"

@@ -67,20 +67,29 @@ def measure(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
-        _registry[name] = Measure(name, title, source, function, takes, images, streams, symmetric)
+        _registry[function.__module__, name] = Measure(name, title, source, function, takes, images, streams, symmetric)
         return function
 
     return register
 
 
-_registry: dict[str, Measure] = {}
+_registry: dict[tuple[str, str], Measure] = {}
+"""By module and name: a `procrustes` of your own takes nothing from the one that is here."""
 
 
 def measures() -> Mapping[str, Measure]:
     """The measures that come with netsim, by name."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return {name: found for name, found in sorted(_registry.items()) if found.compute.__module__.startswith(__name__)}
+    return {name: found for (module, name), found in sorted(_registry.items(), key=_by_name) if _comes_with(module)}
+
+
+def _by_name(entry: tuple[tuple[str, str], Measure]) -> str:
+    return entry[1].name
+
+
+def _comes_with(module: str) -> bool:
+    return module.startswith(f"{__name__}.")
 
 
 def find_measure(name: str) -> Measure:
@@ -95,8 +104,8 @@ def find_measure(name: str) -> Measure:
         importlib.import_module(module)
     except ImportError as error:
         raise SettingsError(f"no measure {name!r}: {error}; is the folder of {module!r} on PYTHONPATH?") from None
-    found = _registry.get(function)
-    if found is None or found.compute.__module__ != module:
+    found = _registry.get((module, function))
+    if found is None:
         raise SettingsError(f"{module} registers no measure {function!r}; put @netsim.measures.measure(...) before it")
     return found
 

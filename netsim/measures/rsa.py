@@ -19,7 +19,9 @@ def rsa_pearson(X: np.ndarray, Y: np.ndarray) -> float:
 
     The dissimilarity of two images is 1 - the Pearson correlation of their features. In [-1, 1]; 1 = equal up to one
     scale and shift of dissimilarities; about 0 for unrelated rows. NaN where an image's features are all equal, as it
-    correlates with nothing, and where all images are equally unlike each other.
+    correlates with nothing, and where all images are equally unlike each other; always for d = 1.
+    A shift and a scale of one image's features change nothing, nor does the order of features; a rotation does, and a
+    shift of all images, as features are compared within an image.
     """
     return _correlation(stats.pearsonr, X, Y)
 
