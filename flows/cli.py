@@ -132,6 +132,36 @@ def results(
 
 
 @app.command()
+def verify(
+    store: Store,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="remove the records of shards at fault: the next run computes them again")
+    ] = False,
+    sample: Annotated[int, typer.Option(min=0, help="images of each network whose loss is measured again")] = 8,
+    debug: Debug = False,
+) -> None:
+    """Read everything back against its checksums and measure some losses again; exit code 1 if anything is off."""
+    from flows import console
+    from netsim import verify as check
+    from netsim.store import Run
+
+    opened = Run.open(store)
+    total = len(check.committed(opened))
+    with console.progress_bar("Shards read back", total) as advance:
+        faults = check.verify(opened, sample=sample, on_shard=advance)
+    for fault in faults:
+        console.errors.print(str(fault), soft_wrap=True)
+    if not faults:
+        console.console.print(f"{total:,} shards are as they were committed", soft_wrap=True)
+        return
+    if repair:
+        count = check.remove(opened, faults)
+        again = f"`netsim run --store {quote(opened.url)}` computes them again"
+        console.errors.print(f"{count:,} of {total:,} records removed; {again}", soft_wrap=True)
+    raise typer.Exit(1)
+
+
+@app.command()
 def measure(
     store: Annotated[str | None, typer.Argument(help="path or URL of a run", show_default=False)] = None,
     names: Annotated[

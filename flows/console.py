@@ -1,7 +1,7 @@
 """What the command line shows of a run's progress: a table, or bars that follow the store while it works."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event, Thread
@@ -65,6 +65,15 @@ def progress_bars(run: Run, units: Sequence[Units] = ALL, *, every: float = 1.0)
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def progress_bar(says: str, total: int) -> Iterator[Callable[[], None]]:
+    """One bar; gives what is to be called after each of `total` steps, from any thread."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        bar = progress.add_task(says, total=total)
+        yield lambda: progress.advance(bar)
 
 
 def _look(run: Run, units: Units) -> StageStatus | None:

@@ -316,7 +316,7 @@ def invert_shard(run: Run, name: str, shard: int) -> Record:
         use_best=True,
     )
     stored = _to_fixed_point(result.images)
-    final = relative_distance(_look(through, _from_fixed_point(stored)), _look(through, target))
+    final = relative_distance(look(through, _from_fixed_point(stored)), look(through, target))
     columns = {name: getattr(result, name).numpy() for name in LOSS_COLUMNS if name != "final_loss"}
     columns |= {"final_loss": final.numpy(), "nonfinite": columns["nonfinite"] | ~np.isfinite(final.numpy())}
     columns["history"] = result.history[history_iterations(inversion.iterations)].T.numpy()
@@ -333,7 +333,7 @@ def invert_shard(run: Run, name: str, shard: int) -> Record:
     return run.commit("invert", name, shard, arrays=arrays, facts=facts | _where(), seconds=watch())
 
 
-def _look(network: Network, images: torch.Tensor) -> torch.Tensor:
+def look(network: Network, images: torch.Tensor) -> torch.Tensor:
     """The representation (n, d), on the CPU."""
     with torch.no_grad():
         return torch.cat([network.represent(batch.to(device())).cpu() for batch in images.split(LOOK_BATCH)])
@@ -375,7 +375,7 @@ def embed_shard(run: Run, name: str, shard: int) -> Record:
     images = set_images(run, name, shard)
     arrays = {}
     for observer in run.settings.names:
-        representation = _look(network(run, observer), images).numpy().astype(np.float32)
+        representation = look(network(run, observer), images).numpy().astype(np.float32)
         if not np.isfinite(representation).all():
             raise NetworkError(f"{observer} represents images of {name}, shard {shard}, by values that are not finite")
         arrays[representation_path(name, observer)] = representation

@@ -185,6 +185,18 @@ class Run:
                 found[name, int(file.removesuffix(".json"))] = _modified(info)
         return found
 
+    def stages_done(self) -> list[str]:
+        """The stages that have a commit record, by name."""
+        prefix = f"{self._root}/commits"
+        with explained(self.url):
+            self._fs.invalidate_cache()
+            entries = self._fs.ls(prefix, detail=False) if self._fs.exists(prefix) else []
+        return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
+
+    def forget(self, stage: str, name: str, shard: int) -> None:
+        """Remove a shard's commit record: the next run computes it again. Its values stay until they are replaced."""
+        self.remove_file(_commit_path(stage, name, shard))
+
     def is_done(self, stage: str, name: str, shard: int) -> bool:
         with explained(self.url):
             self._fs.invalidate_cache()
@@ -236,6 +248,11 @@ class Run:
             fill_value=float("nan") if kind == "f" else 0,
             dimension_names=spec.dims,
         )
+
+    def is_array(self, path: str) -> bool:
+        """Whether a path that a record covers is an array; else it is a file."""
+        with explained(self.url):
+            return bool(self._fs.exists(f"{self._root}/{path}/zarr.json"))
 
     def array(self, path: str) -> zarr.Array:
         """The Zarr array itself, read-only, for looking at; stages use `read`, which checks. Raises KeyError."""

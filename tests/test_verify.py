@@ -1,0 +1,101 @@
+"""Whatever is done to a stored object is found, named by its shard, and mended by the next run with the same bits."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_all
+from typer.testing import CliRunner
+
+from flows.cli import app
+from netsim.store import Run
+from netsim.verify import committed, remove, verify
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Run:
+    shutil.copytree(finished.url, tmp_path / "run")
+    return Run.open(tmp_path / "run")
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+HARMS = {"flip": flip, "truncate": lambda path: path.write_bytes(b""), "delete": Path.unlink}
+OBJECTS = {
+    "inverted/vgg/image/c/1/0/0/0": ("invert", "vgg", 1),
+    "inverted/resnet18/final_loss/c/2": ("invert", "resnet18", 2),
+    "representations/natural/vgg/c/3/0": ("embed", "natural", 3),
+    "images/target/c/0/0/0/0": ("draw", "pairs", 0),
+    "weights/vgg.safetensors": ("train", "vgg", 0),
+    "similarity/inverted/vgg/moments/c/0/0/0": ("aggregate", "inverted/vgg", 0),
+    "report/natural.csv": ("report", "report", 0),
+}
+
+
+def test_a_finished_run_is_as_it_was_committed(run):
+    assert verify(run) == []
+    stages = {stage for stage, _, _ in committed(run)}
+    assert stages == {"train", "draw", "invert", "embed", "aggregate", "report"}
+    assert len(committed(run)) == 3 + 4 + 12 + 16 + 6 + 1
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("path", OBJECTS)
+def test_harm_to_any_object_is_found_and_named(run, path, harm):
+    HARMS[harm](Path(run.url) / path)
+    assert {(f.stage, f.name, f.shard) for f in verify(run, sample=0)} == {OBJECTS[path]}
+
+
+def test_an_object_of_nothing_but_the_fill_value_can_go_and_every_value_is_still_right(run):
+    """`stalled` is False throughout; what is compared is values, not objects."""
+    (Path(run.url) / "inverted/resnet18/stalled/c/2").unlink()
+    assert verify(run, sample=0) == []
+
+
+def test_what_is_removed_is_computed_again_with_the_same_bits(run, finished):
+    for path in OBJECTS:
+        flip(Path(run.url) / path)
+    faults = verify(run)
+    assert {(f.stage, f.name, f.shard) for f in faults} == set(OBJECTS.values())
+    assert remove(run, faults) == len(OBJECTS)
+    run_all(run)
+    assert verify(run) == []
+    for path in ("inverted/vgg/image", "representations/natural/vgg", "similarity/inverted/vgg/moments"):
+        np.testing.assert_array_equal(run.array(path)[...], finished.array(path)[...])
+
+
+def test_a_damaged_record_is_named(run):
+    (Path(run.url) / "commits/invert/vgg/00002.json").write_text("{")
+    [fault] = verify(run, sample=0)
+    assert str(fault).startswith("invert vgg 2: the commit record commits/invert/vgg/00002.json in ")
+
+
+def test_losses_that_do_not_belong_to_the_images_are_found_though_every_checksum_fits(run):
+    """As after a change of the network's code that no hash of weights sees."""
+    record = run.record("invert", "vgg", 2)
+    arrays = {path: run.read(record, path) for path in record.sha256}
+    arrays["inverted/vgg/final_loss"] = arrays["inverted/vgg/final_loss"] + np.float32(0.01)
+    run.commit("invert", "vgg", 2, arrays=arrays, facts=record.facts, seconds=1)
+    faults = verify(run)
+    assert {(f.stage, f.name, f.shard) for f in faults} == {("invert", "vgg", 2)} and len(faults) == 8
+    assert "pair 16 has a loss of " in faults[0].what
+    assert verify(run, sample=0) == []
+
+
+def test_the_command_says_what_is_off_and_how_to_mend_it(run):
+    fine = CliRunner().invoke(app, ["verify", run.url])
+    assert fine.exit_code == 0 and "42 shards are as they were committed" in fine.stdout
+    flip(Path(run.url) / "inverted/vgg/image/c/1/0/0/0")
+    found = CliRunner().invoke(app, ["verify", run.url, "--sample", "0"])
+    assert found.exit_code == 1 and "invert vgg 1: inverted/vgg/image, shard 1, in " in found.stderr
+    assert run.is_done("invert", "vgg", 1)
+    repaired = CliRunner().invoke(app, ["verify", run.url, "--repair"])
+    assert repaired.exit_code == 1 and "1 of 42 records removed; `netsim run --store " in repaired.stderr
+    assert not run.is_done("invert", "vgg", 1)
+    assert json.loads(run.get_file("zarr.json"))["attributes"]["netsim"]["digest"] == run.digest
