@@ -18,19 +18,24 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format lock clean
+.PHONY: help demo demo-s3 test check bench format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  nine networks on embedded images, here, in a few minutes; go on where it stopped'
+	@echo 'make demo-s3                 the same, kept in object storage: a real S3 server, started for it on this machine'
 	@echo 'make test [ARGS=...]         everything CI runs: format, lint, types, tests'
 	@echo 'make check                   format, lint and types only'
-	@echo 'make bench [ARGS=...]        speed of inversion against the published code; minutes'
+	@echo 'make bench [BENCH=similarity] [ARGS=...]  speed against the published code, of inversion or of another; minutes'
 	@echo 'make format                  rewrite the code in the agreed format'
 	@echo 'make lock [UPGRADE=1]        renew requirements*.lock from pyproject.toml (needs uv)'
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
 
 demo: $(INSTALLED)
 	$(BIN)/netsim demo --store "$(STORE)"
+
+# The server's data stay in runs/s3: the same command goes on where it stopped.
+demo-s3: $(INSTALLED_DEV)
+	$(BIN)/python tests/seaweed.py runs/s3 $(BIN)/netsim demo --store s3://netsim-tests/demo
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -40,8 +45,9 @@ check: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+BENCH ?= inversion
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.inversion $(ARGS)
+	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix-only --quiet .

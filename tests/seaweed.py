@@ -1,4 +1,7 @@
-"""A real S3 server for tests: SeaweedFS, one process on 127.0.0.1 with credentials of its own."""
+"""A real S3 server for tests: SeaweedFS, one process on 127.0.0.1 with credentials of its own.
+
+python tests/seaweed.py FOLDER COMMAND...       runs a command with such a server, whose data are kept in FOLDER
+"""
 
 import json
 import os
@@ -101,3 +104,18 @@ def free_ports(count: int) -> list[int]:
     for probe in probes:
         probe.close()
     return ports
+
+
+def main() -> int:
+    storage = SeaweedFS(Path(sys.argv[1]).absolute())
+    storage.start()
+    try:
+        return subprocess.run(sys.argv[2:], env=os.environ | storage.environment, check=False).returncode
+    except KeyboardInterrupt:  # the command was told too, and has answered
+        return 130
+    finally:
+        storage.kill()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
