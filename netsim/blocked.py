@@ -7,7 +7,7 @@ and denominators each for itself (Nguyen et al. 2021, arXiv:2010.15327, eq. 3), 
 
 Each shard is a block. Compared with the exact value of netsim/cka.py it takes n d multiplications a row instead of
 about d d' a pair, leaves out shards for nothing, and needs no features: Gram matrices of any kernel do. It is
-noisier, as it never sees images of different shards together; docs/design.md has by how much.
+noisier, as it never sees images of different shards together; docs/measures.md has by how much.
 Averages of CKA itself over blocks are something else, and wrong: 0.53 for 0.16 at 16 rows.
 """
 

@@ -215,15 +215,3 @@ def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
     whole, left_out = cka_of_blocks(np.stack(hsic), np.stack(magnitudes), weights)
     rows, columns = slice(len(spec.layers[0])), slice(len(spec.layers[0]), None)
     return LayerSimilarity(cka=whole[rows, columns], se=jackknife_se(left_out[:, rows, columns]))
-
-
-def layers_csv(spec: LayerSpec, found: Mapping[str, LayerSimilarity]) -> str:
-    """Long format: set, layer of the first network, layer of the second, CKA, standard error."""
-    lines = [f"set,{spec.networks[0]} layer,{spec.networks[1]} layer,cka_unbiased,cka_unbiased_se"]
-    for set_name, similarity in found.items():
-        for row, first in enumerate(spec.layers[0]):
-            for column, second in enumerate(spec.layers[1]):
-                values = (similarity.cka[row, column], similarity.se[row, column])
-                numbers = ",".join(repr(float(value)) if np.isfinite(value) else "" for value in values)
-                lines.append(f"{set_name},{first},{second},{numbers}")
-    return "\n".join(lines) + "\n"

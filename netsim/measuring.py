@@ -23,7 +23,7 @@ from netsim.measures import Measure, Shards, Sides, find_measure, read
 from netsim.results import off_diagonal
 from netsim.stages import Stage
 from netsim.store import ArraySpec, Record, Run, Stopwatch
-from netsim.uncertainty import Estimate, half_sampling, jackknife
+from netsim.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.units import NATURAL, Units, row_parts, rows
 
 HALVES = 20
@@ -85,14 +85,10 @@ def measure_row(run: Run, name: str, shard: int) -> Record:
         shards = [partial(_sides, run, measure, row, observer, shard) for shard in range(run.settings.pairs.shards)]
         cells[observer] = evaluate(measure, shards, rng_seed=run.settings.pairs.rng_seed)
     arrays = {}
-    for kind, shape in (
-        ("value", ()),
-        ("resampled", (run.settings.pairs.shards if measure.streams else HALVES,)),
-        ("null", (NULLS,)),
-    ):
-        empty = np.full(shape, np.nan)
+    for spec in _arrays(run, measure_name, measure, row):
+        kind, empty = spec.path.rpartition("/")[2], np.full(spec.shape[1:], np.nan)
         values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
-        arrays[f"measures/{name}/{kind}"] = np.array(values, dtype=np.float64)
+        arrays[spec.path] = np.array(values, dtype=np.float64)
     facts = {"title": measure.title, "source": measure.source, "streams": measure.streams}
     return run.commit("measure", name, shard, arrays=arrays, facts=facts, seconds=watch())
 
@@ -279,10 +275,5 @@ def measured_json(measured: dict[str, Measured]) -> dict[str, Any]:
 
 
 def _matrix_json(matrix: MeasuredMatrix) -> dict[str, Any]:
-    cells = {name: getattr(matrix, name) for name in ("value", "se", "null")}
-    plain = {
-        name: [[value if np.isfinite(value) else None for value in row] for row in values.tolist()]
-        for name, values in cells.items()
-    }
-    null = matrix.null_mean if np.isfinite(matrix.null_mean) else None
-    return plain | {"mean": matrix.mean.to_json(), "null_mean": null}
+    cells = {name: plain(getattr(matrix, name).tolist()) for name in ("value", "se", "null")}
+    return cells | {"mean": matrix.mean.to_json(), "null_mean": plain(matrix.null_mean)}

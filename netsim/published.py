@@ -15,6 +15,7 @@ from scipy import stats
 
 from netsim.errors import RunError, SettingsError, nearest
 from netsim.results import Matrix, Results, off_diagonal
+from netsim.uncertainty import plain
 
 FEWEST = 3
 """Networks in common: two make a single number of natural similarity."""
@@ -121,15 +122,14 @@ def _compare_set(ours: np.ndarray, theirs: np.ndarray) -> SetComparison:
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
     """What `netsim results --json --compare` prints under "compare"."""
 
-    def plain(found: SetComparison) -> dict[str, Any]:
-        numbers = {name: getattr(found, name) for name in ("mean", "published_mean", "pearson", "spearman")}
-        cells = [[value if np.isfinite(value) else None for value in row] for row in found.difference.tolist()]
-        return {name: value if np.isfinite(value) else None for name, value in numbers.items()} | {"difference": cells}
+    def of_set(found: SetComparison) -> dict[str, Any]:
+        numbers = {name: plain(getattr(found, name)) for name in ("mean", "published_mean", "pearson", "spearman")}
+        return numbers | {"difference": plain(found.difference.tolist())}
 
     return {
         "with": comparison.published.name,
         "source": comparison.published.source,
         "networks": list(comparison.networks),
-        "natural": plain(comparison.natural),
-        "inverted": plain(comparison.inverted),
+        "natural": of_set(comparison.natural),
+        "inverted": of_set(comparison.inverted),
     }

@@ -9,7 +9,7 @@ import csv
 import io
 import os
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from netsim.findings import (
     warnings,
     with_error,
 )
-from netsim.layers import LayerSpec, layers_csv, load_layers
+from netsim.layers import LayerSimilarity, LayerSpec, load_layers
 from netsim.plots import heatmaps, layer_heatmaps, loss_curves, to_inline_svg, to_png, to_svg
 from netsim.results import Gallery, Matrix, Results, interval
 from netsim.store import Run
@@ -101,7 +101,7 @@ def write_layers(run: Run, spec: LayerSpec, directory: Path) -> tuple[Path, Path
     contents = {
         ".svg": to_svg(figure).encode(),
         ".png": to_png(figure, dpi=300),
-        ".csv": layers_csv(spec, found).encode(),
+        ".csv": layers_csv(spec, found),
     }
     directory.mkdir(parents=True, exist_ok=True)
     for suffix, content in contents.items():
@@ -147,6 +147,20 @@ def matrix_csv(results: Results, matrix: Matrix) -> bytes:
             (through, observer, *(_field(array[row, column]) for array in arrays.values()), results.n)
             for row, through in enumerate(results.networks)
             for column, observer in enumerate(results.networks)
+        ),
+    )
+
+
+def layers_csv(spec: LayerSpec, found: Mapping[str, LayerSimilarity]) -> bytes:
+    """One line for each set, layer of the first network and layer of the second."""
+    first, second = spec.networks
+    return _csv(
+        ("set", f"{first} layer", f"{second} layer", "cka_unbiased", "cka_unbiased_se"),
+        (
+            (set_name, row, column, _field(similarity.cka[i, j]), _field(similarity.se[i, j]))
+            for set_name, similarity in found.items()
+            for i, row in enumerate(spec.layers[0])
+            for j, column in enumerate(spec.layers[1])
         ),
     )
 

@@ -16,7 +16,7 @@ from netsim.errors import StoreError
 from netsim.hsic import Estimator
 from netsim.inversion import STOP_REASONS
 from netsim.store import Run
-from netsim.uncertainty import Estimate, half_width, jackknife, jackknife_se
+from netsim.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
 from netsim.units import ALL, NATURAL, Units, sets
 from netsim.units import inverted as inverted_set
 
@@ -345,11 +345,11 @@ def to_json(results: Results) -> dict[str, Any]:
         ],
         "loss": {
             name: {
-                "median_initial": _plain(float(np.median(loss.initial))),
-                "median": _plain(loss.median),
-                "mean": _plain(float(loss.final.mean())),
-                "distance": _plain(float(np.median(loss.distance))),
-                "iterations": _plain(float(loss.iterations.mean())),
+                "median_initial": plain(float(np.median(loss.initial))),
+                "median": plain(loss.median),
+                "mean": plain(float(loss.final.mean())),
+                "distance": plain(float(np.median(loss.distance))),
+                "iterations": plain(float(loss.iterations.mean())),
                 "stopped": loss.stopped,
                 "stalled": loss.stalled,
                 "nonfinite": loss.nonfinite,
@@ -359,7 +359,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "converged": results.converged,
         "tolerance": results.tolerance,
         "preset": results.preset,
-        "accuracy": {name: _plain(facts.accuracy) for name, facts in results.facts.items()},
+        "accuracy": {name: plain(facts.accuracy) for name, facts in results.facts.items()},
         "chance": results.chance,
         "weights": {name: facts.weights_hash for name, facts in results.facts.items()},
         "provenance": results.provenance,
@@ -367,13 +367,13 @@ def to_json(results: Results) -> dict[str, Any]:
 
 
 def _matrix_json(results: Results, matrix: Matrix) -> dict[str, Any]:
-    cells = {name: _plain(getattr(matrix, name).tolist()) for name in ("cka", "cka_unbiased", "floor")}
+    cells = {name: plain(getattr(matrix, name).tolist()) for name in ("cka", "cka_unbiased", "floor")}
     return {
         **cells,
-        "se": _plain(matrix.cka_se.tolist()),
-        "se_unbiased": _plain(matrix.cka_unbiased_se.tolist()),
-        "interval": _plain(np.stack(interval(results, matrix.cka, matrix.cka_se), axis=-1).tolist()),
-        "interval_unbiased": _plain(
+        "se": plain(matrix.cka_se.tolist()),
+        "se_unbiased": plain(matrix.cka_unbiased_se.tolist()),
+        "interval": plain(np.stack(interval(results, matrix.cka, matrix.cka_se), axis=-1).tolist()),
+        "interval_unbiased": plain(
             np.stack(interval(results, matrix.cka_unbiased, matrix.cka_unbiased_se), axis=-1).tolist()
         ),
         "mean": matrix.mean.to_json(),
@@ -387,10 +387,3 @@ def _matrix_json(results: Results, matrix: Matrix) -> dict[str, Any]:
             for (estimator, through, observer), reason in matrix.undefined.items()
         ],
     }
-
-
-def _plain(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value if math.isfinite(value) else None

@@ -44,12 +44,13 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Plain values; None for what is undefined, as JSON has no NaN."""
         numbers = {"value": self.value, "se": self.se, "interval": list(self.interval), "p_value": self.p_value}
-        return {name: _plain(number) for name, number in numbers.items()}
+        return {name: plain(number) for name, number in numbers.items()}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A number, or nested lists of them, for JSON, which has no NaN: None where it is not finite."""
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return float(value) if np.isfinite(value) else None
 
 

@@ -1,7 +1,6 @@
 """What several test files share: a tiny sweep that has every stage, and real servers."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from seaweed import SeaweedFS
+from seaweed import SeaweedFS, free_ports
 
 from netsim.config import SweepSettings, parse_settings
 from netsim.store import Run
@@ -65,18 +64,12 @@ def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed
         storage.kill()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real Prefect server of its own; gives the environment in which programs use it."""
     from flows.offline import OFFLINE
 
-    home, port = tmp_path_factory.mktemp("prefect"), free_port()
+    home, (port,) = tmp_path_factory.mktemp("prefect"), free_ports(1)
     env = os.environ | OFFLINE | {"PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
     env.pop("PREFECT_API_URL", None)
     with (home / "log").open("wb") as log:

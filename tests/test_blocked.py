@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import rbf_kernel as sklearn_rbf
+from test_cka import hsic_unbiased as song
+from test_cka import related
 
 from netsim.blocked import blocked_similarity, hsic_unbiased, linear_kernel, rbf_kernel
 from netsim.cka import linear_cka
@@ -12,21 +14,6 @@ from netsim.errors import DataError, SettingsError
 @pytest.fixture
 def rng():
     return np.random.default_rng(3)
-
-
-def related(rng, n, dx=12, dy=7):
-    shared = rng.normal(size=(n, 5))
-    X = np.maximum(shared @ rng.normal(size=(5, dx)) + rng.normal(size=(n, dx)), 0)
-    Y = np.maximum(shared @ rng.normal(size=(5, dy)) + 2 * rng.normal(size=(n, dy)), 0)
-    return X, Y
-
-
-def song(K, L):
-    """Song et al. 2012, eq. 5, with explicit zero diagonals and sums over indices."""
-    n = len(K)
-    K, L = K - np.diag(np.diag(K)), L - np.diag(np.diag(L))
-    total = np.trace(K @ L) + K.sum() * L.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (K @ L).sum()
-    return total / (n * (n - 3))
 
 
 def blocks_of(X, Y, size):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY, free_port, netsim
+from conftest import TINY, netsim
+from seaweed import free_ports
 
 from flows.cli import main
 from netsim.findings import headline
@@ -171,7 +172,7 @@ def test_a_port_in_use_is_said_with_the_way_out(tmp_path):
 
 def test_a_server_that_does_not_answer_is_said(tmp_path):
     env = os.environ | {
-        "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api",
+        "PREFECT_API_URL": f"http://127.0.0.1:{free_ports(1)[0]}/api",
         "PREFECT_HOME": str(tmp_path / "prefect"),
     }
     found = netsim("run", str(write(tmp_path / "s.yaml")), "--store", "run", env=env, cwd=tmp_path)
