@@ -134,9 +134,7 @@ def results(
 @app.command()
 def verify(
     store: Store,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="remove the records of shards at fault: the next run computes them again")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="have the next run compute shards at fault again")] = False,
     sample: Annotated[int, typer.Option(min=0, help="images of each network whose loss is measured again")] = 8,
     debug: Debug = False,
 ) -> None:
@@ -148,16 +146,20 @@ def verify(
     opened = Run.open(store)
     total = len(check.committed(opened))
     with console.progress_bar("Shards read back", total) as advance:
-        faults = check.verify(opened, sample=sample, on_shard=advance)
+        faults = check.verify(opened, sample=sample, repair=repair, on_shard=advance)
     for fault in faults:
         console.errors.print(str(fault), soft_wrap=True)
     if not faults:
         console.console.print(f"{total:,} shards are as they were committed", soft_wrap=True)
         return
     if repair:
-        count = check.remove(opened, faults)
+        shards = {(fault.stage, fault.name, fault.shard) for fault in faults if fault.shard is not None}
+        documents = len({fault.name for fault in faults if fault.shard is None})
         again = f"`netsim run --store {quote(opened.url)}` computes them again"
-        console.errors.print(f"{count:,} of {total:,} records removed; {again}", soft_wrap=True)
+        if documents:
+            console.errors.print(f"{documents:,} documents written again", soft_wrap=True)
+        if shards:
+            console.errors.print(f"{len(shards):,} of {total:,} shards removed; {again}", soft_wrap=True)
     raise typer.Exit(1)
 
 
@@ -220,9 +222,10 @@ def layers(
     For example: `netsim layers runs/demo resnet18 vgg --layer "layer?" --layer "features.*" --activations pooled`
     """
     from flows import console
+    from netsim.files import explained
     from netsim.layers import find_spec, layer_stage
     from netsim.report import write_layers
-    from netsim.store import Run, explained
+    from netsim.store import Run
     from tasks.prepare import prepare_layers
 
     if not layer or activations is None:
@@ -253,9 +256,10 @@ def report(
 ) -> None:
     """Write the report of a finished run: one self-contained HTML page, figures as PNG and SVG, tables as CSV."""
     from flows import console
+    from netsim.files import explained
     from netsim.report import write_report
     from netsim.results import gallery, load_results
-    from netsim.store import Run, explained
+    from netsim.store import Run
 
     opened = Run.open(store)
     with explained(str(output)):
@@ -293,7 +297,7 @@ def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: 
     else:
         console.console.print("everything is done already; nothing was computed")
     tables.show_results(load_results(opened))
-    console.console.print(f"report: {opened.place('report/report.html')}", soft_wrap=True)
+    console.console.print(f"report: {opened.files.place('report/report.html')}", soft_wrap=True)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Settings of a sweep: one frozen, strict class for the YAML file, the form in the Prefect UI, and the store.
 
-`digest()` names the run. It covers every setting and `ALGORITHM`, so a changed setting never mixes with stored numbers.
+`digest()` names the run. It covers every setting that is not at its default, and `ALGORITHM`, so a changed setting
+never mixes with stored numbers, and a setting that a later netsim adds leaves the stores that are there as they are.
 What only says *where* a run executes (workers, scheduler, server) is not here: it changes no number.
 """
 
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from netsim.errors import SettingsError, nearest
 
 ALGORITHM = 3
-"""Raised when a change to the code alters stored numbers, so that old and new results never mix."""
+"""Raised when a change to the code, or of a setting's default, alters stored numbers: old and new never mix."""
 
 
 class Settings(BaseModel):
@@ -94,6 +95,9 @@ class InversionSettings(Settings):
         gt=0,
         description="images inverted at once, changes rounding only; null: what memory holds, at most 32 (GPU: 256)",
     )
+    stored_as: Literal["uint16", "float32"] = Field(
+        "uint16", description="of inverted images: fixed point with 65535 steps, or floats of twice the bytes"
+    )
     tolerance: float = Field(
         0.1, gt=0, description="median final relative loss above which a network is 'not converged'"
     )
@@ -148,7 +152,7 @@ class SweepSettings(Settings):
 
     def digest(self) -> str:
         """16 hex digits that name the run: the same settings give the same digest on every machine."""
-        content = {"algorithm": ALGORITHM, "settings": self.model_dump(mode="json")}
+        content = {"algorithm": ALGORITHM, "settings": self.model_dump(mode="json", exclude_defaults=True)}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_yaml(self) -> str:

@@ -12,10 +12,10 @@ from os import PathLike
 import numpy as np
 import xarray as xr
 
-from netsim import stages
 from netsim.config import SweepSettings
-from netsim.results import Results, load_results
-from netsim.store import Run, zarr_store
+from netsim.files import zarr_store
+from netsim.results import Results, both_matrices, load_results
+from netsim.store import Run
 from netsim.units import inverted
 
 
@@ -28,9 +28,7 @@ class OpenRun:
     results: Results
     similarity: xr.Dataset  # cka, cka_se, cka_unbiased, cka_unbiased_se, floor; set is "natural" or "inverted"
     losses: xr.Dataset  # initial, final, distance
-    images: (
-        xr.Dataset
-    )  # seed, target (pair, channel, y, x) uint8; inverted (through, pair, channel, y, x) float32; lazy
+    images: xr.Dataset  # seed, target (pair, channel, y, x), inverted (through, ...), float32 in [0, 1]; lazy
 
 
 def open_run(url: str | PathLike[str]) -> OpenRun:
@@ -48,11 +46,9 @@ def open_run(url: str | PathLike[str]) -> OpenRun:
 
 
 def _similarity(results: Results) -> xr.Dataset:
-    kinds = ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor")
-    both = (results.natural, results.inverted)
     dims, names = ("set", "through", "observer"), list(results.networks)
     return xr.Dataset(
-        {kind: (dims, np.stack([getattr(matrix, kind) for matrix in both])) for kind in kinds},
+        {kind: (dims, cells) for kind, cells in both_matrices(results).items()},
         coords={"set": ["natural", "inverted"], "through": names, "observer": names},
         attrs={"pairs": results.n, "shards": results.shards},
     )
@@ -69,8 +65,7 @@ def _losses(results: Results) -> xr.Dataset:
 def _images(run: Run) -> xr.Dataset:
     drawn = _group(run, "images")
     through = [_group(run, inverted(name)).image for name in run.settings.names]
-    images = xr.concat(through, dim="through") / np.float32(stages.IMAGE_STEPS)
-    return drawn.assign(inverted=images).assign_coords(through=list(run.settings.names))
+    return drawn.assign(inverted=xr.concat(through, dim="through")).assign_coords(through=list(run.settings.names))
 
 
 def _group(run: Run, group: str) -> xr.Dataset:

@@ -27,8 +27,8 @@ from netsim import stages
 from netsim.blocked import cka_of_blocks, hsic_unbiased, magnitude
 from netsim.errors import NetworkError, SettingsError, StoreError, nearest
 from netsim.networks import Network
-from netsim.stages import Stage
-from netsim.store import Record, Run, Stopwatch
+from netsim.stages import Stage, Work
+from netsim.store import Run
 from netsim.uncertainty import jackknife_se
 from netsim.units import NATURAL, Units, inverted
 
@@ -97,11 +97,11 @@ def layer_stage(spec: LayerSpec) -> Stage:
 
 def keep_spec(run: Run, spec: LayerSpec) -> None:
     """Put the spec where workers find it."""
-    run.put_file(_spec_path(spec.key), json.dumps(asdict(spec), indent=2).encode())
+    run.files.put(_spec_path(spec.key), json.dumps(asdict(spec), indent=2).encode())
 
 
 def find_spec(run: Run, key: str) -> LayerSpec:
-    values = json.loads(run.get_file(_spec_path(key)))
+    values = json.loads(run.files.get(_spec_path(key)))
     first, second = (tuple(layers) for layers in values["layers"])
     return LayerSpec(tuple(values["networks"]), (first, second), values["activations"])
 
@@ -110,9 +110,8 @@ def _spec_path(key: str) -> str:
     return f"layers/{key}/spec.json"
 
 
-def layers_shard(run: Run, name: str, shard: int) -> Record:
+def layers_shard(run: Run, name: str, shard: int) -> Work:
     """HSIC_1 of every two layers on a shard of a set: `name` is `<key of the spec>/<set>`."""
-    watch = Stopwatch()
     key, _, set_name = name.partition("/")
     spec = find_spec(run, key)
     images = stages.set_images(run, set_name, shard)
@@ -126,7 +125,7 @@ def layers_shard(run: Run, name: str, shard: int) -> Record:
     np.savez(buffer, hsic=hsic_unbiased(stacked), magnitudes=magnitude(stacked))
     facts = {"weights": {network: stages.weights_hash(run, network) for network in spec.networks}}
     files = {_file_path(name, shard): buffer.getvalue()}
-    return run.commit("layers", name, shard, arrays={}, files=files, facts=facts, seconds=watch())
+    return Work(files=files, facts=facts)
 
 
 def _file_path(name: str, shard: int) -> str:

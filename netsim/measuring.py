@@ -21,8 +21,8 @@ import torch
 from netsim import stages
 from netsim.measures import Measure, Shards, Sides, find_measure, read
 from netsim.results import off_diagonal
-from netsim.stages import Stage
-from netsim.store import ArraySpec, Record, Run, Stopwatch
+from netsim.stages import Stage, Work
+from netsim.store import ArraySpec, Run
 from netsim.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.units import NATURAL, Units, row_parts, rows
 
@@ -64,20 +64,19 @@ def _rows_of(measure: Measure, every: Sequence[str]) -> list[str]:
 
 def _arrays(run: Run, name: str, measure: Measure, row: str) -> list[ArraySpec]:
     m, k = len(run.settings.names), run.settings.pairs.shards if measure.streams else HALVES
-    path = f"measures/{name}/{row}"
+    path, observers = f"measures/{name}/{row}", {"observer": run.settings.names}
     return [
-        ArraySpec(f"{path}/value", (m,), "float64", ("observer",)),
-        ArraySpec(f"{path}/resampled", (m, k), "float64", ("observer", "resample")),
-        ArraySpec(f"{path}/null", (m, NULLS), "float64", ("observer", "permutation")),
+        ArraySpec(f"{path}/value", (m,), "float64", ("observer",), observers),
+        ArraySpec(f"{path}/resampled", (m, k), "float64", ("observer", "resample"), observers),
+        ArraySpec(f"{path}/null", (m, NULLS), "float64", ("observer", "permutation"), observers),
     ]
 
 
-def measure_row(run: Run, name: str, shard: int) -> Record:
+def measure_row(run: Run, name: str, shard: int) -> Work:
     """One row of a matrix by one measure: `name` is `<measure>/<row>`.
 
     Raises StoreError unless every shard of the set is done and unharmed.
     """
-    watch = Stopwatch()
     measure_name, _, row = name.partition("/")
     measure, names = find_measure(measure_name), run.settings.names
     cells: dict[str, Evaluation] = {}
@@ -90,7 +89,7 @@ def measure_row(run: Run, name: str, shard: int) -> Record:
         values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
         arrays[spec.path] = np.array(values, dtype=np.float64)
     facts = {"title": measure.title, "source": measure.source, "streams": measure.streams}
-    return run.commit("measure", name, shard, arrays=arrays, facts=facts, seconds=watch())
+    return Work(arrays, facts=facts)
 
 
 def _observers(measure: Measure, names: tuple[str, ...], row: str) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ from netsim.cka import PairSimilarity, pair_similarities
 from netsim.errors import StoreError
 from netsim.hsic import Estimator
 from netsim.inversion import STOP_REASONS
-from netsim.store import Run
+from netsim.store import Record, Run
 from netsim.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
-from netsim.units import ALL, NATURAL, Units, sets
+from netsim.units import ALL, NATURAL, Units
 from netsim.units import inverted as inverted_set
 
 
@@ -121,9 +121,11 @@ def load_results(run: Run) -> Results:
     """Everything a finished run found. Raises StoreError naming what is missing, if anything is, or what is damaged."""
     require_finished(run)
     names, shards = run.settings.names, run.settings.pairs.shards
+    records = {units.stage: _records(run, units) for units in ALL[:-1]}
+    _check_weights(run, records)
     natural, inverted = _natural(run), _inverted(run)
-    facts = {name: _facts(run, name) for name in names}
-    draw = run.record("draw", "pairs")
+    facts = {name: _facts(name, records["train"][name][0]) for name in names}
+    draw = records["draw"]["pairs"][0]
     return Results(
         networks=names,
         n=run.settings.pairs.count,
@@ -133,17 +135,17 @@ def load_results(run: Run) -> Results:
         row_differences=_row_differences(inverted, names),
         difference=_difference(natural, inverted, "cka"),
         difference_unbiased=_difference(natural, inverted, "cka_unbiased"),
-        loss={name: _loss(run, name) for name in names},
+        loss={name: _loss(run, name, records["invert"][name]) for name in names},
         facts=facts,
         tolerance=run.settings.inversion.tolerance,
         preset=run.settings.inversion.preset,
         chance=1 / len(draw.facts["classes"]),
-        provenance=_provenance(run),
+        provenance=_provenance(run, records),
     )
 
 
 def require_finished(run: Run) -> None:
-    """Raises StoreError if any shard before the report is missing, or was computed with other weights."""
+    """Raises StoreError if any shard before the report is missing."""
     for units in ALL[:-1]:
         if missing := units.missing(run):
             total = units.total(run.settings)
@@ -151,11 +153,29 @@ def require_finished(run: Run) -> None:
                 f"{run.url} is not finished: {len(missing)} of {total} shards of {units.stage} are missing; "
                 f"`netsim run --store {quote(run.url)}` goes on"
             )
-    for name in run.settings.names:
-        for shard in range(run.settings.pairs.shards):
-            stages.check_weights(run, run.record("invert", name, shard))
-    for name in sets(run.settings):
-        stages.check_weights(run, run.record("embed", name))
+
+
+def _records(run: Run, units: Units) -> dict[str, list[Record]]:
+    return {name: run.records(units.stage, name, range(n)) for name, n in units.shards(run.settings).items()}
+
+
+def _check_weights(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
+    """Raises StoreError if a shard was computed with other weights than the run goes by now."""
+    weights = {name: own[0].facts["weights_hash"] for name, own in records["train"].items()}
+    for stage in ("invert", "embed"):
+        for own in records[stage].values():
+            for record in own:
+                stages.check_weights(run, record, weights)
+
+
+MATRICES = ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor")
+"""What there is of both matrices, by its name in `Matrix`."""
+
+
+def both_matrices(results: Results) -> dict[str, np.ndarray]:
+    """The natural and the inverted matrix in one: arrays (2, M, M)."""
+    both = (results.natural, results.inverted)
+    return {kind: np.stack([getattr(matrix, kind) for matrix in both]) for kind in MATRICES}
 
 
 def interval(results: Results, values: np.ndarray, se: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -254,58 +274,48 @@ def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, np.ndarray]:
     return cell | {"undefined": np.array(pair.undefined), "undefined_unbiased": np.array(pair.undefined_unbiased)}
 
 
-def _column(run: Run, through: str, column: str) -> np.ndarray:
-    """A per-pair array of a network's inversions, over all shards."""
-    records = (run.record("invert", through, shard) for shard in range(run.settings.pairs.shards))
-    return np.concatenate([run.read(record, f"{inverted_set(through)}/{column}") for record in records])
-
-
-def _loss(run: Run, through: str) -> Loss:
+def _loss(run: Run, through: str, records: list[Record]) -> Loss:
+    losses = run.read_all(records, f"{inverted_set(through)}/losses")
+    column = {name: stages.quantity(losses, name) for name in stages.QUANTITIES}
     return Loss(
-        initial=_column(run, through, "initial_loss"),
-        final=_column(run, through, "final_loss"),
-        distance=_column(run, through, "distance"),
-        iterations=_column(run, through, "iterations"),
-        stopped=int((_column(run, through, "stop_reason") == STOP_REASONS.index("loss")).sum()),
-        stalled=int(_column(run, through, "stalled").sum()),
-        nonfinite=int(_column(run, through, "nonfinite").sum()),
-        history=np.median(_column(run, through, "history"), axis=0),
+        initial=column["initial_loss"],
+        final=column["final_loss"],
+        distance=column["distance"],
+        iterations=column["iterations"].astype(int),
+        stopped=int((column["stop_reason"] == STOP_REASONS.index("loss")).sum()),
+        stalled=int(column["stalled"].sum()),
+        nonfinite=int(column["nonfinite"].sum()),
+        history=np.median(run.read_all(records, f"{inverted_set(through)}/history"), axis=0),
         history_iterations=stages.history_iterations(run.settings.inversion.iterations),
     )
 
 
-def _facts(run: Run, name: str) -> NetworkFacts:
-    facts = run.record("train", name).facts
-    facts["accuracy"] = math.nan if facts["accuracy"] is None else facts["accuracy"]
+def _facts(name: str, record: Record) -> NetworkFacts:
+    facts = record.facts | {"accuracy": math.nan if record.facts["accuracy"] is None else record.facts["accuracy"]}
     return NetworkFacts(name=name, **{key: facts[key] for key in NetworkFacts.__dataclass_fields__ if key != "name"})
 
 
-def _provenance(run: Run) -> dict[str, str]:
-    draw, invert = run.record("draw", "pairs"), run.record("invert", run.settings.names[0])
-    seconds = {units.stage: _seconds(run, units) for units in ALL[:-1]}
+def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[str, str]:
+    draw, invert = records["draw"]["pairs"][0], records["invert"][run.settings.names[0]][0]
+    seconds = {stage: sum(record.seconds for own in by.values() for record in own) for stage, by in records.items()}
     return {
         "run": run.digest,
         "created": run.attributes["created"],
         "images": f"{draw.facts['source']}, sha256 {draw.facts['images_hash'][:16]}",
         "preset": run.settings.inversion.preset,
-        "precision": _precisions(run),
+        "precision": _precisions({name: own[0] for name, own in records["invert"].items()}),
         "device": f"{invert.facts['device']}, {invert.facts['threads']} thread(s) a worker",
         "task seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
         **{f"version of {name}": value for name, value in invert.versions.items()},
     }
 
 
-def _precisions(run: Run) -> str:
+def _precisions(records: dict[str, Record]) -> str:
     """What networks worked in while they were inverted, each precision with the networks where they differ."""
     found: dict[str, list[str]] = {}
-    for name in run.settings.names:
-        found.setdefault(run.record("invert", name).facts["precision"], []).append(name)
+    for name, record in records.items():
+        found.setdefault(record.facts["precision"], []).append(name)
     return next(iter(found)) if len(found) == 1 else "; ".join(f"{key}: {', '.join(of)}" for key, of in found.items())
-
-
-def _seconds(run: Run, units: Units) -> float:
-    each = units.shards(run.settings).items()
-    return sum(run.record(units.stage, name, shard).seconds for name, n in each for shard in range(n))
 
 
 def gallery(run: Run, *, rows: int = 8) -> Gallery:
@@ -316,8 +326,7 @@ def gallery(run: Run, *, rows: int = 8) -> Gallery:
     classes = draw.facts["classes"]
 
     def pixels(name: str) -> np.ndarray:
-        stored = run.read(run.record("invert", name), f"{inverted_set(name)}/image")[chosen]
-        return stored.astype(np.float32) / np.float32(stages.IMAGE_STEPS)
+        return stages.from_stored(run.read(run.record("invert", name), f"{inverted_set(name)}/image")[chosen]).numpy()
 
     return Gallery(
         pairs=chosen,

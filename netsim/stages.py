@@ -12,8 +12,9 @@ piece runs on any machine, alone, again. Nothing here knows who schedules it.
 """
 
 import platform
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from typing import Any
 
@@ -39,12 +40,22 @@ from netsim.units import NATURAL, Units, inverted, row_parts, rows, sets
 
 
 @dataclass(frozen=True)
+class Work:
+    """What came of one unit: arrays and files by their path in the store, and facts for its record."""
+
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    obsolete: tuple[str, ...] = ()  # files that are not needed once the record is there
+
+
+@dataclass(frozen=True)
 class Stage:
-    """A kind of work: its units, the arrays it fills, and the work on one unit."""
+    """A kind of work: its units, the arrays it fills, and how the work of one unit is computed."""
 
     units: Units
     arrays: Callable[[Run], list[ArraySpec]]
-    work: Callable[[Run, str, int], Record]
+    compute: Callable[[Run, str, int], Work]
 
     @property
     def name(self) -> str:
@@ -57,16 +68,56 @@ class Stage:
         """Create the arrays this stage fills. Once, before its work fans out."""
         run.create_arrays(self.arrays(run))
 
+    def work(self, run: Run, name: str, shard: int) -> Record:
+        """Compute a unit and commit it."""
+        watch = Stopwatch()
+        return self.commit(run, name, shard, self.compute(run, name, shard), watch())
+
+    def commit(self, run: Run, name: str, shard: int, work: Work, seconds: float) -> Record:
+        """Make a unit done that took `seconds` to compute."""
+        record = run.commit(
+            self.name, name, shard, arrays=work.arrays, files=work.files, facts=work.facts, seconds=seconds
+        )
+        for path in work.obsolete:
+            run.files.remove(path)
+        return record
+
+
+def work_through(run: Run, stage: Stage, name: str, shards: Iterable[int]) -> Iterator[Record]:
+    """Compute those of the shards that are not done; each is committed while the next is computed.
+
+    Two shards' values are in memory at a time, and both are computed again if the process is killed just then.
+    """
+    with ThreadPoolExecutor(1) as writer:
+        writing: Future[Record] | None = None
+        for shard in shards:
+            if run.is_done(stage.name, name, shard):
+                continue
+            watch = Stopwatch()
+            work = stage.compute(run, name, shard)
+            seconds = watch()
+            if writing:
+                yield _written(run, writing)
+            writing = writer.submit(stage.commit, run, name, shard, work, seconds)
+        if writing:
+            yield _written(run, writing)
+
+
+def _written(run: Run, writing: Future[Record]) -> Record:
+    watch = Stopwatch()
+    record = writing.result()
+    run.seconds_waited += watch()
+    return record
+
 
 # ---- train
 
 
-def train_network(run: Run, name: str, shard: int) -> Record:
+def train_network(run: Run, name: str, shard: int) -> Work:
     """Train a network that has no weights, going on where an earlier try ended; of any other, record what it is.
 
     Raises NetworkError if weights do not fit, DataError if the network and the images do not.
     """
-    watch = Stopwatch()
     reference, test = run.settings.reference(name), _images(run.settings, "test")
     trained_here = needs_training(reference)
     files: dict[str, bytes] = {}
@@ -92,9 +143,7 @@ def train_network(run: Run, name: str, shard: int) -> Record:
         "plan": asdict(_plan(run.settings, network, test)),
         **_where(),
     }
-    record = run.commit("train", name, shard, arrays={}, files=files, facts=facts, seconds=watch())
-    run.remove_file(_checkpoint_path(name))
-    return record
+    return Work(files=files, facts=facts, obsolete=(_checkpoint_path(name),))
 
 
 def _plan(settings: SweepSettings, network: Network, images: ImageSet) -> Plan:
@@ -112,7 +161,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
     def keep(_epoch: int, loss: float, state: bytes) -> None:
         losses.append(loss)
-        run.put_file(_checkpoint_path(name), state)
+        run.files.put(_checkpoint_path(name), state)
 
     train_epochs(
         network,
@@ -130,7 +179,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
 def _last_epoch(run: Run, name: str) -> bytes | None:
     """Where an interrupted training goes on. A damaged file is as good as none: training begins anew."""
-    state = run.find_file(_checkpoint_path(name))
+    state = run.files.find(_checkpoint_path(name))
     try:
         safetensors.torch.load(state or b"")
     except SafetensorError:
@@ -172,10 +221,10 @@ def weights_hash(run: Run, name: str) -> str:
     return run.record("train", name).facts["weights_hash"]
 
 
-def check_weights(run: Run, record: Record) -> None:
-    """Raises StoreError if a shard was computed with other weights than the run goes by now."""
+def check_weights(run: Run, record: Record, weights: Mapping[str, str] | None = None) -> None:
+    """Raises StoreError if a shard was computed with other weights than the run goes by now (`weights`, if known)."""
     for name, used in record.facts["weights"].items():
-        if used != weights_hash(run, name):
+        if used != (weights[name] if weights else weights_hash(run, name)):
             raise StoreError(
                 f"{record.stage} {record.name} in {run.url} was computed with other weights of {name}; "
                 f"remove commits/{record.stage}/{record.name} and run again"
@@ -237,19 +286,21 @@ def _images_hash(settings: SweepSettings) -> str:
 def draw_arrays(run: Run) -> list[ArraySpec]:
     n, shape = run.settings.pairs.count, run.record("train", run.settings.names[0]).facts["input_shape"]
     columns = [ArraySpec(f"pairs/{name}", (n,), "int64", ("pair",)) for name in PAIR_COLUMNS]
-    return columns + [ArraySpec(f"images/{kind}", (n, *shape), "uint8", IMAGE_DIMS) for kind in ("seed", "target")]
+    return columns + [
+        ArraySpec(f"images/{kind}", (n, *shape), "uint8", IMAGE_DIMS, attributes={"scale_factor": 1 / 255})
+        for kind in ("seed", "target")
+    ]
 
 
 PAIR_COLUMNS = ("seed", "target", "seed_label", "target_label")
 IMAGE_DIMS = ("pair", "channel", "y", "x")
 
 
-def draw_shard(run: Run, name: str, shard: int) -> Record:
+def draw_shard(run: Run, name: str, shard: int) -> Work:
     """Draw a shard's pairs and keep their images, so that no later stage needs the image source.
 
     Raises StoreError if the images are no longer those that the networks were trained or checked with.
     """
-    watch = Stopwatch()
     images, pairs = _images(run.settings, "test"), run.settings.pairs
     if run.record("train", run.settings.names[0]).facts["images_hash"] != _images_hash(run.settings):
         raise StoreError(f"the images of {images.name} changed since this run began; changed images need a new --store")
@@ -257,13 +308,13 @@ def draw_shard(run: Run, name: str, shard: int) -> Record:
     arrays = {f"pairs/{column}": getattr(drawn, column) for column in PAIR_COLUMNS}
     arrays |= {"images/seed": images.read(drawn.seed), "images/target": images.read(drawn.target)}
     facts = {"source": images.name, "images_hash": _images_hash(run.settings), "classes": list(images.classes)}
-    return run.commit("draw", name, shard, arrays=arrays, facts=facts, seconds=watch())
+    return Work(arrays, facts=facts)
 
 
 # ---- invert
 
 IMAGE_STEPS = 65535
-"""Inverted images are stored as uint16 fixed point: L2 error 0.0017 at 224 px, where uint8 has 0.44."""
+"""Inverted images are stored as uint16 fixed point by default: L2 error 0.0017 at 224 px, where uint8 has 0.44."""
 
 
 def history_iterations(iterations: int) -> np.ndarray:
@@ -274,33 +325,46 @@ def history_iterations(iterations: int) -> np.ndarray:
 
 
 def invert_arrays(run: Run) -> list[ArraySpec]:
-    n, shape = run.settings.pairs.count, run.array("images/target").shape[1:]
-    points = len(history_iterations(run.settings.inversion.iterations))
+    n, shape = run.settings.pairs.count, run.record("train", run.settings.names[0]).facts["input_shape"]
+    inversion = run.settings.inversion
+    points = history_iterations(inversion.iterations)
+    scale = {"scale_factor": 1 / IMAGE_STEPS} if inversion.stored_as == "uint16" else {}
     specs = []
     for name in run.settings.names:
         group = inverted(name)
-        specs.append(ArraySpec(f"{group}/image", (n, *shape), "uint16", IMAGE_DIMS))
-        specs.append(ArraySpec(f"{group}/history", (n, points), "float32", ("pair", "checkpoint")))
-        specs += [ArraySpec(f"{group}/{column}", (n,), dtype, ("pair",)) for column, dtype in LOSS_COLUMNS.items()]
+        specs.append(ArraySpec(f"{group}/image", (n, *shape), inversion.stored_as, IMAGE_DIMS, attributes=scale))
+        specs.append(
+            ArraySpec(f"{group}/history", (n, len(points)), "float32", ("pair", "iteration"), {"iteration": points})
+        )
+        specs.append(
+            ArraySpec(
+                f"{group}/losses", (n, len(QUANTITIES)), "float32", ("pair", "quantity"), {"quantity": QUANTITIES}
+            )
+        )
     return specs
 
 
-LOSS_COLUMNS = {
-    "initial_loss": "float32",
-    "final_loss": "float32",
-    "distance": "float32",
-    "best_iteration": "int32",
-    "iterations": "int32",
-    "stop_reason": "uint8",  # an index into netsim.inversion.STOP_REASONS
-    "stalled": "bool",
-    "nonfinite": "bool",
-}
-COLUMNS = LOSS_COLUMNS | {"history": "float32"}
+QUANTITIES = (
+    "initial_loss",
+    "final_loss",
+    "distance",
+    "best_iteration",
+    "iterations",
+    "stop_reason",  # an index into netsim.inversion.STOP_REASONS
+    "stalled",
+    "nonfinite",
+)
+"""What is kept of each inversion. One array of float32, in which counts are exact, as object storage is slow with many
+small objects."""
 
 
-def invert_shard(run: Run, name: str, shard: int) -> Record:
+def quantity(losses: np.ndarray, name: str) -> np.ndarray:
+    """A column of `losses` (n, len(QUANTITIES)): (n,)"""
+    return losses[:, QUANTITIES.index(name)]
+
+
+def invert_shard(run: Run, name: str, shard: int) -> Work:
     """Invert the network on a shard's pairs. The final loss is measured again on the images as they are stored."""
-    watch = Stopwatch()
     drawn, inversion = run.record("draw", "pairs", shard), run.settings.inversion
     seed, target = (to_unit(run.read(drawn, f"images/{kind}")) for kind in ("seed", "target"))
     through, plan = network(run, name), Plan(**run.record("train", name).facts["plan"])
@@ -315,12 +379,16 @@ def invert_shard(run: Run, name: str, shard: int) -> Record:
         plan=plan,
         use_best=True,
     )
-    stored = _to_fixed_point(result.images)
-    final = relative_distance(look(through, _from_fixed_point(stored)), look(through, target))
-    columns = {name: getattr(result, name).numpy() for name in LOSS_COLUMNS if name != "final_loss"}
+    stored = _to_stored(result.images, inversion.stored_as)
+    final = relative_distance(look(through, from_stored(stored)), look(through, target))
+    columns = {name: getattr(result, name).numpy() for name in QUANTITIES if name != "final_loss"}
     columns |= {"final_loss": final.numpy(), "nonfinite": columns["nonfinite"] | ~np.isfinite(final.numpy())}
-    columns["history"] = result.history[history_iterations(inversion.iterations)].T.numpy()
-    arrays = {f"{inverted(name)}/{key}": values.astype(COLUMNS[key]) for key, values in columns.items()}
+    arrays = {
+        f"{inverted(name)}/losses": np.stack([columns[key].astype(np.float32) for key in QUANTITIES], axis=1),
+        f"{inverted(name)}/history": result.history[history_iterations(inversion.iterations)]
+        .T.numpy()
+        .astype(np.float32),
+    }
     arrays[f"{inverted(name)}/image"] = stored
     median = float(final.median())
     facts = {
@@ -330,7 +398,7 @@ def invert_shard(run: Run, name: str, shard: int) -> Record:
         "batch_size": result.batch_size,
         "iterations": int(result.iterations.sum()),
     }
-    return run.commit("invert", name, shard, arrays=arrays, facts=facts | _where(), seconds=watch())
+    return Work(arrays, facts=facts | _where())
 
 
 def look(network: Network, images: torch.Tensor) -> torch.Tensor:
@@ -343,12 +411,17 @@ LOOK_BATCH = 32
 """Images that a network looks at at once: shards may be larger than memory."""
 
 
-def _to_fixed_point(images: torch.Tensor) -> np.ndarray:
+def _to_stored(images: torch.Tensor, dtype: str) -> np.ndarray:
+    """Images in [0, 1] as they are stored: float32, or uint16 where 65535 is 1."""
+    if dtype == "float32":
+        return images.float().numpy()
     return (images.double() * IMAGE_STEPS).round().numpy().astype(np.uint16)
 
 
-def _from_fixed_point(images: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(images.astype(np.float32) / np.float32(IMAGE_STEPS))
+def from_stored(images: np.ndarray) -> torch.Tensor:
+    """The same the other way round, float32 in [0, 1]."""
+    values = images.astype(np.float32)
+    return torch.from_numpy(values if images.dtype == np.float32 else values / np.float32(IMAGE_STEPS))
 
 
 # ---- embed
@@ -369,9 +442,8 @@ def representation_path(set_name: str, observer: str) -> str:
     return f"representations/{set_name}/{observer}"
 
 
-def embed_shard(run: Run, name: str, shard: int) -> Record:
+def embed_shard(run: Run, name: str, shard: int) -> Work:
     """What every network says of a shard of the set `name`. Raises NetworkError for values that are not finite."""
-    watch = Stopwatch()
     images = set_images(run, name, shard)
     arrays = {}
     for observer in run.settings.names:
@@ -380,7 +452,7 @@ def embed_shard(run: Run, name: str, shard: int) -> Record:
             raise NetworkError(f"{observer} represents images of {name}, shard {shard}, by values that are not finite")
         arrays[representation_path(name, observer)] = representation
     facts = {"weights": {observer: weights_hash(run, observer) for observer in run.settings.names}}
-    return run.commit("embed", name, shard, arrays=arrays, facts=facts | _where(), seconds=watch())
+    return Work(arrays, facts=facts | _where())
 
 
 def set_images(run: Run, set_name: str, shard: int) -> torch.Tensor:
@@ -389,7 +461,7 @@ def set_images(run: Run, set_name: str, shard: int) -> torch.Tensor:
         return to_unit(run.read(run.record("draw", "pairs", shard), "images/target"))
     record = run.record("invert", set_name.removeprefix("inverted/"), shard)
     check_weights(run, record)
-    return _from_fixed_point(run.read(record, f"{set_name}/image"))
+    return from_stored(run.read(record, f"{set_name}/image"))
 
 
 # ---- aggregate
@@ -420,27 +492,28 @@ def aggregate_arrays(run: Run) -> list[ArraySpec]:
     return [
         ArraySpec(
             moments_path(row),
-            (len(row_pairs(run.settings.names, row)), len(MOMENTS), left_out),
+            (len(pairs), len(MOMENTS), left_out),
             "float64",
             ("model_pair", "moment", "left_out"),
+            {"model_pair": [f"{first} {second}" for first, second in pairs], "moment": MOMENTS},
         )
         for row in rows(run.settings)
+        for pairs in [row_pairs(run.settings.names, row)]
     ]
 
 
-def aggregate_row(run: Run, name: str, shard: int) -> Record:
+def aggregate_row(run: Run, name: str, shard: int) -> Work:
     """The sums that CKA of a row of a matrix is made of, over all shards, and with each left out.
 
     Raises StoreError unless every shard of the set is done and unharmed.
     """
-    watch = Stopwatch()
     set_name, _ = row_parts(name)
     pairs = row_pairs(run.settings.names, name)
     needed = tuple(dict.fromkeys(network for pair in pairs for network in pair))
     shards = range(run.settings.pairs.shards)
     found = pair_hsic([partial(_representations, run, set_name, shard, needed) for shard in shards], pairs)
     moments = np.array([[getattr(found[pair], moment) for moment in MOMENTS] for pair in pairs])
-    return run.commit("aggregate", name, shard, arrays={moments_path(name): moments}, seconds=watch())
+    return Work({moments_path(name): moments})
 
 
 def row_sums(run: Run, row: str) -> dict[tuple[str, str], Hsic]:

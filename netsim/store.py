@@ -7,60 +7,60 @@
 
 A shard is done when its record is there, and only then. The record holds a sha256 of every array written, because Zarr
 reads a missing chunk and an empty shard object silently as the fill value; `read` compares. One writer owns a whole
-shard: two writers inside one Zarr shard lose data. Works on a path or any fsspec URL.
+shard: two writers inside one Zarr shard lose data. docs/store.md is the specification.
 """
 
-import errno
 import hashlib
 import json
 import os
 import platform
 import re
 import time
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from shlex import quote
 from typing import Any, Self
-from urllib.parse import urlsplit
 
-import fsspec
 import numpy as np
 import zarr
-from botocore.exceptions import (
-    EndpointConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    TokenRetrievalError,
-)
-from fsspec.implementations.local import LocalFileSystem
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import FsspecStore, LocalStore
+from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from netsim.config import SweepSettings, parse_settings
 from netsim.errors import SettingsError, StoreError, UnreachableError
+from netsim.files import Files, explained, zarr_store
 
-FORMAT = 2
+FORMAT = 3
 """Version of the layout. A store of another version is refused, never guessed at."""
 
-CODECS = (ZstdCodec(level=3), Crc32cCodec())  # zstd alone lets a flipped byte through
+CODECS = (BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec())  # Blosc alone lets a flipped byte through
+
+IMAGES_PER_CHUNK = 8
+"""Chunks inside a shard: a few images are read without the others."""
+
+WRITERS = 4
+"""Arrays of a shard that are encoded, hashed and sent at a time."""
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """An array to create: `dims[0] == "pair"` makes it per-pair, cut into shards; any other array is written whole."""
+    """An array to create: `dims[0] == "pair"` makes it per-pair, cut into shards; any other array is written whole.
+
+    `coordinates` label its dimensions, and are kept beside it under the dimension's name; pairs are numbered by
+    themselves. Arrays of one group agree in them.
+    """
 
     path: str
     shape: tuple[int, ...]
     dtype: str
     dims: tuple[str, ...]
+    coordinates: Mapping[str, Sequence[Any] | np.ndarray] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def per_pair(self) -> bool:
@@ -75,7 +75,8 @@ class Record:
     name: str
     shard: int
     digest: str
-    sha256: dict[str, str]  # array or file path -> sha256 of its values' bytes in C order
+    arrays: dict[str, str]  # path -> sha256 of the bytes of its values in this shard, in C order
+    files: dict[str, str]  # path -> sha256 of its bytes
     facts: dict[str, Any]
     seconds: float
     committed: str  # UTC, ISO 8601
@@ -86,12 +87,12 @@ class Run:
     """One run in its store. Make it with `create` (new, or the same settings again) or `open`."""
 
     def __init__(self, url: str, settings: SweepSettings, attributes: Mapping[str, Any]) -> None:
-        self.url = normalise(url)
+        self.files = Files(url)
+        self.url = self.files.url
         self.settings = settings
         self.attributes = dict(attributes)
         self.digest = settings.digest()
-        self._fs, self._root = _filesystem(self.url)
-        self._local = isinstance(self._fs, LocalFileSystem)
+        self.seconds_waited = 0.0  # for what was read, and for what was still being written
         self._opened: dict[tuple[str, bool], zarr.Array] = {}  # opening one costs as much as reading a shard of losses
 
     @classmethod
@@ -100,65 +101,62 @@ class Run:
 
         Raises StoreError if another run, another format or other files are there, or it can't be written.
         """
-        url = normalise(url)
-        fs, root = _filesystem(url)
-        with explained(url):
-            if cls.exists(url):
-                run = cls.open(url)
-                run._require(settings)
-                return run
-            if fs.exists(root) and any(not name.endswith(".partial") for name in fs.ls(root, detail=False)):
-                raise StoreError(f"{url} is not empty and holds no run; give an empty or a new place with --store")
-            attributes: dict[str, Any] = {
-                "format": FORMAT,
-                "digest": settings.digest(),
-                "settings": settings.model_dump(mode="json"),
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "versions": versions(),
-            }
-            try:
-                zarr.open_group(zarr_store(url), mode="w-", zarr_format=3, attributes={"netsim": attributes})
-            except zarr.errors.ContainsGroupError:  # another process was faster
-                return cls.create(url, settings)
-        return cls(url, settings, attributes)
+        files = Files(url)
+        if cls.exists(url):
+            run = cls.open(url)
+            run._require(settings)
+            return run
+        others = any(not name.endswith(".partial") for name in files.names())
+        if others and not cls.exists(url):  # they may be those of a run that another process has just made
+            raise StoreError(f"{files.url} is not empty and holds no run; give an empty or a new place with --store")
+        attributes: dict[str, Any] = {
+            "format": FORMAT,
+            "digest": settings.digest(),
+            "settings": settings.model_dump(mode="json"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "versions": versions(),
+        }
+        document = {"attributes": {"netsim": sealed(attributes)}, "zarr_format": 3, "node_type": "group"}
+        files.put_new("zarr.json", json.dumps(document, indent=2).encode())
+        run = cls.open(url)  # another process may have been faster
+        run._require(settings)
+        return run
 
     @staticmethod
     def exists(url: str) -> bool:
         """Whether something that may be a run is at `url`."""
-        fs, root = _filesystem(normalise(url))
-        with explained(url):
-            return bool(fs.exists(f"{root}/zarr.json"))
+        return Files(url).exists("zarr.json")
 
     @classmethod
     def open(cls, url: str | os.PathLike[str]) -> Self:
         """The run stored at `url`. Raises StoreError if there is none, or its format is not ours."""
-        url = normalise(url)
-        _filesystem(url)  # a kind of URL that is not known is said as such
-        with explained(url):
-            try:
-                group = zarr.open_group(zarr_store(url), mode="r", zarr_format=3)
-            except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-                raise StoreError(
-                    f"no run at {url}; `netsim run SETTINGS.yaml --store {quote(url)}` makes one"
-                ) from None
-            except (ValueError, TypeError, KeyError) as error:
-                raise StoreError(f"{url}/zarr.json is damaged ({error}); restore it, or use another store") from None
-        attributes: Any = group.attrs.asdict().get("netsim")
+        files = Files(url)
+        url = files.url
+        data = files.find("zarr.json")
+        if data is None:
+            raise StoreError(f"no run at {url}; `netsim run SETTINGS.yaml --store {quote(url)}` makes one")
+        try:
+            document = json.loads(data)
+            attributes = document.get("attributes", {}).get("netsim")
+        except (ValueError, AttributeError) as error:
+            raise StoreError(f"{url}/zarr.json is damaged ({error}); restore it, or use another store") from None
         if not isinstance(attributes, dict):
             raise StoreError(f"{url} is a Zarr group, but not a netsim run")
         if attributes.get("format") != FORMAT:
+            made_by = attributes.get("versions")
             raise StoreError(
                 f"{url} has format {attributes.get('format')!r}; this netsim reads format {FORMAT}. "
-                f"Use the netsim that made it ({attributes.get('versions', {}).get('netsim', '?')}), or another store"
+                f"Use the netsim that made it ({made_by.get('netsim', '?') if isinstance(made_by, dict) else '?'}), "
+                "or another store"
             )
+        if not _is_sealed(attributes):
+            raise StoreError(f"{url}/zarr.json is damaged or was edited; restore it, or use another store")
         try:
             settings = parse_settings(attributes["settings"], origin=url)
         except SettingsError as error:
             raise StoreError(f"the settings stored at {url} are not this netsim's: {error}") from None
-        if settings.digest() != attributes.get("digest"):
-            raise StoreError(
-                f"{url} was made by another version of the algorithm, or its settings were edited; use another store"
-            )
+        if settings.digest() != attributes["digest"]:
+            raise StoreError(f"{url} was made by another version of the algorithm; use another store")
         return cls(url, settings, attributes)
 
     def _require(self, settings: SweepSettings) -> None:
@@ -174,100 +172,133 @@ class Run:
 
     def done(self, stage: str) -> dict[tuple[str, int], float]:
         """(name, shard) -> time of its commit, in seconds since 1970. One listing; no record is opened."""
-        prefix = f"{self._root}/commits/{stage}"
-        with explained(self.url):
-            self._fs.invalidate_cache()
-            entries = self._fs.find(prefix, detail=True) if self._fs.exists(prefix) else {}
         found = {}
-        for path, info in entries.items():
-            name, _, file = path.removeprefix(f"{prefix}/").rpartition("/")
+        for path, when in self.files.below(f"commits/{stage}").items():
+            name, _, file = path.rpartition("/")
             if RECORD_FILE.fullmatch(file):  # a sync tool's "00000 (copy).json" proves nothing
-                found[name, int(file.removesuffix(".json"))] = _modified(info)
+                found[name, int(file.removesuffix(".json"))] = when
         return found
 
     def stages_done(self) -> list[str]:
         """The stages that have a commit record, by name."""
-        prefix = f"{self._root}/commits"
-        with explained(self.url):
-            self._fs.invalidate_cache()
-            entries = self._fs.ls(prefix, detail=False) if self._fs.exists(prefix) else []
-        return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
+        return self.files.names("commits")
 
     def forget(self, stage: str, name: str, shard: int) -> None:
         """Remove a shard's commit record: the next run computes it again. Its values stay until they are replaced."""
-        self.remove_file(_commit_path(stage, name, shard))
+        self.files.remove(_commit_path(stage, name, shard))
 
     def is_done(self, stage: str, name: str, shard: int) -> bool:
-        with explained(self.url):
-            self._fs.invalidate_cache()
-            return bool(self._fs.exists(f"{self._root}/{_commit_path(stage, name, shard)}"))
+        return self.files.exists(_commit_path(stage, name, shard))
 
     def record(self, stage: str, name: str, shard: int = 0) -> Record:
         """The commit record of a shard. Raises StoreError if the shard is not done, or the record is another run's."""
-        path = _commit_path(stage, name, shard)
+        return self.records(stage, name, [shard])[0]
+
+    def records(self, stage: str, name: str, shards: Sequence[int]) -> list[Record]:
+        """The same of some shards, asked for at the same time."""
+        paths = [_commit_path(stage, name, shard) for shard in shards]
+        watch = Stopwatch()
+        found = self.files.get_all(paths)
+        self.seconds_waited += watch()
+        for path, shard in zip(paths, shards, strict=True):
+            if path not in found:
+                raise StoreError(f"{stage} {name} shard {shard} is not done in {self.url}")
+        return [self._record(path, found[path]) for path in paths]
+
+    def _record(self, path: str, data: bytes) -> Record:
         try:
-            data = self.get_file(path)
-        except FileNotFoundError:
-            raise StoreError(f"{stage} {name} shard {shard} is not done in {self.url}") from None
-        try:
-            record = Record(**json.loads(data))
-        except (ValueError, TypeError):  # not UTF-8, not JSON, not a record
-            raise StoreError(f"the commit record {path} in {self.url} is damaged; remove it and run again") from None
+            found = json.loads(data)
+            whole = json.dumps(found).encode() == data and _is_sealed(found)
+            record = Record(**{key: value for key, value in found.items() if key != SEAL})
+        except (ValueError, TypeError, AttributeError):  # not UTF-8, not JSON, not a record
+            whole = False
+        if not whole:
+            raise StoreError(f"the commit record {path} in {self.url} is damaged; {self._mend}")
         if record.digest != self.digest:
             raise StoreError(f"the commit record {path} in {self.url} belongs to another run ({record.digest})")
         return record
 
+    @property
+    def _mend(self) -> str:
+        return f"`netsim verify --repair {quote(self.url)}`, and run again"
+
     # ---- arrays
 
-    def create_arrays(self, specs: list[ArraySpec]) -> None:
-        """Create the arrays that are not there yet. Done once, before work fans out."""
-        with explained(self.url):
-            group = self._group(writable=True)
-            for spec in specs:
-                try:
-                    there = spec.path in group
-                except (ValueError, KeyError, TypeError) as error:
-                    document = self.place(f"{spec.path}/zarr.json")
-                    raise StoreError(f"{document} is damaged ({error}); remove it, and run again") from error
-                if not there:
-                    self._create(group, spec)
+    def create_arrays(self, specs: Iterable[ArraySpec]) -> None:
+        """Create the arrays that are not there yet, with their groups and coordinates. Done before work fans out.
+
+        Raises StoreError for one that is there and is not as it should be.
+        """
+        expected = self._documents(specs)
+        found = self.files.get_all(expected)
+        for path, fault in _differences(expected, found).items():
+            if path in found:
+                raise StoreError(f"{self.files.place(path)} is damaged ({fault}); {self._mend}")
+        self.files.put_all({path: data for path, data in expected.items() if path not in found})
+
+    def array_faults(self, specs: Iterable[ArraySpec]) -> dict[str, str]:
+        """Path -> what is wrong with it, for the documents and coordinates of arrays."""
+        expected = self._documents(specs)
+        return _differences(expected, self.files.get_all(expected))
+
+    def repair_arrays(self, specs: Iterable[ArraySpec]) -> None:
+        """Write those documents and coordinates again; values of arrays are not touched."""
+        expected = self._documents(specs)
+        bad = _differences(expected, self.files.get_all(expected))
+        self.files.put_all({path: expected[path] for path in bad})
+
+    def _documents(self, specs: Iterable[ArraySpec]) -> dict[str, bytes]:
+        """Every file that is there before there are values: documents of groups and arrays, and coordinates."""
+        made: dict[str, Any] = {}
+        group = zarr.open_group(MemoryStore(made), mode="w", zarr_format=3)
+        for spec in specs:
+            self._create(group, spec)
+        return {path: data.to_bytes() for path, data in made.items() if path != "zarr.json"}
 
     def _create(self, group: zarr.Group, spec: ArraySpec) -> None:
         shard = (self.settings.pairs.shard_size, *spec.shape[1:]) if spec.per_pair else spec.shape
-        chunk = (min(8, shard[0]), *shard[1:]) if spec.per_pair and len(spec.shape) == 4 else shard
-        if shard[0] % chunk[0]:
-            chunk = shard
-        kind = np.dtype(spec.dtype).kind
+        images = spec.per_pair and len(spec.shape) == 4 and not shard[0] % IMAGES_PER_CHUNK
         group.create_array(
             spec.path,
             shape=spec.shape,
             shards=shard,
-            chunks=chunk,
+            chunks=(IMAGES_PER_CHUNK, *shard[1:]) if images else shard,
             dtype=spec.dtype,
             compressors=CODECS,
-            fill_value=float("nan") if kind == "f" else 0,
+            fill_value=_no_value(np.dtype(spec.dtype)),
             dimension_names=spec.dims,
+            attributes=dict(spec.attributes),
         )
-
-    def is_array(self, path: str) -> bool:
-        """Whether a path that a record covers is an array; else it is a file."""
-        with explained(self.url):
-            return bool(self._fs.exists(f"{self._root}/{path}/zarr.json"))
+        numbers: dict[str, Any] = {"pair": np.arange(spec.shape[0])} if spec.per_pair else {}
+        beside = spec.path.rpartition("/")[0]
+        for dim, labels in (numbers | dict(spec.coordinates)).items():
+            path, values = f"{beside}/{dim}", np.asarray(labels)
+            if path not in group:
+                text = values.dtype.kind == "U"
+                group.create_array(
+                    path,
+                    data=values.astype(np.dtypes.StringDType()) if text else values,
+                    chunks=values.shape,
+                    compressors=Crc32cCodec() if text else CODECS,
+                    dimension_names=(dim,),
+                )
 
     def array(self, path: str) -> zarr.Array:
-        """The Zarr array itself, read-only, for looking at; stages use `read`, which checks. Raises KeyError."""
+        """The Zarr array itself, read-only, for looking at; stages use `read`, which checks. Raises StoreError."""
         return self._array(path, writable=False)
 
     def _array(self, path: str, *, writable: bool) -> zarr.Array:
         if (path, writable) not in self._opened:
-            array = self._group(writable=writable)[path]
-            assert isinstance(array, zarr.Array)
+            mode = "r+" if writable else "r"
+            with explained(self.url):
+                try:
+                    array = zarr.open_array(zarr_store(self.url), path=path, mode=mode, zarr_format=3)
+                except (ValueError, TypeError, KeyError) as error:
+                    document = self.files.place(f"{path}/zarr.json")
+                    raise StoreError(f"{document} is damaged ({error}); {self._mend}") from error
             # a shard whose values all equal the fill value must be written too, or it looks missing
             self._opened[path, writable] = array.with_config({"write_empty_chunks": True})
         return self._opened[path, writable]
-
-    def _group(self, *, writable: bool) -> zarr.Group:
-        return zarr.open_group(zarr_store(self.url), mode="r+" if writable else "r", zarr_format=3)
 
     def commit(
         self,
@@ -275,38 +306,48 @@ class Run:
         name: str,
         shard: int,
         *,
-        arrays: Mapping[str, np.ndarray],
+        arrays: Mapping[str, np.ndarray] | None = None,
         files: Mapping[str, bytes] | None = None,
         facts: Mapping[str, Any] | None = None,
         seconds: float,
     ) -> Record:
         """Write everything of a shard, then, last, the record that makes it done.
 
-        Raises StoreError when the store can't be written or is full; the shard is then simply missing.
+        A record that is there already stays: whoever came first had the same values. Raises StoreError when the store
+        can't be written or is full; the shard is then simply missing.
         """
-        files = files or {}
-        with explained(self.url):
-            for path, values in arrays.items():
-                array = self._array(path, writable=True)
-                region, expected = self._region(array, shard)
-                assert values.shape == expected and values.dtype == array.dtype, (path, values.shape, expected)
-                array[region] = values
-            for path, data in files.items():
-                self.put_file(path, data)
+        arrays, files = arrays or {}, files or {}
+        with ThreadPoolExecutor(WRITERS) as pool:
+            sums = [pool.submit(_sha256, np.ascontiguousarray(values).data) for values in arrays.values()]
+            for written in [pool.submit(self._write, path, values, shard) for path, values in arrays.items()]:
+                written.result()
+            hashes = dict(zip(arrays, [found.result() for found in sums], strict=True))
+        self.files.put_all(files)
         record = Record(
             stage=stage,
             name=name,
             shard=shard,
             digest=self.digest,
-            sha256={path: _sha256(np.ascontiguousarray(values).tobytes()) for path, values in arrays.items()}
-            | {path: _sha256(data) for path, data in files.items()},
+            arrays=hashes,
+            files={path: _sha256(data) for path, data in files.items()},
             facts=dict(facts or {}),
             seconds=round(seconds, 3),
             committed=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
         )
-        self.put_file(_commit_path(stage, name, shard), json.dumps(asdict(record), allow_nan=False).encode())
+        document = json.dumps(sealed(asdict(record)), allow_nan=False).encode()
+        self.files.put_new(_commit_path(stage, name, shard), document)
         return record
+
+    def _write(self, path: str, values: np.ndarray, shard: int) -> None:
+        """One array's part of a shard, which is one object."""
+        array = self._array(path, writable=True)
+        region, expected = self._region(array, shard)
+        assert values.shape == expected and values.dtype == array.dtype, (path, values.shape, expected)
+        with explained(self.url):
+            array[region] = values
+        at = (shard if region is not Ellipsis else 0, *[0] * (array.ndim - 1))
+        self.files.settle(f"{path}/{array.metadata.encode_chunk_key(at)}")
 
     def read(self, record: Record, path: str) -> np.ndarray:
         """An array's values in the record's shard, compared with the record's checksum.
@@ -314,8 +355,7 @@ class Run:
         Raises StoreError if they differ, can't be decoded, or the record does not cover the array; UnreachableError if
         the store does not answer.
         """
-        if path not in record.sha256:
-            raise StoreError(f"{record.stage} {record.name} shard {record.shard} in {self.url} has no {path}")
+        watch = Stopwatch()
         try:
             with explained(self.url):
                 array = self.array(path)
@@ -324,25 +364,41 @@ class Run:
             raise  # it says nothing about the shard
         except Exception as error:  # zarr, the codecs and the file systems each have their own kinds
             raise self._damaged(record, path, f"{type(error).__name__}: {error}") from error
-        if _sha256(np.ascontiguousarray(values).tobytes()) != record.sha256[path]:
-            raise self._damaged(record, path, "its checksum differs")
+        finally:
+            self.seconds_waited += watch()
+        self._compare(record, path, values)
         return values
+
+    def read_all(self, records: Sequence[Record], path: str) -> np.ndarray:
+        """A per-pair array's values in all shards, whose records these are in order; each compared as in `read`."""
+        try:
+            with explained(self.url):
+                values = np.asarray(self.array(path)[...])
+        except UnreachableError:
+            raise
+        except Exception:
+            return np.concatenate([self.read(record, path) for record in records])  # says which shard it is
+        for record, own in zip(records, np.split(values, len(records)), strict=True):
+            self._compare(record, path, own)
+        return values
+
+    def _compare(self, record: Record, path: str, values: np.ndarray) -> None:
+        if path not in record.arrays:
+            raise StoreError(f"{record.stage} {record.name} shard {record.shard} in {self.url} has no {path}")
+        if _sha256(np.ascontiguousarray(values).data) != record.arrays[path]:
+            raise self._damaged(record, path, "its checksum differs")
 
     def read_file(self, record: Record, path: str) -> bytes:
         """A file's bytes, compared with the record's checksum. Raises StoreError if it is gone or differs."""
-        try:
-            data = self.get_file(path)
-        except FileNotFoundError as error:
-            raise self._damaged(record, path, "it is gone") from error
-        if _sha256(data) != record.sha256[path]:
+        data = self.files.find(path)
+        if data is None:
+            raise self._damaged(record, path, "it is gone")
+        if _sha256(data) != record.files[path]:
             raise self._damaged(record, path, "its checksum differs")
         return data
 
     def _damaged(self, record: Record, path: str, why: str) -> StoreError:
-        commit = _commit_path(record.stage, record.name, record.shard)
-        return StoreError(
-            f"{path}, shard {record.shard}, in {self.url} is damaged ({why}); remove {commit} and run again"
-        )
+        return StoreError(f"{path}, shard {record.shard}, in {self.url} is damaged ({why}); {self._mend}")
 
     def _region(self, array: zarr.Array, shard: int) -> tuple[Any, tuple[int, ...]]:
         dims = array.metadata.dimension_names  # type: ignore[union-attr]
@@ -350,47 +406,6 @@ class Run:
             return Ellipsis, array.shape
         size = self.settings.pairs.shard_size
         return slice(shard * size, (shard + 1) * size), (size, *array.shape[1:])
-
-    # ---- small files
-
-    def put_file(self, path: str, data: bytes) -> None:
-        """Write a file whole or not at all. Raises StoreError."""
-        target = f"{self._root}/{path}"
-        with explained(self.url):
-            if not self._local:
-                self._fs.pipe_file(target, data)  # an object appears only when it is complete
-                return
-            Path(target).parent.mkdir(parents=True, exist_ok=True)
-            partial = f"{target}.{uuid.uuid4().hex}.partial"  # not a tempfile, which only its owner could read
-            try:
-                with open(partial, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(partial, target)
-            except BaseException:
-                Path(partial).unlink(missing_ok=True)
-                raise
-
-    def get_file(self, path: str) -> bytes:
-        """A file's bytes. Raises FileNotFoundError."""
-        with explained(self.url, missing_is_fine=True):
-            return self._fs.cat_file(f"{self._root}/{path}")
-
-    def find_file(self, path: str) -> bytes | None:
-        try:
-            return self.get_file(path)
-        except FileNotFoundError:
-            return None
-
-    def remove_file(self, path: str) -> None:
-        """Remove a file, if it is there."""
-        with explained(self.url), suppress(FileNotFoundError):
-            self._fs.rm_file(f"{self._root}/{path}")
-
-    def place(self, path: str) -> str:
-        """Where a file of the store is, as a user would open it."""
-        return f"{self._root}/{path}" if self._local else f"{self.url}/{path}"
 
 
 class Stopwatch:
@@ -416,87 +431,12 @@ def versions() -> dict[str, str]:
     return {name: version(package) for name, package in packages.items()} | {"python": platform.python_version()}
 
 
-def normalise(url: str | os.PathLike[str]) -> str:
-    """A local path as an absolute one, so that every worker means the same place; a URL without a last slash.
-
-    Raises StoreError for nothing at all, and for a URL with credentials in it: it would be shown in logs, in the
-    Prefect UI and in the store.
-    """
-    if not isinstance(url, str | os.PathLike) or not os.fspath(url):
-        raise StoreError(f"{url!r} is no place for a run; give a path or a URL, as in runs/demo")
-    url = str(os.fspath(url))
-    if urlsplit(url).password or (urlsplit(url).username and url.startswith("s3://")):
-        raise StoreError("the store's URL holds credentials; give them by AWS_* variables or a profile instead")
-    if "://" in url and not url.startswith("file://"):
-        return url.rstrip("/")
-    return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}"""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-@contextmanager
-def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
-    """Turn what a file system says into one clear StoreError about `url`."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        if missing_is_fine:
-            raise
-        raise StoreError(f"{url}: not found ({error})") from error
-    except PermissionError as error:
-        raise StoreError(
-            f"{url} is not writable or not readable for this user ({error}); give another --store"
-        ) from error
-    except UNREACHABLE as error:
-        raise UnreachableError(f"{url} does not answer ({error}); the same command goes on when it does") from error
-    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound, TokenRetrievalError) as error:
-        raise StoreError(
-            f"{url}: {str(error).rstrip('.')}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreError(
-                f"no space left for {url} ({error.strerror}); free some, and run the same command again"
-            ) from error
-        if error.errno == errno.EROFS:
-            raise StoreError(f"{url} is on a read-only file system; give another --store") from error
-        raise StoreError(f"{url}: {error}") from error
-
-
-UNREACHABLE = (ConnectionError, TimeoutError, HTTPClientError, EndpointConnectionError)
-"""No answer, after the client's own retries. The first two are what Python raises, the others botocore."""
-
-S3_CLIENT = {
-    "retries": {"mode": "adaptive", "max_attempts": 10},  # sits out a server that is away for about 50 s
-    "connect_timeout": 5,
-    "read_timeout": 60,
-}
-"""Of botocore, by name as in `botocore.config.Config`. Its default gives up on a restarting server after 8 s."""
-
-
-def _options(url: str) -> dict[str, Any]:
-    if "://" not in url:
-        return {}
-    options: dict[str, Any] = {"use_listings_cache": False}  # progress is read from listings
-    return options | ({"config_kwargs": S3_CLIENT} if url.startswith("s3://") else {})
-
-
-def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
-    try:
-        fs, root = fsspec.core.url_to_fs(url, **_options(url))
-    except (ValueError, ImportError) as error:
-        raise StoreError(f"{url} is not a place netsim can store to: {error}") from None
-    return fs, root.rstrip("/")
-
-
-def zarr_store(url: str) -> LocalStore | FsspecStore:
-    return FsspecStore.from_url(url, storage_options=_options(url)) if "://" in url else LocalStore(url)
 
 
 RECORD_FILE = re.compile(r"\d{5,}\.json")
@@ -506,10 +446,50 @@ def _commit_path(stage: str, name: str, shard: int) -> str:
     return f"commits/{stage}/{name}/{shard:05d}.json"
 
 
-def _modified(info: Mapping[str, Any]) -> float:
-    when = info.get("mtime", info.get("LastModified", info.get("created", 0.0)))
-    return when.timestamp() if isinstance(when, datetime) else float(when)
+def _no_value(dtype: np.dtype) -> Any:
+    """What Zarr gives where nothing is stored: as unlike a value as it can be."""
+    if dtype.kind == "f":
+        return float("nan")
+    return True if dtype.kind == "b" else -1 if dtype.kind == "i" else np.iinfo(dtype).max
 
 
-def _sha256(data: bytes) -> str:
+def _sha256(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+SEAL = "seal"
+"""The key of a sha256 over everything else in a document, so that no flipped byte of it goes unseen."""
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """A document with its seal."""
+    return content | {SEAL: _sha256(json.dumps(content).encode())}
+
+
+def _is_sealed(content: dict[str, Any]) -> bool:
+    return content == sealed({key: value for key, value in content.items() if key != SEAL})
+
+
+def _differences(expected: dict[str, bytes], found: dict[str, bytes]) -> dict[str, str]:
+    """Path -> what is wrong with it. What documents mean is compared: another Zarr may write them otherwise."""
+    wrong = {path: "it is gone" for path in expected if path not in found}
+    for path in sorted(expected.keys() & found.keys()):
+        if expected[path] != found[path]:
+            node = re.sub(r"/(zarr\.json|c/.*)$", "", path)
+            try:
+                same = _meaning(node, expected) == _meaning(node, expected | {path: found[path]})
+                fault = "" if same else "it differs from what the settings say"
+            except Exception as error:  # Zarr and its codecs have their own kinds
+                fault = f"{type(error).__name__}: {error}"
+            wrong |= {path: fault} if fault else {}
+    return wrong
+
+
+def _meaning(path: str, files: dict[str, bytes]) -> tuple[Any, Any]:
+    """The metadata of an array or a group, and the values of a coordinate."""
+    from_bytes = default_buffer_prototype().buffer.from_bytes
+    store = MemoryStore({key: from_bytes(data) for key, data in files.items() if key.startswith(f"{path}/")})
+    node = zarr.open(store, path=path, mode="r", zarr_format=3)
+    if isinstance(node, zarr.Group):
+        return json.loads(files[f"{path}/zarr.json"]), None
+    return node.metadata.to_dict(), np.asarray(node[...]).tolist() if f"{path}/c/0" in files else None

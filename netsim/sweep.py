@@ -5,20 +5,28 @@ from pathlib import Path
 
 from netsim import units
 from netsim.report import write_report
-from netsim.results import gallery, load_results
-from netsim.stages import AGGREGATE, DRAW, EMBED, INVERT, TRAIN, Stage
-from netsim.store import Record, Run, Stopwatch
+from netsim.results import MATRICES, both_matrices, gallery, load_results
+from netsim.stages import AGGREGATE, DRAW, EMBED, INVERT, TRAIN, Stage, Work
+from netsim.store import ArraySpec, Run
 
 
-def report_files(run: Run, name: str, shard: int) -> Record:
-    """Write the report into the store, from what is in the store."""
-    watch = Stopwatch()
+def report_arrays(run: Run) -> list[ArraySpec]:
+    """Both matrices, for whoever opens the store without netsim."""
+    names = run.settings.names
+    dims = {"set": ("natural", "inverted"), "through": names, "observer": names}
+    shape = (2, len(names), len(names))
+    return [ArraySpec(f"results/{kind}", shape, "float64", tuple(dims), dims) for kind in MATRICES]
+
+
+def write_report_files(run: Run, name: str, shard: int) -> Work:
+    """The report and both matrices, from what is in the store."""
+    results = load_results(run)
     with tempfile.TemporaryDirectory() as folder:
-        write_report(load_results(run), gallery(run), Path(folder), settings_yaml=run.settings.to_yaml())
+        write_report(results, gallery(run), Path(folder), settings_yaml=run.settings.to_yaml())
         files = {f"report/{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    return run.commit("report", name, shard, arrays={}, files=files, seconds=watch())
+    return Work({f"results/{kind}": cells for kind, cells in both_matrices(results).items()}, files)
 
 
-REPORT = Stage(units.REPORT, lambda run: [], report_files)
+REPORT = Stage(units.REPORT, report_arrays, write_report_files)
 
 STAGES = (TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)

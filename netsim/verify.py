@@ -1,19 +1,22 @@
 """Is everything in a store what its commit records say? Every value is read back; a sample of losses is measured again.
 
 A shard at fault is named; removing its record makes the next run compute it again, and with the same bits what was made
-of it stays right. Nothing else is touched.
+of it stays right. A document of an array is as the settings say, and can be written again. Nothing else is touched.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from netsim import stages
 from netsim.engine import relative_distance
-from netsim.errors import StoreError, UnreachableError
-from netsim.store import Record, Run
+from netsim.errors import NetsimError, StoreError, UnreachableError
+from netsim.measuring import measure_stage
+from netsim.store import ArraySpec, Run
+from netsim.sweep import STAGES
 from netsim.units import inverted
 
 THREADS = 8
@@ -25,35 +28,44 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a shard of a stage, in a line."""
+    """What is wrong with a shard of a stage; or, where `shard` is None, with the document or coordinate at `name`."""
 
     stage: str
     name: str
-    shard: int
+    shard: int | None
     what: str
 
     def __str__(self) -> str:
-        return f"{self.stage} {self.name} {self.shard}: {self.what}"
+        shard = "" if self.shard is None else f" {self.shard}"
+        return f"{self.stage} {self.name}{shard}: {self.what}"
 
 
-def verify(run: Run, *, sample: int = 8, on_shard: Callable[[], None] = lambda: None) -> list[Fault]:
-    """Every fault of a run's shards, in order of their stages and names; empty if all is well.
+def verify(
+    run: Run, *, sample: int = 8, repair: bool = False, on_shard: Callable[[], None] = lambda: None
+) -> list[Fault]:
+    """Every fault of a run, in order of stages and names; empty if all is well.
 
     `sample` images of one shard of each network are looked at again, and their loss compared with the stored one; 0 for
-    none. `on_shard` is called after each shard. Raises UnreachableError if the store stops answering, NetworkError for
-    a network of the sample that can't be loaded.
+    none. `repair` writes documents at fault again, and removes the commit records of shards at fault, so that the next
+    run computes them. `on_shard` is called after each shard. Raises UnreachableError if the store stops answering,
+    NetworkError for a network of the sample that can't be loaded.
     """
+    found = _document_faults(run, repair=repair)
+    unreadable = frozenset() if repair else frozenset(fault.name for fault in found)
 
     def check(unit: tuple[str, str, int]) -> list[Fault]:
-        found = list(_faults(run, *unit))
+        faults = list(_faults(run, *unit, unreadable))
         on_shard()
-        return found
+        return faults
 
     with ThreadPoolExecutor(THREADS) as pool:
-        found = [fault for faults in pool.map(check, committed(run)) for fault in faults]
+        found += [fault for faults in pool.map(check, committed(run)) for fault in faults]
     bad = {(fault.stage, fault.name, fault.shard) for fault in found}
-    for name in run.settings.names if sample else ():
+    for name in run.settings.names if sample and not unreadable else ():
         found += _loss_faults(run, name, sample, bad)
+    for stage, name, shard in {(fault.stage, fault.name, fault.shard) for fault in found} if repair else ():
+        if shard is not None:
+            run.forget(stage, name, shard)
     return found
 
 
@@ -62,15 +74,28 @@ def committed(run: Run) -> list[tuple[str, str, int]]:
     return [(stage, name, shard) for stage in run.stages_done() for name, shard in sorted(run.done(stage))]
 
 
-def remove(run: Run, faults: list[Fault]) -> int:
-    """Remove the commit records of the shards at fault, so that the next run computes them again. Returns how many."""
-    units = {(fault.stage, fault.name, fault.shard) for fault in faults}
-    for unit in units:
-        run.forget(*unit)
-    return len(units)
+def _document_faults(run: Run, *, repair: bool) -> list[Fault]:
+    specs = _specs(run)
+    found = [Fault("document", path, None, what) for path, what in run.array_faults(specs).items()]
+    if repair and found:
+        run.repair_arrays(specs)
+    return found
 
 
-def _faults(run: Run, stage: str, name: str, shard: int) -> Iterator[Fault]:
+def _specs(run: Run) -> list[ArraySpec]:
+    """The arrays of every stage that has begun. What a damaged record hides is passed over: the record is named."""
+    begun, specs = run.stages_done(), []
+    for stage in STAGES:
+        if stage.name in begun:
+            with suppress(StoreError):
+                specs += stage.arrays(run)
+    for measure in sorted({name.partition("/")[0] for name, _ in run.done("measure")}):
+        with suppress(NetsimError):  # one's own measure may be gone
+            specs += measure_stage([measure]).arrays(run)
+    return specs
+
+
+def _faults(run: Run, stage: str, name: str, shard: int, unreadable: Set[str]) -> Iterator[Fault]:
     try:
         record = run.record(stage, name, shard)
     except UnreachableError:
@@ -78,23 +103,19 @@ def _faults(run: Run, stage: str, name: str, shard: int) -> Iterator[Fault]:
     except StoreError as error:
         yield Fault(stage, name, shard, str(error))
         return
-    for path in record.sha256:
-        try:
-            _read(run, record, path)
-        except UnreachableError:
-            raise
-        except StoreError as error:
-            yield Fault(stage, name, shard, str(error))
+    # where a document is at fault, its values can't be told to be right or wrong before it is there again
+    readable = [path for path in record.arrays if f"{path}/zarr.json" not in unreadable]
+    for read, paths in ((run.read, readable), (run.read_file, record.files)):
+        for path in paths:
+            try:
+                read(record, path)
+            except UnreachableError:
+                raise
+            except StoreError as error:
+                yield Fault(stage, name, shard, str(error))
 
 
-def _read(run: Run, record: Record, path: str) -> None:
-    if run.is_array(path):
-        run.read(record, path)
-    else:
-        run.read_file(record, path)
-
-
-def _loss_faults(run: Run, name: str, sample: int, bad: set[tuple[str, str, int]]) -> Iterator[Fault]:
+def _loss_faults(run: Run, name: str, sample: int, bad: Set[tuple[str, str, int | None]]) -> Iterator[Fault]:
     """Look at some images of the network's middle shard that is done and whole, as another shard than the first."""
     done = [shard for of, shard in sorted(run.done("invert")) if of == name and ("invert", name, shard) not in bad]
     done = [shard for shard in done if ("draw", "pairs", shard) not in bad]
@@ -105,7 +126,7 @@ def _loss_faults(run: Run, name: str, sample: int, bad: set[tuple[str, str, int]
     network = stages.network(run, name)
     images, targets = (stages.set_images(run, of, shard)[:sample] for of in (inverted(name), "natural"))
     again = relative_distance(stages.look(network, images), stages.look(network, targets)).numpy()
-    stored = run.read(record, f"{inverted(name)}/final_loss")[:sample]
+    stored = stages.quantity(run.read(record, f"{inverted(name)}/losses"), "final_loss")[:sample]
     off = np.abs(again - stored) > TOLERANCE * np.maximum(1, np.abs(stored))
     for index in np.flatnonzero(off | (np.isfinite(again) != np.isfinite(stored))):
         pair = shard * run.settings.pairs.shard_size + int(index)

@@ -20,7 +20,7 @@ def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
     run = Run.open(store)
     results = load_results(run)
     create_markdown_artifact(
-        _markdown(results, run.place("report/report.html")), key="summary", description="What was found"
+        _markdown(results, run.files.place("report/report.html")), key="summary", description="What was found"
     )
     for title, matrix in (("natural", results.natural), ("inverted", results.inverted)):
         says = f"{title} CKA, unbiased; row = through, column = observer; 95 % interval in brackets"

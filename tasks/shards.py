@@ -20,8 +20,8 @@ from prefect.states import Crashed
 from prefect.tasks import exponential_backoff
 
 from netsim.errors import NetsimError, RunError, UnreachableError
-from netsim.stages import Stage
-from netsim.store import Run
+from netsim.stages import Stage, work_through
+from netsim.store import Run, Stopwatch
 from netsim.sweep import STAGES
 
 PASSES = 3
@@ -60,18 +60,22 @@ OPTIONS: dict[str, Any] = {
 
 
 def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> dict[str, Any]:
-    """Compute those of the shards that are not done. Returns how many were computed and found, and seconds."""
-    run = Run.open(store)
+    """Compute those of the shards that are not done. Returns how many were computed and found, and the seconds."""
+    run, watch = Run.open(store), Stopwatch()
     logger = get_run_logger()
-    computed, seconds = 0, 0.0
-    for shard in shards:
-        if run.is_done(stage.name, name, shard):
-            continue
-        record = stage.work(run, name, shard)
-        computed, seconds = computed + 1, seconds + record.seconds
+    computed = 0
+    for record in work_through(run, stage, name, shards):
+        computed += 1
         found = ", ".join(f"{key} {value:.4g}" for key, value in record.facts.items() if isinstance(value, float))
-        logger.info("%s %s shard %d took %.1f s %s", stage.name, name, shard, record.seconds, found)
-    return {"computed": computed, "found": len(shards) - computed, "seconds": round(seconds, 3)}
+        logger.info("%s %s shard %d took %.1f s %s", stage.name, name, record.shard, record.seconds, found)
+    seconds, waited = watch(), run.seconds_waited
+    logger.info("%d shards in %.1f s, of which %.1f s were spent waiting for the store", computed, seconds, waited)
+    return {
+        "computed": computed,
+        "found": len(shards) - computed,
+        "seconds": round(seconds, 3),
+        "waited": round(waited, 3),
+    }
 
 
 def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage: Stage | None = None) -> None:

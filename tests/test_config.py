@@ -3,8 +3,17 @@
 import pytest
 import yaml
 
-from netsim.config import SweepSettings, load_settings, network_name, parse_settings, shipped_settings, shipped_sweeps
+from netsim.config import (
+    ALGORITHM,
+    SweepSettings,
+    load_settings,
+    network_name,
+    parse_settings,
+    shipped_settings,
+    shipped_sweeps,
+)
 from netsim.errors import SettingsError
+from netsim.store import flatten
 
 NETWORKS = {"networks": ["small:vgg", "small:resnet18"]}
 
@@ -21,7 +30,43 @@ def test_published_recipe_is_the_default():
 
 
 def test_digest_is_the_same_on_every_machine_and_version():
-    assert parse_settings(NETWORKS).digest() == "3dea0758e1ce2d2b"
+    assert parse_settings(NETWORKS).digest() == "2a5b7d516f1ff0c7"
+
+
+def test_a_value_that_is_the_default_does_not_change_the_digest():
+    """So a setting that is added leaves the stores that are there as they are."""
+    plain = parse_settings(NETWORKS)
+    assert parse_settings(NETWORKS | {"inversion": {"stored_as": "uint16"}}).digest() == plain.digest()
+    assert parse_settings(plain.model_dump(mode="json")).digest() == plain.digest()
+
+
+DEFAULTS_OF_ALGORITHM_3 = {
+    "images.source": "fashion-mnist",
+    "images.size": None,
+    "training.epochs": 8,
+    "training.batch_size": 128,
+    "training.learning_rate": 0.2,
+    "training.weight_decay": 1e-2,
+    "training.rng_seed": 0,
+    "pairs.count": 512,
+    "pairs.shard_size": 32,
+    "pairs.rng_seed": 0,
+    "inversion.preset": "published",
+    "inversion.iterations": 2000,
+    "inversion.step_size": 0.125,
+    "inversion.momentum": 0.9,
+    "inversion.stop_loss": None,
+    "inversion.precision": "float32",
+    "inversion.batch_size": None,
+    "inversion.stored_as": "uint16",
+    "inversion.tolerance": 0.1,
+}
+"""The digest does not cover defaults: one that changes must come with another ALGORITHM, and another table here."""
+
+
+def test_no_default_changes_within_an_algorithm():
+    found = flatten(parse_settings(NETWORKS).model_dump(mode="json"))
+    assert ALGORITHM == 3 and found == DEFAULTS_OF_ALGORITHM_3 | {"networks": NETWORKS["networks"]}
 
 
 def test_every_setting_changes_the_digest():
@@ -37,6 +82,7 @@ def test_every_setting_changes_the_digest():
         {"inversion": {"stop_loss": 0.1}},
         {"inversion": {"precision": "auto"}},
         {"inversion": {"preset": "fast"}},
+        {"inversion": {"stored_as": "float32"}},
     ]
     digests = {parse_settings(NETWORKS | change).digest() for change in changes}
     assert len(digests) == len(changes) and plain.digest() not in digests

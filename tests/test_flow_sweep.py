@@ -50,7 +50,7 @@ def task_runs_of(server: dict[str, str], store: Path) -> list[dict[str, Any]]:
 
 def values_of(run: Run) -> dict[str, np.ndarray]:
     found = {row: run.array(f"similarity/{row}/moments")[...] for row in rows(run.settings)}
-    losses = {name: run.array(f"inverted/{name}/final_loss")[...] for name in run.settings.names}
+    losses = {name: run.array(f"inverted/{name}/losses")[...] for name in run.settings.names}
     return found | losses
 
 

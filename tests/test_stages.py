@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import run_all, tiny
+import xarray as xr
+from conftest import TINY, run_all, tiny
 from PIL import Image
 
 from netsim import cka, stages
@@ -15,11 +17,12 @@ from netsim.datasets import load_images, to_unit
 from netsim.errors import DataError, NetworkError, SettingsError, StoreError
 from netsim.inversion import STOP_REASONS, invert_batches
 from netsim.preflight import check
-from netsim.results import load_results, to_json
+from netsim.results import gallery, load_results, to_json
 from netsim.steps import PathSteps
-from netsim.store import Run
+from netsim.store import Record, Run, sealed
 from netsim.sweep import STAGES
-from netsim.units import rows
+from netsim.units import Units, rows
+from netsim.verify import verify
 from tasks.prepare import prepare
 
 
@@ -49,15 +52,17 @@ def test_stored_loss_is_the_loss_of_the_stored_images(finished):
     with torch.no_grad():
         rep, wanted = network.represent(image), network.represent(target)
     expected = (rep - wanted).norm(dim=1) / wanted.norm(dim=1)
-    np.testing.assert_allclose(finished.array("inverted/resnet18/final_loss")[...], expected, rtol=1e-4)
+    np.testing.assert_allclose(column(finished, "resnet18", "final_loss"), expected, rtol=1e-4)
+
+
+def column(run: Run, through: str, name: str) -> np.ndarray:
+    return stages.quantity(run.array(f"inverted/{through}/losses")[...], name)
 
 
 def test_inversion_lowers_every_loss_and_history_begins_and_ends_with_it(finished):
     for name in finished.settings.names:
-        group = f"inverted/{name}"
-        initial, final, history = (
-            finished.array(f"{group}/{key}")[...] for key in ("initial_loss", "final_loss", "history")
-        )
+        initial, final = (column(finished, name, key) for key in ("initial_loss", "final_loss"))
+        history = finished.array(f"inverted/{name}/history")[...]
         assert (final < initial).all()
         np.testing.assert_array_equal(history[:, 0], initial)
         assert history.shape == (32, 6)  # every one of 5 iterations, and the seed
@@ -142,6 +147,92 @@ def test_order_of_work_does_not_change_a_bit(finished, tmp_path):
         np.testing.assert_array_equal(similarity_of(run)[name], values)
 
 
+def recorded(run: Run, stages_done: list[str], *, fail_on: int | None = None) -> stages.Stage:
+    """A stage of four shards that notes when it computes, and when it begins and ends to write."""
+
+    def compute(run: Run, name: str, shard: int) -> stages.Work:
+        stages_done.append(f"compute {shard}")
+        if shard == fail_on:
+            raise NetworkError("not finite")
+        time.sleep(0.05)
+        return stages.Work(files={f"report/{shard}": b"x"}, obsolete=(f"old/{shard}",))
+
+    class Noted(stages.Stage):
+        def commit(self, run: Run, name: str, shard: int, work: stages.Work, seconds: float) -> Record:
+            stages_done.append(f"write {shard}")
+            time.sleep(0.01)
+            record = super().commit(run, name, shard, work, seconds)
+            stages_done.append(f"written {shard}")
+            return record
+
+    return Noted(Units("noted", "Noted", lambda settings: {"a": 4}), lambda run: [], compute)
+
+
+def test_a_shard_is_written_while_the_next_is_computed(tmp_path):
+    run, noted = Run.create(str(tmp_path), tiny()), []
+    run.files.put("old/2", b"a checkpoint")
+    stage = recorded(run, noted)
+    stage.work(run, "a", 1)
+    noted.clear()
+    records = list(stages.work_through(run, stage, "a", range(4)))
+    assert [record.shard for record in records] == [0, 2, 3] and stage.missing(run) == []
+    assert sorted(noted) == sorted(f"{what} {shard}" for shard in (0, 2, 3) for what in ("compute", "write", "written"))
+    for shard, following in ((0, 2), (2, 3)):
+        assert noted.index(f"compute {following}") < noted.index(f"written {shard}")
+    assert run.files.find("old/2") is None and all(record.seconds >= 0.05 for record in records)
+    assert 0.01 <= run.seconds_waited < 0.05  # the last one
+
+
+def test_what_was_computed_before_a_fault_is_committed(tmp_path):
+    run, noted = Run.create(str(tmp_path), tiny()), []
+    with pytest.raises(NetworkError):
+        list(stages.work_through(run, recorded(run, noted, fail_on=2), "a", range(4)))
+    assert set(run.done("noted")) == {("a", 0), ("a", 1)}
+
+
+def test_a_write_that_fails_ends_the_work(tmp_path):
+    run = Run.create(str(tmp_path), tiny())
+    (tmp_path / "report").write_text("in the way")
+    with pytest.raises(StoreError):
+        list(stages.work_through(run, recorded(run, []), "a", range(4)))
+    assert run.done("noted") == {}
+
+
+def test_images_may_be_kept_as_floats(finished, tmp_path):
+    run = Run.create(str(tmp_path), tiny(inversion=TINY["inversion"] | {"stored_as": "float32"}))
+    run_all(run)
+    record = run.record("invert", "vgg", 1)
+    exact, rounded = (
+        of.read(record_of, "inverted/vgg/image")
+        for of, record_of in ((run, record), (finished, finished.record("invert", "vgg", 1)))
+    )
+    assert exact.dtype == np.float32 and 0 <= exact.min() < exact.max() <= 1
+    np.testing.assert_array_equal((exact.astype(float) * 65535).round(), rounded)
+    assert verify(run) == []
+    assert gallery(run).inverted["vgg"].dtype == np.float32
+    images = xr.open_zarr(run.url, group="inverted/vgg", consolidated=False).image
+    np.testing.assert_array_equal(images[8:16], exact)
+
+
+def test_xarray_opens_a_whole_run_without_netsim(finished):
+    """Every group, with names of dimensions and coordinates; images in [0, 1]."""
+    tree = xr.open_datatree(finished.url, engine="zarr", consolidated=False)
+    results = load_results(finished)
+    cells = tree["results"].cka_unbiased
+    assert cells.dims == ("set", "through", "observer")
+    assert float(cells.sel(set="inverted", through="resnet18", observer="vgg")) == results.inverted.cka_unbiased[1, 0]
+    assert tree["pairs"].seed_label.sel(pair=9) != tree["pairs"].target_label.sel(pair=9)
+    inverted = tree["inverted/vgg"]
+    assert inverted.history.sel(iteration=5).shape == (32,) and inverted.pair[-1] == 31
+    final = inverted.losses.sel(quantity="final_loss")
+    np.testing.assert_array_equal(final, results.loss["vgg"].final)
+    for image in (inverted.image, tree["images"].seed, tree["images"].target):
+        assert 0 <= image.min() < 0.2 and 0.8 < image.max() <= 1
+    assert tree["representations/natural"].vgg.dims == ("pair", "feature_vgg")
+    moments = tree["similarity/inverted/vgg"].moments
+    assert moments.sel(model_pair="vgg shufflenet", moment="square").shape == (5,)
+
+
 def test_a_longer_run_keeps_the_pairs_and_inversions_of_a_shorter_one(finished, tmp_path):
     run = Run.create(str(tmp_path), tiny(pairs={"count": 48, "shard_size": 8}))
     for stage in (stages.TRAIN, stages.DRAW):
@@ -184,9 +275,10 @@ def test_shards_computed_with_other_weights_are_not_mixed(tmp_path):
     run_all(run)
     stages.TRAIN.work(run, "vgg", 0)
     load_results(run)  # the same weights again
-    record = json.loads(run.get_file("commits/train/vgg/00000.json"))
+    record = json.loads(run.files.get("commits/train/vgg/00000.json"))
     record["facts"]["weights_hash"] = "of another training"
-    run.put_file("commits/train/vgg/00000.json", json.dumps(record).encode())
+    del record["seal"]
+    run.files.put("commits/train/vgg/00000.json", json.dumps(sealed(record)).encode())
     with pytest.raises(
         StoreError, match=r"invert vgg in .* was computed with other weights of vgg; remove commits/invert"
     ):
@@ -247,7 +339,7 @@ def test_a_network_that_represents_targets_by_zeros_is_flagged_and_the_run_goes_
     stages.INVERT.prepare(run)
     record = stages.INVERT.work(run, "dead", 0)
     assert record.facts["median_loss"] is None
-    assert run.read(record, "inverted/dead/nonfinite").all()
+    assert stages.quantity(run.read(record, "inverted/dead/losses"), "nonfinite").all()
 
 
 def dead() -> torch.nn.Module:
@@ -258,7 +350,7 @@ def dead() -> torch.nn.Module:
 
 def test_a_damaged_checkpoint_is_as_good_as_none(finished, tmp_path):
     run = Run.create(str(tmp_path / "run"), finished.settings)
-    run.put_file("training/vgg.safetensors", b"damaged")
+    run.files.put("training/vgg.safetensors", b"damaged")
     stages.TRAIN.work(run, "vgg", 0)
     assert stages.weights_hash(run, "vgg") == stages.weights_hash(finished, "vgg")
 
@@ -266,9 +358,9 @@ def test_a_damaged_checkpoint_is_as_good_as_none(finished, tmp_path):
 def test_trained_weights_that_were_damaged_are_refused(tmp_path):
     run = Run.create(str(tmp_path), tiny())
     stages.TRAIN.work(run, "vgg", 0)
-    data = bytearray(run.get_file("weights/vgg.safetensors"))
+    data = bytearray(run.files.get("weights/vgg.safetensors"))
     data[-1] ^= 1
-    run.put_file("weights/vgg.safetensors", bytes(data))
+    run.files.put("weights/vgg.safetensors", bytes(data))
     with pytest.raises(StoreError, match=r"weights/vgg.safetensors, shard 0, .* is damaged"):
         stages.network(run, "vgg")
 
@@ -314,10 +406,10 @@ def test_steps_and_reasons_for_stopping_are_stored_with_the_precision(tmp_path):
             stage.work(run, *unit)
 
     record = run.record("invert", "resnet18", 0)
-    columns = ("initial_loss", "final_loss", "iterations", "stop_reason", "history", "best_iteration")
-    initial, final, iterations, reason, history, best = (
-        run.read(record, f"inverted/resnet18/{column}") for column in columns
-    )
+    losses, history = (run.read(record, f"inverted/resnet18/{kind}") for kind in ("losses", "history"))
+    columns = ("initial_loss", "final_loss", "iterations", "stop_reason", "best_iteration")
+    initial, final, iterations, reason, best = (stages.quantity(losses, name) for name in columns)
+    iterations, reason = iterations.astype(int), reason.astype(int)
     reached = final <= 0.98  # a hundredth for what half precision and storing change
     assert reached.sum() > 0
     for i in range(8):

@@ -7,6 +7,8 @@ import sys
 import tempfile
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 import fsspec
@@ -17,12 +19,25 @@ from seaweed import BUCKET, KEYS
 
 from netsim.config import parse_settings
 from netsim.errors import StoreError, UnreachableError
-from netsim.store import S3_CLIENT, ArraySpec, Run
+from netsim.files import S3_CLIENT
+from netsim.store import ArraySpec, Run, sealed
 
 SETTINGS = parse_settings({"networks": ["small:vgg", "small:resnet18"], "pairs": {"count": 8, "shard_size": 4}})
 LOSS = ArraySpec("inverted/vgg/final_loss", (8,), "float32", ("pair",))
-IMAGE = ArraySpec("inverted/vgg/image", (8, 1, 6, 6), "uint16", ("pair", "channel", "y", "x"))
-WHOLE = ArraySpec("similarity/natural/cka", (2, 2), "float64", ("through", "observer"))
+IMAGE = ArraySpec(
+    "inverted/vgg/image",
+    (8, 1, 6, 6),
+    "uint16",
+    ("pair", "channel", "y", "x"),
+    attributes={"scale_factor": 1 / 65535},
+)
+WHOLE = ArraySpec(
+    "similarity/natural/cka",
+    (2, 2),
+    "float64",
+    ("through", "observer"),
+    coordinates={"through": ["vgg", "resnet18"], "observer": ["vgg", "resnet18"]},
+)
 
 
 @pytest.fixture(params=["path", "memory", "s3"])
@@ -112,7 +127,7 @@ def test_another_format_version_is_refused(tmp_path):
     document = json.loads(path.read_text())
     document["attributes"]["netsim"]["format"] = 99
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="has format 99; this netsim reads format 2"):
+    with pytest.raises(StoreError, match="has format 99; this netsim reads format 3"):
         Run.open(run.url)
 
 
@@ -134,7 +149,10 @@ def test_settings_of_another_version_are_refused(tmp_path):
     run = Run.create(str(tmp_path), SETTINGS)
     path = Path(run.url) / "zarr.json"
     document = json.loads(path.read_text())
-    document["attributes"]["netsim"]["settings"]["flavour"] = "new"
+    attributes = document["attributes"]["netsim"]
+    attributes["settings"]["flavour"] = "new"
+    del attributes["seal"]
+    document["attributes"]["netsim"] = sealed(attributes)
     path.write_text(json.dumps(document))
     with pytest.raises(StoreError, match=r"are not this netsim's: .*no setting 'flavour'"):
         Run.open(run.url)
@@ -176,20 +194,44 @@ def test_a_path_object_is_a_place_too(tmp_path):
 def test_stray_files_among_the_records_prove_nothing(run):
     commit(run, 0, 1.0)
     for stray in ("00001 (copy).json", "x.json", "00002.json.partial", ".DS_Store"):
-        run.put_file(f"commits/invert/vgg/{stray}", b"{}")
+        run.files.put(f"commits/invert/vgg/{stray}", b"{}")
     assert list(run.done("invert")) == [("vgg", 0)]
 
 
-def test_the_way_out_of_a_damaged_array_document_leads_out(tmp_path):
-    run = Run.create(str(tmp_path), SETTINGS)
-    run.create_arrays([WHOLE])
-    document = tmp_path / WHOLE.path / "zarr.json"
-    document.write_bytes(b"")
-    with pytest.raises(StoreError, match=r"similarity/natural/cka/zarr.json is damaged .*; remove it, and run again"):
-        Run.open(tmp_path).create_arrays([WHOLE])
-    document.unlink()
-    Run.open(tmp_path).create_arrays([WHOLE])
-    Run.open(tmp_path).commit("aggregate", "natural", 0, arrays={WHOLE.path: np.eye(2)}, seconds=0)
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        *product(
+            ("inverted/vgg/image/zarr.json", "inverted/zarr.json", "inverted/vgg/pair/c/0"), (b"", b"{", "delete")
+        ),
+        *product(("inverted/vgg/image/zarr.json",), ("shape", "fill_value")),
+    ],
+)
+def test_a_damaged_document_is_found_and_written_again(run, file, harm):
+    """Of an array, of a group, and a coordinate. What the arrays hold stays."""
+    record, specs = commit(run, 0, 1.0), [LOSS, IMAGE, WHOLE]
+    if harm == "delete":
+        run.files.remove(file)
+    elif isinstance(harm, bytes):
+        run.files.put(file, harm)
+    else:
+        document = json.loads(run.files.get(file))
+        document[harm] = [8, 1, 7, 6] if harm == "shape" else 1
+        run.files.put(file, json.dumps(document).encode())
+    assert list(run.array_faults(specs)) == [file]
+    if harm != "delete":
+        with pytest.raises(StoreError, match=rf"{file} is damaged .*; `netsim verify --repair .*`, and run again"):
+            Run.open(run.url).create_arrays(specs)
+    run.repair_arrays(specs)
+    assert run.array_faults(specs) == {}
+    np.testing.assert_array_equal(Run.open(run.url).read(record, IMAGE.path), arrays(1.0)[IMAGE.path])
+
+
+def test_documents_written_in_another_way_mean_the_same(run):
+    document = run.files.get(f"{IMAGE.path}/zarr.json")
+    run.files.put(f"{IMAGE.path}/zarr.json", json.dumps(json.loads(document), sort_keys=True).encode())
+    run.create_arrays([LOSS, IMAGE, WHOLE])
+    assert run.array_faults([LOSS, IMAGE, WHOLE]) == {}
 
 
 def objects(run: Run, array: str) -> list[str]:
@@ -209,29 +251,82 @@ def test_harm_to_a_stored_object_never_goes_unseen(run, harm, array):
         fs.rm_file(path)
     else:
         fs.pipe_file(path, {"flip": bytes(data), "empty": b"", "truncate": bytes(data[:-5])}[harm])
-    with pytest.raises(StoreError, match=rf"{array}, shard 0, .* is damaged .*; remove commits/invert/vgg/00000.json"):
+    with pytest.raises(
+        StoreError, match=rf"{array}, shard 0, .* is damaged .*; `netsim verify --repair .*`, and run again"
+    ):
         run.read(run.record("invert", "vgg", 0), array)
 
 
-def test_a_damaged_or_foreign_record_is_refused(run):
+RECORD = "commits/invert/vgg/00000.json"
+
+
+@pytest.mark.parametrize("damaged", [b"", b'{"stage": "inv', b"\xff\xfe", b"[]", b'{"stage": "invert"}'])
+def test_a_damaged_record_is_refused(run, damaged):
+    run.files.put(RECORD, damaged)
+    with pytest.raises(StoreError, match=rf"{RECORD} .* is damaged; `netsim verify --repair .*`, and run again"):
+        run.record("invert", "vgg", 0)
+
+
+def test_no_flipped_bit_of_a_record_or_of_the_settings_goes_unseen(tmp_path):
+    run = Run.create(str(tmp_path / "run"), SETTINGS)
+    run.create_arrays([LOSS, IMAGE])
     commit(run, 0, 1.0)
-    for damaged in (b'{"stage": "inv', b"\xff\xfe", b"[]", b'{"stage": "invert"}'):
-        run.put_file("commits/invert/vgg/00000.json", damaged)
-        with pytest.raises(StoreError, match=r"00000.json .* is damaged; remove it"):
+    record, root = run.files.get(RECORD), run.files.get("zarr.json")
+    for bit in range(8 * len(record)):
+        run.files.put(RECORD, flipped(record, bit))
+        with pytest.raises(StoreError, match=r"is damaged|belongs to another run"):
             run.record("invert", "vgg", 0)
-    record = json.loads(json.dumps({**commit(run, 1, 1.0).__dict__, "digest": "other"}))
-    run.put_file("commits/invert/vgg/00001.json", json.dumps(record).encode())
+    for bit in range(8 * root.index(b"{", 1), 8 * root.rindex(b'"seal"'), 5):
+        (tmp_path / "run" / "zarr.json").write_bytes(flipped(root, bit))
+        try:
+            found = Run.open(run.url)
+        except StoreError:
+            continue
+        assert found.attributes == run.attributes  # white space
+
+
+def flipped(data: bytes, bit: int) -> bytes:
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)
+
+
+def test_a_record_of_another_run_is_refused_and_one_that_is_not_there_is_said(run, url):
+    commit(run, 1, 1.0)
+    record = json.loads(run.files.get("commits/invert/vgg/00001.json"))
+    del record["seal"]
+    run.files.put("commits/invert/vgg/00001.json", json.dumps(sealed(record | {"digest": "other"})).encode())
     with pytest.raises(StoreError, match=r"belongs to another run \(other\)"):
         run.record("invert", "vgg", 1)
     with pytest.raises(StoreError, match="shard 7 is not done"):
         run.record("invert", "vgg", 7)
 
 
+def test_the_first_record_of_a_shard_stays(run):
+    """Two runs of the same settings may both compute a shard, to the same values."""
+    commit(run, 0, 1.0)
+    first = run.files.get(RECORD)
+    run.commit("invert", "vgg", 0, arrays=arrays(1.0), facts={"note": "slower"}, seconds=9)
+    assert run.files.get(RECORD) == first
+    run.forget("invert", "vgg", 0)
+    run.commit("invert", "vgg", 0, arrays=arrays(1.0), facts={"note": "slower"}, seconds=9)
+    assert run.record("invert", "vgg", 0).seconds == 9
+
+
+def test_of_two_that_make_a_run_at_once_one_does(url):
+    with ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: Run.create(url, SETTINGS), range(8)))
+    assert all(run.attributes == runs[0].attributes for run in runs)
+    other = parse_settings(SETTINGS.model_dump(mode="json") | {"inversion": {"iterations": 5}})
+    with pytest.raises(StoreError, match="holds a run with other settings"):
+        Run.create(url, other)
+
+
 def test_a_shard_written_without_its_record_is_missing(run, monkeypatch):
     def killed(path, data):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "put_file", killed)
+    monkeypatch.setattr(run.files, "put_new", killed)
     with pytest.raises(KeyboardInterrupt):
         commit(run, 0, 1.0)
     monkeypatch.undo()
@@ -242,27 +337,34 @@ def test_a_shard_written_without_its_record_is_missing(run, monkeypatch):
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     run = Run.create(str(tmp_path), SETTINGS)
-    run.put_file("weights/a.bin", b"old")
+    run.files.put("weights/a.bin", b"old")
     with pytest.raises(TypeError):
-        run.put_file("weights/a.bin", "not bytes")  # type: ignore[arg-type]
-    assert run.get_file("weights/a.bin") == b"old"
+        run.files.put("weights/a.bin", "not bytes")  # type: ignore[arg-type]
+    assert run.files.get("weights/a.bin") == b"old"
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["a.bin"]
 
 
 def test_others_may_read_what_the_umask_lets_them(tmp_path):
     run = Run.create(str(tmp_path), SETTINGS)
     before = os.umask(0o022)
-    run.put_file("report/a.txt", b"for the group")
+    run.files.put("report/a.txt", b"for the group")
     os.umask(before)
     assert (tmp_path / "report" / "a.txt").stat().st_mode & 0o777 == 0o644
 
 
 def test_xarray_opens_the_arrays_without_netsim(run, url):
+    """As one group and as a tree, with names of dimensions and coordinates."""
     commit(run, 0, 1.0)
+    run.commit("aggregate", "natural", 0, arrays={WHOLE.path: np.eye(2)}, seconds=0)
     group = xr.open_zarr(url, group="inverted/vgg", consolidated=False)
     assert group.image.dims == ("pair", "channel", "y", "x") and group.final_loss.dims == ("pair",)
-    np.testing.assert_array_equal(group.final_loss[:4], 1)
-    assert np.isnan(group.final_loss[4:]).all()
+    np.testing.assert_array_equal(group.final_loss.sel(pair=[2, 3]), 1)
+    assert np.isnan(group.final_loss[4:]).all() and group.pair.values.tolist() == list(range(8))
+    np.testing.assert_allclose(group.image[0, 0, 0], (np.arange(6) + 1) / 65535, rtol=1e-6)
+    cells = xr.open_zarr(url, group="similarity/natural", consolidated=False).cka
+    assert cells.sel(through="vgg", observer="vgg") == 1 and cells.sel(through="vgg", observer="resnet18") == 0
+    tree = xr.open_datatree(url, engine="zarr", consolidated=False)
+    assert {"/inverted/vgg", "/similarity/natural"} <= set(tree.groups)
 
 
 NOBODY = "import os; os.setgid(65534); os.setuid(65534)" if os.geteuid() == 0 else ""
@@ -330,10 +432,10 @@ def test_a_restart_of_the_server_is_sat_out(object_storage):
     back = threading.Timer(3, object_storage.start)
     back.start()
     try:
-        run.put_file("a.txt", b"written while the server was away")
+        run.files.put("a.txt", b"written while the server was away")
     finally:
         back.join()
-    assert run.get_file("a.txt") == b"written while the server was away"
+    assert run.files.get("a.txt") == b"written while the server was away"
 
 
 @pytest.mark.parametrize("wrong", ["none", "secret"])

@@ -10,8 +10,9 @@ from conftest import run_all
 from typer.testing import CliRunner
 
 from flows.cli import app
+from netsim.stages import QUANTITIES
 from netsim.store import Run
-from netsim.verify import committed, remove, verify
+from netsim.verify import committed, verify
 
 
 @pytest.fixture
@@ -29,13 +30,16 @@ def flip(path: Path) -> None:
 HARMS = {"flip": flip, "truncate": lambda path: path.write_bytes(b""), "delete": Path.unlink}
 OBJECTS = {
     "inverted/vgg/image/c/1/0/0/0": ("invert", "vgg", 1),
-    "inverted/resnet18/final_loss/c/2": ("invert", "resnet18", 2),
+    "inverted/resnet18/losses/c/2/0": ("invert", "resnet18", 2),
     "representations/natural/vgg/c/3/0": ("embed", "natural", 3),
     "images/target/c/0/0/0/0": ("draw", "pairs", 0),
     "weights/vgg.safetensors": ("train", "vgg", 0),
     "similarity/inverted/vgg/moments/c/0/0/0": ("aggregate", "inverted/vgg", 0),
+    "results/cka/c/0/0/0": ("report", "report", 0),
     "report/natural.csv": ("report", "report", 0),
+    "commits/invert/vgg/00002.json": ("invert", "vgg", 2),
 }
+DOCUMENTS = ("inverted/vgg/image/zarr.json", "inverted/vgg/zarr.json", "pairs/pair/c/0", "results/observer/c/0")
 
 
 def test_a_finished_run_is_as_it_was_committed(run):
@@ -49,21 +53,27 @@ def test_a_finished_run_is_as_it_was_committed(run):
 @pytest.mark.parametrize("path", OBJECTS)
 def test_harm_to_any_object_is_found_and_named(run, path, harm):
     HARMS[harm](Path(run.url) / path)
-    assert {(f.stage, f.name, f.shard) for f in verify(run, sample=0)} == {OBJECTS[path]}
+    named = {(f.stage, f.name, f.shard) for f in verify(run, sample=0)}
+    gone = path.startswith("commits/") and harm == "delete"  # then the shard is simply missing
+    assert named == (set() if gone else {OBJECTS[path]})
+    assert run.is_done(*OBJECTS[path]) != gone
 
 
-def test_an_object_of_nothing_but_the_fill_value_can_go_and_every_value_is_still_right(run):
-    """`stalled` is False throughout; what is compared is values, not objects."""
-    (Path(run.url) / "inverted/resnet18/stalled/c/2").unlink()
-    assert verify(run, sample=0) == []
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_harm_to_a_document_is_found_and_mended_without_computing_anything(run, path, harm):
+    HARMS[harm](Path(run.url) / path)
+    assert [(f.stage, f.name, f.shard) for f in verify(run)] == [("document", path, None)]
+    verify(run, repair=True)
+    assert verify(run) == [] and len(committed(run)) == 42
 
 
 def test_what_is_removed_is_computed_again_with_the_same_bits(run, finished):
     for path in OBJECTS:
         flip(Path(run.url) / path)
-    faults = verify(run)
+    faults = verify(run, repair=True)
     assert {(f.stage, f.name, f.shard) for f in faults} == set(OBJECTS.values())
-    assert remove(run, faults) == len(OBJECTS)
+    assert not any(run.is_done(*unit) for unit in OBJECTS.values())
     run_all(run)
     assert verify(run) == []
     for path in ("inverted/vgg/image", "representations/natural/vgg", "similarity/inverted/vgg/moments"):
@@ -79,8 +89,9 @@ def test_a_damaged_record_is_named(run):
 def test_losses_that_do_not_belong_to_the_images_are_found_though_every_checksum_fits(run):
     """As after a change of the network's code that no hash of weights sees."""
     record = run.record("invert", "vgg", 2)
-    arrays = {path: run.read(record, path) for path in record.sha256}
-    arrays["inverted/vgg/final_loss"] = arrays["inverted/vgg/final_loss"] + np.float32(0.01)
+    arrays = {path: run.read(record, path) for path in record.arrays}
+    arrays["inverted/vgg/losses"][:, QUANTITIES.index("final_loss")] += 0.01
+    run.forget("invert", "vgg", 2)
     run.commit("invert", "vgg", 2, arrays=arrays, facts=record.facts, seconds=1)
     faults = verify(run)
     assert {(f.stage, f.name, f.shard) for f in faults} == {("invert", "vgg", 2)} and len(faults) == 8
@@ -96,6 +107,6 @@ def test_the_command_says_what_is_off_and_how_to_mend_it(run):
     assert found.exit_code == 1 and "invert vgg 1: inverted/vgg/image, shard 1, in " in found.stderr
     assert run.is_done("invert", "vgg", 1)
     repaired = CliRunner().invoke(app, ["verify", run.url, "--repair"])
-    assert repaired.exit_code == 1 and "1 of 42 records removed; `netsim run --store " in repaired.stderr
+    assert repaired.exit_code == 1 and "1 of 42 shards removed; `netsim run --store " in repaired.stderr
     assert not run.is_done("invert", "vgg", 1)
-    assert json.loads(run.get_file("zarr.json"))["attributes"]["netsim"]["digest"] == run.digest
+    assert json.loads(run.files.get("zarr.json"))["attributes"]["netsim"]["digest"] == run.digest

@@ -1,0 +1,249 @@
+"""Files below one place, a path or any URL that fsspec knows, with one clear error for whatever goes wrong there."""
+
+import errno
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+from botocore.exceptions import (
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+)
+from fsspec.implementations.local import LocalFileSystem
+from zarr.storage import FsspecStore, LocalStore
+
+from netsim.errors import StoreError, UnreachableError
+
+
+class Files:
+    """Files by their path below `url`. Every method raises StoreError, or UnreachableError for no answer.
+
+    A file is written whole or not at all, and is on the disk, or answered for by the object storage, when a method
+    that writes it returns.
+    """
+
+    def __init__(self, url: str | os.PathLike[str]) -> None:
+        self.url = normalise(url)
+        try:
+            self._fs, root = fsspec.core.url_to_fs(self.url, **_options(self.url))
+        except (ValueError, ImportError) as error:
+            raise StoreError(f"{self.url} is not a place netsim can store to: {error}") from None
+        self._root = root.rstrip("/")
+        self._local = isinstance(self._fs, LocalFileSystem)
+
+    def place(self, path: str) -> str:
+        """Where a file is, as a user would open it."""
+        return f"{self._root}/{path}" if self._local else f"{self.url}/{path}"
+
+    # ---- what is there
+
+    def exists(self, path: str) -> bool:
+        with explained(self.url):
+            self._fs.invalidate_cache()
+            return bool(self._fs.exists(f"{self._root}/{path}"))
+
+    def below(self, folder: str) -> dict[str, float]:
+        """Path below the folder -> when it was written, in seconds since 1970. Lists; opens nothing."""
+        prefix = f"{self._root}/{folder}/"
+        with explained(self.url):
+            self._fs.invalidate_cache()
+            entries = self._fs.find(prefix, detail=True)
+        return {path.removeprefix(prefix): _modified(info) for path, info in entries.items()}
+
+    def names(self, folder: str = "") -> list[str]:
+        """The names of files and folders in a folder; none if it is not there."""
+        with explained(self.url, missing_is_fine=True), suppress(FileNotFoundError):
+            self._fs.invalidate_cache()
+            entries = self._fs.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
+            return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
+        return []
+
+    def get(self, path: str) -> bytes:
+        """A file's bytes. Raises FileNotFoundError too."""
+        with explained(self.url, missing_is_fine=True):
+            return self._fs.cat_file(f"{self._root}/{path}")
+
+    def find(self, path: str) -> bytes | None:
+        """A file's bytes, or None if it is not there."""
+        try:
+            return self.get(path)
+        except FileNotFoundError:
+            return None
+
+    def get_all(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """The bytes of those files that are there, asked for at the same time where storage is far away."""
+        paths = list(paths)
+        with explained(self.url):
+            found = self._fs.cat_ranges([f"{self._root}/{path}" for path in paths], None, None, on_error="return")
+            for data in found:
+                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                    raise data
+        return {path: data for path, data in zip(paths, found, strict=True) if isinstance(data, bytes)}
+
+    # ---- writing
+
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file, in the place of an older one."""
+        with explained(self.url):
+            if self._local:
+                self._write(path, data, os.replace)
+            else:
+                self._fs.pipe_file(f"{self._root}/{path}", data)  # an object appears only when it is complete
+
+    def put_new(self, path: str, data: bytes) -> None:
+        """Write a file that is never written again: if it is there already, it stays as it is."""
+        with explained(self.url):
+            if self._local:
+                self._write(path, data, _link)
+            else:
+                self._create(path, data)
+
+    def put_all(self, files: Mapping[str, bytes]) -> None:
+        """Write files at the same time where storage is far away."""
+        if self._local:
+            for path, data in files.items():
+                self.put(path, data)
+        elif files:
+            with explained(self.url):
+                self._fs.pipe({f"{self._root}/{path}": data for path, data in files.items()})
+
+    def remove(self, path: str) -> None:
+        """Remove a file, if it is there."""
+        with explained(self.url), suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._root}/{path}")
+
+    def settle(self, path: str) -> None:
+        """Wait until a file that another library wrote is on the disk."""
+        if self._local:
+            with explained(self.url):
+                _sync(f"{self._root}/{path}")
+                _sync(os.path.dirname(f"{self._root}/{path}"))
+
+    def _write(self, path: str, data: bytes, put_in_place: Any) -> None:
+        target = Path(self._root, path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = f"{target}.{uuid.uuid4().hex}.partial"  # not a tempfile, which only its owner could read
+        try:
+            with open(partial, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            put_in_place(partial, target)
+            _sync(target.parent)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+
+    def _create(self, path: str, data: bytes) -> None:
+        """By a conditional PUT (If-None-Match), where the server knows it."""
+        target = f"{self._root}/{path}"
+        try:
+            self._fs.pipe_file(target, data, mode="create")
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno == errno.ENOSYS:  # 501: the server has no conditional PUT
+                self._fs.pipe_file(target, data)
+            elif error.errno != errno.EINVAL or not self._fs.exists(target):  # 412: it is there
+                raise
+
+
+def _link(partial: str, target: Path) -> None:
+    """Give a file its name, unless that is taken."""
+    try:
+        os.link(partial, target)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        os.replace(partial, target)
+
+
+def _sync(path: str | Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _modified(info: Mapping[str, Any]) -> float:
+    when = info.get("mtime", info.get("LastModified", info.get("created", 0.0)))
+    return when.timestamp() if isinstance(when, datetime) else float(when)
+
+
+def normalise(url: str | os.PathLike[str]) -> str:
+    """A local path as an absolute one, so that every worker means the same place; a URL without a last slash.
+
+    Raises StoreError for nothing at all, and for a URL with credentials in it: it would be shown in logs, in the
+    Prefect UI and in the store.
+    """
+    if not isinstance(url, str | os.PathLike) or not os.fspath(url):
+        raise StoreError(f"{url!r} is no place for a run; give a path or a URL, as in runs/demo")
+    url = str(os.fspath(url))
+    if urlsplit(url).password or (urlsplit(url).username and url.startswith("s3://")):
+        raise StoreError("the store's URL holds credentials; give them by AWS_* variables or a profile instead")
+    if "://" in url and not url.startswith("file://"):
+        return url.rstrip("/")
+    return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
+
+
+S3_CLIENT = {
+    "retries": {"mode": "adaptive", "max_attempts": 10},  # sits out a server that is away for about 50 s
+    "connect_timeout": 5,
+    "read_timeout": 60,
+}
+"""Of botocore, by name as in `botocore.config.Config`. Its default gives up on a restarting server after 8 s."""
+
+
+def _options(url: str) -> dict[str, Any]:
+    if "://" not in url:
+        return {}
+    options: dict[str, Any] = {"use_listings_cache": False}  # progress is read from listings
+    return options | ({"config_kwargs": S3_CLIENT} if url.startswith("s3://") else {})
+
+
+def zarr_store(url: str) -> LocalStore | FsspecStore:
+    """The same place for Zarr."""
+    return FsspecStore.from_url(url, storage_options=_options(url)) if "://" in url else LocalStore(url)
+
+
+UNREACHABLE = (ConnectionError, TimeoutError, HTTPClientError, EndpointConnectionError)
+"""No answer, after the client's own retries. The first two are what Python raises, the others botocore."""
+
+
+@contextmanager
+def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
+    """Turn what a file system says into one clear StoreError about `url`."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        if missing_is_fine:
+            raise
+        raise StoreError(f"{url}: not found ({error})") from error
+    except PermissionError as error:
+        raise StoreError(
+            f"{url} is not writable or not readable for this user ({error}); give another --store"
+        ) from error
+    except UNREACHABLE as error:
+        raise UnreachableError(f"{url} does not answer ({error}); the same command goes on when it does") from error
+    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound, TokenRetrievalError) as error:
+        raise StoreError(
+            f"{url}: {str(error).rstrip('.')}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+        ) from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreError(
+                f"no space left for {url} ({error.strerror}); free some, and run the same command again"
+            ) from error
+        if error.errno == errno.EROFS:
+            raise StoreError(f"{url} is on a read-only file system; give another --store") from error
+        raise StoreError(f"{url}: {error}") from error
