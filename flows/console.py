@@ -14,7 +14,7 @@ from rich.text import Text
 
 from netsim.errors import StoreError
 from netsim.status import StageStatus, stage_status, status
-from netsim.store import Run
+from netsim.store import Run, Stopwatch
 from netsim.units import ALL, Units
 
 WIDE = 120  # columns for nine networks, where there is no terminal that has a width
@@ -84,6 +84,15 @@ def _look(run: Run, units: Units) -> StageStatus | None:
         return None
 
 
+LOOKING = 0.05
+"""The largest share of the time spent looking: a large run takes seconds to list, and every page is paid for."""
+
+
+def _next_look(every: float, took: float) -> float:
+    """Seconds until the next look, which comes `every` so many, or more rarely when the last one `took` long."""
+    return max(every, took / LOOKING)
+
+
 class _RateAndTimeLeft(ProgressColumn):
     def render(self, task: Task) -> Text:
         stage: StageStatus | None = task.fields.get("status")
@@ -102,9 +111,10 @@ def _draw_bars(run: Run, stages: Sequence[Units], stop: Event, every: float) -> 
     )
     with Progress(*columns, console=console) as progress:
         bars = [progress.add_task(units.says, total=units.total(run.settings), start=False) for units in stages]
-        ended = False
+        ended, took = False, 0.0
         while not ended:
-            ended = stop.wait(every)  # one last look after the end
+            ended = stop.wait(_next_look(every, took))  # one last look after the end
+            watch = Stopwatch()
             for bar, units in zip(bars, stages, strict=True):
                 if progress.tasks[bar].finished:
                     continue
@@ -117,13 +127,16 @@ def _draw_bars(run: Run, stages: Sequence[Units], stop: Event, every: float) -> 
                 if not now.finished:
                     progress.start_task(bar)
                     break
+            took = watch()
 
 
 def _print_stages(run: Run, stages: Sequence[Units], stop: Event, every: float) -> None:
     waiting = list(stages)
-    ended = False
+    ended, took = False, 0.0
     while waiting and not ended:
-        ended = stop.wait(every)
+        ended = stop.wait(_next_look(every, took))
+        watch = Stopwatch()
         while waiting and (now := _look(run, waiting[0])) and now.finished:
             console.print(f"{now.says}: {now.done} of {now.total}")
             waiting.pop(0)
+        took = watch()

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,9 +49,8 @@ class Files:
     # ---- what is there
 
     def exists(self, path: str) -> bool:
-        with explained(self.url):
-            self._fs.invalidate_cache()
-            return bool(self._fs.exists(f"{self._root}/{path}"))
+        """Whether a file is there, which must be a small one: reading it is the one request that surely tells."""
+        return self.find(path) is not None
 
     def below(self, folder: str) -> dict[str, float]:
         """Path below the folder -> when it was written, in seconds since 1970. Lists; opens nothing."""
@@ -122,13 +122,6 @@ class Files:
         with explained(self.url), suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{path}")
 
-    def settle(self, path: str) -> None:
-        """Wait until a file that another library wrote is on the disk."""
-        if self._local:
-            with explained(self.url):
-                _sync(f"{self._root}/{path}")
-                _sync(os.path.dirname(f"{self._root}/{path}"))
-
     def _write(self, path: str, data: bytes, put_in_place: Any) -> None:
         target = Path(self._root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +146,7 @@ class Files:
         except OSError as error:
             if error.errno == errno.ENOSYS:  # 501: the server has no conditional PUT
                 self._fs.pipe_file(target, data)
-            elif error.errno != errno.EINVAL or not self._fs.exists(target):  # 412: it is there
+            elif error.errno != errno.EINVAL or not self.exists(path):  # 412: it is there
                 raise
 
 
@@ -208,11 +201,15 @@ def _options(url: str) -> dict[str, Any]:
     if "://" not in url:
         return {}
     options: dict[str, Any] = {"use_listings_cache": False}  # progress is read from listings
-    return options | ({"config_kwargs": S3_CLIENT} if url.startswith("s3://") else {})
+    if url.startswith("s3://"):
+        # in parts, s3fs asks for the size of every object before it reads it
+        options |= {"config_kwargs": S3_CLIENT, "max_concurrency": 1}
+    return options
 
 
+@cache
 def zarr_store(url: str) -> LocalStore | FsspecStore:
-    """The same place for Zarr."""
+    """The same place for Zarr. One for all time: its S3 client complains when it is thrown away."""
     return FsspecStore.from_url(url, storage_options=_options(url)) if "://" in url else LocalStore(url)
 
 

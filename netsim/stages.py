@@ -218,13 +218,15 @@ def network(run: Run, name: str) -> Network:
 
 def weights_hash(run: Run, name: str) -> str:
     """Which weights this run goes by."""
-    return run.record("train", name).facts["weights_hash"]
+    if name not in run.weights:
+        run.weights[name] = run.record("train", name).facts["weights_hash"]
+    return run.weights[name]
 
 
-def check_weights(run: Run, record: Record, weights: Mapping[str, str] | None = None) -> None:
-    """Raises StoreError if a shard was computed with other weights than the run goes by now (`weights`, if known)."""
+def check_weights(run: Run, record: Record) -> None:
+    """Raises StoreError if a shard was computed with other weights than the run goes by now."""
     for name, used in record.facts["weights"].items():
-        if used != (weights[name] if weights else weights_hash(run, name)):
+        if used != weights_hash(run, name):
             raise StoreError(
                 f"{record.stage} {record.name} in {run.url} was computed with other weights of {name}; "
                 f"remove commits/{record.stage}/{record.name} and run again"

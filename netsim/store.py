@@ -92,8 +92,10 @@ class Run:
         self.settings = settings
         self.attributes = dict(attributes)
         self.digest = settings.digest()
+        self.weights: dict[str, str] = {}  # network -> hash of the weights this run goes by, once it was read
         self.seconds_waited = 0.0  # for what was read, and for what was still being written
-        self._opened: dict[tuple[str, bool], zarr.Array] = {}  # opening one costs as much as reading a shard of losses
+        self._zarr = zarr_store(self.url)
+        self._opened: dict[str, zarr.Array] = {}  # opening one costs as much as reading a shard of losses
 
     @classmethod
     def create(cls, url: str, settings: SweepSettings) -> Self:
@@ -285,20 +287,15 @@ class Run:
 
     def array(self, path: str) -> zarr.Array:
         """The Zarr array itself, read-only, for looking at; stages use `read`, which checks. Raises StoreError."""
-        return self._array(path, writable=False)
-
-    def _array(self, path: str, *, writable: bool) -> zarr.Array:
-        if (path, writable) not in self._opened:
-            mode = "r+" if writable else "r"
+        if path not in self._opened:
             with explained(self.url):
                 try:
-                    array = zarr.open_array(zarr_store(self.url), path=path, mode=mode, zarr_format=3)
+                    array = zarr.open_array(self._zarr, path=path, mode="r", zarr_format=3)
                 except (ValueError, TypeError, KeyError) as error:
                     document = self.files.place(f"{path}/zarr.json")
                     raise StoreError(f"{document} is damaged ({error}); {self._mend}") from error
-            # a shard whose values all equal the fill value must be written too, or it looks missing
-            self._opened[path, writable] = array.with_config({"write_empty_chunks": True})
-        return self._opened[path, writable]
+            self._opened[path] = array
+        return self._opened[path]
 
     def commit(
         self,
@@ -340,14 +337,12 @@ class Run:
         return record
 
     def _write(self, path: str, values: np.ndarray, shard: int) -> None:
-        """One array's part of a shard, which is one object."""
-        array = self._array(path, writable=True)
+        """One array's part of a shard, which is one object, in one step."""
+        array = self.array(path)
         region, expected = self._region(array, shard)
         assert values.shape == expected and values.dtype == array.dtype, (path, values.shape, expected)
-        with explained(self.url):
-            array[region] = values
-        at = (shard if region is not Ellipsis else 0, *[0] * (array.ndim - 1))
-        self.files.settle(f"{path}/{array.metadata.encode_chunk_key(at)}")
+        at = (0 if region is Ellipsis else shard, *[0] * (array.ndim - 1))
+        self.files.put(f"{path}/{array.metadata.encode_chunk_key(at)}", _encoded(array, values))
 
     def read(self, record: Record, path: str) -> np.ndarray:
         """An array's values in the record's shard, compared with the record's checksum.
@@ -444,6 +439,24 @@ RECORD_FILE = re.compile(r"\d{5,}\.json")
 
 def _commit_path(stage: str, name: str, shard: int) -> str:
     return f"commits/{stage}/{name}/{shard:05d}.json"
+
+
+def _encoded(array: zarr.Array, values: np.ndarray) -> bytes:
+    """The object that a whole Zarr shard is. Written in place, Zarr would read the older one first, if only to look."""
+    made: dict[str, Any] = {}
+    alone = zarr.create_array(
+        MemoryStore(made),
+        shape=values.shape,
+        shards=array.shards,
+        chunks=array.chunks,
+        dtype=array.dtype,
+        compressors=array.compressors,
+        fill_value=array.fill_value,
+        zarr_format=3,
+        config={"write_empty_chunks": True},  # what equals the fill value must be written too, or it looks missing
+    )
+    alone[...] = values
+    return made[alone.metadata.encode_chunk_key((0,) * values.ndim)].to_bytes()
 
 
 def _no_value(dtype: np.dtype) -> Any:

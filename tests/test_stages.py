@@ -279,6 +279,7 @@ def test_shards_computed_with_other_weights_are_not_mixed(tmp_path):
     record["facts"]["weights_hash"] = "of another training"
     del record["seal"]
     run.files.put("commits/train/vgg/00000.json", json.dumps(sealed(record)).encode())
+    run = Run.open(run.url)
     with pytest.raises(
         StoreError, match=r"invert vgg in .* was computed with other weights of vgg; remove commits/invert"
     ):

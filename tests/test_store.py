@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -15,11 +16,12 @@ import fsspec
 import numpy as np
 import pytest
 import xarray as xr
+from aiobotocore.client import AioBaseClient
 from seaweed import BUCKET, KEYS
 
 from netsim.config import parse_settings
 from netsim.errors import StoreError, UnreachableError
-from netsim.files import S3_CLIENT
+from netsim.files import S3_CLIENT, zarr_store
 from netsim.store import ArraySpec, Run, sealed
 
 SETTINGS = parse_settings({"networks": ["small:vgg", "small:resnet18"], "pairs": {"count": 8, "shard_size": 4}})
@@ -413,6 +415,7 @@ def test_a_server_that_is_away_says_nothing_about_a_shard(object_storage, monkey
     run.create_arrays([LOSS, IMAGE])
     record = commit(run, 0, 1.0)
     monkeypatch.setitem(S3_CLIENT, "retries", {"mode": "standard", "max_attempts": 1})
+    zarr_store.cache_clear()
     impatient = Run.open(run.url)
     impatient.read(record, LOSS.path)
     object_storage.kill()
@@ -424,6 +427,39 @@ def test_a_server_that_is_away_says_nothing_about_a_shard(object_storage, monkey
     finally:
         object_storage.start()
     np.testing.assert_array_equal(impatient.read(record, LOSS.path), arrays(1.0)[LOSS.path])
+    zarr_store.cache_clear()
+
+
+@pytest.fixture
+def requests(monkeypatch) -> Counter[str]:
+    """What S3 is asked, by operation."""
+    counts: Counter[str] = Counter()
+    ask = AioBaseClient._make_api_call
+
+    async def counted(client, operation, parameters):
+        counts[operation] += 1
+        return await ask(client, operation, parameters)
+
+    monkeypatch.setattr(AioBaseClient, "_make_api_call", counted)
+    return counts
+
+
+def test_a_shard_is_one_request_an_array_and_one_for_its_record(object_storage, requests):
+    """Each request is paid for, and takes its time: none that only asks whether something is there, or how large."""
+    run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
+    run.create_arrays([LOSS, IMAGE])
+    commit(run, 1, 1.0)
+    requests.clear()
+    commit(run, 0, 1.0)
+    assert requests == {"PutObject": 3}
+    requests.clear()
+    assert not run.is_done("invert", "vgg", 7)
+    record = run.record("invert", "vgg", 0)
+    run.read(record, IMAGE.path)
+    assert requests == {"GetObject": 3}
+    requests.clear()
+    assert len(run.done("invert")) == 2
+    assert requests == {"ListObjectsV2": 1}
 
 
 def test_a_restart_of_the_server_is_sat_out(object_storage):
