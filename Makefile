@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test check bench format lock clean
+.PHONY: help demo demo-s3 test check bench faults format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  nine networks on embedded images, here, in a few minutes; go on where it stopped'
@@ -26,6 +26,7 @@ help:
 	@echo 'make test [ARGS=...]         everything CI runs: format, lint, types, tests'
 	@echo 'make check                   format, lint and types only'
 	@echo 'make bench [BENCH=similarity] [ARGS=...]  speed against the published code, of inversion or of another; minutes'
+	@echo 'make faults [ARGS="--faults 50 --seed 1"]  break a real sweep on object storage in every way there is; half an hour'
 	@echo 'make format                  rewrite the code in the agreed format'
 	@echo 'make lock [UPGRADE=1]        renew requirements*.lock from pyproject.toml (needs uv)'
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
@@ -48,6 +49,9 @@ check: $(INSTALLED_DEV)
 BENCH ?= inversion
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
+
+faults: $(INSTALLED_DEV)
+	$(BIN)/python tests/faults.py $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix-only --quiet .

@@ -141,12 +141,10 @@ class Files:
         target = f"{self._root}/{path}"
         try:
             self._fs.pipe_file(target, data, mode="create")
-        except FileExistsError:
-            pass
         except OSError as error:
             if error.errno == errno.ENOSYS:  # 501: the server has no conditional PUT
                 self._fs.pipe_file(target, data)
-            elif error.errno != errno.EINVAL or not self.exists(path):  # 412: it is there
+            elif not self.exists(path):  # 412: it is there; 409: another is just writing it
                 raise
 
 
@@ -217,6 +215,10 @@ UNREACHABLE = (ConnectionError, TimeoutError, HTTPClientError, EndpointConnectio
 """No answer, after the client's own retries. The first two are what Python raises, the others botocore."""
 
 
+TROUBLE = (errno.EIO, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
+"""How s3fs says 500 and 503."""
+
+
 @contextmanager
 def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
     """Turn what a file system says into one clear StoreError about `url`."""
@@ -240,6 +242,10 @@ def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreError(
                 f"no space left for {url} ({error.strerror}); free some, and run the same command again"
+            ) from error
+        if "://" in url and error.errno in TROUBLE:
+            raise UnreachableError(
+                f"{url} is in trouble ({error}); the same command goes on when that is over"
             ) from error
         if error.errno == errno.EROFS:
             raise StoreError(f"{url} is on a read-only file system; give another --store") from error

@@ -1,13 +1,13 @@
 """The store of one run: Zarr arrays, and the commit records that say which shards are done.
 
     <url>/zarr.json                              attributes: format, digest, settings, created, versions
-    <url>/<group>/<array>                        per-pair arrays: one Zarr shard = one shard of pairs
+    <url>/<group>/<array>                        per-pair arrays: one chunk, one object = one shard of pairs
     <url>/weights/<network>.safetensors          networks trained here
     <url>/commits/<stage>/<name>/<shard>.json    written last; the only memory of progress
 
 A shard is done when its record is there, and only then. The record holds a sha256 of every array written, because Zarr
-reads a missing chunk and an empty shard object silently as the fill value; `read` compares. One writer owns a whole
-shard: two writers inside one Zarr shard lose data. docs/store.md is the specification.
+reads a missing chunk silently as the fill value; `read` compares. Whoever computes a shard writes whole chunks: two
+writers inside one lose data. docs/store.md is the specification.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from typing import Any, Self
 
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
@@ -38,10 +38,8 @@ from netsim.files import Files, explained, zarr_store
 FORMAT = 3
 """Version of the layout. A store of another version is refused, never guessed at."""
 
-CODECS = (BloscCodec(cname="lz4", shuffle="bitshuffle"), Crc32cCodec())  # Blosc alone lets a flipped byte through
-
-IMAGES_PER_CHUNK = 8
-"""Chunks inside a shard: a few images are read without the others."""
+CODECS = (Crc32cCodec(),)
+"""No compression: what the fastest saves, an eighth of inverted images, costs more time than writing it."""
 
 WRITERS = 4
 """Arrays of a shard that are encoded, hashed and sent at a time."""
@@ -258,13 +256,10 @@ class Run:
         return {path: data.to_bytes() for path, data in made.items() if path != "zarr.json"}
 
     def _create(self, group: zarr.Group, spec: ArraySpec) -> None:
-        shard = (self.settings.pairs.shard_size, *spec.shape[1:]) if spec.per_pair else spec.shape
-        images = spec.per_pair and len(spec.shape) == 4 and not shard[0] % IMAGES_PER_CHUNK
         group.create_array(
             spec.path,
             shape=spec.shape,
-            shards=shard,
-            chunks=(IMAGES_PER_CHUNK, *shard[1:]) if images else shard,
+            chunks=(self.settings.pairs.shard_size, *spec.shape[1:]) if spec.per_pair else spec.shape,
             dtype=spec.dtype,
             compressors=CODECS,
             fill_value=_no_value(np.dtype(spec.dtype)),
@@ -281,7 +276,7 @@ class Run:
                     path,
                     data=values.astype(np.dtypes.StringDType()) if text else values,
                     chunks=values.shape,
-                    compressors=Crc32cCodec() if text else CODECS,
+                    compressors=CODECS,
                     dimension_names=(dim,),
                 )
 
@@ -442,13 +437,12 @@ def _commit_path(stage: str, name: str, shard: int) -> str:
 
 
 def _encoded(array: zarr.Array, values: np.ndarray) -> bytes:
-    """The object that a whole Zarr shard is. Written in place, Zarr would read the older one first, if only to look."""
+    """The object that a chunk is."""
     made: dict[str, Any] = {}
     alone = zarr.create_array(
         MemoryStore(made),
         shape=values.shape,
-        shards=array.shards,
-        chunks=array.chunks,
+        chunks=values.shape,
         dtype=array.dtype,
         compressors=array.compressors,
         fill_value=array.fill_value,
