@@ -32,6 +32,14 @@ Workers = Annotated[int | None, typer.Option(min=1, help="worker processes, one 
 Scheduler = Annotated[
     str | None, typer.Option(help="a Dask scheduler's address, instead of workers here", show_default=False)
 ]
+Credentials = Annotated[
+    str | None,
+    typer.Option(
+        help="for an s3:// store: a block of type AWS Credentials on the Prefect server",
+        metavar="BLOCK",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
 Debug = Annotated[bool, typer.Option("--debug", help="show the whole traceback of an error")]
 
@@ -43,7 +51,7 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Compare nine small networks on images that come with netsim: train, invert, report; minutes on a laptop."""
-    _run(shipped_settings("demo"), store, _execution(workers, None), f"netsim demo --store {quote(store)}", debug)
+    _run(shipped_settings("demo"), store, _execution(workers), f"netsim demo --store {quote(store)}", debug)
 
 
 @app.command()
@@ -55,6 +63,7 @@ def run(
     store: StoreOption = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    credentials: Credentials = None,
     shards_per_task: Annotated[int, typer.Option(min=1, help="shards one task run works through")] = 4,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting: `--set pairs.count=64`")
@@ -66,7 +75,7 @@ def run(
     `netsim run SETTINGS.yaml` keeps its results in `runs/<name of the file>`; `netsim run --store PLACE` goes on with
     the settings kept there.
     """
-    execution = _execution(workers, scheduler) | {"shards_per_task": shards_per_task}
+    execution = _execution(workers, scheduler, credentials) | {"shards_per_task": shards_per_task}
     if settings is None and (store is None or set_):
         known = ", ".join(sorted(shipped_sweeps()))
         raise SettingsError(
@@ -76,11 +85,14 @@ def run(
         from netsim.store import Run
 
         assert store is not None
+        _use(credentials, debug)
         chosen = Run.open(store).settings
     else:
         chosen = load_settings(settings, set_ or ())
         store = f"runs/{Path(settings).stem}" if store is None else store
-    _run(chosen, store, execution, f"netsim run --store {quote(store)}", debug)
+        _use(credentials, debug)
+    again = f"netsim run --store {quote(store)}" + (f" --credentials {quote(credentials)}" if credentials else "")
+    _run(chosen, store, execution, again, debug)
 
 
 @app.command()
@@ -172,6 +184,7 @@ def measure(
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
     """Other measures than CKA for every cell of both matrices, with errors and null values, on what a run has stored.
@@ -186,7 +199,8 @@ def measure(
     if store is None or not names:
         tables.show_measures()
         return
-    execution = _execution(workers, scheduler)
+    execution = _execution(workers, scheduler, credentials)
+    _use(credentials, debug)
     opened = Run.open(prepare_measures(store, names))
     stage = measure_stage(names)
     if stage.missing(opened):
@@ -215,6 +229,7 @@ def layers(
     ),
     workers: Workers = None,
     scheduler: Scheduler = None,
+    credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
     """Layers of two networks against each other, on natural images and on those inverted through either.
@@ -230,7 +245,8 @@ def layers(
 
     if not layer or activations is None:
         raise SettingsError('say which layers and how, as in --layer "layer?" --activations pooled (or flattened)')
-    execution = _execution(workers, scheduler)
+    execution = _execution(workers, scheduler, credentials)
+    _use(credentials, debug)
     url, key = prepare_layers(store, networks, layer, activations)
     opened = Run.open(url)
     spec = find_spec(opened, key)
@@ -267,10 +283,23 @@ def report(
     console.console.print(f"report: {output / 'report.html'}", soft_wrap=True)
 
 
-def _execution(workers: int | None, scheduler: str | None) -> dict[str, Any]:
+def _execution(workers: int | None, scheduler: str | None = None, credentials: str | None = None) -> dict[str, Any]:
     if scheduler and workers:
         raise SettingsError("--workers starts workers here and --scheduler uses those elsewhere; give one of them")
-    return {name: value for name, value in {"workers": workers, "scheduler": scheduler}.items() if value is not None}
+    given = {"workers": workers, "scheduler": scheduler, "credentials": credentials}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _use(credentials: str | None, debug: bool) -> None:
+    """Before the store is opened. Blocks are kept by a Prefect server, so there must be one now."""
+    if credentials is None:
+        return
+    _quiet(debug)
+    from flows.credentials import use_block
+    from flows.server import prefect_server
+
+    with prefect_server():
+        use_block(credentials)
 
 
 def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: str, debug: bool) -> None:

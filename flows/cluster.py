@@ -16,6 +16,7 @@ from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
 
+from flows.credentials import UseBlock
 from netsim.errors import SettingsError
 
 
@@ -29,6 +30,9 @@ class Execution(BaseModel):
     )
     scheduler: str | None = Field(None, description="address of a Dask scheduler to use instead, as in tcp://host:8786")
     shards_per_task: int = Field(4, gt=0, description="shards that one task run works through: aim at 30 s or more")
+    credentials: str | None = Field(
+        None, description="name of a block of type AWS Credentials, for an s3:// store; default: what each process has"
+    )
 
 
 ENVIRONMENT = {
@@ -54,16 +58,15 @@ class LeaveInterruptsToTheFlow(WorkerPlugin):
 def task_runner(execution: Execution) -> Iterator[TaskRunner[Any]]:
     """A task runner for the flows of one sweep; workers started here end with it.
 
-    Raises SettingsError if there is no scheduler at the address.
+    Raises SettingsError if there is no scheduler at the address, or one of its workers can't have the credentials.
     """
     if execution.scheduler:
-        try:
-            Client(execution.scheduler, timeout=10).close()
-        except (OSError, TimeoutError, ValueError) as error:
-            raise SettingsError(f"no Dask scheduler answers at {execution.scheduler} ({error})") from None
+        with _client(execution.scheduler) as client:
+            if execution.credentials is not None:
+                client.register_plugin(UseBlock(execution.credentials))
         yield DaskTaskRunner(address=execution.scheduler)
         return
-    with (
+    with (  # workers started here have the environment of this process, and so its credentials
         TemporaryDirectory(prefix="netsim-dask-") as scratch,
         dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
         LocalCluster(
@@ -78,3 +81,10 @@ def task_runner(execution: Execution) -> Iterator[TaskRunner[Any]]:
         with Client(cluster) as client:
             client.register_plugin(LeaveInterruptsToTheFlow())
         yield DaskTaskRunner(address=cluster.scheduler_address)
+
+
+def _client(scheduler: str) -> Client:
+    try:
+        return Client(scheduler, timeout=10)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise SettingsError(f"no Dask scheduler answers at {scheduler} ({error})") from None

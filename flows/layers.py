@@ -5,6 +5,7 @@ from typing import Literal
 from prefect import flow
 
 from flows.cluster import Execution, task_runner
+from flows.credentials import use_block
 from flows.names import after_the_store
 from tasks.accounts import accounted
 from tasks.layers import finish_layers
@@ -20,6 +21,7 @@ def layers(
     execution: Execution = Execution(),  # noqa: B008 (frozen)
 ) -> str:
     """Compare the layers whose names fit the patterns `layers`; what is done is not done again. Returns a key."""
+    use_block(execution.credentials)
     store, key = prepare_layers(store, networks, layers, activations)
     with accounted(store), task_runner(execution) as runner:
         look.with_options(task_runner=runner)(store, key, execution.shards_per_task)

@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.cluster import Execution, task_runner
 from flows.compare import compare
+from flows.credentials import use_block
 from flows.names import after_the_store
 from flows.train import train
 from netsim.config import SweepSettings
@@ -17,6 +18,7 @@ def sweep(settings: SweepSettings, store: str, execution: Execution = Execution(
 
     The store remembers what is done: the same call goes on where an earlier one ended. Returns the store's URL.
     """
+    use_block(execution.credentials)
     store = prepare(settings, store)
     with accounted(store), task_runner(execution) as runner:
         train.with_options(task_runner=runner)(store)

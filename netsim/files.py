@@ -5,6 +5,7 @@ import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSLError,
     TokenRetrievalError,
 )
 from fsspec.implementations.local import LocalFileSystem
@@ -35,6 +37,7 @@ class Files:
 
     def __init__(self, url: str | os.PathLike[str]) -> None:
         self.url = normalise(url)
+        _require_authority(self.url)
         try:
             self._fs, root = fsspec.core.url_to_fs(self.url, **_options(self.url))
         except (ValueError, ImportError) as error:
@@ -195,13 +198,20 @@ S3_CLIENT = {
 """Of botocore, by name as in `botocore.config.Config`. Its default gives up on a restarting server after 8 s."""
 
 
+def _require_authority(url: str) -> None:
+    """S3 clients look for a file of certificates that is not there for minutes, without a word."""
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle and url.startswith("s3://") and not Path(bundle).exists():
+        raise StoreError(f"AWS_CA_BUNDLE names {bundle}, which is not there; name the certificates to trust for {url}")
+
+
 def _options(url: str) -> dict[str, Any]:
     if "://" not in url:
         return {}
     options: dict[str, Any] = {"use_listings_cache": False}  # progress is read from listings
     if url.startswith("s3://"):
         # in parts, s3fs asks for the size of every object before it reads it
-        options |= {"config_kwargs": S3_CLIENT, "max_concurrency": 1}
+        options |= {"config_kwargs": deepcopy(S3_CLIENT), "max_concurrency": 1}  # botocore writes into it
     return options
 
 
@@ -232,11 +242,14 @@ def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
         raise StoreError(
             f"{url} is not writable or not readable for this user ({error}); give another --store"
         ) from error
+    except SSLError as error:
+        raise StoreError(f"{url}: {error}; AWS_CA_BUNDLE names the certificates to trust") from error
     except UNREACHABLE as error:
         raise UnreachableError(f"{url} does not answer ({error}); the same command goes on when it does") from error
     except (NoCredentialsError, PartialCredentialsError, ProfileNotFound, TokenRetrievalError) as error:
         raise StoreError(
-            f"{url}: {str(error).rstrip('.')}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            f"{url}: {str(error).rstrip('.')}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+            "or name a block of the Prefect server by --credentials"
         ) from error
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

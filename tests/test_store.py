@@ -485,7 +485,7 @@ def test_credentials_that_are_missing_or_wrong_are_said_and_not_repeated(object_
     found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert found.returncode == 1, found.stderr
     expected = {
-        "none": "Unable to locate credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+        "none": "Unable to locate credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or",
         "secret": "is not writable or not readable for this user",
     }
     assert expected[wrong] in found.stderr and len(found.stderr.splitlines()) == 1
