@@ -168,10 +168,8 @@ def show_requests(place: str) -> None:
 
 
 def show_waiting(place: str, name: str) -> None:
-    """The share of a worker's time that it waits for the store, in tasks of four shards of some seconds each."""
-    settings = parse_settings(
-        {"networks": SMALL, "pairs": {"count": 256, "shard_size": 32}, "inversion": {"iterations": 100}}
-    )
+    """The share of a worker's time that it waits for the store, in a small sweep by the published recipe."""
+    settings = parse_settings({"networks": SMALL, "pairs": {"count": 128, "shard_size": 32}})
     run, waited, spent = Run.create(f"{place}/waiting", settings), 0.0, 0.0
     for stage in STAGES[:-1]:
         stage.prepare(run)

@@ -368,7 +368,8 @@ def quantity(losses: np.ndarray, name: str) -> np.ndarray:
 def invert_shard(run: Run, name: str, shard: int) -> Work:
     """Invert the network on a shard's pairs. The final loss is measured again on the images as they are stored."""
     drawn, inversion = run.record("draw", "pairs", shard), run.settings.inversion
-    seed, target = (to_unit(run.read(drawn, f"images/{kind}")) for kind in ("seed", "target"))
+    images = run.read_some(drawn, ["images/seed", "images/target"])
+    seed, target = (to_unit(images[f"images/{kind}"]) for kind in ("seed", "target"))
     through, plan = network(run, name), Plan(**run.record("train", name).facts["plan"])
     result = invert_batches(
         through,
@@ -512,8 +513,10 @@ def aggregate_row(run: Run, name: str, shard: int) -> Work:
     set_name, _ = row_parts(name)
     pairs = row_pairs(run.settings.names, name)
     needed = tuple(dict.fromkeys(network for pair in pairs for network in pair))
-    shards = range(run.settings.pairs.shards)
-    found = pair_hsic([partial(_representations, run, set_name, shard, needed) for shard in shards], pairs)
+    records = run.records("embed", set_name, range(run.settings.pairs.shards))
+    for record in records:
+        check_weights(run, record)
+    found = pair_hsic([partial(_representations, run, record, needed) for record in records], pairs)
     moments = np.array([[getattr(found[pair], moment) for moment in MOMENTS] for pair in pairs])
     return Work({moments_path(name): moments})
 
@@ -526,10 +529,10 @@ def row_sums(run: Run, row: str) -> dict[tuple[str, str], Hsic]:
     return {pair: Hsic(n, *own) for pair, own in zip(row_pairs(run.settings.names, row), moments, strict=True)}
 
 
-def _representations(run: Run, set_name: str, shard: int, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    record = run.record("embed", set_name, shard)
-    check_weights(run, record)
-    return {name: run.read(record, representation_path(set_name, name)) for name in names}
+def _representations(run: Run, record: Record, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    paths = {name: representation_path(record.name, name) for name in names}
+    found = run.read_some(record, list(paths.values()))
+    return {name: found[path] for name, path in paths.items()}
 
 
 # ---- the stages

@@ -44,6 +44,9 @@ CODECS = (Crc32cCodec(),)
 WRITERS = 4
 """Arrays of a shard that are encoded, hashed and sent at a time."""
 
+READERS = 4
+"""Arrays of a shard that are fetched at a time."""
+
 
 @dataclass(frozen=True)
 class ArraySpec:
@@ -345,7 +348,17 @@ class Run:
         Raises StoreError if they differ, can't be decoded, or the record does not cover the array; UnreachableError if
         the store does not answer.
         """
+        return self.read_some(record, [path])[path]
+
+    def read_some(self, record: Record, paths: Sequence[str]) -> dict[str, np.ndarray]:
+        """The same of several arrays, read at the same time."""
         watch = Stopwatch()
+        with ThreadPoolExecutor(READERS) as pool:
+            found = dict(zip(paths, pool.map(lambda path: self._read(record, path), paths), strict=True))
+        self.seconds_waited += watch()
+        return found
+
+    def _read(self, record: Record, path: str) -> np.ndarray:
         try:
             with explained(self.url):
                 array = self.array(path)
@@ -354,8 +367,6 @@ class Run:
             raise  # it says nothing about the shard
         except Exception as error:  # zarr, the codecs and the file systems each have their own kinds
             raise self._damaged(record, path, f"{type(error).__name__}: {error}") from error
-        finally:
-            self.seconds_waited += watch()
         self._compare(record, path, values)
         return values
 

@@ -6,6 +6,7 @@ python tests/seaweed.py FOLDER COMMAND...       runs a command with such a serve
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,12 @@ BUCKET = "netsim-tests"
 KEYS = {"AWS_ACCESS_KEY_ID": "netsim-test-key", "AWS_SECRET_ACCESS_KEY": "netsim-test-secret"}
 REGION = {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
 
+READING, WRITING = ["Read", "List"], ["Write", "Tagging", "Admin"]
+"""What an identity may be allowed."""
+
+FULL = 100
+"""Percent of the disk that must be free: at 100, every PUT of a byte or more is answered by 500, and GETs work on."""
+
 
 class SeaweedFS:
     """The server, its data in a folder; `kill` and `start` it again at will: what was stored is still there."""
@@ -29,12 +36,15 @@ class SeaweedFS:
         self.environment = KEYS | REGION | {"AWS_ENDPOINT_URL": self.endpoint}
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it, and wait until an object can be put."""
+    def start(self, *, writable: bool = True, full: bool = False) -> None:
+        """Start it, and wait until an object can be put; or read, if its only user may not write or its disk is full.
+
+        For one that is not writable or is full, an earlier start must have made the bucket.
+        """
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         config = self.folder / "s3.json"
         credentials = [{"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}]
-        actions = ["Admin", "Read", "List", "Tagging", "Write"]
+        actions = READING + (WRITING if writable else [])
         config.write_text(
             json.dumps({"identities": [{"name": "tests", "credentials": credentials, "actions": actions}]})
         )
@@ -44,7 +54,8 @@ class SeaweedFS:
             "s3.port": s3, "s3.port.grpc": s3_grpc, "s3.config": config, "s3.port.iceberg": 0, "s3.port.lance": 0,
             "master.port": master, "master.port.grpc": master_grpc, "volume.port": volume,
             "volume.port.grpc": volume_grpc, "filer.port": filer, "filer.port.grpc": filer_grpc,
-            "master.volumeSizeLimitMB": 64, "volume.max": 0, "volume.minFreeSpace": 1, "volume.preStopSeconds": 0,
+            "master.volumeSizeLimitMB": 64, "volume.max": 0, "volume.preStopSeconds": 0,
+            "volume.minFreeSpace": FULL if full else 1,
             "master.electionTimeout": "1s", "master.heartbeatInterval": "100ms",  # or a restart takes 15 s
         }  # fmt: skip
         with (self.folder / "log").open("ab") as log:
@@ -52,14 +63,17 @@ class SeaweedFS:
                 [weed(), "-logtostderr=true", "server", *(f"-{key}={value}" for key, value in options.items())],
                 stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
-        self._wait_for_a_put()
+        self._wait(for_a_put=writable and not full)
 
-    def _wait_for_a_put(self) -> None:
+    def _wait(self, *, for_a_put: bool) -> None:
         """Its health check is green up to 5 s before the first PUT works."""
-        deadline = time.monotonic() + 60
+        deadline, ready = time.monotonic() + 60, f"{BUCKET}/ready"
         while True:
             try:
-                self.filesystem().pipe_file(f"{BUCKET}/ready", b"yes")
+                if for_a_put:
+                    self.filesystem().pipe_file(ready, b"yes")
+                else:
+                    self.filesystem().cat_file(ready)
                 return
             except Exception:
                 assert time.monotonic() < deadline, (self.folder / "log").read_text()[-3000:]
@@ -69,14 +83,14 @@ class SeaweedFS:
                 except Exception:  # it is there, or the server is not up yet
                     continue
 
-    def filesystem(self) -> s3fs.S3FileSystem:
+    def filesystem(self, *, attempts: int = 1) -> s3fs.S3FileSystem:
         """A client of its own, which remembers nothing."""
         return s3fs.S3FileSystem(
             key=KEYS["AWS_ACCESS_KEY_ID"],
             secret=KEYS["AWS_SECRET_ACCESS_KEY"],
             endpoint_url=self.endpoint,
             client_kwargs={"region_name": "us-east-1"},
-            config_kwargs={"retries": {"max_attempts": 1}, "connect_timeout": 2, "read_timeout": 10},
+            config_kwargs={"retries": {"max_attempts": attempts}, "connect_timeout": 2, "read_timeout": 10},
             skip_instance_cache=True,
             use_listings_cache=False,
         )
@@ -86,6 +100,15 @@ class SeaweedFS:
         if self._process:
             self._process.kill()
             self._process.wait()
+
+    def freeze(self) -> None:
+        """Let connections hang, until `thaw`."""
+        if self._process:
+            self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        if self._process:
+            self._process.send_signal(signal.SIGCONT)
 
 
 def weed() -> str:
