@@ -96,12 +96,13 @@ def run(
 
 
 @app.command()
-def status(store: Store, as_json: Json = False, debug: Debug = False) -> None:
+def status(store: Store, credentials: Credentials = None, as_json: Json = False, debug: Debug = False) -> None:
     """How far a run is: shards done and missing, per stage and network; rate; time left."""
     from flows import console
     from netsim import status as progress
     from netsim.store import Run
 
+    _use(credentials, debug)
     opened = Run.open(store)
     if as_json:
         print(
@@ -117,6 +118,7 @@ def results(
     compare: Annotated[
         str | None, typer.Option(help="published matrices to hold the run against: jones2022", metavar="NAME")
     ] = None,
+    credentials: Credentials = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -128,6 +130,7 @@ def results(
     from netsim.store import Run
 
     reference = published.published_matrices(compare) if compare else None
+    _use(credentials, debug)
     run = Run.open(store)
     found, measured = load_results(run), load_measured(run)
     held = published.compare(found, reference) if reference else None
@@ -148,6 +151,7 @@ def verify(
     store: Store,
     repair: Annotated[bool, typer.Option("--repair", help="have the next run compute shards at fault again")] = False,
     sample: Annotated[int, typer.Option(min=0, help="images of each network whose loss is measured again")] = 8,
+    credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
     """Read everything back against its checksums and measure some losses again; exit code 1 if anything is off."""
@@ -155,6 +159,7 @@ def verify(
     from netsim import verify as check
     from netsim.store import Run
 
+    _use(credentials, debug)
     opened = Run.open(store)
     total = len(check.committed(opened))
     with console.progress_bar("Shards read back", total) as advance:
@@ -191,7 +196,7 @@ def measure(
 
     A killed one goes on when the same command is given again; what is done is never computed again.
     """
-    from flows import console, tables
+    from flows import tables
     from netsim.measuring import load_measured, measure_stage
     from netsim.store import Run
     from tasks.prepare import prepare_measures
@@ -210,7 +215,7 @@ def measure(
 
             flow(opened.url, names, Execution(**execution))
     else:
-        console.console.print("everything is done already; nothing was computed")
+        _say_done(opened, debug)
     tables.show_measured({name: found for name, found in load_measured(opened).items() if name in names})
 
 
@@ -258,7 +263,7 @@ def layers(
 
             flow(url, networks, layer, activations, Execution(**execution))  # type: ignore[call-overload]
     else:
-        console.console.print("everything is done already; nothing was computed")
+        _say_done(opened, debug)
     with explained(str(output)):
         written = write_layers(opened, spec, output)
     console.console.print("\n".join(str(path) for path in written), soft_wrap=True)
@@ -268,6 +273,7 @@ def layers(
 def report(
     store: Store,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder to write into")] = Path("report"),
+    credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
     """Write the report of a finished run: one self-contained HTML page, figures as PNG and SVG, tables as CSV."""
@@ -277,6 +283,7 @@ def report(
     from netsim.results import gallery, load_results
     from netsim.store import Run
 
+    _use(credentials, debug)
     opened = Run.open(store)
     with explained(str(output)):
         write_report(load_results(opened), gallery(opened), output, settings_yaml=opened.settings.to_yaml())
@@ -324,9 +331,22 @@ def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: 
             _say_stopped(opened, again)
             raise typer.Exit(130) from None
     else:
-        console.console.print("everything is done already; nothing was computed")
+        _say_done(opened, debug)
     tables.show_results(load_results(opened))
     console.console.print(f"report: {opened.files.place('report/report.html')}", soft_wrap=True)
+
+
+def _say_done(opened: Any, debug: bool) -> None:
+    """Nothing is missing. Whoever computed the last of it may have been killed before Prefect heard that it ended."""
+    _quiet(debug)
+    from flows import console
+    from flows.server import prefect_server_that_is_up
+    from tasks.accounts import close_the_dead
+
+    with prefect_server_that_is_up() as up:
+        if up:
+            close_the_dead(opened.url)
+    console.console.print("everything is done already; nothing was computed")
 
 
 @contextmanager

@@ -6,7 +6,6 @@ None of this changes a number, so none of it is in the settings that name a run.
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -67,7 +66,6 @@ def task_runner(execution: Execution) -> Iterator[TaskRunner[Any]]:
         yield DaskTaskRunner(address=execution.scheduler)
         return
     with (  # workers started here have the environment of this process, and so its credentials
-        TemporaryDirectory(prefix="netsim-dask-") as scratch,
         dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
         LocalCluster(
             n_workers=execution.workers or CPU_COUNT,
@@ -75,7 +73,6 @@ def task_runner(execution: Execution) -> Iterator[TaskRunner[Any]]:
             processes=True,
             host="127.0.0.1",
             dashboard_address=":0",  # 8787 may be taken
-            local_directory=scratch,
         ) as cluster,
     ):
         with Client(cluster) as client:

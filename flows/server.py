@@ -51,6 +51,17 @@ def prefect_server() -> Iterator[str]:
         yield api.removesuffix("/api")
 
 
+@contextmanager
+def prefect_server_that_is_up() -> Iterator[bool]:
+    """The same for what can be left out: nothing is started, and it gives whether there is a server that answers."""
+    if PREFECT_API_URL.value():
+        yield _configured_fault() is None
+        return
+    api = f"http://127.0.0.1:{PREFECT_SERVER_API_PORT.value()}/api"
+    with temporary_settings({PREFECT_API_URL: api}):
+        yield _healthy(api)
+
+
 def _configured_fault() -> Exception | None:
     """Why the configured server can't be used. Asked through Prefect's client, which knows its key."""
     with get_client(sync_client=True) as client:

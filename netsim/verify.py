@@ -117,9 +117,10 @@ def _faults(run: Run, stage: str, name: str, shard: int, unreadable: Set[str]) -
 
 def _loss_faults(run: Run, name: str, sample: int, bad: Set[tuple[str, str, int | None]]) -> Iterator[Fault]:
     """Look at some images of the network's middle shard that is done and whole, as another shard than the first."""
-    done = [shard for of, shard in sorted(run.done("invert")) if of == name and ("invert", name, shard) not in bad]
-    done = [shard for shard in done if ("draw", "pairs", shard) not in bad]
-    if not done or ("train", name, 0) in bad:
+    fine = {unit for unit in committed(run) if unit not in bad}
+    done = sorted(shard for stage, of, shard in fine if (stage, of) == ("invert", name))
+    done = [shard for shard in done if ("draw", "pairs", shard) in fine]
+    if not done or ("train", name, 0) not in fine:
         return
     shard = done[len(done) // 2]
     record = run.record("invert", name, shard)

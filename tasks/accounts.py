@@ -48,6 +48,12 @@ def accounted(store: str) -> Iterator[None]:
         _close_the_dead(client, of_store)
 
 
+def close_the_dead(store: str) -> None:
+    """For a command that finds nothing to do: a sweep that was killed behind its last commit is open in Prefect yet."""
+    with get_client(sync_client=True) as client:
+        _close_the_dead(client, f"store:{store}")
+
+
 def _process_tag() -> str:
     return f"process:{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 

@@ -5,7 +5,7 @@ runs in-flight (and sometimes finished) tasks again when it loses a worker.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -152,6 +152,15 @@ def _submit_all(
             fault = error
         if not isinstance(error, LOST):
             todo = iter(())  # a full disk or wrong weights meet the next block too
+            _give_up_waiting(window)
+
+
+def _give_up_waiting(window: Iterable[tuple[Block, Any]]) -> None:
+    """Have Dask drop the blocks that no worker has begun: they would be computed in vain."""
+    futures = [future.wrapped_future for _, future in window]
+    if futures:
+        begun = {key for keys in futures[0].client.processing().values() for key in keys}
+        futures[0].client.cancel([future for future in futures if future.key not in begun])
 
 
 def _settle(future: Any) -> Exception | None:

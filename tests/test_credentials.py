@@ -275,6 +275,7 @@ def test_a_sweep_with_credentials_in_a_block_only_ends_well_and_shows_them_nowhe
         run_watched("run", str(path), "--store", store, "--scheduler", scheduler, *block, env=env, folder=tmp_path)
     run_watched("measure", store, "procrustes", "--workers", "1", *block, env=env, folder=tmp_path)
     assert_same_bits(Run.open(store), finished)
+    run_watched("status", store, *block, env=env, folder=tmp_path)
 
     shown = {kind: shown_by_prefect(server, kind) for kind in ("flow_runs", "task_runs", "logs", "artifacts")}
     assert b"team-storage" in shown["flow_runs"]

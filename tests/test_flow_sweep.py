@@ -203,6 +203,29 @@ def test_interrupted_and_killed_again_and_again_it_ends_with_the_same_bits(serve
     wait_until(lambda: not open_runs(), seconds=30, what=open_runs)  # states reach the server a little later
 
 
+def test_a_sweep_that_was_killed_behind_its_last_commit_does_not_stay_running(server, finished, tmp_path):
+    """The same command finds nothing to do, and closes what Prefect takes for running; what lives is left alone."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Running
+
+    from flows.sweep import sweep
+    from tasks.accounts import _process_tag
+
+    with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+        alive = _process_tag()
+        dead = f"{alive.rpartition(':')[0]}:1"  # the number of a process was given to another since
+        runs = [
+            client.create_flow_run(sweep, tags=[f"store:{finished.url}", tag], state=Running()) for tag in (dead, alive)
+        ]
+        again = netsim("run", "--store", finished.url, env=server, cwd=tmp_path)
+        assert again.returncode == 0 and "nothing was computed" in again.stdout
+        states = [client.read_flow_run(run.id).state_name for run in runs]
+        for run in runs:
+            client.delete_flow_run(run.id)
+    assert states == ["Crashed", "Running"]
+
+
 def alive(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 

@@ -59,6 +59,12 @@ def test_harm_to_any_object_is_found_and_named(run, path, harm):
     assert run.is_done(*OBJECTS[path]) != gone
 
 
+@pytest.mark.parametrize("record", ["train/vgg/00000", "draw/pairs/00002"])
+def test_what_the_sample_of_losses_needs_may_be_missing(run, record):
+    (Path(run.url) / f"commits/{record}.json").unlink()
+    assert verify(run) == []
+
+
 @pytest.mark.parametrize("harm", HARMS)
 @pytest.mark.parametrize("path", DOCUMENTS)
 def test_harm_to_a_document_is_found_and_mended_without_computing_anything(run, path, harm):
