@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
+from threading import Event
 from typing import Annotated, Any
 
 import typer
@@ -358,8 +360,29 @@ def _watched(opened: Any, units: Sequence[Any], debug: bool) -> Iterator[None]:
 
     with prefect_server() as ui:
         console.console.print(f"watch it at {ui} (the server stays; `prefect server stop` ends it)", soft_wrap=True)
-        with console.progress_bars(opened, units):
+        with console.progress_bars(opened, units), ctrl_c_stays_ctrl_c():
             yield
+
+
+@contextmanager
+def ctrl_c_stays_ctrl_c() -> Iterator[None]:
+    """Libraries make errors of their own of a KeyboardInterrupt that meets them in the middle of something."""
+    pressed, before = Event(), signal.getsignal(signal.SIGINT)
+
+    def press(*_: Any) -> None:
+        pressed.set()
+        raise KeyboardInterrupt
+
+    if before is signal.default_int_handler:  # and not one that a shell had ignored
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    except Exception as error:
+        if pressed.is_set():
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import yaml
 from conftest import TINY, netsim
 from seaweed import free_ports
 
-from flows.cli import main
+from flows.cli import ctrl_c_stays_ctrl_c, main
 from netsim.findings import headline
 from netsim.results import load_results
 
@@ -177,3 +179,20 @@ def test_a_server_that_does_not_answer_is_said(tmp_path):
     }
     found = netsim("run", str(write(tmp_path / "s.yaml")), "--store", "run", env=env, cwd=tmp_path)
     assert found.returncode == 1 and "does not answer (" in found.stderr
+
+
+def test_ctrl_c_stays_ctrl_c_when_a_library_makes_another_error_of_it():
+    """As Prefect's serialisation of its settings does."""
+
+    def interrupted() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ValueError("error calling a function") from None
+
+    with pytest.raises(KeyboardInterrupt), ctrl_c_stays_ctrl_c():
+        interrupted()
+    with pytest.raises(ValueError, match="its own"), ctrl_c_stays_ctrl_c():
+        raise ValueError("its own")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
