@@ -28,7 +28,6 @@ from prefect.settings import (
 from s3fs import S3FileSystem
 
 from netsim.errors import RunError, SettingsError
-from netsim.files import zarr_store
 
 BLOCK_TYPE = "aws-credentials"
 
@@ -75,7 +74,6 @@ def use_block(name: str | None) -> None:
     _before.update({variable: os.environ.get(variable) for variable in found})
     _set(found)
     S3FileSystem.clear_instance_cache()  # those made before keep the credentials they were made with
-    zarr_store.cache_clear()
 
 
 class UseBlock(WorkerPlugin):

@@ -92,7 +92,7 @@ def to_unit(images: np.ndarray) -> Tensor:
     """uint8 pixels as float32 in [0, 1]. Floats are refused: whether they mean 0..1 or 0..255 would be a guess."""
     if images.dtype != np.uint8:
         raise DataError(f"images are {images.dtype}, not uint8: netsim stores and reads 8-bit images")
-    return torch.from_numpy(np.ascontiguousarray(images)).float().div_(255)
+    return torch.from_numpy(images.astype(np.float32)).div_(255)
 
 
 @dataclass(frozen=True)

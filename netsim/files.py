@@ -215,9 +215,13 @@ def _options(url: str) -> dict[str, Any]:
     return options
 
 
-@cache
 def zarr_store(url: str) -> LocalStore | FsspecStore:
-    """The same place for Zarr. One for all time: its S3 client complains when it is thrown away."""
+    """The same place for Zarr. One for as long as credentials stay: its S3 client complains when it is thrown away."""
+    return _zarr_store(url, tuple(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE")))
+
+
+@cache
+def _zarr_store(url: str, _credentials: tuple[str | None, ...]) -> LocalStore | FsspecStore:
     return FsspecStore.from_url(url, storage_options=_options(url)) if "://" in url else LocalStore(url)
 
 

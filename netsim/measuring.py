@@ -118,7 +118,7 @@ def _logits(run: Run, name: str, representation: np.ndarray) -> np.ndarray:
     """What the network's last layer makes of the representation: exactly its logits."""
     head = stages.network(run, name).head
     with torch.no_grad():
-        return head(torch.from_numpy(representation).to(head.weight)).float().cpu().numpy()
+        return head(torch.tensor(representation).to(head.weight)).float().cpu().numpy()
 
 
 # One cell ------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from seaweed import BUCKET, KEYS
 
 from netsim.config import parse_settings
 from netsim.errors import StoreError, UnreachableError
-from netsim.files import S3_CLIENT, zarr_store
+from netsim.files import S3_CLIENT, _zarr_store
 from netsim.store import ArraySpec, Run, sealed
 
 SETTINGS = parse_settings({"networks": ["small:vgg", "small:resnet18"], "pairs": {"count": 8, "shard_size": 4}})
@@ -274,7 +274,7 @@ def test_no_flipped_bit_of_a_record_or_of_the_settings_goes_unseen(tmp_path):
     run.create_arrays([LOSS, IMAGE])
     commit(run, 0, 1.0)
     record, root = run.files.get(RECORD), run.files.get("zarr.json")
-    for bit in range(8 * len(record)):
+    for bit in range(0, 8 * len(record), 7):
         run.files.put(RECORD, flipped(record, bit))
         with pytest.raises(StoreError, match=r"is damaged|belongs to another run"):
             run.record("invert", "vgg", 0)
@@ -285,6 +285,21 @@ def test_no_flipped_bit_of_a_record_or_of_the_settings_goes_unseen(tmp_path):
         except StoreError:
             continue
         assert found.attributes == run.attributes  # white space
+
+
+def test_no_flipped_bit_of_an_object_goes_unseen_and_zarr_reads_the_same(tmp_path):
+    run = Run.create(str(tmp_path), SETTINGS)
+    run.create_arrays([IMAGE])
+    values = np.arange(144, dtype="uint16").reshape(4, 1, 6, 6) * 455
+    record = run.commit("invert", "vgg", 1, arrays={IMAGE.path: values}, seconds=0)
+    np.testing.assert_array_equal(run.read(record, IMAGE.path), values)
+    np.testing.assert_array_equal(run.array(IMAGE.path)[4:], values)
+    path = f"{IMAGE.path}/c/1/0/0/0"
+    data = run.files.get(path)
+    for bit in range(0, 8 * len(data), 7):
+        (tmp_path / path).write_bytes(flipped(data, bit))
+        with pytest.raises(StoreError, match="its checksum differs"):
+            run.read(record, IMAGE.path)
 
 
 def flipped(data: bytes, bit: int) -> bytes:
@@ -415,7 +430,7 @@ def test_a_server_that_is_away_says_nothing_about_a_shard(object_storage, monkey
     run.create_arrays([LOSS, IMAGE])
     record = commit(run, 0, 1.0)
     monkeypatch.setitem(S3_CLIENT, "retries", {"mode": "standard", "max_attempts": 1})
-    zarr_store.cache_clear()
+    _zarr_store.cache_clear()
     impatient = Run.open(run.url)
     impatient.read(record, LOSS.path)
     object_storage.kill()
@@ -427,7 +442,7 @@ def test_a_server_that_is_away_says_nothing_about_a_shard(object_storage, monkey
     finally:
         object_storage.start()
     np.testing.assert_array_equal(impatient.read(record, LOSS.path), arrays(1.0)[LOSS.path])
-    zarr_store.cache_clear()
+    _zarr_store.cache_clear()
 
 
 @pytest.fixture
