@@ -31,6 +31,7 @@ from netsim.datasets import load_images, to_unit
 from netsim.files import Files
 from netsim.results import load_results
 from netsim.stages import work_through
+from netsim.status import status
 from netsim.store import ArraySpec, Run
 from netsim.sweep import STAGES
 from netsim.units import ALL
@@ -209,8 +210,8 @@ def show_listing(place: str, records: int) -> None:
     console.print(f"{total:,} records put in {time.perf_counter() - start:.0f} s")
     console.print(f"netsim status, all of the command: {command('status', run.url):.1f} s")
     with Requests() as requests:
-        seconds = timed(lambda: [units.missing(run) for units in ALL])
-    console.print(f"what is missing: {seconds:.1f} s, {dict(requests)}")
+        seconds = timed(lambda: status(run))
+    console.print(f"the listings of it: {seconds:.1f} s, {dict(requests)}")
 
 
 def show_resuming(place: str, shards: int) -> None:
@@ -226,7 +227,7 @@ def show_resuming(place: str, shards: int) -> None:
             list(work_through(run, stage, name, range(count)))
     total = sum(units.total(settings) for units in ALL)
     console.print(f"{total:,} shards computed in {time.perf_counter() - start:.0f} s")
-    seconds = timed(lambda: [units.missing(Run.open(run.url)) for units in ALL])
+    seconds = timed(lambda: status(Run.open(run.url)))
     console.print(f"nothing is missing: known after {seconds:.1f} s")
     console.print(f"netsim run, with the results shown: {command('run', '--store', run.url):.1f} s")
 

@@ -314,6 +314,7 @@ def _use(credentials: str | None, debug: bool) -> None:
 def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: str, debug: bool) -> None:
     """Prepare, execute what is missing while bars follow the store, and show what was found."""
     from flows import console, tables
+    from netsim import status as progress
     from netsim.results import load_results
     from netsim.store import Run
     from netsim.units import ALL
@@ -321,8 +322,7 @@ def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: 
 
     opened = Run.open(prepare(settings, store))
     console.console.print(f"run {opened.digest} in {opened.url}", soft_wrap=True)
-    missing = sum(len(units.missing(opened)) for units in ALL)
-    if missing:
+    if not all(stage.finished for stage in progress.status(opened)):
         try:
             with _watched(opened, ALL, debug):
                 from flows.cluster import Execution

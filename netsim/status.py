@@ -1,5 +1,6 @@
 """How far a run is: shards done and missing, per stage and name, with rate and time left, from one listing a stage."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from netsim.store import Run
@@ -31,12 +32,13 @@ class StageStatus:
 
 def status(run: Run) -> list[StageStatus]:
     """Every stage of the run, in order. Opens no record: 100,000 shards are a matter of seconds."""
-    return [stage_status(run, units) for units in ALL]
+    with ThreadPoolExecutor(len(ALL)) as pool:
+        return list(pool.map(lambda units: stage_status(run, units), ALL))
 
 
 def stage_status(run: Run, units: Units) -> StageStatus:
     shards = units.shards(run.settings)
-    done = {unit: when for unit, when in run.done(units.stage).items() if _belongs(unit, shards)}
+    done = {unit: when for unit, when in units.done(run).items() if _belongs(unit, shards)}
     counts = dict.fromkeys(shards, 0)
     for name, _ in done:
         counts[name] += 1

@@ -48,6 +48,9 @@ WRITERS = 4
 READERS = 4
 """Arrays of a shard that are fetched at a time."""
 
+LISTINGS = 32
+"""Listings that are under way at a time."""
+
 
 @dataclass(frozen=True)
 class ArraySpec:
@@ -174,13 +177,21 @@ class Run:
 
     # ---- what is done
 
-    def done(self, stage: str) -> dict[tuple[str, int], float]:
-        """(name, shard) -> time of its commit, in seconds since 1970. One listing; no record is opened."""
+    def done(self, stage: str, names: Sequence[str] = ()) -> dict[tuple[str, int], float]:
+        """(name, shard) -> time of its commit, in seconds since 1970. Lists; no record is opened.
+
+        With `names`, only theirs, each by a listing of its own at the same time as the others: a page of object storage
+        has 1000 records, and the next can't be asked for before it is there.
+        """
+        folders = [f"commits/{stage}/{name}" for name in names] or [f"commits/{stage}"]
+        with ThreadPoolExecutor(LISTINGS) as pool:
+            listings = list(pool.map(self.files.below, folders))
         found = {}
-        for path, when in self.files.below(f"commits/{stage}").items():
-            name, _, file = path.rpartition("/")
-            if RECORD_FILE.fullmatch(file):  # a sync tool's "00000 (copy).json" proves nothing
-                found[name, int(file.removesuffix(".json"))] = when
+        for folder, listing in zip(folders, listings, strict=True):
+            for below, when in listing.items():
+                name, _, file = f"{folder}/{below}".removeprefix(f"commits/{stage}/").rpartition("/")
+                if RECORD_FILE.fullmatch(file):  # a sync tool's "00000 (copy).json" proves nothing
+                    found[name, int(file.removesuffix(".json"))] = when
         return found
 
     def stages_done(self) -> list[str]:

@@ -30,6 +30,10 @@ def row_parts(row: str) -> tuple[str, str]:
     return (NATURAL if kind == NATURAL else row), network
 
 
+MANY = 2000
+"""Records of a stage that are listed name by name, at the same time."""
+
+
 @dataclass(frozen=True)
 class Units:
     """The units of a stage. A unit is done when the store has its commit record."""
@@ -41,9 +45,14 @@ class Units:
     def total(self, settings: SweepSettings) -> int:
         return sum(self.shards(settings).values())
 
+    def done(self, run: Run) -> dict[tuple[str, int], float]:
+        """(name, shard) -> time of its commit, of what has a commit record."""
+        shards = self.shards(run.settings)
+        return run.done(self.stage, list(shards) if sum(shards.values()) > MANY else ())
+
     def missing(self, run: Run) -> list[tuple[str, int]]:
         """(name, shard) of what has no commit record, in order."""
-        done = run.done(self.stage)
+        done = self.done(run)
         return [
             (name, shard)
             for name, shards in self.shards(run.settings).items()

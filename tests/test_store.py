@@ -100,6 +100,15 @@ def test_a_name_may_have_a_slash(run):
     assert list(run.done("embed")) == [("inverted/vgg", 3)]
 
 
+def test_listed_name_by_name_the_same_is_done(run):
+    run.commit("embed", "natural", 0, seconds=0)
+    run.commit("embed", "inverted/vgg", 3, seconds=0)
+    run.commit("embed", "inverted/vgg16", 4, seconds=0)
+    found = run.done("embed", ["natural", "inverted/vgg", "inverted/none"])
+    assert found.items() <= run.done("embed").items()
+    assert set(found) == {("natural", 0), ("inverted/vgg", 3)}
+
+
 def test_opening_again_finds_the_same_run(run, url):
     commit(run, 0, 1.0)
     again = Run.open(url)

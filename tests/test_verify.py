@@ -10,7 +10,9 @@ from conftest import run_all
 from typer.testing import CliRunner
 
 from flows.cli import app
+from netsim import units
 from netsim.stages import QUANTITIES
+from netsim.status import status
 from netsim.store import Run
 from netsim.verify import committed, verify
 
@@ -57,6 +59,16 @@ def test_harm_to_any_object_is_found_and_named(run, path, harm):
     gone = path.startswith("commits/") and harm == "delete"  # then the shard is simply missing
     assert named == (set() if gone else {OBJECTS[path]})
     assert run.is_done(*OBJECTS[path]) != gone
+
+
+def test_the_state_of_a_run_of_many_shards_is_the_same_as_of_few(run, monkeypatch):
+    """There, records are listed name by name."""
+    for shard in (0, 3):
+        run.forget("invert", "vgg", shard)
+    before, missing = status(run), units.INVERT.missing(run)
+    monkeypatch.setattr(units, "MANY", 1)
+    assert status(run) == before and units.INVERT.missing(run) == missing == [("vgg", 0), ("vgg", 3)]
+    assert [stage.done for stage in before] == [3, 4, 10, 16, 6, 1]
 
 
 @pytest.mark.parametrize("record", ["train/vgg/00000", "draw/pairs/00002"])
