@@ -386,13 +386,12 @@ def invert_shard(run: Run, name: str, shard: int) -> Work:
     final = relative_distance(look(through, from_stored(stored)), look(through, target))
     columns = {name: getattr(result, name).numpy() for name in QUANTITIES if name != "final_loss"}
     columns |= {"final_loss": final.numpy(), "nonfinite": columns["nonfinite"] | ~np.isfinite(final.numpy())}
+    history = result.history[history_iterations(inversion.iterations)].T.numpy()
     arrays = {
+        f"{inverted(name)}/image": stored,
+        f"{inverted(name)}/history": history.astype(np.float32),
         f"{inverted(name)}/losses": np.stack([columns[key].astype(np.float32) for key in QUANTITIES], axis=1),
-        f"{inverted(name)}/history": result.history[history_iterations(inversion.iterations)]
-        .T.numpy()
-        .astype(np.float32),
     }
-    arrays[f"{inverted(name)}/image"] = stored
     median = float(final.median())
     facts = {
         "weights": {name: weights_hash(run, name)},

@@ -58,11 +58,12 @@ def verify(
         on_shard()
         return faults
 
+    units = committed(run)
     with ThreadPoolExecutor(THREADS) as pool:
-        found += [fault for faults in pool.map(check, committed(run)) for fault in faults]
-    bad = {(fault.stage, fault.name, fault.shard) for fault in found}
+        found += [fault for faults in pool.map(check, units) for fault in faults]
+    fine = set(units) - {(fault.stage, fault.name, fault.shard) for fault in found}
     for name in run.settings.names if sample and not unreadable else ():
-        found += _loss_faults(run, name, sample, bad)
+        found += _loss_faults(run, name, sample, fine)
     for stage, name, shard in {(fault.stage, fault.name, fault.shard) for fault in found} if repair else ():
         if shard is not None:
             run.forget(stage, name, shard)
@@ -115,9 +116,8 @@ def _faults(run: Run, stage: str, name: str, shard: int, unreadable: Set[str]) -
                 yield Fault(stage, name, shard, str(error))
 
 
-def _loss_faults(run: Run, name: str, sample: int, bad: Set[tuple[str, str, int | None]]) -> Iterator[Fault]:
+def _loss_faults(run: Run, name: str, sample: int, fine: Set[tuple[str, str, int]]) -> Iterator[Fault]:
     """Look at some images of the network's middle shard that is done and whole, as another shard than the first."""
-    fine = {unit for unit in committed(run) if unit not in bad}
     done = sorted(shard for stage, of, shard in fine if (stage, of) == ("invert", name))
     done = [shard for shard in done if ("draw", "pairs", shard) in fine]
     if not done or ("train", name, 0) not in fine:
