@@ -114,8 +114,9 @@ class Sweep:
 
     @property
     def code(self) -> int | None:
-        """The command's exit code; None while it works."""
-        return self.process.poll()
+        """The command's exit code as a shell says it after Ctrl-C; None while it works."""
+        code = self.process.poll()
+        return 130 if code == -signal.SIGINT else code  # where it met Python on its way out, after the last word
 
     def said(self) -> str:
         return self._log.read_text()
