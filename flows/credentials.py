@@ -25,7 +25,6 @@ from prefect.settings import (
     PREFECT_CLIENT_CUSTOM_HEADERS,
     temporary_settings,
 )
-from s3fs import S3FileSystem
 
 from netsim.errors import RunError, SettingsError
 
@@ -73,7 +72,6 @@ def use_block(name: str | None) -> None:
     _before.clear()
     _before.update({variable: os.environ.get(variable) for variable in found})
     _set(found)
-    S3FileSystem.clear_instance_cache()  # those made before keep the credentials they were made with
 
 
 class UseBlock(WorkerPlugin):

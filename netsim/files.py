@@ -22,6 +22,7 @@ from botocore.exceptions import (
     SSLError,
     TokenRetrievalError,
 )
+from botocore.utils import parse_timestamp
 from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore
 
@@ -212,16 +213,36 @@ def _options(url: str) -> dict[str, Any]:
     if url.startswith("s3://"):
         # in parts, s3fs asks for the size of every object before it reads it
         options |= {"config_kwargs": deepcopy(S3_CLIENT), "max_concurrency": 1}  # botocore writes into it
+        options["session"] = _session(_chain())
     return options
+
+
+def _chain() -> frozenset[tuple[str, str]]:
+    """What the standard AWS chain of credentials goes by here. Clients are kept for as long as it stays."""
+    return frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
+
+
+@cache
+def _session(_chain: frozenset[tuple[str, str]]) -> Any:
+    from aiobotocore.session import AioSession  # half a second, for S3 only
+
+    session = AioSession()
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_when)
+    return session
+
+
+def _when(text: Any) -> datetime:
+    """A time that S3 says. botocore's own way guesses the format, which takes most of the time of a long listing."""
+    return datetime.fromisoformat(text) if str(text).endswith("Z") else parse_timestamp(text)
 
 
 def zarr_store(url: str) -> LocalStore | FsspecStore:
     """The same place for Zarr. One for as long as credentials stay: its S3 client complains when it is thrown away."""
-    return _zarr_store(url, tuple(os.environ.get(name) for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE")))
+    return _zarr_store(url, _chain())
 
 
 @cache
-def _zarr_store(url: str, _credentials: tuple[str | None, ...]) -> LocalStore | FsspecStore:
+def _zarr_store(url: str, _chain: frozenset[tuple[str, str]]) -> LocalStore | FsspecStore:
     return FsspecStore.from_url(url, storage_options=_options(url)) if "://" in url else LocalStore(url)
 
 

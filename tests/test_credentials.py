@@ -16,7 +16,6 @@ import yaml
 from conftest import NETSIM, TINY, netsim, wait_until
 from distributed import Client, LocalCluster
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from s3fs import S3FileSystem
 from seaweed import BUCKET, KEYS, free_ports
 from test_flow_sweep import assert_same_bits
 
@@ -129,7 +128,6 @@ def test_stores_asked_with_other_keys_before_are_asked_with_those_of_the_block(
     object_storage, environment, monkeypatch
 ):
     os.environ |= object_storage.environment | {"AWS_SECRET_ACCESS_KEY": "wrong"}
-    S3FileSystem.clear_instance_cache()  # of other tests
     for _ in range(2):  # the first client is made anew: botocore rewrites the options it is given
         with pytest.raises(StoreError):
             Run.exists(f"s3://{BUCKET}/nothing")

@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 import xarray as xr
 from aiobotocore.client import AioBaseClient
+from botocore.utils import parse_timestamp
 from seaweed import BUCKET, KEYS
 
 from netsim.config import parse_settings
 from netsim.errors import StoreError, UnreachableError
-from netsim.files import S3_CLIENT, _zarr_store
+from netsim.files import S3_CLIENT, _when, _zarr_store
 from netsim.store import ArraySpec, Run, sealed
 
 SETTINGS = parse_settings({"networks": ["small:vgg", "small:resnet18"], "pairs": {"count": 8, "shard_size": 4}})
@@ -452,6 +453,11 @@ def test_a_server_that_is_away_says_nothing_about_a_shard(object_storage, monkey
         object_storage.start()
     np.testing.assert_array_equal(impatient.read(record, LOSS.path), arrays(1.0)[LOSS.path])
     _zarr_store.cache_clear()
+
+
+@pytest.mark.parametrize("said", ["2026-11-25T01:04:23.123Z", "2026-11-25T01:04:23Z", "Wed, 25 Nov 2026 01:04:23 GMT"])
+def test_the_times_of_a_listing_are_those_that_botocore_finds(said):
+    assert _when(said) == parse_timestamp(said)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny
-from s3fs import S3FileSystem
 from seaweed import BUCKET
 
 from netsim.errors import StoreError
@@ -43,9 +42,7 @@ def certificate(object_storage, monkeypatch, tmp_path) -> Iterator[Path]:
     listening = asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     port = asyncio.run_coroutine_threadsafe(listening, loop).result().sockets[0].getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"https://127.0.0.1:{port}")
-    S3FileSystem.clear_instance_cache()
     yield tmp_path / "cert.pem"
-    S3FileSystem.clear_instance_cache()  # no later test may talk to this one
     loop.call_soon_threadsafe(loop.stop)
 
 
