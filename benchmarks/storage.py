@@ -188,11 +188,11 @@ def show_waiting(place: str, name: str) -> None:
 # ---- long listings
 
 
-def large_settings(shards: int) -> SweepSettings:
+def large_settings(shards: int, **more: Any) -> SweepSettings:
     """Nine networks, a stage of the sweep having up to ten times `shards`."""
-    names = ["alexnet", "vgg", "googlenet", "resnet18", "resnet34", "resnet50", "wrn2", "densenet", "shufflenet"]
+    names = ["densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4"]
     return parse_settings(
-        {"networks": [f"small:{name}@none" for name in names], "pairs": {"count": 4 * shards, "shard_size": 4}}
+        {"networks": [f"small:{name}@none" for name in names], "pairs": {"count": 4 * shards, "shard_size": 4}} | more
     )
 
 
@@ -216,9 +216,7 @@ def show_listing(place: str, records: int) -> None:
 
 def show_resuming(place: str, shards: int) -> None:
     """A sweep of that many shards is run, with one iteration an image, and the same command given again."""
-    settings = parse_settings(
-        {"networks": SMALL, "inversion": {"iterations": 1}, "pairs": {"count": shards // 8 * 4, "shard_size": 4}}
-    )
+    settings = large_settings(shards // 20, inversion={"iterations": 1})  # one draws, nine invert, ten embed
     run = Run.create(f"{place}/resuming", settings)
     start = time.perf_counter()
     for stage in STAGES:
