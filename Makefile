@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test check bench faults format lock clean
+.PHONY: help demo demo-s3 test check bench faults slurm format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  nine networks on embedded images, here, in a few minutes; go on where it stopped'
@@ -27,6 +27,7 @@ help:
 	@echo 'make check                   format, lint and types only'
 	@echo 'make bench [BENCH=similarity] [ARGS=...]  speed against the published code, of inversion or of another; minutes'
 	@echo 'make faults [ARGS="--faults 50 --seed 1"]  break a real sweep on object storage in every way there is; half an hour'
+	@echo 'make slurm                   a sweep as jobs of a real SLURM, started for it on this machine; needs root (tests/slurm.py)'
 	@echo 'make format                  rewrite the code in the agreed format'
 	@echo 'make lock [UPGRADE=1]        renew requirements*.lock from pyproject.toml (needs uv)'
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
@@ -52,6 +53,9 @@ bench: $(INSTALLED)
 
 faults: $(INSTALLED_DEV)
 	$(BIN)/python tests/faults.py $(ARGS)
+
+slurm: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -m slurm tests/test_slurm.py $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix-only --quiet .
@@ -97,25 +101,29 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(install_project)
 	@touch $@
 
-$(INSTALLED_DEV): $(INSTALLED) requirements-dev.lock
+$(INSTALLED_DEV): $(INSTALLED) requirements-cluster.lock requirements-dev.lock
 	@rm -f $@
+	@$(call install,requirements-cluster.lock)
 	@$(call install,requirements-dev.lock)
 	@touch $@
 
 # --- the locks -------------------------------------------------------------------------------------------------------
 # For every supported Python, on Linux and macOS, one version of each package (--fork-strategy fewest), so that numbers
-# do not depend on which Python computed them. The second lock only adds the development tools to the first.
+# do not depend on which Python computed them. The second lock adds what asks Kubernetes for pods, the third the
+# development tools.
 
 COMPILE = '$(UV)' pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-strip-extras \
 	--generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
 # pip before 23.3 takes `sqlalchemy[asyncio]==2.0.58` for another package than the `sqlalchemy` that alembic asks for,
 # and the other way round: it wants a pin for each, so every pin with extras is repeated without them.
-WITH_PLAIN_TWINS = awk '/^[^ ]/ { printf "%s", plain; plain = ""; twin = /^[^ ]+\[/ } { print } \
-	twin { sub(/\[[^]]*\]/, ""); plain = plain $$0 "\n" } END { printf "%s", plain }'
+with_plain_twins = awk '/^[^ ]/ { printf "%s", plain; plain = ""; twin = /^[^ ]+\[/ } { print } \
+	twin { sub(/\[[^]]*\]/, ""); plain = plain $$0 "\n" } END { printf "%s", plain }' $(1) > $(1).new && mv $(1).new $(1)
 
 lock:
 	@'$(UV)' --version >/dev/null 2>&1 || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
 	$(COMPILE) pyproject.toml --group build --output-file requirements.lock
-	@$(WITH_PLAIN_TWINS) requirements.lock > requirements.lock.new && mv requirements.lock.new requirements.lock
-	$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	@$(call with_plain_twins,requirements.lock)
+	$(COMPILE) --group cluster --constraints requirements.lock --output-file requirements-cluster.lock
+	@$(call with_plain_twins,requirements-cluster.lock)
+	$(COMPILE) --group dev --constraints requirements-cluster.lock --output-file requirements-dev.lock

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORCHESTRATORS = ("prefect", "prefect_dask", "dask", "distributed", "dask_jobqueue")
+ORCHESTRATORS = ("prefect", "prefect_dask", "dask", "distributed", "dask_jobqueue", "dask_kubernetes")
 COMMAND_LINE = ("cli.py", "console.py", "tables.py")  # in flows/, but no flows
 UNPICKLERS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.load")
 

@@ -9,6 +9,7 @@ import tomllib
 import zipfile
 from collections import defaultdict
 from importlib.metadata import packages_distributions
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from packaging.version import Version
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-cluster.lock", "requirements-dev.lock")
 
 # The whole grammar of a lock: anything else (an address, an option, a path, a pin without hash) does not match.
 PIN = re.compile(
@@ -90,6 +91,7 @@ def test_each_lock_has_one_version_of_a_package_for_every_python(lock):
     ("lock", "wanted"),
     [
         ("requirements.lock", PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["build"]),
+        ("requirements-cluster.lock", PROJECT["dependency-groups"]["cluster"]),
         ("requirements-dev.lock", PROJECT["dependency-groups"]["dev"]),
     ],
 )
@@ -100,16 +102,18 @@ def test_locked_versions_lie_in_the_ranges_of_the_project(lock, wanted):
         assert requirement.specifier.contains(version), f"{requirement} but {version} is locked: run make lock"
 
 
-def test_both_locks_agree_where_they_overlap():
-    users, developers = pins("requirements.lock"), pins("requirements-dev.lock")
-    overlap = users.keys() & developers.keys()
+@pytest.mark.parametrize(("lock", "later"), list(combinations(LOCKS, 2)))
+def test_locks_agree_where_they_overlap(lock, later):
+    one, other = pins(lock), pins(later)
+    overlap = one.keys() & other.keys()
     assert overlap
-    assert {name: users[name] for name in overlap} == {name: developers[name] for name in overlap}
+    assert {name: one[name] for name in overlap} == {name: other[name] for name in overlap}
 
 
 def test_every_library_that_is_imported_is_declared():
     declared = {canonical(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
     declared.add("distributed")  # as an extra of dask
+    declared |= {canonical(Requirement(line).name) for line in PROJECT["dependency-groups"]["cluster"]}
     trees = [ast.parse(path.read_text()) for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
@@ -126,8 +130,9 @@ def test_development_tools_stay_out_of_the_lock_of_users():
     assert tools & pins("requirements.lock").keys() == set()
 
 
-def test_every_pin_with_extras_has_a_plain_twin_for_old_pip():
-    requirements = {PIN.fullmatch(line)["requirement"] for line in lines("requirements.lock")}
+@pytest.mark.parametrize("lock", LOCKS[:2])
+def test_every_pin_with_extras_has_a_plain_twin_for_old_pip(lock):
+    requirements = {PIN.fullmatch(line)["requirement"] for line in lines(lock)}
     with_extras = {requirement for requirement in requirements if "[" in requirement}
     assert with_extras
     assert {re.sub(r"\[.*\]", "", requirement) for requirement in with_extras} <= requirements
