@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from netsim.config import SweepSettings, load_settings, shipped_settings, shipped_sweeps
+from flows.cluster import AnyCluster, chosen_cluster
+from netsim.config import SweepSettings, load_settings, read_settings, shipped_settings, shipped_sweeps
 from netsim.errors import NetsimError, SettingsError
 
 app = typer.Typer(
@@ -33,6 +34,15 @@ StoreOption = Annotated[
 Workers = Annotated[int | None, typer.Option(min=1, help="worker processes, one thread each; default: one a core")]
 Scheduler = Annotated[
     str | None, typer.Option(help="a Dask scheduler's address, instead of workers here", show_default=False)
+]
+ClusterFile = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="a YAML file with a group `cluster:`, which says where to execute: SLURM, Kubernetes, ...",
+        metavar="FILE",
+        show_default=False,
+    ),
 ]
 Credentials = Annotated[
     str | None,
@@ -53,7 +63,13 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Compare nine small networks on images that come with netsim: train, invert, report; minutes on a laptop."""
-    _run(shipped_settings("demo"), store, _execution(workers), f"netsim demo --store {quote(store)}", debug)
+    _run(
+        shipped_settings("demo"),
+        store,
+        chosen_cluster(None, workers=workers),
+        f"netsim demo --store {quote(store)}",
+        debug,
+    )
 
 
 @app.command()
@@ -65,8 +81,11 @@ def run(
     store: StoreOption = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    cluster: ClusterFile = None,
     credentials: Credentials = None,
-    shards_per_task: Annotated[int, typer.Option(min=1, help="shards one task run works through")] = 4,
+    shards_per_task: Annotated[
+        int | None, typer.Option(min=1, help="shards one task run works through; default: 4", show_default=False)
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting: `--set pairs.count=64`")
     ] = None,
@@ -77,7 +96,13 @@ def run(
     `netsim run SETTINGS.yaml` keeps its results in `runs/<name of the file>`; `netsim run --store PLACE` goes on with
     the settings kept there.
     """
-    execution = _execution(workers, scheduler, credentials) | {"shards_per_task": shards_per_task}
+    asked: dict[str, Any] = {
+        "workers": workers,
+        "scheduler": scheduler,
+        "file": cluster,
+        "credentials": credentials,
+        "shards_per_task": shards_per_task,
+    }
     if settings is None and (store is None or set_):
         known = ", ".join(sorted(shipped_sweeps()))
         raise SettingsError(
@@ -87,14 +112,17 @@ def run(
         from netsim.store import Run
 
         assert store is not None
-        _use(credentials, debug)
+        where = chosen_cluster(None, **asked)
+        _use(where.credentials, debug)
         chosen = Run.open(store).settings
     else:
+        said = read_settings(settings, set_ or ()).get("cluster")
+        where = chosen_cluster(None if said is None else (settings, said), **asked)
         chosen = load_settings(settings, set_ or ())
         store = f"runs/{Path(settings).stem}" if store is None else store
-        _use(credentials, debug)
-    again = f"netsim run --store {quote(store)}" + (f" --credentials {quote(credentials)}" if credentials else "")
-    _run(chosen, store, execution, again, debug)
+        _use(where.credentials, debug)
+    again = f"netsim run --store {quote(store)}{_the_same(where, cluster or settings)}"
+    _run(chosen, store, where, again, debug)
 
 
 @app.command()
@@ -191,6 +219,7 @@ def measure(
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    cluster: ClusterFile = None,
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
@@ -206,16 +235,15 @@ def measure(
     if store is None or not names:
         tables.show_measures()
         return
-    execution = _execution(workers, scheduler, credentials)
-    _use(credentials, debug)
+    where = chosen_cluster(None, workers=workers, scheduler=scheduler, file=cluster, credentials=credentials)
+    _use(where.credentials, debug)
     opened = Run.open(prepare_measures(store, names))
     stage = measure_stage(names)
     if stage.missing(opened):
         with _resumable(), _watched(opened, (stage.units,), debug):
-            from flows.cluster import Execution
             from flows.measure import measure as flow
 
-            flow(opened.url, names, Execution(**execution))
+            flow(opened.url, names, where)
     else:
         _say_done(opened, debug)
     tables.show_measured({name: found for name, found in load_measured(opened).items() if name in names})
@@ -236,6 +264,7 @@ def layers(
     ),
     workers: Workers = None,
     scheduler: Scheduler = None,
+    cluster: ClusterFile = None,
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
@@ -252,18 +281,17 @@ def layers(
 
     if not layer or activations is None:
         raise SettingsError('say which layers and how, as in --layer "layer?" --activations pooled (or flattened)')
-    execution = _execution(workers, scheduler, credentials)
-    _use(credentials, debug)
+    where = chosen_cluster(None, workers=workers, scheduler=scheduler, file=cluster, credentials=credentials)
+    _use(where.credentials, debug)
     url, key = prepare_layers(store, networks, layer, activations)
     opened = Run.open(url)
     spec = find_spec(opened, key)
     stage = layer_stage(spec)
     if stage.missing(opened):
         with _resumable(), _watched(opened, (stage.units,), debug):
-            from flows.cluster import Execution
             from flows.layers import layers as flow
 
-            flow(url, networks, layer, activations, Execution(**execution))  # type: ignore[call-overload]
+            flow(url, networks, layer, activations, where)  # type: ignore[call-overload]
     else:
         _say_done(opened, debug)
     with explained(str(output)):
@@ -292,11 +320,14 @@ def report(
     console.console.print(f"report: {output / 'report.html'}", soft_wrap=True)
 
 
-def _execution(workers: int | None, scheduler: str | None = None, credentials: str | None = None) -> dict[str, Any]:
-    if scheduler and workers:
-        raise SettingsError("--workers starts workers here and --scheduler uses those elsewhere; give one of them")
-    given = {"workers": workers, "scheduler": scheduler, "credentials": credentials}
-    return {name: value for name, value in given.items() if value is not None}
+def _the_same(cluster: AnyCluster, file: str | None) -> str:
+    """Options that say this cluster again; `file` is where it is said if it is no other."""
+    said = f" --credentials {quote(cluster.credentials)}" if cluster.credentials else ""
+    if cluster.kind == "scheduler":
+        said += f" --scheduler {quote(cluster.address)}"
+    elif cluster.kind != "local" and file:
+        said += f" --cluster {quote(file)}"
+    return said
 
 
 def _use(credentials: str | None, debug: bool) -> None:
@@ -311,7 +342,7 @@ def _use(credentials: str | None, debug: bool) -> None:
         use_block(credentials)
 
 
-def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: str, debug: bool) -> None:
+def _run(settings: SweepSettings, store: str, cluster: AnyCluster, again: str, debug: bool) -> None:
     """Prepare, execute what is missing while bars follow the store, and show what was found."""
     from flows import console, tables
     from netsim import status as progress
@@ -325,10 +356,9 @@ def _run(settings: SweepSettings, store: str, execution: dict[str, Any], again: 
     if not all(stage.finished for stage in progress.status(opened)):
         try:
             with _watched(opened, ALL, debug):
-                from flows.cluster import Execution
                 from flows.sweep import sweep
 
-                sweep(settings, opened.url, Execution(**execution))
+                sweep(settings, opened.url, cluster)
         except KeyboardInterrupt:
             _say_stopped(opened, again)
             raise typer.Exit(130) from None
@@ -399,11 +429,11 @@ def _resumable() -> Iterator[None]:
 def _say_stopped(opened: Any, again: str) -> None:
     from flows import console
     from netsim.status import status
+    from tasks.accounts import cancelled_in_prefect
 
+    how = "cancelled in Prefect" if cancelled_in_prefect.is_set() else "stopped"
     done = ", ".join(f"{stage.name} {stage.done}/{stage.total}" for stage in status(opened))
-    console.errors.print(
-        f"\nstopped. Done: {done}.\nNothing done is lost; `{again}` goes on from here.", soft_wrap=True
-    )
+    console.errors.print(f"\n{how}. Done: {done}.\nNothing done is lost; `{again}` goes on from here.", soft_wrap=True)
 
 
 def _quiet(debug: bool) -> None:

@@ -47,6 +47,8 @@ def show_status(run: Run) -> None:
         missing = ", ".join(behind[:3]) + more
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
     show(f"{run.url}  (run {run.digest})", table)
+    for (name, of, shard), why in run.aside().items():
+        console.print(f"{name} {of} shard {shard} is set aside: {why['error']}", soft_wrap=True)
 
 
 def _duration(seconds: float | None) -> str:

@@ -4,27 +4,30 @@ from typing import Literal
 
 from prefect import flow
 
-from flows.cluster import Execution, task_runner
+from flows.cluster import Cluster, Local
 from flows.credentials import use_block
 from flows.names import after_the_store
-from tasks.accounts import accounted
+from flows.workers import task_runner
+from tasks.accounts import accounted, say_cancelled
 from tasks.layers import finish_layers
 from tasks.prepare import prepare_layers
+from tasks.shards import none_set_aside
 
 
-@flow(name="layers", flow_run_name=after_the_store("layers"))
+@flow(name="layers", flow_run_name=after_the_store("layers"), on_crashed=[say_cancelled], on_failure=[say_cancelled])
 def layers(
     store: str,
     networks: list[str],
     layers: list[str],
     activations: Literal["pooled", "flattened"],
-    execution: Execution = Execution(),  # noqa: B008 (frozen)
+    cluster: Cluster = Local(),  # noqa: B008 (frozen)
 ) -> str:
     """Compare the layers whose names fit the patterns `layers`; what is done is not done again. Returns a key."""
-    use_block(execution.credentials)
+    use_block(cluster.credentials)
     store, key = prepare_layers(store, networks, layers, activations)
-    with accounted(store), task_runner(execution) as runner:
-        look.with_options(task_runner=runner)(store, key, execution.shards_per_task)
+    with accounted(store), task_runner(cluster) as runner:
+        look.with_options(task_runner=runner)(store, key, cluster.shards_per_task)
+        none_set_aside(store)
     return key
 
 

@@ -2,21 +2,24 @@
 
 from prefect import flow
 
-from flows.cluster import Execution, task_runner
+from flows.cluster import Cluster, Local
 from flows.credentials import use_block
 from flows.names import after_the_store
-from tasks.accounts import accounted
+from flows.workers import task_runner
+from tasks.accounts import accounted, say_cancelled
 from tasks.measure import finish_measures
 from tasks.prepare import prepare_measures
+from tasks.shards import none_set_aside
 
 
-@flow(name="measure", flow_run_name=after_the_store("measure"))
-def measure(store: str, measures: list[str], execution: Execution = Execution()) -> str:  # noqa: B008 (frozen)
+@flow(name="measure", flow_run_name=after_the_store("measure"), on_crashed=[say_cancelled], on_failure=[say_cancelled])
+def measure(store: str, measures: list[str], cluster: Cluster = Local()) -> str:  # noqa: B008 (frozen)
     """Compute `measures` of the run at `store`; what is done is not done again. Returns the store's URL."""
-    use_block(execution.credentials)
+    use_block(cluster.credentials)
     store = prepare_measures(store, measures)
-    with accounted(store), task_runner(execution) as runner:
+    with accounted(store), task_runner(cluster) as runner:
         cells.with_options(task_runner=runner)(store, measures)
+        none_set_aside(store)
     return store
 
 

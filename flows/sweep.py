@@ -2,25 +2,28 @@
 
 from prefect import flow
 
-from flows.cluster import Execution, task_runner
+from flows.cluster import Cluster, Local
 from flows.compare import compare
 from flows.credentials import use_block
 from flows.names import after_the_store
 from flows.train import train
+from flows.workers import task_runner
 from netsim.config import SweepSettings
-from tasks.accounts import accounted
+from tasks.accounts import accounted, say_cancelled
 from tasks.prepare import prepare
+from tasks.shards import none_set_aside
 
 
-@flow(name="sweep", flow_run_name=after_the_store("sweep"))
-def sweep(settings: SweepSettings, store: str, execution: Execution = Execution()) -> str:  # noqa: B008 (frozen)
+@flow(name="sweep", flow_run_name=after_the_store("sweep"), on_crashed=[say_cancelled], on_failure=[say_cancelled])
+def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local()) -> str:  # noqa: B008 (frozen)
     """Train what has no weights, invert every network, and compare all of them on all sets.
 
     The store remembers what is done: the same call goes on where an earlier one ended. Returns the store's URL.
     """
-    use_block(execution.credentials)
+    use_block(cluster.credentials)
     store = prepare(settings, store)
-    with accounted(store), task_runner(execution) as runner:
+    with accounted(store), task_runner(cluster) as runner:
         train.with_options(task_runner=runner)(store)
-        compare.with_options(task_runner=runner)(store, execution.shards_per_task)
+        compare.with_options(task_runner=runner)(store, cluster.shards_per_task)
+        none_set_aside(store)
     return store

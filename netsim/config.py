@@ -2,7 +2,7 @@
 
 `digest()` names the run. It covers every setting that is not at its default, and `ALGORITHM`, so a changed setting
 never mixes with stored numbers, and a setting that a later netsim adds leaves the stores that are there as they are.
-What only says *where* a run executes (workers, scheduler, server) is not here: it changes no number.
+What only says *where* a run executes (`cluster:`) is not here: it changes no number.
 """
 
 import hashlib
@@ -176,10 +176,17 @@ def load_settings(source: str, overrides: Iterable[str] = ()) -> SweepSettings:
 
     Raises SettingsError, in a line or two: a missing file, broken YAML, an unknown key, a value that does not fit.
     """
+    values = read_settings(source, overrides)
+    values.pop("cluster", None)  # where the sweep executes: flows/cluster.py
+    return parse_settings(values, origin=source)
+
+
+def read_settings(source: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The same as they stand there, not checked yet, with the group `cluster` if there is one."""
     values = _read_yaml(source)
     for override in overrides:
         _override(values, override)
-    return parse_settings(values, origin=source)
+    return values
 
 
 def parse_settings(values: Mapping[str, Any], *, origin: str = "settings") -> SweepSettings:
@@ -187,15 +194,15 @@ def parse_settings(values: Mapping[str, Any], *, origin: str = "settings") -> Sw
     try:
         return SweepSettings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError(f"{origin}: {explain(error)}") from None
+        raise SettingsError(f"{origin}: {explain(error, SweepSettings)}") from None
 
 
-def explain(error: ValidationError) -> str:
-    """The first fault in one line: where, what came, what fits."""
+def explain(error: ValidationError, of: type[BaseModel]) -> str:
+    """The first fault of a value that should be such a model, in one line: where, what came, what fits."""
     first = error.errors()[0]
     place = [str(part) for part in first["loc"]]
     if first["type"] == "extra_forbidden":
-        return f"no setting {'.'.join(place)!r}{nearest(place[-1], _fields_at(place[:-1]))}"
+        return f"no setting {'.'.join(place)!r}{nearest(place[-1], _fields_at(of, place[:-1]))}"
     if first["type"] == "missing":
         return f"the setting {'.'.join(place)!r} is missing"
     message = first["msg"].removeprefix("Value error, ")
@@ -204,8 +211,7 @@ def explain(error: ValidationError) -> str:
     return f"{'.'.join(place)}: got {first['input']!r}; {message[0].lower()}{message[1:]}"
 
 
-def _fields_at(place: list[str]) -> Iterable[str]:
-    model: Any = SweepSettings
+def _fields_at(model: Any, place: list[str]) -> Iterable[str]:
     for part in place:
         model = model.model_fields[part].annotation
     return model.model_fields

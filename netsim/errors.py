@@ -41,6 +41,10 @@ class RunError(NetsimError):
     """A run that could not finish: what was done is in the store, and the same command goes on from there."""
 
 
+class Withdrawn(BaseException):
+    """Nobody waits for this work any more, says a `Run.pulse`. No Exception, so that nothing takes it for one."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """'; did you mean "resnet18"?' where something close is known, else what is known: the tail of an error message."""
     known = sorted(known)

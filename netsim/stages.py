@@ -12,8 +12,10 @@ piece runs on any machine, alone, again. Nothing here knows who schedules it.
 """
 
 import platform
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
 from typing import Any
@@ -27,7 +29,7 @@ from netsim import units
 from netsim.config import SweepSettings
 from netsim.datasets import ImageSet, Split, load_images, to_unit
 from netsim.engine import Plan, choose_plan, relative_distance
-from netsim.errors import DataError, NetworkError, StoreError
+from netsim.errors import DataError, NetsimError, NetworkError, StoreError
 from netsim.hsic import Hsic
 from netsim.inversion import invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
@@ -36,7 +38,7 @@ from netsim.steps import preset_steps
 from netsim.store import ArraySpec, Record, Run, Stopwatch
 from netsim.streaming import pair_hsic
 from netsim.training import accuracy, train_epochs
-from netsim.units import NATURAL, Units, inverted, row_parts, rows, sets
+from netsim.units import NATURAL, Unit, Units, inverted, row_parts, rows, sets
 
 
 @dataclass(frozen=True)
@@ -83,31 +85,64 @@ class Stage:
         return record
 
 
-def work_through(run: Run, stage: Stage, name: str, shards: Iterable[int]) -> Iterator[Record]:
+class ShardError(Exception):
+    """What nobody foresaw happened in the work of one shard: stage, name, shard, and the traceback as text."""
+
+    def __init__(self, stage: str, name: str, shard: int, traceback: str) -> None:
+        super().__init__(stage, name, shard, traceback)
+        self.unit: Unit = (stage, name, shard)
+        self.traceback = traceback
+        self.worker: str | None = None  # its address, where there is one
+
+    def __str__(self) -> str:
+        return f"{' '.join(map(str, self.unit))}: {self.traceback.strip().splitlines()[-1]}"
+
+
+def work_through(
+    run: Run, stage: Stage, name: str, shards: Iterable[int], *, may_begin: Callable[[float], bool] = lambda _: True
+) -> Iterator[Record]:
     """Compute those of the shards that are not done; each is committed while the next is computed.
 
-    Two shards' values are in memory at a time, and both are computed again if the process is killed just then.
+    Two shards' values are in memory at a time, and both are computed again if the process is killed just then. Before
+    each shard, `may_begin` is asked with the seconds that the one before it took (0 for the first); the work ends where
+    it says no. Raises NetsimError, or ShardError for what nobody foresaw.
     """
     with ThreadPoolExecutor(1) as writer:
-        writing: Future[Record] | None = None
+        writing: tuple[int, Future[Record]] | None = None
+        seconds = 0.0
         for shard in shards:
             if run.is_done(stage.name, name, shard):
                 continue
-            watch = Stopwatch()
-            work = stage.compute(run, name, shard)
-            seconds = watch()
+            if not may_begin(seconds):
+                break
+            with _of_shard(stage, name, shard):
+                watch = Stopwatch()
+                work = stage.compute(run, name, shard)
+                seconds = watch()
             if writing:
-                yield _written(run, writing)
-            writing = writer.submit(stage.commit, run, name, shard, work, seconds)
+                yield _written(run, stage, name, *writing)
+            writing = shard, writer.submit(stage.commit, run, name, shard, work, seconds)
         if writing:
-            yield _written(run, writing)
+            yield _written(run, stage, name, *writing)
 
 
-def _written(run: Run, writing: Future[Record]) -> Record:
-    watch = Stopwatch()
-    record = writing.result()
-    run.seconds_waited += watch()
-    return record
+@contextmanager
+def _of_shard(stage: Stage, name: str, shard: int) -> Iterator[None]:
+    try:
+        yield
+    except NetsimError:
+        raise
+    except Exception as error:
+        text = "".join(traceback.format_exception(error))
+        raise ShardError(stage.name, name, shard, text) from error
+
+
+def _written(run: Run, stage: Stage, name: str, shard: int, writing: Future[Record]) -> Record:
+    with _of_shard(stage, name, shard):
+        watch = Stopwatch()
+        record = writing.result()
+        run.seconds_waited += watch()
+        return record
 
 
 # ---- train
@@ -173,6 +208,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
         rng_seed=training.rng_seed,
         state=_last_epoch(run, name),
         on_epoch=keep,
+        on_step=run.pulse,
     )
     return losses[-1] if losses else None
 
@@ -381,6 +417,7 @@ def invert_shard(run: Run, name: str, shard: int) -> Work:
         stop_loss=inversion.stop_loss,
         plan=plan,
         use_best=True,
+        on_iteration=lambda _: run.pulse(),
     )
     stored = _to_stored(result.images, inversion.stored_as)
     final = relative_distance(look(through, from_stored(stored)), look(through, target))

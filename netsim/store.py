@@ -4,6 +4,7 @@
     <url>/<group>/<array>                        per-pair arrays: one chunk, one object = one shard of pairs
     <url>/weights/<network>.safetensors          networks trained here
     <url>/commits/<stage>/<name>/<shard>.json    written last; the only memory of progress
+    <url>/aside/<stage>/<name>/<shard>.json      why a shard was set aside, until the next try
 
 A shard is done when its record is there, and only then. The record holds a sha256 of every array written, because Zarr
 reads a missing chunk silently as the fill value; `read` compares. Whoever computes a shard writes whole chunks: two
@@ -15,8 +16,9 @@ import json
 import os
 import platform
 import re
+import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -86,6 +88,7 @@ class Record:
     seconds: float
     committed: str  # UTC, ISO 8601
     versions: dict[str, str] = field(default_factory=dict)
+    process: str = ""  # host:pid
 
 
 class Run:
@@ -99,6 +102,7 @@ class Run:
         self.digest = settings.digest()
         self.weights: dict[str, str] = {}  # network -> hash of the weights this run goes by, once it was read
         self.seconds_waited = 0.0  # for what was read, and for what was still being written
+        self.pulse: Callable[[], None] = _nothing  # called again and again while work goes on; it may raise, to end it
         self._zarr = zarr_store(self.url)
         self._opened: dict[str, zarr.Array] = {}  # opening one costs as much as reading a shard of losses
 
@@ -211,6 +215,7 @@ class Run:
 
     def records(self, stage: str, name: str, shards: Sequence[int]) -> list[Record]:
         """The same of some shards, asked for at the same time."""
+        self.pulse()
         paths = [_commit_path(stage, name, shard) for shard in shards]
         watch = Stopwatch()
         found = self.files.get_all(paths)
@@ -236,6 +241,23 @@ class Run:
     @property
     def _mend(self) -> str:
         return f"`netsim verify --repair {quote(self.url)}`, and run again"
+
+    # ---- what was set aside
+
+    def set_aside(self, stage: str, name: str, shard: int, why: Mapping[str, Any]) -> None:
+        """Keep why a shard can't be computed, for whoever looks. It counts as missing all the same."""
+        self.files.put(_aside_path(stage, name, shard), json.dumps(dict(why), indent=2).encode())
+
+    def aside(self) -> dict[tuple[str, str, int], dict[str, Any]]:
+        """(stage, name, shard) -> why it was set aside."""
+        listed = [path for path in self.files.below("aside") if RECORD_FILE.fullmatch(path.rpartition("/")[2])]
+        found = self.files.get_all(f"aside/{path}" for path in sorted(listed))
+        return {_unit_of(path): json.loads(data) for path, data in found.items()}
+
+    def take_up_again(self) -> None:
+        """Forget what was set aside: it is to be tried again."""
+        for path in self.files.below("aside"):
+            self.files.remove(f"aside/{path}")
 
     # ---- arrays
 
@@ -341,6 +363,7 @@ class Run:
             seconds=round(seconds, 3),
             committed=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
+            process=f"{socket.gethostname()}:{os.getpid()}",
         )
         document = json.dumps(sealed(asdict(record)), allow_nan=False).encode()
         self.files.put_new(_commit_path(stage, name, shard), document)
@@ -363,6 +386,7 @@ class Run:
 
     def read_some(self, record: Record, paths: Sequence[str]) -> dict[str, np.ndarray]:
         """The same of several arrays, read at the same time."""
+        self.pulse()
         watch = Stopwatch()
         with ThreadPoolExecutor(READERS) as pool:
             found = dict(zip(paths, pool.map(lambda path: self._read(record, path), paths), strict=True))
@@ -450,8 +474,22 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 RECORD_FILE = re.compile(r"\d{5,}\.json")
 
 
+def _nothing() -> None:
+    pass
+
+
 def _commit_path(stage: str, name: str, shard: int) -> str:
     return f"commits/{stage}/{name}/{shard:05d}.json"
+
+
+def _aside_path(stage: str, name: str, shard: int) -> str:
+    return f"aside/{stage}/{name}/{shard:05d}.json"
+
+
+def _unit_of(path: str) -> tuple[str, str, int]:
+    """aside/invert/vgg/00003.json -> invert, vgg, 3"""
+    _, stage, *name, shard = path.removesuffix(".json").split("/")
+    return stage, "/".join(name), int(shard)
 
 
 CHECKSUM = 4

@@ -33,6 +33,7 @@ def train_epochs(
     momentum: float = 0.9,
     state: bytes | None = None,
     on_epoch: OnEpoch | None = None,
+    on_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Train `network` in place to tell the labels of `images` apart; it is left in evaluation mode.
 
@@ -66,6 +67,7 @@ def train_epochs(
                     pixels = to_unit(_mirrored(images.read(batch), rng)).to(device)
                     labels = torch.from_numpy(images.labels[batch]).to(device)
                     total += _step(network, optimizer, pixels, labels)
+                    on_step()
             if not math.isfinite(total):
                 raise NetworkError(f"training {network.name} diverged in epoch {epoch + 1}; lower the learning rate")
             if on_epoch is not None:

@@ -1,6 +1,6 @@
 """What there is to do in a sweep: the stages, and the units of each, as (name, shard). Imports no torch: fast."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from netsim.config import SweepSettings
@@ -30,6 +30,12 @@ def row_parts(row: str) -> tuple[str, str]:
     return (NATURAL if kind == NATURAL else row), network
 
 
+Unit = tuple[str, str, int]
+"""Stage, name, shard."""
+
+Needs = Callable[[SweepSettings, str, int], Iterable[Unit]]
+"""(settings, name, shard) -> what must be done before."""
+
 MANY = 2000
 """Records of a stage that are listed name by name, at the same time."""
 
@@ -41,6 +47,8 @@ class Units:
     stage: str
     says: str  # what is done, for people watching
     shards: Callable[[SweepSettings], dict[str, int]]  # name -> number of shards
+    needs: Needs = lambda *_: ()
+    gpu: bool = False  # whether it gains from one: the others leave it to somebody else
 
     def total(self, settings: SweepSettings) -> int:
         return sum(self.shards(settings).values())
@@ -73,11 +81,45 @@ def _looks(settings: SweepSettings) -> dict[str, int]:
     return dict.fromkeys(sets(settings), settings.pairs.shards)
 
 
-TRAIN = Units("train", "Networks trained or checked", _one_each)
-DRAW = Units("draw", "Shards of pairs drawn", lambda settings: {"pairs": settings.pairs.shards})
-INVERT = Units("invert", "Shards inverted", _inversions)
-EMBED = Units("embed", "Shards embedded", _looks)
-AGGREGATE = Units("aggregate", "Rows of networks compared", lambda settings: dict.fromkeys(rows(settings), 1))
-REPORT = Units("report", "Reports written", lambda settings: {"report": 1})
+def _needs_of_draw(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
+    return [("train", settings.names[0], 0)]  # it knows the size of the images
+
+
+def _needs_of_invert(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
+    return [("train", name, 0), ("draw", "pairs", shard)]
+
+
+def _needs_of_embed(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
+    images = ("draw", "pairs", shard) if name == NATURAL else ("invert", row_parts(name)[1], shard)
+    return [images, *(("train", observer, 0) for observer in settings.names)]
+
+
+def _needs_of_aggregate(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
+    return [("embed", row_parts(name)[0], k) for k in range(settings.pairs.shards)]
+
+
+def _needs_of_report(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
+    return [("aggregate", row, 0) for row in rows(settings)]
+
+
+TRAIN = Units("train", "Networks trained or checked", _one_each, gpu=True)
+DRAW = Units("draw", "Shards of pairs drawn", lambda settings: {"pairs": settings.pairs.shards}, _needs_of_draw)
+INVERT = Units("invert", "Shards inverted", _inversions, _needs_of_invert, gpu=True)
+EMBED = Units("embed", "Shards embedded", _looks, _needs_of_embed, gpu=True)
+AGGREGATE = Units(
+    "aggregate", "Rows of networks compared", lambda settings: dict.fromkeys(rows(settings), 1), _needs_of_aggregate
+)
+REPORT = Units("report", "Reports written", lambda settings: {"report": 1}, _needs_of_report)
 
 ALL = (TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
+
+
+def out_of_reach(settings: SweepSettings, without: Iterable[Unit]) -> set[Unit]:
+    """The units of a sweep that can't be done while those of `without` are not; they among them."""
+    found = set(without)
+    for units in ALL if found else ():
+        for name, shards in units.shards(settings).items():
+            for shard in range(shards):
+                if not found.isdisjoint(units.needs(settings, name, shard)):
+                    found.add((units.stage, name, shard))
+    return found

@@ -19,7 +19,9 @@ def prepare(settings: SweepSettings, store: str) -> str:
     """
     if not _has_its_inputs(settings, store):
         check(settings)
-    return Run.create(store, settings).url
+    run = Run.create(store, settings)
+    run.take_up_again()
+    return run.url
 
 
 def prepare_measures(store: str, measures: Sequence[str]) -> str:
@@ -51,6 +53,7 @@ def _with(units: Units, store: str) -> Run:
             f"{run.url} is not finished: {len(missing)} of {units.total(run.settings)} shards of {units.stage} "
             f"are missing; `netsim run --store {quote(run.url)}` goes on"
         )
+    run.take_up_again()
     return run
 
 

@@ -2,49 +2,59 @@
 
 The store is asked twice what is done: by the flow before it submits, and by the task before it computes, because Dask
 runs in-flight (and sometimes finished) tasks again when it loses a worker.
+
+A shard that failed of what nobody foresaw is tried again alone and on other workers; what fails every time is set
+aside with its traceback, and the rest of the sweep goes on. What a user can mend (a full disk, other weights) would
+meet the next shard too: it ends the stage.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from distributed import KilledWorker
+import dask
+from distributed import Client, KilledWorker
 from distributed.client import FutureCancelledError
 from prefect import Task, get_run_logger
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.states import Crashed
+from prefect.context import FlowRunContext
+from prefect.states import Cancelled, Crashed
 from prefect.tasks import exponential_backoff
 
-from netsim.errors import NetsimError, RunError, UnreachableError
-from netsim.stages import Stage, work_through
+from netsim.errors import NetsimError, RunError, UnreachableError, Withdrawn
+from netsim.stages import ShardError, Stage, work_through
 from netsim.store import Run, Stopwatch
 from netsim.sweep import STAGES
+from netsim.units import Unit, out_of_reach
+from tasks.pulse import Pulse
 
 PASSES = 3
-"""How often a stage is gone through for shards whose worker was lost. KilledWorker blames innocent tasks too, so what
-it names is unknown, not failed: the next pass finds in the store what is really missing."""
+"""How often a shard is tried: with others of its block, alone, and with no other shard under way. KilledWorker blames
+innocent tasks too, so only what it names in the last pass is at fault."""
 
 WINDOW = 64
 """Most task runs submitted and not yet settled."""
+
+HOPELESS = 8
+"""Blocks that fail before any succeeds, after which the fault is not the shards'."""
 
 LOST = (KilledWorker, FutureCancelledError)
 """What a future raises when Dask gave up on it; Prefect is never told."""
 
 
 def _worth_retrying(_task: Any, _task_run: Any, state: Any) -> bool:
-    """A NetsimError will be the same the next time; a storage or network fault may pass."""
+    """Storage and networks come back. Whatever else happened is for another worker to try."""
     try:
         state.result()
-    except UnreachableError:
+    except (UnreachableError, ConnectionError, TimeoutError):
         return True
-    except NetsimError:
+    except BaseException:
         return False
-    except Exception:
-        return True
     return False
 
 
@@ -59,15 +69,28 @@ OPTIONS: dict[str, Any] = {
 """How every verb runs."""
 
 
-def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> dict[str, Any]:
-    """Compute those of the shards that are not done. Returns how many were computed and found, and the seconds."""
-    run, watch = Run.open(store), Stopwatch()
+# ---- in a worker
+
+
+def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
+    """Compute those of the shards that are not done, until the worker has to leave.
+
+    Returns how many were computed and found, and the seconds; or the state Cancelled, if nobody waits for them.
+    """
+    run, watch, pulse = Run.open(store), Stopwatch(), Pulse(stage.name)
+    run.pulse = pulse
     logger = get_run_logger()
     computed = 0
-    for record in work_through(run, stage, name, shards):
-        computed += 1
-        found = ", ".join(f"{key} {value:.4g}" for key, value in record.facts.items() if isinstance(value, float))
-        logger.info("%s %s shard %d took %.1f s %s", stage.name, name, record.shard, record.seconds, found)
+    try:
+        for record in work_through(run, stage, name, shards, may_begin=pulse.may_begin):
+            computed += 1
+            found = ", ".join(f"{key} {value:.4g}" for key, value in record.facts.items() if isinstance(value, float))
+            logger.info("%s %s shard %d took %.1f s %s", stage.name, name, record.shard, record.seconds, found)
+    except Withdrawn as why:
+        return Cancelled(message=f"{why}: {computed} of {len(shards)} shards were computed")
+    except ShardError as error:
+        error.worker = pulse.worker
+        raise
     seconds, waited = watch(), run.seconds_waited
     logger.info("%d shards in %.1f s, of which %.1f s were spent waiting for the store", computed, seconds, waited)
     return {
@@ -78,36 +101,7 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> dict[st
     }
 
 
-def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage: Stage | None = None) -> None:
-    """See the stage that `verb` works on through: submit what is missing, and again what was lost with a worker.
-
-    `stage` is that of the sweep with the verb's name if it is not given.
-
-    Nothing is submitted when nothing is missing. Raises the first NetsimError that a task raised, or RunError if shards
-    are missing in the end.
-    """
-    run = Run.open(store)
-    stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
-    fault: Exception | None = None
-    for attempt in range(PASSES):
-        missing = stage.missing(run)
-        if not missing:
-            return
-        stage.prepare(run)
-        if attempt:
-            get_run_logger().warning("%s: pass %d, after %s", stage.name, attempt + 1, fault)
-        fault = _submit_all(run, stage, verb, missing, shards_per_task)
-        if fault and not isinstance(fault, LOST):
-            break
-    if isinstance(fault, NetsimError):
-        raise fault
-    missing = stage.missing(run)
-    if missing:
-        name, shard = missing[0]
-        why = f"{type(fault).__name__}: {fault}" if fault else "their tasks ended without a commit"
-        raise RunError(
-            f"{stage.name}: {len(missing)} shards are missing, the first is {name} {shard} ({why})"
-        ) from fault
+# ---- in the flow
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ class Block:
     shards: list[int]
 
 
-def blocks(missing: list[tuple[str, int]], size: int) -> Iterator[Block]:
+def blocks(missing: Iterable[tuple[str, int]], size: int) -> Iterator[Block]:
     """Cut missing (name, shard) units, which are in order, into blocks of at most `size` shards."""
     for name, group in groupby(missing, key=lambda unit: unit[0]):
         shards = [shard for _, shard in group]
@@ -126,33 +120,158 @@ def blocks(missing: list[tuple[str, int]], size: int) -> Iterator[Block]:
             yield Block(name, shards[start : start + size])
 
 
-def _submit_all(
-    run: Run, stage: Stage, verb: Task[..., Any], missing: list[tuple[str, int]], shards_per_task: int
-) -> Exception | None:
-    """Submit every block and settle each. Returns the fault that says most: a task's own before a lost worker."""
-    total = stage.units.total(run.settings)
-    done = total - len(missing)
-    progress: Any = create_progress_artifact(100 * done / total, key=stage.name, description=stage.units.says)
-    todo = blocks(missing, shards_per_task)
-    window: deque[tuple[Block, Any]] = deque()
-    fault: Exception | None = None
-    while True:
-        while len(window) < WINDOW and (block := next(todo, None)):
-            window.append((block, verb.submit(run.url, block.name, block.shards)))
-        if not window:
-            return fault
-        block, future = window.popleft()
-        error = _settle(future)
-        del future  # or Dask would compute it again when it loses the worker that holds the result
-        if error is None:
-            done += len(block.shards)
-            update_progress_artifact(progress, progress=100 * done / total)
-            continue
-        if fault is None or (isinstance(fault, LOST) and not isinstance(error, LOST)):
-            fault = error
-        if not isinstance(error, LOST):
-            todo = iter(())  # a full disk or wrong weights meet the next block too
-            _give_up_waiting(window)
+@dataclass
+class Faults:
+    """What shards failed of, by (name, shard): the last error, and the workers that met one."""
+
+    errors: dict[tuple[str, int], Exception] = field(default_factory=dict)
+    workers: dict[tuple[str, int], set[str]] = field(default_factory=dict)
+
+    def add(self, block: Block, error: Exception) -> None:
+        """To the shard that failed, or to all of the block where only the worker could have told."""
+        if isinstance(error, ShardError):
+            shards, worker = [error.unit[2]], error.worker
+        else:
+            shards, worker = block.shards, getattr(getattr(error, "last_worker", None), "address", None)
+        for unit in ((block.name, shard) for shard in shards):
+            self.errors[unit] = error
+            self.workers.setdefault(unit, set()).update({worker} if worker else ())
+
+
+def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage: Stage | None = None) -> None:
+    """See the stage that `verb` works on through, but for shards that can't be computed: they are set aside.
+
+    `stage` is that of the sweep with the verb's name if it is not given. Nothing is submitted when nothing is missing.
+    Raises the first NetsimError that a task raised, or RunError if it is not shards that are at fault.
+    """
+    run = Run.open(store)
+    stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
+    without = out_of_reach(run.settings, run.aside())
+    faults = Faults()
+    tries = 0
+    while tries < PASSES:
+        missing = [unit for unit in stage.missing(run) if (stage.name, *unit) not in without]
+        if not missing:
+            return
+        stage.prepare(run)
+        if tries:
+            get_run_logger().warning("%s: try %d of %d shards", stage.name, tries + 1, len(missing))
+        size, window = (shards_per_task, WINDOW) if tries == 0 else (1, WINDOW if tries < PASSES - 1 else 1)
+        hopeless = HOPELESS if tries == 0 else len(missing)
+        failed = _Pass(run, stage, verb, faults, window).submit_all(missing, size, hopeless)
+        left = set(stage.missing(run))
+        if failed or not left < set(missing):  # else some workers only had to leave
+            tries += 1
+    at_fault = [unit for unit in stage.missing(run) if (stage.name, *unit) not in without]
+    if unexplained := [unit for unit in at_fault if unit not in faults.errors]:
+        name, shard = unexplained[0]
+        raise RunError(
+            f"{stage.name}: {len(unexplained)} shards are missing, the first is {name} {shard}: "
+            "their tasks ended without a commit"
+        )
+    for unit in at_fault:
+        why = faults.errors[unit]
+        told = {"error": f"{type(why).__name__}: {why}"[:1000], "traceback": getattr(why, "traceback", "")}
+        run.set_aside(stage.name, *unit, told | {"workers": sorted(faults.workers[unit])})
+        get_run_logger().error("%s %s shard %d is set aside: %s", stage.name, *unit, told["error"])
+
+
+def none_set_aside(store: str) -> None:
+    """The end of every sweep. Raises RunError if it had to leave shards out, and shows why in Prefect."""
+    run = Run.open(store)
+    aside = run.aside()
+    if not aside:
+        return
+    rows = [{"shard": _called(unit), **{key: str(value) for key, value in why.items()}} for unit, why in aside.items()]
+    create_table_artifact(rows, key="set-aside", description="Shards that could not be computed")
+    first = next(iter(aside))
+    more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
+    raise RunError(
+        f"{_called(first)}{more} could not be computed and is set aside ({aside[first]['error']}); "
+        "everything that does not need it is done. `netsim status` tells more, and the same command tries again"
+    )
+
+
+def _called(unit: Unit) -> str:
+    stage, name, shard = unit
+    return f"{stage} {name} shard {shard}"
+
+
+class _Pass:
+    """One pass over the missing shards of a stage."""
+
+    def __init__(self, run: Run, stage: Stage, verb: Task[..., Any], faults: Faults, window: int) -> None:
+        self._run, self._stage, self._verb, self._faults, self._size = run, stage, verb, faults, window
+        self._window: deque[tuple[Block, Any]] = deque()
+        self._client = dask_client()
+        self._slots = _slots(self._client) if stage.units.gpu else {}
+
+    def submit_all(self, missing: list[tuple[str, int]], shards_per_task: int, hopeless: int) -> int:
+        """Submit every block and settle each. Returns how many failed.
+
+        Raises the first NetsimError of a task, or RunError when more than `hopeless` fail before one succeeds.
+        """
+        total = self._stage.units.total(self._run.settings)
+        done, failed, fault = total - len(missing), 0, None
+        said = self._stage.units.says
+        progress: Any = create_progress_artifact(100 * done / total, key=self._stage.name, description=said)
+        todo = blocks(missing, shards_per_task)
+        succeeded = False
+        while True:
+            while len(self._window) < self._size and (block := next(todo, None)):
+                self._window.append((block, self._submit(block)))
+            if not self._window:
+                break
+            block, future = self._window.popleft()
+            error = _settle(future)
+            if error is None:
+                succeeded = True
+                done += len(block.shards)
+                update_progress_artifact(progress, progress=100 * min(done / total, 1))
+            else:
+                failed += 1
+                self._faults.add(block, error)
+            del future  # or Dask would compute it again when it loses the worker that holds the result
+            if isinstance(error, NetsimError) or (failed > hopeless and not succeeded):
+                fault = fault or error
+                todo = iter(())
+                _give_up_waiting(self._window)
+        if isinstance(fault, NetsimError):
+            raise fault
+        if fault:
+            raise RunError(f"{self._stage.name}: the first {failed} blocks all failed, at last of {fault}") from fault
+        return failed
+
+    def _submit(self, block: Block) -> Any:
+        with self._placed(block):
+            return self._verb.submit(self._run.url, block.name, block.shards)
+
+    def _placed(self, block: Block) -> AbstractContextManager[Any]:
+        """Where a block is to run: on a GPU if the stage gains from one, and not where it failed before."""
+        avoid = set().union(*(self._faults.workers.get((block.name, shard), set()) for shard in block.shards))
+        others = [worker for worker in workers_of(self._client) if worker not in avoid] if avoid else []
+        asked: dict[str, Any] = {"resources": self._slots} if self._slots else {}
+        asked |= {"workers": others, "allow_other_workers": True} if others else {}
+        return dask.annotate(**asked) if asked else nullcontext()
+
+
+def dask_client() -> Client:
+    """Of the task runner of the flow that runs here."""
+    context: Any = FlowRunContext.get()
+    return context.task_runner.client
+
+
+def workers_of(client: Client) -> dict[str, Any]:
+    """What the scheduler knows of its workers, by address."""
+    return client.scheduler_info(n_workers=-1)["workers"]
+
+
+def _slots(client: Client) -> dict[str, int]:
+    """A GPU for each task, where workers have any. Waits for the first worker, for as long as it takes."""
+    if not workers_of(client):
+        get_run_logger().info("waiting for the first worker")
+        client.wait_for_workers(1)
+    return {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers_of(client).values()) else {}
 
 
 def _give_up_waiting(window: Iterable[tuple[Block, Any]]) -> None:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ def tiny(**changes: Any) -> SweepSettings:
     return parse_settings(TINY | changes)
 
 
-def run_all(run: Run) -> None:
-    """Every missing shard of every stage, in this process."""
+def run_all(run: Run, only: Collection[str] = ()) -> None:
+    """Every missing shard of every stage, or of `only` some, in this process."""
     for stage in STAGES:
+        if only and stage.name not in only:
+            continue
         stage.prepare(run)
         for name, shard in stage.missing(run):
             stage.work(run, name, shard)

@@ -253,15 +253,18 @@ def test_the_parameter_form_is_the_settings_class_and_the_server_holds_to_it(ser
         fields = deployment.parameter_openapi_schema["definitions"]
         assert fields["InversionSettings"]["properties"]["iterations"]["exclusiveMinimum"] == 0
         assert fields["InversionSettings"]["properties"]["step_size"]["description"].startswith("L2 length of one step")
-        assert {"ImageSettings", "TrainingSettings", "PairSettings", "Execution"} <= set(fields)
+        assert {"ImageSettings", "TrainingSettings", "PairSettings", "Local", "Slurm"} <= set(fields)
+        assert fields["Slurm"]["properties"]["walltime"]["description"].startswith("of a job, as in 04:00:00")
 
-        def create(settings: dict[str, Any]) -> httpx.Response:
+        def create(settings: dict[str, Any], **cluster: Any) -> httpx.Response:
             url = f"{server['PREFECT_API_URL']}/deployments/{deployment.id}/create_flow_run"
-            return httpx.post(url, json={"parameters": {"settings": settings, "store": "/nowhere"}})
+            where = {"cluster": {"kind": "slurm"} | cluster}
+            return httpx.post(url, json={"parameters": {"settings": settings, "store": "/nowhere"} | where})
 
         refused = create(TINY | {"inversion": {"iterations": -5}})
         assert refused.status_code == 409 and "less than or equal to the minimum of 0" in refused.text
         assert "iteration" in create(TINY | {"inversion": {"iteration": 5}}).text
+        assert create(TINY, walltime="soon").status_code == 409
         accepted = create(TINY)
         assert accepted.status_code == 201
         client.delete_flow_run(accepted.json()["id"])

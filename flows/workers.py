@@ -1,0 +1,226 @@
+"""The workers of a sweep: started where its `cluster:` says, and gone when the sweep is, but for a scheduler's own."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+from dask.system import CPU_COUNT  # heeds affinity and container limits
+from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
+from prefect.task_runners import TaskRunner
+from prefect_dask import DaskTaskRunner
+
+from flows import cluster as where
+from flows.credentials import UseBlock
+from netsim.errors import SettingsError
+from tasks.devices import visible_gpus
+
+ENVIRONMENT = {
+    # one thread a worker: BLAS, torch and Dask threads would multiply
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    # Dask has workers give every freed block back to the system, and fetching it again took a fifth of an inversion
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+}
+"""What workers are started with."""
+
+GPU = {"GPU": 1}
+"""The Dask resource of a worker that has a GPU, and of a task that takes one."""
+
+
+@contextmanager
+def task_runner(cluster: where.AnyCluster) -> Iterator[TaskRunner[Any]]:
+    """A task runner for the flows of one sweep, with workers as `cluster` says.
+
+    Raises SettingsError if there can be none, or one of a scheduler's workers can't have the credentials.
+    """
+    with STARTS[type(cluster)](cluster) as address:
+        if cluster.credentials is not None and not isinstance(cluster, where.Local):  # those have this environment
+            with Client(address) as client:
+                client.register_plugin(UseBlock(cluster.credentials))
+        yield DaskTaskRunner(address=address)
+
+
+# ---- this machine
+
+
+class LeaveInterruptsToTheFlow(WorkerPlugin):
+    """Ctrl-C reaches every process of a terminal; only the flow answers it, and ends its workers itself."""
+
+    def setup(self, worker: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def start_local(cluster: where.Local) -> Iterator[str]:
+    workers = worker_specs(cluster.workers or CPU_COUNT, visible_gpus(cluster.gpus))
+    scheduler = {
+        "cls": Scheduler,
+        "options": {"host": "127.0.0.1", "dashboard": True, "dashboard_address": ":0"},  # 8787 may be taken
+    }
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
+        SpecCluster(workers=workers, scheduler=scheduler, name="netsim", silence_logs=0) as started,
+    ):
+        with Client(started) as client:
+            client.register_plugin(LeaveInterruptsToTheFlow())
+        yield started.scheduler_address
+
+
+def worker_specs(workers: int, gpus: list[str]) -> dict[str, Any]:
+    """Processes of one thread: `workers` that see no GPU, and one for each of the GPUs, which sees only that one."""
+
+    def spec(visible: str, resources: dict[str, int]) -> dict[str, Any]:
+        options = {"nthreads": 1, "host": "127.0.0.1", "env": {"CUDA_VISIBLE_DEVICES": visible}, "resources": resources}
+        return {"cls": Nanny, "options": options}
+
+    plain = {f"cpu-{k}": spec("", {}) for k in range(workers)}
+    return plain | {f"gpu-{gpu}": spec(gpu, GPU) for gpu in gpus}
+
+
+# ---- a scheduler that is there
+
+
+@contextmanager
+def find_scheduler(cluster: where.Scheduler) -> Iterator[str]:
+    try:
+        Client(cluster.address, timeout=10).close()
+    except (OSError, TimeoutError, ValueError) as error:
+        raise SettingsError(f"no Dask scheduler answers at {cluster.address} ({error})") from None
+    yield cluster.address
+
+
+# ---- SLURM
+
+
+@contextmanager
+def start_slurm(cluster: where.Slurm) -> Iterator[str]:
+    if shutil.which("sbatch") is None:
+        raise SettingsError("sbatch is not on the PATH of this machine; run the sweep where jobs are submitted from")
+    from dask_jobqueue import SLURMCluster
+
+    with SLURMCluster(**slurm_options(cluster)) as started:
+        try_submission(started.job_script())
+        started.adapt(minimum_jobs=cluster.minimum, maximum_jobs=cluster.maximum)
+        yield started.scheduler_address
+
+
+def slurm_options(cluster: where.Slurm) -> dict[str, Any]:
+    """What SLURMCluster is made with: a job is one worker of one thread, which leaves before SLURM kills it."""
+    lives = cluster.seconds - cluster.leave_early
+    spread = lives // 10  # workers that started together do not all leave together
+    leaves = ["--lifetime", f"{lives - spread}s", "--lifetime-stagger", f"{spread}s"]
+    resources = ["--resources", "GPU=1"] if cluster.gpus else []
+    told = ENVIRONMENT | {"DASK_LOGGING__DISTRIBUTED": "info"}  # jobs have logs of their own, no terminal
+    return {
+        "queue": cluster.partition,
+        "account": cluster.account,
+        "walltime": cluster.walltime,
+        "memory": cluster.memory,
+        "job_cpu": cluster.cores,
+        "cores": 1,  # threads of the worker
+        "processes": 1,
+        "job_extra_directives": [*(["--gres=gpu:1"] if cluster.gpus else []), *cluster.directives],
+        "job_script_prologue": [*(f"export {name}={value}" for name, value in told.items()), *cluster.prologue],
+        "worker_extra_args": [*leaves, *resources],
+        "python": cluster.python or sys.executable,
+        "interface": cluster.interface,
+        "log_directory": str(Path(cluster.logs).absolute()),
+        "local_directory": None,
+        "job_name": "netsim",
+        "scheduler_options": {"dashboard_address": ":0"},
+    }
+
+
+def try_submission(script: str) -> None:
+    """Ask SLURM whether it would take such a job: later it would only be tried again and again, without a word."""
+    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+        file.write(script)
+        file.flush()
+        tried = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        raise SettingsError(f"SLURM does not take such a job: {' '.join(tried.stderr.split())}")
+
+
+# ---- Kubernetes
+
+
+@contextmanager
+def start_kubernetes(cluster: where.Kubernetes) -> Iterator[str]:
+    try:
+        from dask_kubernetes.operator import KubeCluster
+    except ImportError:
+        raise SettingsError("dask-kubernetes is not installed here; requirements-cluster.lock has it") from None
+    with KubeCluster(custom_cluster_spec=kubernetes_spec(cluster), namespace=cluster.namespace) as started:
+        started.adapt(minimum=cluster.minimum, maximum=cluster.maximum)
+        yield started.scheduler_address
+
+
+def kubernetes_spec(cluster: where.Kubernetes) -> dict[str, Any]:
+    """The DaskCluster that the Dask operator is asked for; a name of its own, as two sweeps may run at once."""
+    name = f"netsim-{uuid.uuid4().hex[:8]}"
+    limits = {"cpu": str(cluster.cores), "memory": cluster.memory} | ({"nvidia.com/gpu": "1"} if cluster.gpus else {})
+    resources = ["--resources", "GPU=1"] if cluster.gpus else []
+    work = ["dask", "worker", "--nthreads", "1", *resources, "--name", "$(DASK_WORKER_NAME)"]
+    schedule = ["dask", "scheduler", "--host", "0.0.0.0"]
+    ports = [{"name": "tcp-comm", "containerPort": 8786}, {"name": "http-dashboard", "containerPort": 8787}]
+    alive = {"httpGet": {"port": "http-dashboard", "path": "/health"}, "periodSeconds": 20}
+    labels = {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
+    return {
+        "apiVersion": "kubernetes.dask.org/v1",
+        "kind": "DaskCluster",
+        "metadata": {"name": name},
+        "spec": {
+            "worker": {
+                "replicas": cluster.minimum,
+                "spec": pod(cluster, "worker", [*work, "--dashboard-address", ":8788"], limits),
+            },
+            "scheduler": {
+                "spec": pod(
+                    cluster, "scheduler", schedule, {"cpu": "1", "memory": "4Gi"}, ports=ports, readinessProbe=alive
+                ),
+                "service": {
+                    "type": "ClusterIP",
+                    "selector": labels,
+                    "ports": [
+                        {"name": "tcp-comm", "protocol": "TCP", "port": 8786, "targetPort": "tcp-comm"},
+                        {"name": "http-dashboard", "protocol": "TCP", "port": 8787, "targetPort": "http-dashboard"},
+                    ],
+                },
+            },
+        },
+    }
+
+
+def pod(
+    cluster: where.Kubernetes, name: str, command: list[str], limits: dict[str, str], **more: Any
+) -> dict[str, Any]:
+    """A pod of one container, which is not root and gets the keys of the Secret as variables."""
+    container = {
+        "name": name,
+        "image": cluster.image,
+        "args": command,
+        "env": [{"name": name, "value": value} for name, value in ENVIRONMENT.items()],
+        "envFrom": [{"secretRef": {"name": cluster.secret}}] if cluster.secret else [],
+        "resources": {"requests": limits, "limits": limits},
+        "securityContext": {"runAsNonRoot": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    account = {"serviceAccountName": cluster.service_account} if cluster.service_account else {}
+    return {"containers": [container | more], "restartPolicy": "Always"} | account
+
+
+STARTS: dict[type[where.AnyCluster], Callable[[Any], AbstractContextManager[str]]] = {
+    where.Local: start_local,
+    where.Scheduler: find_scheduler,
+    where.Slurm: start_slurm,
+    where.Kubernetes: start_kubernetes,
+}

@@ -1,0 +1,70 @@
+"""What work asks its worker in between: does anybody still wait for it, and is there time for another shard?
+
+Dask can't interrupt a thread, so a task whose flow was cancelled or killed would run to its end, and a worker whose job
+ends is killed in the middle of a shard. Both are known in the worker itself: no server is asked.
+"""
+
+import time
+from functools import partial
+from typing import Any
+
+import psutil
+from distributed import get_worker
+from distributed.worker import thread_state
+
+from netsim.errors import Withdrawn
+
+EVERY = 1.0
+"""Seconds between two looks; work asks much more often."""
+
+SAFETY = 1.2
+"""How much longer than the last one a shard may take."""
+
+HANDS_OVER = 2.0
+"""Seconds in which what a task returned reaches the scheduler, before its worker leaves."""
+
+_seconds: dict[str, float] = {}
+"""What the last shard of each stage took in this process."""
+
+
+class Pulse:
+    """For the thread of one task run. Outside of a Dask worker there is always time, and somebody waits."""
+
+    def __init__(self, stage: str) -> None:
+        self._stage, self._looked = stage, 0.0
+        try:
+            self._worker: Any = get_worker()
+        except ValueError:
+            self._worker = None
+        self._key = getattr(thread_state, "key", None)
+
+    def __call__(self) -> None:
+        """Raises Withdrawn if Dask has dropped this task: its flow was cancelled, or is dead."""
+        now = time.monotonic()
+        if self._worker is not None and now > self._looked + EVERY:
+            self._looked = now
+            if self._dropped():
+                raise Withdrawn("Nobody waits for it any more")
+
+    @property
+    def worker(self) -> str | None:
+        """The worker's address."""
+        return getattr(self._worker, "address", None)
+
+    def _dropped(self) -> bool:
+        task = self._worker.state.tasks.get(self._key)
+        return task is None or task.state == "cancelled"
+
+    def may_begin(self, took: float) -> bool:
+        """Whether the worker lives long enough for a shard; `took` is what the last one took. If not, it leaves."""
+        if took:
+            _seconds[self._stage] = took
+        lifetime = getattr(self._worker, "lifetime", None)
+        if not lifetime:
+            return True
+        ends = psutil.Process().create_time() + lifetime
+        if time.time() + SAFETY * _seconds.get(self._stage, 0.0) < ends:
+            return True
+        leave = partial(self._worker.close_gracefully, reason="no time for another shard")
+        self._worker.loop.add_callback(self._worker.loop.call_later, HANDS_OVER, leave)
+        return False

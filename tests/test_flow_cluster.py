@@ -1,0 +1,213 @@
+"""Sweeps on workers that somebody else started: GPU slots, shards that can not be computed, cancellation, kill -9."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from conftest import NETSIM, TINY, netsim, run_all, wait_until
+from distributed import Client
+from seaweed import free_ports
+from test_flow_sweep import assert_same_bits, runs_of, task_runs_of
+
+from netsim.config import parse_settings
+from netsim.datasets import to_unit
+from netsim.store import Run
+from netsim.units import ALL
+
+POISON = '''
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).parent
+
+
+class Poisoned(torch.nn.Module):
+    """Fails, or kills its process, when it sees one image."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        first, last = torch.nn.Conv2d(1, 8, 3, stride=2), torch.nn.Linear(8 * 13 * 13, 10)
+        self.layers = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Flatten(), last)
+
+    def forward(self, images):
+        if (HERE / "poison.npy").exists():
+            poison = torch.from_numpy(np.load(HERE / "poison.npy"))
+            if any(torch.equal(poison, image) for image in images.detach().float()):
+                if (HERE / "deadly").exists():
+                    os._exit(1)
+                raise RuntimeError("an illegal memory access was encountered")
+        return self.layers(images)
+
+
+def network():
+    return Poisoned()
+'''
+SETTINGS: dict[str, Any] = TINY | {
+    "networks": ["small:resnet18@none", "small:shufflenet@none", "odd=python:poison:network"],
+    "inversion": {"iterations": 5, "batch_size": 8},
+}
+
+
+@dataclass
+class Cluster:
+    """A scheduler and two workers, as their own commands start them."""
+
+    address: str
+    processes: list[subprocess.Popen[bytes]]
+    log: Path
+
+    def stop(self) -> None:
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def environment(tmp_path: Path, server: dict[str, str]) -> dict[str, str]:
+    (tmp_path / "poison.py").write_text(POISON)
+    found = server | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    # one death of a worker is enough to blame a task: four of them take a minute
+    return found | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, environment: dict[str, str]) -> Iterator[Cluster]:
+    (port,) = free_ports(1)
+    address, log = f"tcp://127.0.0.1:{port}", tmp_path / "dask.log"
+    own = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+    commands = [["scheduler", *own, "--port", str(port)]]
+    commands += [["worker", address, *own, "--nthreads", "2", "--resources", "GPU=1"]] * 2
+    found = Cluster(address, [], log)
+    try:
+        with log.open("wb") as output:
+            options: dict[str, Any] = {"env": environment, "stdout": output, "stderr": output, "cwd": tmp_path}
+            for command in commands:
+                program = [sys.executable, "-m", "dask", *command]
+                found.processes.append(subprocess.Popen(program, start_new_session=True, **options))
+        with Client(address, timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(SETTINGS))
+    return path
+
+
+def poison(run: Run, path: Path) -> None:
+    """The seed image of a pair of shard 2, which no other shard has."""
+    run_all(run, only=("train", "draw"))
+    images = to_unit(run.read(run.record("draw", "pairs", 2), "images/seed"))
+    np.save(path, images[3].numpy())
+
+
+def missing_of(run: Run) -> dict[str, set[str]]:
+    found = {units.stage: {name for name, _ in units.missing(run)} for units in ALL}
+    return {stage: names for stage, names in found.items() if names}
+
+
+@pytest.mark.parametrize("how", ["failing", "deadly"])
+def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
+    how, cluster, environment, settings, tmp_path, monkeypatch
+):
+    """Whatever does not need it; with its traceback. Once the reason is gone, the same command finishes the sweep."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "poison", raising=False)
+    store, poisoned = tmp_path / "run", tmp_path / "poison.npy"
+    run = Run.create(str(store), parse_settings(SETTINGS))
+    poison(run, poisoned)
+    if how == "deadly":
+        (tmp_path / "deadly").touch()
+    command = ("run", str(settings), "--store", str(store), "--scheduler", cluster.address, "--shards-per-task", "2")
+    found = netsim(*command, env=environment, cwd=tmp_path)
+    assert found.returncode == 1, found.stderr
+    assert found.stderr.startswith("netsim: invert odd shard 2 could not be computed and is set aside ("), found.stderr
+    ((unit, why),) = run.aside().items()
+    assert unit == ("invert", "odd", 2)
+    if how == "failing":
+        assert "in forward" in why["traceback"] and why["error"].endswith("an illegal memory access was encountered")
+        assert len(why["workers"]) == 2
+    assert missing_of(run) == {
+        "invert": {"odd"},
+        "embed": {"inverted/odd"},
+        "aggregate": {"inverted/odd"},
+        "report": {"report"},
+    }
+    told = netsim("status", str(store), env=environment, cwd=tmp_path).stdout
+    assert "invert odd shard 2 is set aside: " in told
+    if how == "failing":
+        poisoned.unlink()
+        again = netsim(*command, env=environment, cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        quiet = Run.create(str(tmp_path / "quiet"), parse_settings(SETTINGS))
+        run_all(quiet)
+        assert_same_bits(run, quiet)
+        assert run.aside() == {}
+        processes = {run.record("invert", name, k).process for name in run.settings.names for k in range(4)}
+        assert len(processes) == 2  # both workers had some
+
+
+def busy(client: Client) -> int:
+    """Threads of workers that compute something."""
+    return sum(client.run(lambda dask_worker: len(dask_worker.active_threads)).values())
+
+
+SLOW = SETTINGS | {"inversion": {"iterations": 100_000, "batch_size": 8}}
+
+
+@pytest.mark.parametrize("how", ["killed", "cancelled"])
+def test_work_ends_soon_when_nobody_waits_for_it(how, cluster, environment, server, tmp_path):
+    """Dask can't interrupt a thread, and a shard may take hours."""
+    path, store, log = tmp_path / "slow.yaml", tmp_path / "run", tmp_path / "log"
+    path.write_text(yaml.safe_dump(SLOW))
+    command = [*NETSIM, "run", str(path), "--store", str(store), "--scheduler", cluster.address]
+    with log.open("wb") as output, Client(cluster.address) as client:
+        flow = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output)
+        try:
+            inverting = {"invert-resnet18-0000", "invert-shufflenet-0000"}
+            wait_until(
+                lambda: inverting <= {run["name"] for run in task_runs_of(server, store)} and busy(client) == 2,
+                seconds=120,
+                what=log.read_text,
+            )
+            if how == "killed":
+                flow.kill()
+            else:
+                cancel(server, store)
+            began = time.monotonic()
+            wait_until(lambda: busy(client) == 0, seconds=30, what=log.read_text)
+            print(f"{how}: the workers were free after {time.monotonic() - began:.1f} s")
+            if how == "cancelled":
+                assert flow.wait(timeout=30) == 130, log.read_text()
+                assert "cancelled in Prefect" in log.read_text()
+                states = {run["name"]: run["state_name"] for run in runs_of(server, store)}
+                assert states["sweep-run"] == "Cancelled", states
+        finally:
+            flow.kill()
+    assert Run.open(str(store)).done("invert") == {}
+
+
+def cancel(server: dict[str, str], store: Path) -> None:
+    """As the button of the UI does."""
+    (sweep,) = (run for run in runs_of(server, store) if run["name"] == "sweep-run")
+    state = {"state": {"type": "CANCELLING", "name": "Cancelling"}, "force": False}
+    httpx.post(f"{server['PREFECT_API_URL']}/flow_runs/{sweep['id']}/set_state", json=state).raise_for_status()

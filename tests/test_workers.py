@@ -1,0 +1,93 @@
+"""What workers are started with, here and as jobs, and when they leave."""
+
+import os
+import time
+
+import pytest
+from dask_jobqueue import SLURMCluster
+from distributed import Client, LocalCluster, SpecCluster
+
+from flows.cluster import Local, parse_cluster
+from flows.workers import slurm_options, task_runner, worker_specs
+from netsim.errors import SettingsError
+from tasks.devices import visible_gpus
+from tasks.pulse import Pulse
+
+
+def test_every_gpu_has_a_worker_of_its_own_and_other_workers_see_none():
+    with SpecCluster(workers=worker_specs(1, ["0", "3"]), silence_logs=50) as cluster, Client(cluster) as client:
+        client.wait_for_workers(3)
+        seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        found = sorted((known[worker]["name"], gpu, known[worker]["resources"]) for worker, gpu in seen.items())
+        assert found == [("cpu-0", "", {}), ("gpu-0", "0", {"GPU": 1}), ("gpu-3", "3", {"GPU": 1})]
+        assert {worker["nthreads"] for worker in known.values()} == {1}
+
+
+def test_gpus_that_are_not_there_are_not_taken_for_a_cpu():
+    with pytest.raises(SettingsError, match=r"cluster.gpus is 64, and this machine has \d+ that torch can use"):
+        visible_gpus(64)
+
+
+def test_a_scheduler_that_does_not_answer_is_one_clear_error():
+    nobody = parse_cluster({"kind": "scheduler", "address": "tcp://127.0.0.1:1"})
+    with (
+        pytest.raises(SettingsError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1 \("),
+        task_runner(nobody),
+    ):
+        pass
+
+
+def test_local_workers_end_with_the_sweep():
+    with task_runner(Local(workers=1)) as runner, Client(runner.address) as client:
+        (pid,) = client.run(os.getpid).values()
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_job_is_one_worker_that_leaves_before_its_walltime():
+    said = {"kind": "slurm", "partition": "a100", "walltime": "02:00:00", "directives": ["--qos=long"]}
+    said |= {"memory": "32GB", "cores": 4, "prologue": ["module load cuda"], "logs": "logs"}
+    with SLURMCluster(**slurm_options(parse_cluster(said))) as cluster:  # type: ignore[arg-type]
+        script = cluster.job_script()
+    for line in ("#SBATCH -p a100", "#SBATCH --cpus-per-task=4", "#SBATCH --mem=30G", "#SBATCH -t 02:00:00"):
+        assert line in script
+    assert "#SBATCH --gres=gpu:1\n#SBATCH --qos=long" in script
+    assert "export OMP_NUM_THREADS=1" in script and "\nmodule load cuda\n" in script
+    (command,) = (line for line in script.splitlines() if "dask" in line and "worker" in line and "tcp://" in line)
+    assert "--nthreads 1" in command and "--resources GPU=1" in command
+    assert "--lifetime 5940s --lifetime-stagger 660s" in command  # at the latest at 6600 of 7200 s
+
+
+def may_begin(took: float) -> bool:
+    """In a task."""
+    return Pulse("invert").may_begin(took)
+
+
+def test_a_worker_without_time_for_another_shard_leaves_at_once():
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with LocalCluster(**options, lifetime="60s") as cluster, Client(cluster) as client:
+
+        def workers() -> list[str]:
+            return list(client.scheduler_info(n_workers=-1)["workers"])
+
+        first, other = workers()
+
+        def asked(took: float) -> bool:
+            return client.submit(may_begin, took, pure=False, workers=[first]).result()
+
+        assert asked(1.0)
+        assert asked(0.0)  # it goes by the last one
+        assert not asked(60.0)
+        deadline = time.monotonic() + 20
+        while first in workers() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert workers() == [other]
+
+
+def test_outside_of_a_worker_there_is_always_time_and_somebody_waits():
+    pulse = Pulse("invert")
+    pulse()
+    assert pulse.may_begin(1e9) and pulse.worker is None
