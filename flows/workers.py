@@ -106,12 +106,19 @@ def find_scheduler(cluster: where.Scheduler) -> Iterator[str]:
 def start_slurm(cluster: where.Slurm) -> Iterator[str]:
     if shutil.which("sbatch") is None:
         raise SettingsError("sbatch is not on the PATH of this machine; run the sweep where jobs are submitted from")
-    from dask_jobqueue import SLURMCluster
-
-    with SLURMCluster(**slurm_options(cluster)) as started:
+    with slurm_cluster()(**slurm_options(cluster)) as started:
         try_submission(started.job_script())
         started.adapt(minimum_jobs=cluster.minimum, maximum_jobs=cluster.maximum)
         yield started.scheduler_address
+
+
+def slurm_cluster() -> Any:
+    """dask-jobqueue's class. Its package takes Ctrl-C for itself when it is imported: that is given back."""
+    before = signal.getsignal(signal.SIGINT)
+    from dask_jobqueue import SLURMCluster
+
+    signal.signal(signal.SIGINT, before)
+    return SLURMCluster
 
 
 def slurm_options(cluster: where.Slurm) -> dict[str, Any]:

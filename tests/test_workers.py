@@ -1,14 +1,14 @@
 """What workers are started with, here and as jobs, and when they leave."""
 
 import os
+import signal
 import time
 
 import pytest
-from dask_jobqueue import SLURMCluster
 from distributed import Client, LocalCluster, SpecCluster
 
 from flows.cluster import Local, parse_cluster
-from flows.workers import slurm_options, task_runner, worker_specs
+from flows.workers import slurm_cluster, slurm_options, task_runner, worker_specs
 from netsim.errors import SettingsError
 from tasks.devices import visible_gpus
 from tasks.pulse import Pulse
@@ -50,8 +50,10 @@ def test_local_workers_end_with_the_sweep():
 def test_a_job_is_one_worker_that_leaves_before_its_walltime():
     said = {"kind": "slurm", "partition": "a100", "walltime": "02:00:00", "directives": ["--qos=long"]}
     said |= {"memory": "32GB", "cores": 4, "prologue": ["module load cuda"], "logs": "logs"}
-    with SLURMCluster(**slurm_options(parse_cluster(said))) as cluster:  # type: ignore[arg-type]
+    before = signal.getsignal(signal.SIGINT)
+    with slurm_cluster()(**slurm_options(parse_cluster(said))) as cluster:  # type: ignore[arg-type]
         script = cluster.job_script()
+    assert signal.getsignal(signal.SIGINT) is before  # Ctrl-C stays Ctrl-C
     for line in ("#SBATCH -p a100", "#SBATCH --cpus-per-task=4", "#SBATCH --mem=30G", "#SBATCH -t 02:00:00"):
         assert line in script
     assert "#SBATCH --gres=gpu:1\n#SBATCH --qos=long" in script
