@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from scipy import stats
 
 from netsim.errors import RunError, SettingsError, nearest
 from netsim.results import Matrix, Results, off_diagonal
@@ -106,6 +105,8 @@ def compare(results: Results, published: PublishedMatrices) -> Comparison:
 
 
 def _compare_set(ours: np.ndarray, theirs: np.ndarray) -> SetComparison:
+    from scipy.stats import pearsonr, spearmanr  # takes a second to import, and is seldom asked for
+
     found, expected = off_diagonal(ours), off_diagonal(theirs)
     defined = np.isfinite(found)
     found, expected = found[defined], expected[defined]
@@ -114,8 +115,8 @@ def _compare_set(ours: np.ndarray, theirs: np.ndarray) -> SetComparison:
         difference=ours - theirs,
         mean=float(found.mean()) if len(found) else float("nan"),
         published_mean=float(expected.mean()) if len(found) else float("nan"),
-        pearson=float(stats.pearsonr(found, expected).statistic) if varied else float("nan"),
-        spearman=float(stats.spearmanr(found, expected).statistic) if varied else float("nan"),
+        pearson=float(pearsonr(found, expected).statistic) if varied else float("nan"),
+        spearman=float(spearmanr(found, expected).statistic) if varied else float("nan"),
     )
 
 

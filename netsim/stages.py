@@ -99,13 +99,18 @@ class ShardError(Exception):
 
 
 def work_through(
-    run: Run, stage: Stage, name: str, shards: Iterable[int], *, may_begin: Callable[[float], bool] = lambda _: True
+    run: Run,
+    stage: Stage,
+    name: str,
+    shards: Iterable[int],
+    *,
+    may_begin: Callable[[int, float], bool] = lambda *_: True,
 ) -> Iterator[Record]:
     """Compute those of the shards that are not done; each is committed while the next is computed.
 
     Two shards' values are in memory at a time, and both are computed again if the process is killed just then. Before
-    each shard, `may_begin` is asked with the seconds that the one before it took (0 for the first); the work ends where
-    it says no. Raises NetsimError, or ShardError for what nobody foresaw.
+    each shard, `may_begin` is asked with its number and the seconds that the one before it took (0 for the first); the
+    work ends where it says no. Raises NetsimError, or ShardError for what nobody foresaw.
     """
     with ThreadPoolExecutor(1) as writer:
         writing: tuple[int, Future[Record]] | None = None
@@ -113,7 +118,7 @@ def work_through(
         for shard in shards:
             if run.is_done(stage.name, name, shard):
                 continue
-            if not may_begin(seconds):
+            if not may_begin(shard, seconds):
                 break
             with _of_shard(stage, name, shard):
                 watch = Stopwatch()

@@ -32,6 +32,7 @@ class Pulse:
 
     def __init__(self, stage: str) -> None:
         self._stage, self._looked = stage, 0.0
+        self.shard: int | None = None  # under way
         try:
             self._worker: Any = get_worker()
         except ValueError:
@@ -55,8 +56,9 @@ class Pulse:
         task = self._worker.state.tasks.get(self._key)
         return task is None or task.state == "cancelled"
 
-    def may_begin(self, took: float) -> bool:
+    def may_begin(self, shard: int, took: float) -> bool:
         """Whether the worker lives long enough for a shard; `took` is what the last one took. If not, it leaves."""
+        self.shard = shard
         if took:
             _seconds[self._stage] = took
         lifetime = getattr(self._worker, "lifetime", None)

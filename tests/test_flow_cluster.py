@@ -2,10 +2,12 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,11 +68,19 @@ SETTINGS: dict[str, Any] = TINY | {
 
 @dataclass
 class Cluster:
-    """A scheduler and two workers, as their own commands start them."""
+    """A scheduler and two workers, as their own commands start them, in a folder that holds the module `poison`."""
 
+    folder: Path
     address: str
+    environment: dict[str, str]
     processes: list[subprocess.Popen[bytes]]
-    log: Path
+
+    def start(self, *command: str) -> None:
+        own = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+        with (self.folder / "dask.log").open("ab") as output:
+            options: dict[str, Any] = {"env": self.environment, "stdout": output, "stderr": output, "cwd": self.folder}
+            program = [sys.executable, "-m", "dask", *command, *own]
+            self.processes.append(subprocess.Popen(program, start_new_session=True, **options))
 
     def stop(self) -> None:
         for process in self.processes:
@@ -78,29 +88,19 @@ class Cluster:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.fixture
-def environment(tmp_path: Path, server: dict[str, str]) -> dict[str, str]:
-    (tmp_path / "poison.py").write_text(POISON)
-    found = server | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, server: dict[str, str]) -> Iterator[Cluster]:
+    folder, (port,) = tmp_path_factory.mktemp("cluster"), free_ports(1)
+    (folder / "poison.py").write_text(POISON)
+    environment = server | {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     # one death of a worker is enough to blame a task: four of them take a minute
-    return found | {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
-
-
-@pytest.fixture
-def cluster(tmp_path: Path, environment: dict[str, str]) -> Iterator[Cluster]:
-    (port,) = free_ports(1)
-    address, log = f"tcp://127.0.0.1:{port}", tmp_path / "dask.log"
-    own = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
-    commands = [["scheduler", *own, "--port", str(port)]]
-    commands += [["worker", address, *own, "--nthreads", "2", "--resources", "GPU=1"]] * 2
-    found = Cluster(address, [], log)
+    environment |= {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    found = Cluster(folder, f"tcp://127.0.0.1:{port}", environment, [])
     try:
-        with log.open("wb") as output:
-            options: dict[str, Any] = {"env": environment, "stdout": output, "stderr": output, "cwd": tmp_path}
-            for command in commands:
-                program = [sys.executable, "-m", "dask", *command]
-                found.processes.append(subprocess.Popen(program, start_new_session=True, **options))
-        with Client(address, timeout=60) as client:
+        found.start("scheduler", "--port", str(port))
+        for _ in range(2):
+            found.start("worker", found.address, "--nthreads", "2", "--resources", "GPU=1")
+        with Client(found.address, timeout=60) as client:
             client.wait_for_workers(2, timeout=60)
         yield found
     finally:
@@ -128,36 +128,36 @@ def missing_of(run: Run) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("how", ["failing", "deadly"])
 def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
-    how, cluster, environment, settings, tmp_path, monkeypatch
+    how, cluster, settings, tmp_path, monkeypatch
 ):
     """Whatever does not need it; with its traceback. Once the reason is gone, the same command finishes the sweep."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "poison", raising=False)
-    store, poisoned = tmp_path / "run", tmp_path / "poison.npy"
+    monkeypatch.syspath_prepend(cluster.folder)
+    store, poisoned, deadly = tmp_path / "run", cluster.folder / "poison.npy", cluster.folder / "deadly"
     run = Run.create(str(store), parse_settings(SETTINGS))
     poison(run, poisoned)
     if how == "deadly":
-        (tmp_path / "deadly").touch()
+        deadly.touch()
     command = ("run", str(settings), "--store", str(store), "--scheduler", cluster.address, "--shards-per-task", "2")
-    found = netsim(*command, env=environment, cwd=tmp_path)
+    found = netsim(*command, env=cluster.environment, cwd=tmp_path)
     assert found.returncode == 1, found.stderr
     assert found.stderr.startswith("netsim: invert odd shard 2 could not be computed and is set aside ("), found.stderr
     ((unit, why),) = run.aside().items()
     assert unit == ("invert", "odd", 2)
     if how == "failing":
         assert "in forward" in why["traceback"] and why["error"].endswith("an illegal memory access was encountered")
-        assert len(why["workers"]) == 2
+        assert len(why["workers"]) == 2 and metrics(cluster)['netsim_failed_shards_total{stage="invert"}'] == 3
     assert missing_of(run) == {
         "invert": {"odd"},
         "embed": {"inverted/odd"},
         "aggregate": {"inverted/odd"},
         "report": {"report"},
     }
-    told = netsim("status", str(store), env=environment, cwd=tmp_path).stdout
+    poisoned.unlink()
+    deadly.unlink(missing_ok=True)
+    told = netsim("status", str(store), env=cluster.environment, cwd=tmp_path).stdout
     assert "invert odd shard 2 is set aside: " in told
     if how == "failing":
-        poisoned.unlink()
-        again = netsim(*command, env=environment, cwd=tmp_path)
+        again = netsim(*command, env=cluster.environment, cwd=tmp_path)
         assert again.returncode == 0, again.stderr
         quiet = Run.create(str(tmp_path / "quiet"), parse_settings(SETTINGS))
         run_all(quiet)
@@ -165,6 +165,24 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
         assert run.aside() == {}
         processes = {run.record("invert", name, k).process for name in run.settings.names for k in range(4)}
         assert len(processes) == 2  # both workers had some
+        done = metrics(cluster)
+        assert [done[f'netsim_shards_total{{stage="{stage}"}}'] for stage in ("invert", "embed", "aggregate")] == [
+            12,
+            16,
+            6,
+        ]
+        assert done['netsim_pairs_total{stage="invert"}'] == 12 * 8
+
+
+def metrics(cluster: Cluster) -> Counter[str]:
+    """What the workers tell Prometheus, summed over them."""
+    with Client(cluster.address) as client:
+        ports = [worker["services"]["dashboard"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    told = "".join(httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in ports)
+    found: Counter[str] = Counter()
+    for name, value in re.findall(r"^(netsim_\S+) (\S+)$", told, re.MULTILINE):
+        found[name] += float(value)
+    return found
 
 
 def busy(client: Client) -> int:
@@ -176,13 +194,13 @@ SLOW = SETTINGS | {"inversion": {"iterations": 100_000, "batch_size": 8}}
 
 
 @pytest.mark.parametrize("how", ["killed", "cancelled"])
-def test_work_ends_soon_when_nobody_waits_for_it(how, cluster, environment, server, tmp_path):
+def test_work_ends_soon_when_nobody_waits_for_it(how, cluster, server, tmp_path):
     """Dask can't interrupt a thread, and a shard may take hours."""
     path, store, log = tmp_path / "slow.yaml", tmp_path / "run", tmp_path / "log"
     path.write_text(yaml.safe_dump(SLOW))
     command = [*NETSIM, "run", str(path), "--store", str(store), "--scheduler", cluster.address]
     with log.open("wb") as output, Client(cluster.address) as client:
-        flow = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output)
+        flow = subprocess.Popen(command, env=cluster.environment, cwd=tmp_path, stdout=output, stderr=output)
         try:
             inverting = {"invert-resnet18-0000", "invert-shufflenet-0000"}
             wait_until(

@@ -65,7 +65,7 @@ def test_a_job_is_one_worker_that_leaves_before_its_walltime():
 
 def may_begin(took: float) -> bool:
     """In a task."""
-    return Pulse("invert").may_begin(took)
+    return Pulse("invert").may_begin(0, took)
 
 
 def test_a_worker_without_time_for_another_shard_leaves_at_once():
@@ -92,4 +92,4 @@ def test_a_worker_without_time_for_another_shard_leaves_at_once():
 def test_outside_of_a_worker_there_is_always_time_and_somebody_waits():
     pulse = Pulse("invert")
     pulse()
-    assert pulse.may_begin(1e9) and pulse.worker is None
+    assert pulse.may_begin(0, 1e9) and pulse.worker is None
