@@ -318,5 +318,5 @@ def test_a_process_that_really_runs_out_of_memory_goes_on_with_fewer_images():
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) in (12, 24, 48)
+    assert int(done.stdout) < 96
     assert "out of memory with 96 images at a time; going on with 48" in done.stderr
