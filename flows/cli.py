@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cluster import AnyCluster, chosen_cluster
-from netsim.config import SweepSettings, load_settings, read_settings, shipped_settings, shipped_sweeps
+from netsim.config import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
 from netsim.errors import NetsimError, SettingsError
 
 app = typer.Typer(
@@ -116,9 +116,10 @@ def run(
         _use(where.credentials, debug)
         chosen = Run.open(store).settings
     else:
-        said = read_settings(settings, set_ or ()).get("cluster")
+        values = read_settings(settings, set_ or ())
+        said = values.pop("cluster", None)
         where = chosen_cluster(None if said is None else (settings, said), **asked)
-        chosen = load_settings(settings, set_ or ())
+        chosen = parse_settings(values, origin=settings)
         store = f"runs/{Path(settings).stem}" if store is None else store
         _use(where.credentials, debug)
     again = f"netsim run --store {quote(store)}{_the_same(where, cluster or settings)}"

@@ -15,7 +15,7 @@ from rich.text import Text
 from netsim.errors import StoreError
 from netsim.status import StageStatus, stage_status, status
 from netsim.store import Run, Stopwatch
-from netsim.units import ALL, Units
+from netsim.units import ALL, Units, called
 
 WIDE = 120  # columns for nine networks, where there is no terminal that has a width
 
@@ -47,8 +47,8 @@ def show_status(run: Run) -> None:
         missing = ", ".join(behind[:3]) + more
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
     show(f"{run.url}  (run {run.digest})", table)
-    for (name, of, shard), why in run.aside().items():
-        console.print(f"{name} {of} shard {shard} is set aside: {why['error']}", soft_wrap=True)
+    for unit, why in run.aside().items():
+        console.print(f"{called(unit)} is set aside: {why['error']}", soft_wrap=True)
 
 
 def _duration(seconds: float | None) -> str:

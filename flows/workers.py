@@ -20,7 +20,7 @@ from prefect_dask import DaskTaskRunner
 from flows import cluster as where
 from flows.credentials import UseBlock
 from netsim.errors import SettingsError
-from tasks.devices import visible_gpus
+from tasks.devices import GPU, visible_gpus
 
 ENVIRONMENT = {
     # one thread a worker: BLAS, torch and Dask threads would multiply
@@ -32,9 +32,6 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
 }
 """What workers are started with."""
-
-GPU = {"GPU": 1}
-"""The Dask resource of a worker that has a GPU, and of a task that takes one."""
 
 
 @contextmanager

@@ -33,6 +33,13 @@ def row_parts(row: str) -> tuple[str, str]:
 Unit = tuple[str, str, int]
 """Stage, name, shard."""
 
+
+def called(unit: Unit) -> str:
+    """A unit for people: invert vgg shard 3"""
+    stage, name, shard = unit
+    return f"{stage} {name} shard {shard}"
+
+
 Needs = Callable[[SweepSettings, str, int], Iterable[Unit]]
 """(settings, name, shard) -> what must be done before."""
 

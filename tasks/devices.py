@@ -6,6 +6,9 @@ import torch
 
 from netsim.errors import SettingsError
 
+GPU = {"GPU": 1}
+"""The Dask resource of a worker that has a GPU, and of a task that takes one."""
+
 
 def visible_gpus(asked: int | None) -> list[str]:
     """What CUDA_VISIBLE_DEVICES calls the GPUs to use. Raises SettingsError for more than there are."""

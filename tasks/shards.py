@@ -30,8 +30,9 @@ from netsim.errors import NetsimError, RunError, UnreachableError, Withdrawn
 from netsim.stages import ShardError, Stage, work_through
 from netsim.store import Record, Run, Stopwatch
 from netsim.sweep import STAGES
-from netsim.units import Unit, out_of_reach
+from netsim.units import called, out_of_reach
 from tasks import metrics
+from tasks.devices import GPU
 from tasks.logs import forwarded
 from tasks.pulse import Pulse
 
@@ -164,33 +165,32 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
     run = Run.open(store)
     stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
     without = out_of_reach(run.settings, run.aside())
-    faults = Faults()
-    tries = 0
-    while tries < PASSES:
-        missing = [unit for unit in stage.missing(run) if (stage.name, *unit) not in without]
-        if not missing:
-            return
+
+    def within_reach() -> list[tuple[str, int]]:
+        return [unit for unit in stage.missing(run) if (stage.name, *unit) not in without]
+
+    faults, missing, tries = Faults(), within_reach(), 0
+    while missing and tries < PASSES:
         stage.prepare(run)
         if tries:
             get_run_logger().warning("%s: try %d of %d shards", stage.name, tries + 1, len(missing))
         size, window = (shards_per_task, WINDOW) if tries == 0 else (1, WINDOW if tries < PASSES - 1 else 1)
         hopeless = HOPELESS if tries == 0 else len(missing)
         failed = _Pass(run, stage, verb, faults, window).submit_all(missing, size, hopeless)
-        left = set(stage.missing(run))
-        if failed or not left < set(missing):  # else some workers only had to leave
+        before, missing = missing, within_reach()
+        if failed or not set(missing) < set(before):  # else some workers only had to leave
             tries += 1
-    at_fault = [unit for unit in stage.missing(run) if (stage.name, *unit) not in without]
-    if unexplained := [unit for unit in at_fault if unit not in faults.errors]:
+    if unexplained := [unit for unit in missing if unit not in faults.errors]:
         name, shard = unexplained[0]
         raise RunError(
             f"{stage.name}: {len(unexplained)} shards are missing, the first is {name} {shard}: "
             "their tasks ended without a commit"
         )
-    for unit in at_fault:
+    for unit in missing:
         why = faults.errors[unit]
         told = {"error": f"{type(why).__name__}: {why}"[:1000], "traceback": getattr(why, "traceback", "")}
         run.set_aside(stage.name, *unit, told | {"workers": sorted(faults.workers[unit])})
-        get_run_logger().error("%s %s shard %d is set aside: %s", stage.name, *unit, told["error"])
+        get_run_logger().error("%s is set aside: %s", called((stage.name, *unit)), told["error"])
 
 
 def none_set_aside(store: str) -> None:
@@ -199,19 +199,14 @@ def none_set_aside(store: str) -> None:
     aside = run.aside()
     if not aside:
         return
-    rows = [{"shard": _called(unit), **{key: str(value) for key, value in why.items()}} for unit, why in aside.items()]
+    rows = [{"shard": called(unit), **{key: str(value) for key, value in why.items()}} for unit, why in aside.items()]
     create_table_artifact(rows, key="set-aside", description="Shards that could not be computed")
     first = next(iter(aside))
     more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
     raise RunError(
-        f"{_called(first)}{more} could not be computed and is set aside ({aside[first]['error']}); "
+        f"{called(first)}{more} could not be computed and is set aside ({aside[first]['error']}); "
         "everything that does not need it is done. `netsim status` tells more, and the same command tries again"
     )
-
-
-def _called(unit: Unit) -> str:
-    stage, name, shard = unit
-    return f"{stage} {name} shard {shard}"
 
 
 class _Pass:
@@ -288,7 +283,7 @@ def _slots(client: Client) -> dict[str, int]:
     if not workers_of(client):
         get_run_logger().info("waiting for the first worker")
         client.wait_for_workers(1)
-    return {"GPU": 1} if any(worker["resources"].get("GPU") for worker in workers_of(client).values()) else {}
+    return GPU if any(worker["resources"].get("GPU") for worker in workers_of(client).values()) else {}
 
 
 def _give_up_waiting(window: Iterable[tuple[Block, Any]]) -> None:

@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from conftest import wait_until
 from seaweed import free_ports
 
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "squeue", "mknod")
@@ -40,10 +41,10 @@ class Slurm:
         files = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munge.pid"}
         files |= {"log-file": "munge.log", "seed-file": "munge.seed"}
         self._run("munged", "--foreground", *(f"--{option}={self.folder / name}" for option, name in files.items()))
-        self._until(lambda: (self.folder / "munge.socket").exists(), "munged")
+        wait_until((self.folder / "munge.socket").exists, seconds=30, what=self._logs)
         self._run("slurmctld", "-D", "-c")
         self._run("slurmd", "-D", "-N", socket.gethostname().split(".")[0])
-        self._until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T"), "slurmd")
+        wait_until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T"), seconds=30, what=self._logs)
 
     def _configure(self) -> None:
         controller, node = free_ports(2)
@@ -97,13 +98,8 @@ PartitionName=gpu Nodes={host} Default=YES MaxTime=1-00:00:00 State=UP
             options = {"env": self.environment, "stdout": output, "stderr": output, "start_new_session": True}
             self._processes.append(subprocess.Popen(command, **options))  # type: ignore[call-overload]
 
-    def _until(self, true: object, what: str) -> None:
-        deadline = time.monotonic() + 30
-        while not true():  # type: ignore[operator]
-            if time.monotonic() > deadline:
-                logs = "\n".join(path.read_text()[-1500:] for path in self.folder.glob("*.out"))
-                raise SystemExit(f"{what} did not start: {logs}")
-            time.sleep(0.2)
+    def _logs(self) -> str:
+        return "\n".join(path.read_text()[-1500:] for path in self.folder.glob("*.out"))
 
     def kill(self) -> None:
         self.ask("scancel", "--user=root")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import NETSIM, TINY, netsim, run_all, wait_until
 from slurm import Slurm
-from test_flow_sweep import assert_same_bits, inverted_shards, wait_for_more
+from test_flow_sweep import assert_same_bits, inverted_shards, records, wait_for_more
 
 from netsim.config import parse_settings
 from netsim.store import Run
@@ -41,14 +41,18 @@ def slurm() -> Iterator[Slurm]:
         found.kill()
 
 
+@pytest.fixture
+def environment(slurm: Slurm, server: dict[str, str]) -> dict[str, str]:
+    return server | {"SLURM_CONF": slurm.environment["SLURM_CONF"]}
+
+
 def write(path: Path, **cluster: Any) -> Path:
     path.write_text(yaml.safe_dump(SETTINGS | {"cluster": CLUSTER | cluster}))
     return path
 
 
-def test_a_sweep_that_loses_a_job_ends_with_the_same_bits(slurm, server, tmp_path):
+def test_a_sweep_that_loses_a_job_ends_with_the_same_bits(slurm, environment, tmp_path):
     path, store, log = write(tmp_path / "mine.yaml"), tmp_path / "run", tmp_path / "log"
-    environment = slurm.environment | server | {"SLURM_CONF": slurm.environment["SLURM_CONF"]}
     command = [*NETSIM, "run", str(path), "--store", str(store)]
     with log.open("wb") as output:
         flow = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output)
@@ -67,14 +71,9 @@ def test_a_sweep_that_loses_a_job_ends_with_the_same_bits(slurm, server, tmp_pat
     wait_until(lambda: not slurm.jobs(), seconds=30, what=lambda: slurm.ask("squeue"))
 
 
-def records(store: Path) -> dict[Path, str]:
-    return {path: path.read_text() for path in (store / "commits").rglob("*.json")}
-
-
-def test_jobs_that_reach_their_walltime_leave_before_it_and_others_take_their_place(slurm, server, tmp_path):
+def test_jobs_that_reach_their_walltime_leave_before_it_and_others_take_their_place(environment, tmp_path):
     """No shard is killed in the middle: nothing failed, and no worker was lost with a task."""
     path = write(tmp_path / "mine.yaml", walltime="00:01:10", leave_early=30, maximum=1, shards_per_task=1)
-    environment = slurm.environment | server | {"SLURM_CONF": slurm.environment["SLURM_CONF"]}
     store = tmp_path / "run"
     found = netsim("run", str(path), "--store", str(store), env=environment, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
@@ -84,8 +83,7 @@ def test_jobs_that_reach_their_walltime_leave_before_it_and_others_take_their_pl
     assert "no time for another shard" in said and "DUE TO TIME LIMIT" not in said
 
 
-def test_a_job_that_slurm_does_not_take_is_one_clear_error(slurm, server, tmp_path):
-    environment = slurm.environment | server | {"SLURM_CONF": slurm.environment["SLURM_CONF"]}
+def test_a_job_that_slurm_does_not_take_is_one_clear_error(environment, tmp_path):
     path = write(tmp_path / "mine.yaml", partition="gpus")
     found = netsim("run", str(path), "--store", str(tmp_path / "run"), env=environment, cwd=tmp_path)
     assert found.returncode == 2 and "SLURM does not take such a job: " in found.stderr, found.stderr
