@@ -62,7 +62,9 @@ class Files:
         with explained(self.url):
             self._fs.invalidate_cache()
             entries = self._fs.find(prefix, detail=True)
-        return {path.removeprefix(prefix): _modified(info) for path, info in entries.items()}
+        # s3fs finds nothing, asks for the folder itself, and lists that if its first file has come in between
+        below = {path: info for path, info in entries.items() if path.startswith(prefix)}
+        return {path.removeprefix(prefix): _modified(info) for path, info in below.items()}
 
     def names(self, folder: str = "") -> list[str]:
         """The names of files and folders in a folder; none if it is not there."""

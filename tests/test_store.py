@@ -9,8 +9,9 @@ import threading
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
+from itertools import product, zip_longest
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 import xarray as xr
 from aiobotocore.client import AioBaseClient
 from botocore.utils import parse_timestamp
+from s3fs import S3FileSystem
 from seaweed import BUCKET, KEYS
 
 from netsim.config import parse_settings
@@ -139,7 +141,7 @@ def test_another_format_version_is_refused(tmp_path):
     document = json.loads(path.read_text())
     document["attributes"]["netsim"]["format"] = 99
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="has format 99; this netsim reads format 3"):
+    with pytest.raises(StoreError, match="has format 99; this netsim reads format 4"):
         Run.open(run.url)
 
 
@@ -310,6 +312,34 @@ def test_no_flipped_bit_of_an_object_goes_unseen_and_zarr_reads_the_same(tmp_pat
         (tmp_path / path).write_bytes(flipped(data, bit))
         with pytest.raises(StoreError, match="its checksum differs"):
             run.read(record, IMAGE.path)
+
+
+def test_a_whole_chunk_in_the_place_of_another_is_refused(tmp_path):
+    """As after a copy that went wrong: it has a right checksum, but of other values."""
+    run = Run.create(str(tmp_path), SETTINGS)
+    run.create_arrays([LOSS, IMAGE])
+    commit(run, 0, 1.0)
+    commit(run, 1, 2.0)
+    run.files.put(f"{LOSS.path}/c/1", run.files.get(f"{LOSS.path}/c/0"))
+    with pytest.raises(StoreError, match=r"shard 1, .* is damaged \(its checksum differs\)"):
+        run.read(run.record("invert", "vgg", 1), LOSS.path)
+
+
+POLYNOMIAL = 0x11EDC6F41
+"""Of crc32c: values that differ by it, bit by reflected bit, have the same checksum."""
+
+
+def test_what_crc32c_can_not_see_sha256_does(tmp_path):
+    run = Run.create(str(tmp_path), SETTINGS)
+    run.create_arrays([LOSS, IMAGE])
+    record = commit(run, 0, 1.0)
+    path = f"{LOSS.path}/c/0"
+    unseen = int(f"{POLYNOMIAL:033b}"[::-1], 2).to_bytes(5, "little")
+    data = bytes(a ^ b for a, b in zip_longest(run.files.get(path), unseen, fillvalue=0))
+    run.files.put(path, data)
+    assert not np.array_equal(run.read(record, LOSS.path), arrays(1.0)[LOSS.path])
+    with pytest.raises(StoreError, match="its sha256 differs"):
+        run.read_hashed(record, LOSS.path)
 
 
 def flipped(data: bytes, bit: int) -> bytes:
@@ -490,6 +520,21 @@ def test_a_shard_is_one_request_an_array_and_one_for_its_record(object_storage, 
     requests.clear()
     assert len(run.done("invert")) == 2
     assert requests == {"ListObjectsV2": 1}
+
+
+def test_a_folder_whose_first_file_comes_while_it_is_listed_holds_that_file_or_nothing(object_storage, monkeypatch):
+    run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
+    list_objects = S3FileSystem._lsdir
+
+    async def listed_just_before(self: S3FileSystem, path: str, **options: Any) -> Any:
+        found = await list_objects(self, path, **options)
+        await self._pipe_file(f"{path.rstrip('/')}/invert/vgg/00000.json", b"{}")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3FileSystem, "_lsdir", listed_just_before)
+        assert run.files.below("commits") == {}
+    assert list(run.files.below("commits")) == ["invert/vgg/00000.json"]
 
 
 def test_a_restart_of_the_server_is_sat_out(object_storage):
