@@ -38,7 +38,7 @@ from netsim.config import SweepSettings, parse_settings
 from netsim.errors import SettingsError, StoreError
 from netsim.files import Files, explained, zarr_store
 
-FORMAT = 4
+FORMAT = 3
 """Version of the layout. A store of another version is refused, never guessed at."""
 
 CODECS = (Crc32cCodec(),)

@@ -141,7 +141,7 @@ def test_another_format_version_is_refused(tmp_path):
     document = json.loads(path.read_text())
     document["attributes"]["netsim"]["format"] = 99
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="has format 99; this netsim reads format 4"):
+    with pytest.raises(StoreError, match="has format 99; this netsim reads format 3"):
         Run.open(run.url)
 
 
