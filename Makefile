@@ -18,13 +18,14 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test check bench faults slurm format lock clean
+.PHONY: help demo demo-s3 test check audit bench faults slurm format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  nine networks on embedded images, here, in a few minutes; go on where it stopped'
 	@echo 'make demo-s3                 the same, kept in object storage: a real S3 server, started for it on this machine'
 	@echo 'make test [ARGS=...]         everything CI runs: format, lint, types, tests'
-	@echo 'make check                   format, lint and types only'
+	@echo 'make check                   format, lint, types, and the audit as far as anybody answers'
+	@echo 'make audit                   the environment against the locks, and what is locked against known vulnerabilities'
 	@echo 'make bench [BENCH=similarity] [ARGS=...]  speed against the published code, of inversion or of another; minutes'
 	@echo 'make faults [ARGS="--faults 50 --seed 1"]  break a real sweep on object storage in every way there is; half an hour'
 	@echo 'make slurm                   a sweep as jobs of a real SLURM, started for it on this machine; needs root (tests/slurm.py)'
@@ -46,6 +47,10 @@ check: $(INSTALLED_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tests/audit.py --if-answered
+
+audit: $(INSTALLED_DEV)
+	$(BIN)/python tests/audit.py
 
 BENCH ?= inversion
 bench: $(INSTALLED)

@@ -16,7 +16,7 @@ import typer
 
 from flows.cluster import AnyCluster, chosen_cluster
 from netsim.config import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
-from netsim.errors import NetsimError, SettingsError
+from netsim.errors import NetsimError, SettingsError, printable
 
 app = typer.Typer(
     name="netsim",
@@ -34,6 +34,14 @@ StoreOption = Annotated[
 Workers = Annotated[int | None, typer.Option(min=1, help="worker processes, one thread each; default: one a core")]
 Scheduler = Annotated[
     str | None, typer.Option(help="a Dask scheduler's address, instead of workers here", show_default=False)
+]
+Tls = Annotated[
+    str | None,
+    typer.Option(
+        help="for a scheduler at tls://: the folder of its certificates, as `netsim certificates` makes it",
+        metavar="FOLDER",
+        show_default=False,
+    ),
 ]
 ClusterFile = Annotated[
     str | None,
@@ -81,6 +89,7 @@ def run(
     store: StoreOption = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    tls: Tls = None,
     cluster: ClusterFile = None,
     credentials: Credentials = None,
     shards_per_task: Annotated[
@@ -99,6 +108,7 @@ def run(
     asked: dict[str, Any] = {
         "workers": workers,
         "scheduler": scheduler,
+        "tls": tls,
         "file": cluster,
         "credentials": credentials,
         "shards_per_task": shards_per_task,
@@ -196,7 +206,7 @@ def verify(
     with console.progress_bar("Shards read back", total) as advance:
         faults = check.verify(opened, sample=sample, repair=repair, on_shard=advance)
     for fault in faults:
-        console.errors.print(str(fault), soft_wrap=True)
+        console.errors.print(console.plain(str(fault)), soft_wrap=True)
     if not faults:
         console.console.print(f"{total:,} shards are as they were committed", soft_wrap=True)
         return
@@ -220,6 +230,7 @@ def measure(
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
+    tls: Tls = None,
     cluster: ClusterFile = None,
     credentials: Credentials = None,
     debug: Debug = False,
@@ -236,7 +247,7 @@ def measure(
     if store is None or not names:
         tables.show_measures()
         return
-    where = chosen_cluster(None, workers=workers, scheduler=scheduler, file=cluster, credentials=credentials)
+    where = chosen_cluster(None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials)
     _use(where.credentials, debug)
     opened = Run.open(prepare_measures(store, names))
     stage = measure_stage(names)
@@ -265,6 +276,7 @@ def layers(
     ),
     workers: Workers = None,
     scheduler: Scheduler = None,
+    tls: Tls = None,
     cluster: ClusterFile = None,
     credentials: Credentials = None,
     debug: Debug = False,
@@ -282,7 +294,7 @@ def layers(
 
     if not layer or activations is None:
         raise SettingsError('say which layers and how, as in --layer "layer?" --activations pooled (or flattened)')
-    where = chosen_cluster(None, workers=workers, scheduler=scheduler, file=cluster, credentials=credentials)
+    where = chosen_cluster(None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials)
     _use(where.credentials, debug)
     url, key = prepare_layers(store, networks, layer, activations)
     opened = Run.open(url)
@@ -321,11 +333,28 @@ def report(
     console.console.print(f"report: {output / 'report.html'}", soft_wrap=True)
 
 
+@app.command()
+def certificates(
+    folder: Annotated[Path, typer.Argument(help="a new one, or an empty one")],
+    days: Annotated[int, typer.Option(min=1, max=3650, help="how long they are valid")] = 365,
+    debug: Debug = False,
+) -> None:
+    """Make certificates with which a Dask scheduler, its workers and sweeps talk encrypted, and with nobody else.
+
+    Whoever can read `key.pem` can have the scheduler and its workers run any code.
+    """
+    from flows import console
+    from flows.certificates import make_certificates
+
+    until = make_certificates(folder, days=days)
+    console.console.print(f"{folder}: ca.pem, cert.pem, key.pem, valid until {until:%Y-%m-%d}", soft_wrap=True)
+
+
 def _the_same(cluster: AnyCluster, file: str | None) -> str:
     """Options that say this cluster again; `file` is where it is said if it is no other."""
     said = f" --credentials {quote(cluster.credentials)}" if cluster.credentials else ""
     if cluster.kind == "scheduler":
-        said += f" --scheduler {quote(cluster.address)}"
+        said += f" --scheduler {quote(cluster.address)}" + (f" --tls {quote(cluster.tls)}" if cluster.tls else "")
     elif cluster.kind != "local" and file:
         said += f" --cluster {quote(file)}"
     return said
@@ -455,17 +484,15 @@ def main() -> None:
     except NetsimError as error:
         if debug:
             raise
-        print(f"netsim: {error}", file=sys.stderr)
+        print(f"netsim: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if debug:
             raise
-        print(
-            f"netsim: unexpected {type(error).__name__}: {error}\n--debug shows where; please report it",
-            file=sys.stderr,
-        )
+        said = f"netsim: unexpected {type(error).__name__}: {error}"
+        print(f"{printable(said)}\n--debug shows where; please report it", file=sys.stderr)
         sys.exit(1)
 
 

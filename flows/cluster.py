@@ -34,11 +34,26 @@ class Local(Execution):
     )
 
 
+TLS = "folder with the ca.pem, cert.pem and key.pem of the Dask cluster, as `netsim certificates` makes it"
+
+
 class Scheduler(Execution):
     """A Dask scheduler that is there already. Workers with `--resources GPU=1` get the work that gains from a GPU."""
 
     kind: Literal["scheduler"] = "scheduler"
-    address: str = Field(description="as in tcp://host:8786; netsim is installed there and on every worker")
+    address: str = Field(
+        description="as in tcp://host:8786, or tls://host:8786; netsim is installed there and on every worker"
+    )
+    tls: str | None = Field(None, description=f"{TLS}; goes with an address of tls://")
+
+    @model_validator(mode="after")
+    def _certificates_where_they_belong(self) -> Self:
+        encrypted = self.address.startswith("tls://")
+        if encrypted and self.tls is None:
+            raise ValueError(f"address {self.address} needs certificates; name their folder as tls")
+        if self.tls is not None and not encrypted:
+            raise ValueError(f"tls {self.tls} is for an address of tls://, and this is {self.address}")
+        return self
 
 
 class Elsewhere(Execution):
@@ -77,6 +92,7 @@ class Slurm(Elsewhere):
     interface: str | None = Field(None, description="network interface that jobs reach this machine by, as in ib0")
     python: str | None = Field(None, description="python of the jobs; default: the one that runs this")
     logs: str = Field("slurm-logs", description="folder for what the jobs print")
+    tls: str | None = Field(None, description=f"{TLS}, which jobs can read; default: Dask talks in the clear")
 
     @property
     def seconds(self) -> int:

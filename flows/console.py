@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from netsim.errors import StoreError
+from netsim.errors import StoreError, printable
 from netsim.status import StageStatus, stage_status, status
 from netsim.store import Run, Stopwatch
 from netsim.units import ALL, Units, called
@@ -30,8 +30,13 @@ def table_of(first: str, *others: str) -> Table:
     return table
 
 
+def plain(text: str) -> Text:
+    """What a store or a server says, for a terminal: it is neither markup nor does it move the cursor."""
+    return Text(printable(text))
+
+
 def show(title: str, table: Table) -> None:
-    console.print(f"[bold]{title}[/bold]", soft_wrap=True)
+    console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
 
 
@@ -48,7 +53,7 @@ def show_status(run: Run) -> None:
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
     show(f"{run.url}  (run {run.digest})", table)
     for unit, why in run.aside().items():
-        console.print(f"{called(unit)} is set aside: {why['error']}", soft_wrap=True)
+        console.print(plain(f"{called(unit)} is set aside: {why['error']}"), soft_wrap=True)
 
 
 def _duration(seconds: float | None) -> str:

@@ -26,6 +26,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from flows.server import shown
 from netsim.errors import RunError, SettingsError
 
 BLOCK_TYPE = "aws-credentials"
@@ -140,13 +141,15 @@ def _read(name: str) -> dict[str, Any]:
                 raise SettingsError(_no_block(client, name)) from None
     except httpx.HTTPError as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise RunError(f"the Prefect server at {PREFECT_API_URL.value()} does not give blocks ({reason})") from None
+        raise RunError(
+            f"the Prefect server at {shown(str(PREFECT_API_URL.value()))} does not give blocks ({reason})"
+        ) from None
 
 
 def _no_block(client: SyncPrefectClient, name: str) -> str:
     blocks = client.read_block_documents_by_type(BLOCK_TYPE, include_secrets=False)
     names = ", ".join(sorted(str(block.name) for block in blocks))
-    ui = str(client.api_url).rstrip("/").removesuffix("/api")
+    ui = shown(str(client.api_url)).rstrip("/").removesuffix("/api")
     return (
         f"no block {name!r} of type AWS Credentials; there {f'are {names}' if names else 'is none'}. "
         f"{ui}/blocks/catalog/{BLOCK_TYPE}/create makes one"

@@ -3,7 +3,7 @@
 import numpy as np
 from rich.text import Text
 
-from flows.console import console, show, table_of
+from flows.console import console, plain, show, table_of
 from netsim.findings import biased_headline, headline, intervals, number, percent, warnings, with_error
 from netsim.measures import measures
 from netsim.measuring import Measured
@@ -41,7 +41,7 @@ def show_measured(measured: dict[str, Measured]) -> None:
             low, high = found.difference.interval
             difference = [with_error(found.difference), f"{number(low)} to {number(high)}"]
         inverted = [with_error(found.inverted.mean), number(found.inverted.null_mean)]
-        table.add_row(found.title, *natural, *inverted, *difference)
+        table.add_row(plain(found.title), *natural, *inverted, *difference)
     says = "means off the diagonal ± one standard error; null = with one side's images permuted; – = undefined"
     show(f"Other measures: {says}", table)
 

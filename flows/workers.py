@@ -8,16 +8,19 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dask
 from dask.system import CPU_COUNT  # heeds affinity and container limits
 from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
+from distributed.security import Security
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
 from flows import cluster as where
+from flows.certificates import read_certificates
 from flows.credentials import UseBlock
 from netsim.errors import SettingsError
 from tasks.devices import GPU, visible_gpus
@@ -40,11 +43,19 @@ def task_runner(cluster: where.AnyCluster) -> Iterator[TaskRunner[Any]]:
 
     Raises SettingsError if there can be none, or one of a scheduler's workers can't have the credentials.
     """
-    with STARTS[type(cluster)](cluster) as address:
+    with STARTS[type(cluster)](cluster) as found:
         if cluster.credentials is not None and not isinstance(cluster, where.Local):  # those have this environment
-            with Client(address) as client:
+            with Client(found.address, security=found.security) as client:
                 client.register_plugin(UseBlock(cluster.credentials))
-        yield DaskTaskRunner(address=address)
+        yield DaskTaskRunner(address=found.address, client_kwargs={"security": found.security})
+
+
+@dataclass(frozen=True)
+class Found:
+    """A scheduler, and what it takes to be let in."""
+
+    address: str
+    security: Security | None = None  # None: the scheduler lets everybody in
 
 
 # ---- this machine
@@ -58,27 +69,36 @@ class LeaveInterruptsToTheFlow(WorkerPlugin):
 
 
 @contextmanager
-def start_local(cluster: where.Local) -> Iterator[str]:
-    workers = worker_specs(cluster.workers or CPU_COUNT, visible_gpus(cluster.gpus))
+def start_local(cluster: where.Local) -> Iterator[Found]:
+    """With certificates that are kept in memory: other users of this machine reach 127.0.0.1 too."""
+    security = Security.temporary()
+    workers = worker_specs(cluster.workers or CPU_COUNT, visible_gpus(cluster.gpus), security)
     scheduler = {
         "cls": Scheduler,
-        "options": {"host": "127.0.0.1", "dashboard": True, "dashboard_address": ":0"},  # 8787 may be taken
+        "options": {
+            "host": "127.0.0.1",
+            "protocol": "tls://",
+            "security": security,
+            "dashboard": True,
+            "dashboard_address": "127.0.0.1:0",  # 8787 may be taken
+        },
     }
     with (
         dask.config.set({"distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
-        SpecCluster(workers=workers, scheduler=scheduler, name="netsim", silence_logs=0) as started,
+        SpecCluster(workers=workers, scheduler=scheduler, security=security, name="netsim", silence_logs=0) as started,
     ):
         with Client(started) as client:
             client.register_plugin(LeaveInterruptsToTheFlow())
-        yield started.scheduler_address
+        yield Found(started.scheduler_address, security)
 
 
-def worker_specs(workers: int, gpus: list[str]) -> dict[str, Any]:
+def worker_specs(workers: int, gpus: list[str], security: Security) -> dict[str, Any]:
     """Processes of one thread: `workers` that see no GPU, and one for each of the GPUs, which sees only that one."""
 
     def spec(visible: str, resources: dict[str, int]) -> dict[str, Any]:
-        options = {"nthreads": 1, "host": "127.0.0.1", "env": {"CUDA_VISIBLE_DEVICES": visible}, "resources": resources}
-        return {"cls": Nanny, "options": options}
+        reached = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
+        options = {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": visible}, "resources": resources}
+        return {"cls": Nanny, "options": reached | options}
 
     plain = {f"cpu-{k}": spec("", {}) for k in range(workers)}
     return plain | {f"gpu-{gpu}": spec(gpu, GPU) for gpu in gpus}
@@ -88,25 +108,31 @@ def worker_specs(workers: int, gpus: list[str]) -> dict[str, Any]:
 
 
 @contextmanager
-def find_scheduler(cluster: where.Scheduler) -> Iterator[str]:
+def find_scheduler(cluster: where.Scheduler) -> Iterator[Found]:
+    found = Found(cluster.address, None if cluster.tls is None else read_certificates(cluster.tls))
     try:
-        Client(cluster.address, timeout=10).close()
+        Client(found.address, security=found.security, timeout=10).close()
     except (OSError, TimeoutError, ValueError) as error:
-        raise SettingsError(f"no Dask scheduler answers at {cluster.address} ({error})") from None
-    yield cluster.address
+        way_out = (
+            f"are the certificates in {cluster.tls} its own?" if cluster.tls else "one with certificates is tls://"
+        )
+        why = f"{error}; {error.__cause__}" if error.__cause__ else str(error)
+        raise SettingsError(f"no Dask scheduler answers at {cluster.address} ({why}); {way_out}") from None
+    yield found
 
 
 # ---- SLURM
 
 
 @contextmanager
-def start_slurm(cluster: where.Slurm) -> Iterator[str]:
+def start_slurm(cluster: where.Slurm) -> Iterator[Found]:
     if shutil.which("sbatch") is None:
         raise SettingsError("sbatch is not on the PATH of this machine; run the sweep where jobs are submitted from")
-    with slurm_cluster()(**slurm_options(cluster)) as started:
+    options = slurm_options(cluster)
+    with slurm_cluster()(**options) as started:
         try_submission(started.job_script())
         started.adapt(minimum_jobs=cluster.minimum, maximum_jobs=cluster.maximum)
-        yield started.scheduler_address
+        yield Found(started.scheduler_address, options["security"])
 
 
 def slurm_cluster() -> Any:
@@ -141,7 +167,8 @@ def slurm_options(cluster: where.Slurm) -> dict[str, Any]:
         "log_directory": str(Path(cluster.logs).absolute()),
         "local_directory": None,
         "job_name": "netsim",
-        "scheduler_options": {"dashboard_address": ":0"},
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},  # it asks nobody who they are
+        "security": None if cluster.tls is None else read_certificates(cluster.tls),
     }
 
 
@@ -159,14 +186,14 @@ def try_submission(script: str) -> None:
 
 
 @contextmanager
-def start_kubernetes(cluster: where.Kubernetes) -> Iterator[str]:
+def start_kubernetes(cluster: where.Kubernetes) -> Iterator[Found]:
     try:
         from dask_kubernetes.operator import KubeCluster
     except ImportError:
         raise SettingsError("dask-kubernetes is not installed here; requirements-cluster.lock has it") from None
     with KubeCluster(custom_cluster_spec=kubernetes_spec(cluster), namespace=cluster.namespace) as started:
         started.adapt(minimum=cluster.minimum, maximum=cluster.maximum)
-        yield started.scheduler_address
+        yield Found(started.scheduler_address)
 
 
 def kubernetes_spec(cluster: where.Kubernetes) -> dict[str, Any]:
@@ -222,7 +249,7 @@ def pod(
     return {"containers": [container | more], "restartPolicy": "Always"} | account
 
 
-STARTS: dict[type[where.AnyCluster], Callable[[Any], AbstractContextManager[str]]] = {
+STARTS: dict[type[where.AnyCluster], Callable[[Any], AbstractContextManager[Found]]] = {
     where.Local: start_local,
     where.Scheduler: find_scheduler,
     where.Slurm: start_slurm,

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
+from reprlib import Repr
 from shlex import quote
 from typing import Annotated, Any, Literal, Self
 
@@ -208,7 +209,11 @@ def explain(error: ValidationError, of: type[BaseModel]) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":
         return f"{'.'.join(place)}: {message}".removeprefix(": ")
-    return f"{'.'.join(place)}: got {first['input']!r}; {message[0].lower()}{message[1:]}"
+    return f"{'.'.join(place)}: got {_brief.repr(first['input'])}; {message[0].lower()}{message[1:]}"
+
+
+_brief = Repr()  # aliases of YAML make a page of a line
+_brief.maxstring = _brief.maxother = 200
 
 
 def _fields_at(model: Any, place: list[str]) -> Iterable[str]:

@@ -45,6 +45,11 @@ class Withdrawn(BaseException):
     """Nobody waits for this work any more, says a `Run.pulse`. No Exception, so that nothing takes it for one."""
 
 
+def printable(text: str) -> str:
+    """What may come from a store or a server, for a terminal: lines, but nothing that a terminal obeys."""
+    return "".join(sign if sign == "\n" or sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """'; did you mean "resnet18"?' where something close is known, else what is known: the tail of an error message."""
     known = sorted(known)

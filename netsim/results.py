@@ -15,6 +15,7 @@ from netsim.cka import PairSimilarity, pair_similarities
 from netsim.errors import StoreError
 from netsim.hsic import Estimator
 from netsim.inversion import STOP_REASONS
+from netsim.status import stage_status
 from netsim.store import Record, Run
 from netsim.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
 from netsim.units import ALL, NATURAL, Units
@@ -147,10 +148,10 @@ def load_results(run: Run) -> Results:
 def require_finished(run: Run) -> None:
     """Raises StoreError if any shard before the report is missing."""
     for units in ALL[:-1]:
-        if missing := units.missing(run):
-            total = units.total(run.settings)
+        now = stage_status(run, units)
+        if not now.finished:
             raise StoreError(
-                f"{run.url} is not finished: {len(missing)} of {total} shards of {units.stage} are missing; "
+                f"{run.url} is not finished: {now.total - now.done} of {now.total} shards of {now.name} are missing; "
                 f"`netsim run --store {quote(run.url)}` goes on"
             )
 

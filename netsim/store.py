@@ -231,6 +231,7 @@ class Run:
             found = json.loads(data)
             whole = json.dumps(found).encode() == data and _is_sealed(found)
             record = Record(**{key: value for key, value in found.items() if key != SEAL})
+            whole = whole and all(_lies_within(path) for path in (*record.arrays, *record.files))
         except (ValueError, TypeError, AttributeError):  # not UTF-8, not JSON, not a record
             whole = False
         if not whole:
@@ -251,9 +252,9 @@ class Run:
 
     def aside(self) -> dict[tuple[str, str, int], dict[str, Any]]:
         """(stage, name, shard) -> why it was set aside."""
-        listed = [path for path in self.files.below("aside") if RECORD_FILE.fullmatch(path.rpartition("/")[2])]
+        listed = [path for path in self.files.below("aside") if ASIDE_FILE.fullmatch(path)]
         found = self.files.get_all(f"aside/{path}" for path in sorted(listed))
-        return {_unit_of(path): json.loads(data) for path, data in found.items()}
+        return {_unit_of(path): _why(data) for path, data in found.items()}
 
     def take_up_again(self) -> None:
         """Forget what was set aside: it is to be tried again."""
@@ -429,7 +430,10 @@ class Run:
         if google_crc32c.value(data) != WHOLE or data[-CHECKSUM:].hex() != record.chunks[path]:
             raise self._damaged(record, path, "its checksum differs")
         values = memoryview(data)[:-CHECKSUM]
-        return np.frombuffer(values, self.array(path).dtype).reshape(shape)
+        try:
+            return np.frombuffer(values, self.array(path).dtype).reshape(shape)
+        except ValueError as error:  # the array's document is not the one that it was written by
+            raise self._damaged(record, path, str(error)) from None
 
     def read_file(self, record: Record, path: str) -> bytes:
         """A file's bytes, compared with the record's checksum. Raises StoreError if it is gone or differs."""
@@ -483,6 +487,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 RECORD_FILE = re.compile(r"\d{5,}\.json")
+ASIDE_FILE = re.compile(rf"[^/]+/.+/{RECORD_FILE.pattern}")
 
 
 def _nothing() -> None:
@@ -497,10 +502,24 @@ def _aside_path(stage: str, name: str, shard: int) -> str:
     return f"aside/{stage}/{name}/{shard:05d}.json"
 
 
+def _lies_within(path: str) -> bool:
+    """A record is read before it is trusted: it must not lead out of the store."""
+    return not path.startswith("/") and ".." not in path.split("/")
+
+
 def _unit_of(path: str) -> tuple[str, str, int]:
     """aside/invert/vgg/00003.json -> invert, vgg, 3"""
     _, stage, *name, shard = path.removesuffix(".json").split("/")
     return stage, "/".join(name), int(shard)
+
+
+def _why(data: bytes) -> dict[str, Any]:
+    """Why a shard was set aside. It proves nothing, so a damaged one is said and no more."""
+    try:
+        why = json.loads(data)
+        return why | {"error": str(why["error"])}
+    except (ValueError, TypeError, KeyError):
+        return {"error": "what was kept of it is damaged"}
 
 
 CHECKSUM = 4
@@ -547,7 +566,7 @@ def _differences(expected: dict[str, bytes], found: dict[str, bytes]) -> dict[st
         if expected[path] != found[path]:
             node = re.sub(r"/(zarr\.json|c/.*)$", "", path)
             try:
-                same = _meaning(node, expected) == _meaning(node, expected | {path: found[path]})
+                same = _meaning(node, path, expected) == _meaning(node, path, expected | {path: found[path]})
                 fault = "" if same else "it differs from what the settings say"
             except Exception as error:  # Zarr and its codecs have their own kinds
                 fault = f"{type(error).__name__}: {error}"
@@ -555,11 +574,14 @@ def _differences(expected: dict[str, bytes], found: dict[str, bytes]) -> dict[st
     return wrong
 
 
-def _meaning(path: str, files: dict[str, bytes]) -> tuple[Any, Any]:
-    """The metadata of an array or a group, and the values of a coordinate."""
+def _meaning(node: str, path: str, files: dict[str, bytes]) -> Any:
+    """Of a file of an array or a group: its metadata, or, where it is a chunk, the values of a coordinate.
+
+    No values are read by a document that may be wrong: it could say that there are more than fit into memory.
+    """
     from_bytes = default_buffer_prototype().buffer.from_bytes
-    store = MemoryStore({key: from_bytes(data) for key, data in files.items() if key.startswith(f"{path}/")})
-    node = zarr.open(store, path=path, mode="r", zarr_format=3)
-    if isinstance(node, zarr.Group):
-        return json.loads(files[f"{path}/zarr.json"]), None
-    return node.metadata.to_dict(), np.asarray(node[...]).tolist() if f"{path}/c/0" in files else None
+    store = MemoryStore({key: from_bytes(data) for key, data in files.items() if key.startswith(f"{node}/")})
+    opened = zarr.open(store, path=node, mode="r", zarr_format=3)
+    if path != f"{node}/zarr.json":
+        return np.asarray(opened[...]).tolist()  # type: ignore[index]
+    return json.loads(files[path]) if isinstance(opened, zarr.Group) else opened.metadata.to_dict()

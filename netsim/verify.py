@@ -46,11 +46,12 @@ def verify(
     """Every fault of a run, in order of stages and names; empty if all is well.
 
     `sample` images of one shard of each network are looked at again, and their loss compared with the stored one; 0 for
-    none. `repair` writes documents at fault again, and removes the commit records of shards at fault, so that the next
-    run computes them. `on_shard` is called after each shard. Raises UnreachableError if the store stops answering,
-    NetworkError for a network of the sample that can't be loaded.
+    none, and then no network or measure that the store names is imported. `repair` writes documents at fault again, and
+    removes the commit records of shards at fault, so that the next run computes them. `on_shard` is called after each
+    shard. Raises UnreachableError if the store stops answering, NetworkError for a network of the sample that can't be
+    loaded.
     """
-    found = _document_faults(run, repair=repair)
+    found = _document_faults(run, own_measures=sample > 0, repair=repair)
     unreadable = frozenset() if repair else frozenset(fault.name for fault in found)
 
     def check(unit: tuple[str, str, int]) -> list[Fault]:
@@ -75,22 +76,23 @@ def committed(run: Run) -> list[tuple[str, str, int]]:
     return [(stage, name, shard) for stage in run.stages_done() for name, shard in sorted(run.done(stage))]
 
 
-def _document_faults(run: Run, *, repair: bool) -> list[Fault]:
-    specs = _specs(run)
+def _document_faults(run: Run, *, own_measures: bool, repair: bool) -> list[Fault]:
+    specs = _specs(run, own_measures)
     found = [Fault("document", path, None, what) for path, what in run.array_faults(specs).items()]
     if repair and found:
         run.repair_arrays(specs)
     return found
 
 
-def _specs(run: Run) -> list[ArraySpec]:
+def _specs(run: Run, own_measures: bool) -> list[ArraySpec]:
     """The arrays of every stage that has begun. What a damaged record hides is passed over: the record is named."""
     begun, specs = run.stages_done(), []
     for stage in STAGES:
         if stage.name in begun:
             with suppress(StoreError):
                 specs += stage.arrays(run)
-    for measure in sorted({name.partition("/")[0] for name, _ in run.done("measure")}):
+    measures = sorted({name.partition("/")[0] for name, _ in run.done("measure")})
+    for measure in (name for name in measures if own_measures or ":" not in name):
         with suppress(NetsimError):  # one's own measure may be gone
             specs += measure_stage([measure]).arrays(run)
     return specs

@@ -7,54 +7,20 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections import defaultdict
 from importlib.metadata import packages_distributions
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
-from packaging.markers import Marker
+from locks import LOCKS, PIN, canonical, lines, pins
 from packaging.requirements import Requirement
-from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-LOCKS = ("requirements.lock", "requirements-cluster.lock", "requirements-dev.lock")
-
-# The whole grammar of a lock: anything else (an address, an option, a path, a pin without hash) does not match.
-PIN = re.compile(
-    r"(?P<requirement>[a-z0-9-]+(\[[a-z0-9, -]+\])?==[^\s;]+)"
-    r"( ; (?P<marker>[^\\]+?))?"
-    r"(?P<hashes>( --hash=sha256:[0-9a-f]{64})+)"
-)
-
 LINUX = {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
 MACOS = {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64"}
-
-
-def lines(lock: str) -> list[str]:
-    """Logical lines of a lock: continuations joined, comments dropped, blanks single."""
-    text = re.sub(r"^\s*#.*$", "", (ROOT / lock).read_text(), flags=re.MULTILINE)
-    return [" ".join(line.split()) for line in re.sub(r"\\\n", " ", text).splitlines() if line.strip()]
-
-
-def pins(lock: str, environment: dict[str, str] | None = None) -> dict[str, set[Version]]:
-    """Locked versions by name of package, of all environments or of one."""
-    found = defaultdict(set)
-    for line in lines(lock):
-        match = PIN.fullmatch(line)
-        assert match, f"{lock}: not a hashed pin: {line[:120]}"
-        if environment is None or match["marker"] is None or Marker(match["marker"]).evaluate(environment):
-            requirement = Requirement(match["requirement"])
-            (specifier,) = requirement.specifier
-            found[requirement.name].add(Version(specifier.version))
-    return dict(found)
-
-
-def canonical(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.fixture(scope="module")

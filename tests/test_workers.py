@@ -5,7 +5,8 @@ import signal
 import time
 
 import pytest
-from distributed import Client, LocalCluster, SpecCluster
+from distributed import Client, LocalCluster, Scheduler, SpecCluster
+from distributed.security import Security
 
 from flows.cluster import Local, parse_cluster
 from flows.workers import slurm_cluster, slurm_options, task_runner, worker_specs
@@ -15,7 +16,10 @@ from tasks.pulse import Pulse
 
 
 def test_every_gpu_has_a_worker_of_its_own_and_other_workers_see_none():
-    with SpecCluster(workers=worker_specs(1, ["0", "3"]), silence_logs=50) as cluster, Client(cluster) as client:
+    specs = worker_specs(1, ["0", "3"], security := Security.temporary())
+    scheduler = {"cls": Scheduler, "options": {"protocol": "tls://", "security": security, "dashboard": False}}
+    options = {"workers": specs, "scheduler": scheduler, "security": security, "silence_logs": 50}
+    with SpecCluster(**options) as cluster, Client(cluster) as client:
         client.wait_for_workers(3)
         seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
         known = client.scheduler_info(n_workers=-1)["workers"]
@@ -39,7 +43,7 @@ def test_a_scheduler_that_does_not_answer_is_one_clear_error():
 
 
 def test_local_workers_end_with_the_sweep():
-    with task_runner(Local(workers=1)) as runner, Client(runner.address) as client:
+    with task_runner(Local(workers=1)) as runner, Client(runner.address, **runner.client_kwargs) as client:
         (pid,) = client.run(os.getpid).values()
     deadline = time.monotonic() + 10
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
