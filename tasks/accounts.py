@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from threading import Event, Thread
 from typing import Any
 from uuid import UUID
@@ -83,7 +84,8 @@ def _heeding_cancellation() -> Iterator[None]:
                     os.kill(os.getpid(), signal.SIGINT)
                     return
 
-    looking = Thread(target=look, daemon=True)
+    # in this context, which knows the server: without, Prefect would start a temporary one at every look
+    looking = Thread(target=copy_context().run, args=(look,), daemon=True)
     looking.start()
     try:
         yield

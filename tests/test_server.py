@@ -3,15 +3,18 @@
 import os
 import signal
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
-from conftest import TINY, netsim
+from conftest import NETSIM, TINY, netsim
 from seaweed import free_ports
 
 from flows.server import shown
@@ -39,9 +42,17 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
 def test_a_sweep_starts_a_server_with_a_password_and_nobody_else_gets_in(guarded, tmp_path):
     path, port = tmp_path / "mine.yaml", guarded["PREFECT_SERVER_API_PORT"]
     path.write_text(parse_settings(TINY).to_yaml())
-    found = netsim("run", str(path), "--workers", "1", env=guarded, cwd=tmp_path)
-    assert found.returncode == 0, found.stderr
-    assert AUTH not in found.stdout + found.stderr
+    with (tmp_path / "log").open("w") as log:
+        command = [*NETSIM, "run", str(path), "--workers", "1"]
+        run = subprocess.Popen(command, env=guarded, cwd=tmp_path, stdout=log, stderr=log)
+    seen: set[str] = set()
+    while run.poll() is None:
+        seen |= {" ".join(cmdline) for cmdline in map(command_of, psutil.Process(run.pid).children(recursive=True))}
+        time.sleep(0.2)
+    told = (tmp_path / "log").read_text()
+    assert run.returncode == 0, told
+    assert AUTH not in told and not any(AUTH in command for command in seen)
+    assert {command for command in seen if "uvicorn" in command} == set()  # Prefect's temporary servers
 
     api = f"http://127.0.0.1:{port}/api"
     for wrong in ({"PREFECT_API_AUTH_STRING": "somebody:guesses"}, {}):
@@ -62,6 +73,13 @@ def test_a_sweep_starts_a_server_with_a_password_and_nobody_else_gets_in(guarded
     assert (sent.status_code, sent.json()["detail"]) == (403, "Missing CSRF token.")
     read = httpx.get(f"{api}/health", headers={"Origin": "http://evil.example"})
     assert "access-control-allow-origin" not in read.headers
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it is gone
+        return []
 
 
 class Healthy(BaseHTTPRequestHandler):
