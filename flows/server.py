@@ -26,7 +26,7 @@ from prefect.settings import (
 from flows.offline import OFFLINE
 from netsim.errors import RunError
 
-START_SECONDS = 120  # a fresh database takes 9 to 28 s
+START_SECONDS = 600  # a fresh database takes 9 to 28 s
 BUSY_SECONDS = 15  # a server that is loaded, or that another run is starting just now
 
 
@@ -112,9 +112,12 @@ HERE = {"0100007F", "7F000001", "0" * 8, "0" * 32}
 def _strangers(port: int) -> set[int]:
     """Other users, but root, who listen at a port of this machine; Linux tells, and nobody is known elsewhere."""
     tables = [path for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if path.exists()]
-    rows = [line.split() for table in tables for line in table.read_text().splitlines()[1:]]
-    local = {(*row[1].split(":"), int(row[7])) for row in rows if row[3] == LISTENS}
-    return {user for address, at, user in local if address in HERE and int(at, 16) == port} - {os.getuid(), 0}
+    found = set()
+    for row in (line.split() for table in tables for line in table.read_text().splitlines()[1:]):
+        address, _, at = row[1].rpartition(":")
+        if row[3] == LISTENS and address in HERE and int(at, 16) == port:
+            found.add(int(row[7]))
+    return found - {os.getuid(), 0}
 
 
 def _healthy(api: str) -> bool:

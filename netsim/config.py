@@ -213,6 +213,7 @@ def explain(error: ValidationError, of: type[BaseModel]) -> str:
 
 
 _brief = Repr()  # aliases of YAML make a page of a line
+_brief.maxlevel = 2
 _brief.maxstring = _brief.maxother = 200
 
 
