@@ -8,7 +8,7 @@ aside with its traceback, and the rest of the sweep goes on. What a user can men
 meet the next shard too: it ends the stage.
 """
 
-from collections import deque
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -16,15 +16,16 @@ from itertools import groupby
 from typing import Any
 
 import dask
-from distributed import Client, KilledWorker
+from distributed import Client, KilledWorker, as_completed
 from distributed.client import FutureCancelledError
 from prefect import Task, get_run_logger
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext
+from prefect.context import FlowRunContext, SettingsContext
 from prefect.states import Cancelled, Crashed
 from prefect.tasks import exponential_backoff
+from pydantic import PrivateAttr
 
 from netsim.errors import NetsimError, RunError, UnreachableError, Withdrawn
 from netsim.stages import ShardError, Stage, work_through
@@ -41,7 +42,13 @@ PASSES = 3
 innocent tasks too, so only what it names in the last pass is at fault."""
 
 WINDOW = 64
-"""Most task runs submitted and not yet settled."""
+"""Task runs that are submitted and not yet settled where workers are few."""
+
+AHEAD = 3
+"""The same for each thread of the workers where they are many: none is to wait until the flow has submitted more."""
+
+SHOWN = 2.0
+"""Seconds between two changes of the progress in the UI: each is a request, and a wide cluster settles many at once."""
 
 HOPELESS = 8
 """Blocks that fail before any succeeds, after which the fault is not the shards'."""
@@ -174,9 +181,9 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
         stage.prepare(run)
         if tries:
             get_run_logger().warning("%s: try %d of %d shards", stage.name, tries + 1, len(missing))
-        size, window = (shards_per_task, WINDOW) if tries == 0 else (1, WINDOW if tries < PASSES - 1 else 1)
-        hopeless = HOPELESS if tries == 0 else len(missing)
-        failed = _Pass(run, stage, verb, faults, window).submit_all(missing, size, hopeless)
+        size, hopeless = (shards_per_task, HOPELESS) if tries == 0 else (1, len(missing))
+        with _SettingsOnce.now():
+            failed = _Pass(run, stage, verb, faults, alone=tries == PASSES - 1).submit_all(missing, size, hopeless)
         before, missing = missing, within_reach()
         if failed or not set(missing) < set(before):  # else some workers only had to leave
             tries += 1
@@ -212,47 +219,56 @@ def none_set_aside(store: str) -> None:
 class _Pass:
     """One pass over the missing shards of a stage."""
 
-    def __init__(self, run: Run, stage: Stage, verb: Task[..., Any], faults: Faults, window: int) -> None:
-        self._run, self._stage, self._verb, self._faults, self._size = run, stage, verb, faults, window
-        self._window: deque[tuple[Block, Any]] = deque()
+    def __init__(self, run: Run, stage: Stage, verb: Task[..., Any], faults: Faults, *, alone: bool) -> None:
+        self._run, self._stage, self._verb, self._faults, self._alone = run, stage, verb, faults, alone
         self._client = dask_client()
         self._slots = _slots(self._client) if stage.units.gpu else {}
+        self._under_way: dict[str, tuple[Block, Any]] = {}  # by the key of the Dask future
+        self._ended = as_completed(loop=self._client.loop)
 
     def submit_all(self, missing: list[tuple[str, int]], shards_per_task: int, hopeless: int) -> int:
-        """Submit every block and settle each. Returns how many failed.
+        """Submit every block and settle each as it ends. Returns how many failed.
 
         Raises the first NetsimError of a task, or RunError when more than `hopeless` fail before one succeeds.
         """
-        total = self._stage.units.total(self._run.settings)
-        done, failed, fault = total - len(missing), 0, None
-        said = self._stage.units.says
-        progress: Any = create_progress_artifact(100 * done / total, key=self._stage.name, description=said)
+        progress = _Progress(self._stage, self._run, len(missing))
         todo = blocks(missing, shards_per_task)
-        succeeded = False
+        failed, fault, succeeded = 0, None, False
         while True:
-            while len(self._window) < self._size and (block := next(todo, None)):
-                self._window.append((block, self._submit(block)))
-            if not self._window:
+            self._submit_more(todo)
+            if not self._under_way:
                 break
-            block, future = self._window.popleft()
-            error = _settle(future)
+            block, error = self._settle_one()
             if error is None:
                 succeeded = True
-                done += len(block.shards)
-                update_progress_artifact(progress, progress=100 * min(done / total, 1))
+                progress.add(len(block.shards))
             else:
                 failed += 1
                 self._faults.add(block, error)
-            del future  # or Dask would compute it again when it loses the worker that holds the result
             if isinstance(error, NetsimError) or (failed > hopeless and not succeeded):
                 fault = fault or error
                 todo = iter(())
-                _give_up_waiting(self._window)
+                _give_up_waiting([future for _, future in self._under_way.values()])
+        progress.show()
         if isinstance(fault, NetsimError):
             raise fault
         if fault:
             raise RunError(f"{self._stage.name}: the first {failed} blocks all failed, at last of {fault}") from fault
         return failed
+
+    def _submit_more(self, todo: Iterator[Block]) -> None:
+        """As many as keep every worker busy until the flow is here again."""
+        threads = self._client.scheduler_info(n_workers=0)["total_threads"]
+        window = 1 if self._alone else max(WINDOW, AHEAD * threads)
+        while len(self._under_way) < window and (block := next(todo, None)):
+            future = self._submit(block)
+            self._under_way[future.wrapped_future.key] = block, future
+            self._ended.add(future.wrapped_future)
+
+    def _settle_one(self) -> tuple[Block, Exception | None]:
+        """Whichever ends first. Its future is dropped: Dask computes a result again when it loses what holds it."""
+        block, future = self._under_way.pop(next(self._ended).key)
+        return block, _settle(future)
 
     def _submit(self, block: Block) -> Any:
         with self._placed(block):
@@ -265,6 +281,44 @@ class _Pass:
         asked: dict[str, Any] = {"resources": self._slots} if self._slots else {}
         asked |= {"workers": others, "allow_other_workers": True} if others else {}
         return dask.annotate(**asked) if asked else nullcontext()
+
+
+class _SettingsOnce(SettingsContext):
+    """Prefect's settings go with each task run. To write them out anew took four fifths of submitting it."""
+
+    _written: dict[str, Any] | None = PrivateAttr(None)
+
+    @classmethod
+    def now(cls) -> "_SettingsOnce":
+        current: Any = SettingsContext.get()
+        return cls(profile=current.profile, settings=current.settings)
+
+    def serialize(self, include_secrets: bool = True) -> dict[str, Any]:
+        if self._written is None:
+            self._written = super().serialize(include_secrets)
+        return self._written
+
+
+class _Progress:
+    """What the UI shows of a stage."""
+
+    def __init__(self, stage: Stage, run: Run, missing: int) -> None:
+        self._total = stage.units.total(run.settings)
+        self._done, self._shown = self._total - missing, time.monotonic()
+        self._artifact: Any = create_progress_artifact(self._percent, key=stage.name, description=stage.units.says)
+
+    @property
+    def _percent(self) -> float:
+        return 100 * min(self._done / self._total, 1)
+
+    def add(self, shards: int) -> None:
+        self._done += shards
+        if time.monotonic() > self._shown + SHOWN:
+            self.show()
+
+    def show(self) -> None:
+        update_progress_artifact(self._artifact, progress=self._percent)
+        self._shown = time.monotonic()
 
 
 def dask_client() -> Client:
@@ -286,12 +340,12 @@ def _slots(client: Client) -> dict[str, int]:
     return GPU if any(worker["resources"].get("GPU") for worker in workers_of(client).values()) else {}
 
 
-def _give_up_waiting(window: Iterable[tuple[Block, Any]]) -> None:
+def _give_up_waiting(futures: Iterable[Any]) -> None:
     """Have Dask drop the blocks that no worker has begun: they would be computed in vain."""
-    futures = [future.wrapped_future for _, future in window]
-    if futures:
-        begun = {key for keys in futures[0].client.processing().values() for key in keys}
-        futures[0].client.cancel([future for future in futures if future.key not in begun])
+    wrapped = [future.wrapped_future for future in futures]
+    if wrapped:
+        begun = {key for keys in wrapped[0].client.processing().values() for key in keys}
+        wrapped[0].client.cancel([future for future in wrapped if future.key not in begun])
 
 
 def _settle(future: Any) -> Exception | None:

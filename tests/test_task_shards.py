@@ -3,12 +3,20 @@
 import time
 from uuid import uuid4
 
+import httpx
 import pytest
+from conftest import tiny
 from distributed import Client
-from prefect_dask.task_runners import PrefectDaskFuture
+from prefect import flow, task
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from netsim.errors import StoreError, UnreachableError
-from tasks.shards import LOST, Block, _give_up_waiting, _worth_retrying, blocks
+from netsim.stages import Stage, Work
+from netsim.store import Run
+from netsim.units import Units
+from tasks import shards
+from tasks.shards import AHEAD, LOST, OPTIONS, Block, _give_up_waiting, _worth_retrying, blocks, dask_client
 
 
 def test_a_block_holds_shards_of_one_name_in_order():
@@ -42,10 +50,57 @@ def test_blocks_that_no_worker_has_begun_are_given_up():
         while not client.processing():
             time.sleep(0.01)
         time.sleep(0.2)
-        window = [(Block("a", [i]), PrefectDaskFuture(uuid4(), future)) for i, future in enumerate(futures)]
-        _give_up_waiting(window)
+        _give_up_waiting([PrefectDaskFuture(uuid4(), future) for future in futures])
         assert futures[0].result() == 0
         for future in futures[5:]:
             with pytest.raises(LOST):
                 future.result()
         _give_up_waiting([])
+
+
+SHARDS = 24
+
+
+def slow_first(run: Run, name: str, shard: int) -> Work:
+    """The first shard ends when all others are done."""
+    deadline = time.monotonic() + 120
+    while shard == 0 and len(run.done("queue")) < SHARDS - 1:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the others wait for the first")
+        time.sleep(0.1)
+    return Work()
+
+
+QUEUE = Stage(Units("queue", "Shards of a queue", lambda settings: {"one": SHARDS}), lambda run: [], slow_first)
+
+
+@task(name="queue", **OPTIONS)
+def queue(store: str, name: str, numbers: list[int]) -> dict[str, int]:
+    return shards.run_block(store, QUEUE, name, numbers)
+
+
+def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, monkeypatch):
+    """Few are under way at a time, but enough for every thread; what has ended is dropped, or memory would grow."""
+    run, held, settle = Run.create(str(tmp_path / "run"), tiny()), [], shards._settle
+
+    def counted(future):
+        held.append(len(dask_client().futures))
+        return settle(future)
+
+    @flow
+    def all_of_it() -> int:
+        shards.finish(run.url, queue, stage=QUEUE)
+        return len(dask_client().futures)
+
+    monkeypatch.setattr(shards, "WINDOW", 1)
+    monkeypatch.setattr(shards, "_settle", counted)
+    with (
+        temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}),
+        Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as client,
+    ):
+        left = all_of_it.with_options(task_runner=DaskTaskRunner(address=client.scheduler.address))()
+    assert len(run.done("queue")) == SHARDS
+    assert (max(held), left) == (2 * AHEAD, 0)
+    key = {"artifacts": {"key": {"any_": ["queue"]}}}
+    (artifact,) = httpx.post(f"{server['PREFECT_API_URL']}/artifacts/filter", json=key).json()
+    assert artifact["data"] == 100
