@@ -1,0 +1,519 @@
+"""What Prefect, Dask and commits cost beside the work: `make bench BENCH=orchestration ARGS="PART..."`.
+
+overhead  CPU of every process of a sweep of real inversions in tasks of about 30 s, against the CPU of the inversions
+many      10,000 task runs of shards that do nothing: memory of the flow process over time, records, states, CPU a task
+latency   from the command, and from the first submission, to the first commit, on workers that are there
+scaling   shards a second with one worker process and with two, by turns: real inversions, and shards that only wait
+drain     how fast a Prefect server records task runs, in SQLite and (with --postgres) in PostgreSQL
+
+Everything is real, and started for this: a Prefect server, a Dask scheduler and workers as their own commands, stores
+on the local disk. CPU seconds are of processes and their children, so other work on the machine blurs but does not fake
+them; wall-clock figures want a quiet machine. docs/scaling.md says what follows (python -m benchmarks.scaling).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import certifi
+import httpx
+import psutil
+import torch
+from distributed import Client
+from rich.console import Console
+
+from benchmarks.simulated import NOTHING, waiting
+from flows.console import table_of
+from flows.offline import OFFLINE
+from flows.workers import ENVIRONMENT
+from netsim.config import parse_settings
+from netsim.stages import DRAW, INVERT, TRAIN
+from netsim.store import Run
+from tests.seaweed import free_ports
+
+console = Console(highlight=False)
+SMALL = ["small:resnet18@none", "small:shufflenet@none", "small:vgg@none"]
+MB = 1e6
+
+
+# ---- processes
+
+
+class Program:
+    """A command that runs beside this one, with all processes that it starts."""
+
+    def __init__(self, *command: str, environment: Mapping[str, str], log: Path) -> None:
+        with log.open("ab") as output:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", *command], env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+        self._log = log
+
+    def processes(self) -> list[psutil.Process]:
+        try:
+            process = psutil.Process(self.popen.pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def cpu(self) -> float:
+        """CPU seconds so far, of those that live."""
+        return sum(_of(process, lambda p: sum(p.cpu_times()[:2])) for process in self.processes())
+
+    def memory(self) -> float:
+        """Resident bytes."""
+        return sum(_of(process, lambda p: p.memory_info().rss) for process in self.processes())
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def wait_for(self, true: Callable[[], bool], *, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not true():
+            if self.popen.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{self.popen.args} did not come up:\n{self.said()}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        for process in self.processes():
+            _of(process, lambda p: p.kill() or 0)
+        self.popen.wait()
+
+
+def _of(process: psutil.Process, what: Callable[[psutil.Process], float]) -> float:
+    try:
+        return what(process)
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+@dataclass
+class Server:
+    """A Prefect server, its folder, and the environment in which programs use it."""
+
+    program: Program
+    environment: dict[str, str]
+
+    def count(self, kind: str = "task_runs", **states: Any) -> int:
+        """Of the runs it has recorded, optionally those of some states: `name=["Completed"]`."""
+        state = {"state": {key: {"any_": values} for key, values in states.items()}} if states else {}
+        url = f"{self.environment['PREFECT_API_URL']}/{kind}/count"
+        return httpx.post(url, json={kind: state}, timeout=60).raise_for_status().json()
+
+    def first_start(self, flow: str, store: Path) -> float:
+        """When the flow run of that flow and store began, in seconds since 1970."""
+        asked = {"flows": {"name": {"any_": [flow]}}, "limit": 200}
+        answer = httpx.post(f"{self.environment['PREFECT_API_URL']}/flow_runs/filter", json=asked, timeout=60)
+        runs = [run for run in answer.raise_for_status().json() if run["parameters"].get("store") == str(store)]
+        return min(datetime.fromisoformat(run["start_time"]).timestamp() for run in runs)
+
+
+@contextmanager
+def prefect_server(folder: Path, database: Mapping[str, str] | None = None) -> Iterator[Server]:
+    folder.mkdir()
+    (port,) = free_ports(1)
+    own = {"PREFECT_HOME": str(folder), "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | OFFLINE | own | dict(database or {})
+    environment.pop("PREFECT_API_URL", None)
+    command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+    program, api = Program(*command, environment=environment, log=folder / "log"), f"http://127.0.0.1:{port}/api"
+    try:
+        program.wait_for(lambda: _healthy(api), seconds=600)
+        quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "DASK_LOGGING__DISTRIBUTED": "warning"}
+        yield Server(program, environment | quiet | {"PREFECT_API_URL": api})
+    finally:
+        program.stop()
+
+
+def _healthy(api: str) -> bool:
+    try:
+        return httpx.get(f"{api}/health", timeout=5).json() is True
+    except (httpx.HTTPError, ValueError):
+        return False
+
+
+def one_certificate(folder: Path) -> dict[str, str]:
+    """Have Prefect's clients read one certificate instead of 140, twice a task run; plain HTTP needs none."""
+    path = folder / "one.pem"
+    bundle, end = Path(certifi.where()).read_text(), "-----END CERTIFICATE-----"
+    path.write_text(bundle[bundle.index("-----BEGIN") : bundle.index(end)] + end + "\n")
+    return {"PREFECT_API_SSL_CERT_FILE": str(path)}
+
+
+@dataclass
+class Dask:
+    """A scheduler and workers of one thread, as their own commands start them."""
+
+    address: str
+    scheduler: Program
+    workers: list[Program]
+
+
+@contextmanager
+def dask_cluster(folder: Path, workers: int, environment: Mapping[str, str]) -> Iterator[Dask]:
+    folder.mkdir(exist_ok=True)
+    (port,) = free_ports(1)
+    address, environment = f"tcp://127.0.0.1:{port}", {**environment, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}
+    own = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+    with ExitStack() as started:
+
+        def start(*command: str) -> Program:
+            log = folder / f"dask-{port}-{command[0]}.log"
+            program = Program("dask", *command, *own, environment=environment, log=log)
+            started.callback(program.stop)
+            return program
+
+        scheduler = start("scheduler", "--port", str(port))
+        there = [start("worker", address, "--nthreads", "1", "--local-directory", str(folder)) for _ in range(workers)]
+        with Client(address, timeout=300) as client:
+            client.wait_for_workers(workers, timeout=300)
+        yield Dask(address, scheduler, there)
+
+
+# ---- a sweep that is measured
+
+
+@dataclass
+class Spent:
+    """CPU seconds by kind of process, in one sweep; wall-clock seconds of its stage, and of all of the command."""
+
+    cpu: dict[str, float]
+    seconds: float
+    command: float
+    began: float  # when the stage did, in seconds since 1970
+    memory: list[tuple[float, int, float]] = field(default_factory=list)  # seconds, shards done, bytes of the flow
+
+
+def run_sweep(
+    server: Server, dask: Dask, run: Run, name: str, *, shards_per_task: int = 1, every: float = 0, log: Path
+) -> Spent:
+    """Work through what is missing of `name` (benchmarks.simulated). With `every`, memory is looked at so often."""
+    watched = {"scheduler": [dask.scheduler], "workers": dask.workers, "server": [server.program]}
+    before, start = cpu_of(watched), time.monotonic()
+    more = ("--scheduler", dask.address, "--shards-per-task", str(shards_per_task))
+    command = ("benchmarks.simulated", run.url, name, *more)
+    flow = Program(*command, environment=server.environment, log=log)
+    memory, settled, cpu = [], before, 0.0
+    try:
+        while flow.popen.poll() is None:
+            time.sleep(every or 0.2)
+            cpu = flow.cpu() or cpu
+            if every:
+                show_memory(now := (time.monotonic() - start, done(run), flow.memory()))
+                memory += [now] if now[-1] else []  # it may just have ended
+    finally:
+        flow.stop()
+    if flow.popen.returncode:
+        said = "\n".join(program.said() for program in (flow, dask.scheduler, *dask.workers))
+        raise RuntimeError(f"the sweep failed:\n{said}")
+    took, settled = time.monotonic() - start, cpu_of(watched)
+    said = json.loads(next(line for line in reversed(log.read_text().splitlines()) if line.startswith("{")))
+    spent = {kind: settled[kind] - before[kind] for kind in watched}
+    spent |= {"flow": said["cpu"], "start": cpu - said["cpu"]}
+    return Spent(spent, said["seconds"], took, said["began"], memory)
+
+
+def cpu_of(programs: Mapping[str, list[Program]]) -> dict[str, float]:
+    return {kind: sum(program.cpu() for program in some) for kind, some in programs.items()}
+
+
+def done(run: Run) -> int:
+    return len(run.done("simulated"))
+
+
+def empty_run(folder: Path, name: str, shards: int) -> Run:
+    settings = parse_settings({"networks": SMALL, "pairs": {"count": 4 * shards, "shard_size": 4}})
+    return Run.create(str(folder / name), settings)
+
+
+def warm(server: Server, dask: Dask, folder: Path) -> None:
+    """A sweep of a task for each worker, so that all have imported what they need."""
+    run = empty_run(folder, f"warm-{dask.address.rpartition(':')[2]}", 4 * len(dask.workers))
+    run_sweep(server, dask, run, waiting(1), log=folder / "warm.log")
+
+
+# ---- many
+
+
+def many(server: Server, dask: Dask, folder: Path, tasks: int, every: float) -> None:
+    run = empty_run(folder, "many", tasks)
+    recorded = server.count()
+    spent = run_sweep(server, dask, run, NOTHING, every=every, log=folder / "many.log")
+    peak, later = max(rss for _, _, rss in spent.memory), [rss for _, at, rss in spent.memory if at >= tasks / 10]
+    console.print(f"{tasks:,} task runs in {spent.seconds:.0f} s: {tasks / spent.seconds:.1f} a second")
+    console.print(
+        f"flow process: {peak / MB:.0f} MB at the most; {later[0] / MB:.0f} MB after a tenth of the tasks, "
+        f"{later[-1] / MB:.0f} MB at the end"
+        if later
+        else f"flow process: {peak / MB:.0f} MB at the most"
+    )
+    shards = Run.open(run.url).done("simulated")
+    console.print(f"records in the store: {len(shards):,} of {tasks:,}")
+    states = {name: server.count(name=[name]) for name in ("Completed", "Running", "Pending", "Crashed", "Failed")}
+    console.print(f"task runs recorded: {server.count() - recorded:,}; by state, with earlier ones: {states}")
+    show_cpu_a_task(spent, tasks)
+
+
+def show_memory(found: tuple[float, int, float]) -> None:
+    seconds, shards, rss = found
+    console.print(f"  {seconds:6.0f} s  {shards:6,} records  {rss / MB:6.0f} MB", soft_wrap=True)
+
+
+def show_cpu_a_task(spent: Spent, tasks: int) -> None:
+    kinds = ("flow", "scheduler", "workers", "server")
+    table = table_of("", *kinds, "together", "server apart")
+    each = [spent.cpu[kind] / tasks * 1000 for kind in kinds]
+    table.add_row("CPU ms a task", *(f"{ms:.1f}" for ms in [*each, sum(each), sum(each[:-1])]))
+    console.print(table)
+    console.print(f"and {spent.cpu['start']:.1f} CPU s of the flow process before and after, once")
+
+
+# ---- overhead
+
+
+def overhead(server: Server, dask: Dask, folder: Path, tasks: int, seconds: float) -> None:
+    """Real inversions of one small network, four shards a task, as many iterations as take so many CPU seconds."""
+    run = run_to_invert(folder, "overhead", shards=4 * tasks, seconds=seconds / 4)
+    spent = run_sweep(server, dask, run, "invert", shards_per_task=4, log=folder / "overhead.log")
+    facts = [run.record("invert", name, shard).facts for name, shard in run.done("invert")]
+    work = sum(fact["cpu"] for fact in facts)
+    beside = spent.cpu["flow"] + spent.cpu["scheduler"] + spent.cpu["workers"] - work
+    every = beside + spent.cpu["server"]
+    console.print(
+        f"{tasks} tasks of {work / tasks:.1f} CPU s each in {spent.seconds:.0f} s; beside the work {beside:.2f} CPU s "
+        f"({1000 * beside / tasks:.0f} ms a task), with the server {every:.2f}"
+    )
+    console.print(f"of all CPU {beside / (work + beside):.2%}; with the server {every / (work + every):.2%}")
+    spent.cpu["workers"] -= work
+    show_cpu_a_task(spent, tasks)
+
+
+def run_to_invert(folder: Path, name: str, *, shards: int, seconds: float) -> Run:
+    """A run whose inversions are missing, `shards` in all, each of which takes about so many CPU seconds."""
+
+    def prepared(place: str, iterations: int, shards: int) -> Run:
+        settings = {
+            "networks": [f"{network}=small:resnet18@none" for network in ("one", "two")],
+            "pairs": {"count": 16 * shards, "shard_size": 32},
+            "inversion": {"batch_size": 32, "iterations": iterations},
+        }
+        run = Run.create(str(folder / place), parse_settings(settings))
+        for stage in (TRAIN, DRAW):
+            stage.prepare(run)
+            for unit in stage.missing(run):
+                stage.work(run, *unit)
+        return run
+
+    trial = prepared(f"{name}-trial", TRIAL, 4)
+    INVERT.compute(trial, "one", 0)  # the network is loaded now
+    start = time.thread_time()
+    INVERT.compute(trial, "one", 1)
+    return prepared(name, max(1, round(TRIAL * seconds / (time.thread_time() - start))), shards)
+
+
+TRIAL = 20
+"""Iterations of a shard whose time says how many fill a task."""
+
+
+# ---- latency
+
+
+def latency(server: Server, dask: Dask, folder: Path, times: int) -> None:
+    """The real command, on workers that have computed before; and on workers that it starts itself."""
+    sweep = json.dumps({"networks": SMALL, "pairs": {"count": 32, "shard_size": 8}, "inversion": {"iterations": 5}})
+    (folder / "tiny.yaml").write_text(sweep)
+    table = table_of("seconds to the first commit", "from the command", "from the first submission")
+    for kind, where in {
+        "workers that are there": ("--scheduler", dask.address),
+        "--workers 2": ("--workers", "2"),
+    }.items():
+        found = [
+            first_commit(server, folder / f"latency-{kind[-1]}-{k}", folder / "tiny.yaml", where) for k in range(times)
+        ]
+        table.add_row(kind, *(median_and_range(values) for values in zip(*found, strict=True)))
+    console.print(table)
+
+
+def first_commit(server: Server, store: Path, settings: Path, where: tuple[str, str]) -> tuple[float, float]:
+    """Seconds from the command, and from when its first stage began in the flow, to the first commit record."""
+    start, log = time.time(), store.with_suffix(".log")
+    command = ("flows.cli", "run", str(settings), "--store", str(store), *where)
+    program = Program(*command, environment=server.environment, log=log)
+    try:
+        program.wait_for(lambda: any((store / "commits").rglob("*.json")), seconds=300)
+        committed = min(path.stat().st_mtime for path in (store / "commits").rglob("*.json"))
+        began = server.first_start("train", store)
+        assert program.popen.wait(timeout=600) == 0, log.read_text()
+    finally:
+        program.stop()
+    return committed - start, committed - began
+
+
+def median_and_range(values: Iterable[float], digits: int = 1) -> str:
+    found = list(values)
+    return f"{statistics.median(found):.{digits}f} ({min(found):.{digits}f} to {max(found):.{digits}f})"
+
+
+# ---- scaling
+
+
+def scaling(server: Server, folder: Path, pairs: int) -> None:
+    """Shards a second: 8 real inversions of 5 CPU s by turns on one and two workers; then 16 that wait for 5 s."""
+    table = table_of("", "one worker", "two workers", "ratio", "of CPU that workers had", "ratio for equal CPU")
+    with dask_cluster(folder, 1, server.environment) as one, dask_cluster(folder, 2, server.environment) as two:
+        warm(server, one, folder)
+        warm(server, two, folder)
+        for name in ("invert", waiting(5)):
+            rates: dict[str, list[float]] = {"one": [], "two": [], "cpu one": [], "cpu two": []}
+            for k in range(pairs):
+                for kind, dask in {"one": one, "two": two}.items():
+                    run = run_for(folder, f"scaling-{name.replace('/', '-')}-{kind}-{k}", name)
+                    spent = run_sweep(server, dask, run, name, log=folder / f"{kind}-{k}-{name[:4]}.log")
+                    rates[kind].append(len(run.done("invert" if name == "invert" else "simulated")) / spent.seconds)
+                    rates[f"cpu {kind}"].append(spent.cpu["workers"] / spent.seconds)
+                    console.print(f"  {name}, {kind}: {rates[kind][-1]:.3f}/s, load {os.getloadavg()[0]:.1f}")
+            ratios, cpus = divided(rates["two"], rates["one"]), divided(rates["cpu two"], rates["cpu one"])
+            each = [median_and_range(rates[kind], 3) for kind in ("one", "two")]
+            equal = median_and_range([2 * a / b for a, b in zip(ratios, cpus, strict=True)], 2)
+            shown = equal if name == "invert" else ""
+            table.add_row(name, *each, median_and_range(ratios, 2), median_and_range(cpus, 2), shown)
+    console.print(table)
+
+
+def run_for(folder: Path, place: str, name: str) -> Run:
+    return run_to_invert(folder, place, shards=8, seconds=5) if name == "invert" else empty_run(folder, place, 16)
+
+
+def divided(above: Iterable[float], below: Iterable[float]) -> list[float]:
+    return [a / b for a, b in zip(above, below, strict=True)]
+
+
+# ---- drain
+
+
+def drain(server: Server, folder: Path, count: int, postgres: bool) -> None:
+    """A burst of task runs that is faster than the server: what it records a second."""
+    table = table_of("", "task runs recorded a second", "CPU ms a task run")
+    table.add_row("SQLite", *drained(server, folder / "sqlite.log", count))
+    if postgres:
+        with postgresql(folder) as database, prefect_server(folder / "postgres", database) as other:
+            table.add_row("PostgreSQL, its own CPU apart", *drained(other, folder / "postgres.log", count))
+    console.print(table)
+
+
+def drained(server: Server, log: Path, count: int) -> tuple[str, str]:
+    cpu, before = server.program.cpu(), server.count(name=["Completed"])
+    program, found = Program("benchmarks.simulated", f"burst:{count}", environment=server.environment, log=log), []
+    try:
+        while not found or found[-1][1] < count:
+            time.sleep(0.5)
+            found.append((time.monotonic(), server.count(name=["Completed"]) - before))
+            if time.monotonic() > found[0][0] + 1200:
+                raise RuntimeError(f"only {found[-1][1]} of {count} task runs were recorded: {log.read_text()[-2000:]}")
+        used = server.program.cpu() - cpu
+        program.popen.wait(timeout=600)
+    finally:
+        program.stop()
+    middle = [(at, n) for at, n in found if 0.1 * count <= n <= 0.9 * count]
+    (start, first), (end, last) = middle[0], middle[-1]
+    return f"{(last - first) / (end - start):.0f}", f"{1000 * used / count:.1f}"
+
+
+POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[dict[str, str]]:
+    """A database of its own, by the programs of Debian's postgresql-15; they refuse to run as root."""
+    if not POSTGRESQL.is_dir():
+        raise SystemExit(f"there is no {POSTGRESQL}; apt-get install postgresql-15, or leave --postgres out")
+    (port,) = free_ports(1)
+    place = Path(tempfile.mkdtemp(prefix="netsim-postgres-"))  # where another user may go
+    options: dict[str, Any] = {}
+    if os.geteuid() == 0:
+        shutil.chown(place, "postgres", "postgres")
+        options = {"user": "postgres", "group": "postgres", "extra_groups": []}
+    local = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-c", f"unix_socket_directories={place}"]
+    made = subprocess.run(
+        [POSTGRESQL / "initdb", "-D", place / "data", "-A", "trust", "-U", "prefect"],
+        cwd=place, capture_output=True, text=True, check=False, **options,
+    )  # fmt: skip
+    if made.returncode:
+        raise RuntimeError(f"initdb: {made.stderr}")
+    with (folder / "postgres-log").open("wb") as log:
+        program = subprocess.Popen(
+            [POSTGRESQL / "postgres", "-D", place / "data", *local], cwd=place, stdout=log, stderr=log, **options
+        )
+    try:
+        url = f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
+        deadline = time.monotonic() + 60
+        while subprocess.run([POSTGRESQL / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode:
+            assert time.monotonic() < deadline, (folder / "postgres-log").read_text()
+            time.sleep(0.2)
+        yield {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
+    finally:
+        program.send_signal(signal.SIGINT)  # a fast shutdown
+        program.wait(timeout=60)
+        shutil.rmtree(place)
+
+
+# ---- the command line
+
+PARTS = ("overhead", "many", "latency", "scaling", "drain")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--tasks", type=int, default=10_000, help="of `many`; 10,000 take half an hour on idle cores")
+    parser.add_argument("--every", type=float, default=20, help="seconds between two looks at the memory of `many`")
+    parser.add_argument("--one-certificate", action="store_true", help="for Prefect's clients: what that saves")
+    parser.add_argument("--long-tasks", type=int, default=8, help="of `overhead`")
+    parser.add_argument("--seconds", type=float, default=30, help="CPU seconds of such a task")
+    parser.add_argument("--workers", type=int, default=2, help="of `overhead`, `many` and `latency`")
+    parser.add_argument("--pairs", type=int, default=3, help="of runs in `scaling`, and runs in `latency`")
+    parser.add_argument("--burst", type=int, default=1000, help="task runs in `drain`")
+    parser.add_argument("--postgres", action="store_true", help="in `drain`: PostgreSQL too")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # all that was started is stopped
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    torch.set_num_threads(1)
+    Path("runs").mkdir(exist_ok=True)
+    parts = options.parts or PARTS
+    with tempfile.TemporaryDirectory(dir=Path("runs").absolute()) as place, ExitStack() as started:
+        folder = Path(place)
+        server = started.enter_context(prefect_server(folder / "prefect"))
+        server.environment |= one_certificate(folder) if options.one_certificate else {}
+        if set(parts) - {"drain", "scaling"}:
+            dask = started.enter_context(dask_cluster(folder, options.workers, server.environment))
+            warm(server, dask, folder)
+        for part in parts:
+            console.print(f"\n[bold]{part}[/bold], load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+            if part == "overhead":
+                overhead(server, dask, folder, options.long_tasks, options.seconds)
+            elif part == "many":
+                many(server, dask, folder, options.tasks, options.every)
+            elif part == "latency":
+                latency(server, dask, folder, options.pairs)
+            elif part == "scaling":
+                scaling(server, folder, options.pairs)
+            else:
+                drain(server, folder, options.burst, options.postgres)
+
+
+if __name__ == "__main__":
+    main()

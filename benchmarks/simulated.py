@@ -1,0 +1,135 @@
+"""Sweeps whose work is known beforehand, for benchmarks.orchestration: `python -m benchmarks.simulated --help`.
+
+Their shards do nothing, wait (as a processor waits for a GPU), or are real inversions that say what CPU time they took.
+All else is netsim's own: flows, `finish`, task runs, commits.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prefect import flow, task
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.cluster import Scheduler
+from flows.names import after_the_store
+from flows.workers import task_runner
+from netsim.config import SweepSettings
+from netsim.stages import INVERT, Stage, Work
+from netsim.store import Run
+from netsim.units import Units
+from tasks.accounts import accounted
+from tasks.shards import OPTIONS, finish, run_block
+
+NOTHING, WAIT = "nothing", "wait"
+
+
+def waiting(seconds: float) -> str:
+    """The name of shards that wait so long."""
+    return f"{WAIT}/{seconds:g}"
+
+
+# ---- work
+
+
+def idle_stage(name: str) -> Stage:
+    """All shards of a run, each of which does nothing, or waits as long as `name` says. Records are real."""
+
+    def shards(settings: SweepSettings) -> dict[str, int]:
+        return {name: settings.pairs.shards}
+
+    return Stage(Units("simulated", "Shards of a simulated sweep", shards), lambda run: [], idle_shard)
+
+
+def idle_shard(run: Run, name: str, shard: int) -> Work:
+    kind, _, seconds = name.partition("/")
+    if kind == WAIT:
+        time.sleep(float(seconds))
+    return Work(facts={"began": time.time() - float(seconds or 0)})
+
+
+def invert_measured(run: Run, name: str, shard: int) -> Work:
+    """An inversion, with the CPU seconds of the thread that made it (there is one: OMP_NUM_THREADS=1)."""
+    start = time.thread_time()
+    work = INVERT.compute(run, name, shard)
+    return replace(work, facts={**work.facts, "cpu": time.thread_time() - start})
+
+
+MEASURED = Stage(INVERT.units, INVERT.arrays, invert_measured)
+
+
+# ---- task runs
+
+
+@task(name="simulated", task_run_name="{name}-{shards[0]:05d}", **OPTIONS)
+def simulated(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Some shards of a simulated sweep."""
+    return run_block(store, idle_stage(name), name, shards)
+
+
+@task(name="invert", task_run_name="invert-{name}-{shards[0]:04d}", **OPTIONS)
+def invert(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Some inversions that are measured."""
+    return run_block(store, MEASURED, name, shards)
+
+
+@task(name="burst")
+def nothing_at_all(number: int) -> None:
+    """One task run for the server to hear of."""
+
+
+# ---- flows
+
+
+@dataclass
+class Spent:
+    """By the process of the flow, from when the workers are there to when all is settled; and wall-clock time then."""
+
+    cpu: float
+    seconds: float
+    began: float
+
+
+@flow(name="simulated-sweep", flow_run_name=after_the_store("simulated"))
+def sweep(store: str, name: str, scheduler: str, shards_per_task: int) -> Spent:
+    """As flows.sweep is made: what is missing goes to the workers of a Dask scheduler."""
+    with accounted(store), task_runner(Scheduler(address=scheduler)) as runner:
+        return stage.with_options(task_runner=runner)(store, name, shards_per_task)
+
+
+@flow(name="simulated-stage")
+def stage(store: str, name: str, shards_per_task: int) -> Spent:
+    """`name` is of shards that do nothing or wait, or `invert`."""
+    cpu, clock, began = time.process_time(), time.perf_counter(), time.time()
+    if name == "invert":
+        finish(store, invert, shards_per_task=shards_per_task, stage=MEASURED)
+    else:
+        finish(store, simulated, shards_per_task=shards_per_task, stage=idle_stage(name))
+    return Spent(time.process_time() - cpu, time.perf_counter() - clock, began)
+
+
+@flow(name="burst", task_runner=ThreadPoolTaskRunner(max_workers=8))
+def burst(count: int) -> None:
+    """Task runs as fast as a flow can make them."""
+    for future in [nothing_at_all.submit(number) for number in range(count)]:
+        future.result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("store", help="of a run; `burst:COUNT` makes COUNT task runs without one")
+    parser.add_argument("name", nargs="?", default=NOTHING, help="`nothing`, `wait/SECONDS` or `invert`")
+    parser.add_argument("--scheduler", help="address of a Dask scheduler")
+    parser.add_argument("--shards-per-task", type=int, default=1)
+    options = parser.parse_args()
+    if options.store.startswith("burst:"):
+        burst(int(options.store.removeprefix("burst:")))
+    else:
+        spent = sweep(options.store, options.name, options.scheduler, options.shards_per_task)
+        print(json.dumps(spent.__dict__))
+
+
+if __name__ == "__main__":
+    main()
