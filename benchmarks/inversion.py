@@ -24,8 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.published import attacker_model, published
 from netsim.engine import Engine, LiveBytes, Plan, choose_plan, fast_precisions
+from netsim.flops import forward_flops
 from netsim.inversion import invert_batches
-from netsim.networks import Network, load_network
+from netsim.networks import load_network
 
 NINE = (
     "densenet161",
@@ -104,12 +105,6 @@ def bytes_of(work: Callable[[], object]) -> int:
     with LiveBytes() as live:
         work()
     return live.peak
-
-
-def forward_flops(network: Network, images: Tensor) -> float:
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.represent(images)
-    return counter.get_total_flops()
 
 
 def convolution_rates(engine: Engine, images: Tensor) -> Iterator[float]:

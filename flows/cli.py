@@ -137,20 +137,32 @@ def run(
 
 
 @app.command()
-def status(store: Store, credentials: Credentials = None, as_json: Json = False, debug: Debug = False) -> None:
+def status(
+    store: Store,
+    throughput: Annotated[
+        bool, typer.Option("--throughput", help="images a second of every worker; opens every record")
+    ] = False,
+    credentials: Credentials = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
     """How far a run is: shards done and missing, per stage and network; rate; time left."""
     from flows import console
     from netsim import status as progress
+    from netsim import throughput as speed
     from netsim.store import Run
 
     _use(credentials, debug)
     opened = Run.open(store)
+    found = speed.throughput(opened) if throughput else []
     if as_json:
-        print(
-            json.dumps({"run": opened.digest, "stages": [asdict(stage) for stage in progress.status(opened)]}, indent=2)
-        )
-    else:
-        console.show_status(opened)
+        content: dict[str, Any] = {"run": opened.digest}
+        content |= {"stages": [asdict(stage) for stage in progress.status(opened)]}
+        content |= {"throughput": [one.to_json() for one in found]} if throughput else {}
+        print(json.dumps(content, indent=2))
+        return
+    console.show_status(opened)
+    console.show_throughput(found)
 
 
 @app.command()

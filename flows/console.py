@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import groupby
 from threading import Event, Thread
 
 from rich import box
@@ -15,6 +16,7 @@ from rich.text import Text
 from netsim.errors import StoreError, printable
 from netsim.status import StageStatus, stage_status, status
 from netsim.store import Run, Stopwatch
+from netsim.throughput import Throughput, throughput_table
 from netsim.units import ALL, Units, called
 
 WIDE = 120  # columns for nine networks, where there is no terminal that has a width
@@ -54,6 +56,19 @@ def show_status(run: Run) -> None:
     show(f"{run.url}  (run {run.digest})", table)
     for unit, why in run.aside().items():
         console.print(plain(f"{called(unit)} is set aside: {why['error']}"), soft_wrap=True)
+
+
+def show_throughput(found: list[Throughput]) -> None:
+    """A table per stage, a line per worker."""
+    for stage, workers in groupby(found, key=lambda one: one.stage):
+        rows = throughput_table(list(workers))
+        table = table_of("worker")
+        table.add_column("device")
+        for column in list(rows[0])[2:]:
+            table.add_column(column, justify="right")
+        for row in rows:
+            table.add_row(*row.values())
+        show(f"{stage}: images a second while computing, and share of the peak of a matrix product", table)
 
 
 def _duration(seconds: float | None) -> str:

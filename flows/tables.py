@@ -4,7 +4,7 @@ import numpy as np
 from rich.text import Text
 
 from flows.console import console, plain, show, table_of
-from netsim.findings import biased_headline, headline, intervals, number, percent, warnings, with_error
+from netsim.findings import biased_headline, headline, intervals, network_table, number, warnings, with_error
 from netsim.measures import measures
 from netsim.measuring import Measured
 from netsim.published import Comparison
@@ -73,15 +73,9 @@ def _show_matrix(title: str, networks: tuple[str, ...], matrix: Matrix) -> None:
 
 
 def _show_networks(results: Results) -> None:
-    table = table_of("", "test accuracy", "initial loss", "final loss", "distance", "converged")
-    for name in results.networks:
-        loss, converged = results.loss[name], results.converged[name]
-        table.add_row(
-            name,
-            percent(results.facts[name].accuracy),
-            f"{np.median(loss.initial):.3f}",
-            f"{loss.median:.3f}",
-            f"{np.median(loss.distance):.2f}",
-            Text("yes" if converged else "NO", style="green" if converged else "bold red"),
-        )
+    rows = network_table(results)
+    table = table_of("", *list(rows[0])[1:])
+    for row in rows:
+        style = "green" if results.converged[row["network"]] else "bold red"
+        table.add_row(*(Text(cell, style=style if column == "converged" else "") for column, cell in row.items()))
     show("Networks and their inversions: medians of relative loss, and of L2 distance from the seed", table)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from netsim.results import Matrix, Results, off_diagonal
+from netsim.results import Matrix, Results, interval, off_diagonal
 from netsim.uncertainty import Estimate
 
 
@@ -157,6 +157,41 @@ def floor_mean(matrix: Matrix) -> float:
     """What the biased mean would be if all representations were independent; NaN where any cell's floor is."""
     floors = off_diagonal(matrix.floor)
     return float(floors.mean()) if floors.size else float("nan")
+
+
+# ---- tables, each a list of rows by column, as words ---------------------------------------------------------------
+
+
+def matrix_table(results: Results, matrix: Matrix) -> list[dict[str, str]]:
+    """Unbiased CKA of every cell with its 95 % interval; row = through, column = observer."""
+    values = matrix.cka_unbiased
+    low, high = interval(results, values, matrix.cka_unbiased_se)
+
+    def cell(at: tuple[int, int]) -> str:
+        return f"{number(values[at])} [{number(low[at])}, {number(high[at])}]"
+
+    return [
+        {"through": name} | {observer: cell((row, column)) for column, observer in enumerate(results.networks)}
+        for row, name in enumerate(results.networks)
+    ]
+
+
+def network_table(results: Results) -> list[dict[str, str]]:
+    """The networks and their inversions: medians of relative loss, and of L2 distance from the seed."""
+    return [
+        {
+            "network": name,
+            "test accuracy": percent(results.facts[name].accuracy),
+            "initial loss": number(float(np.median(loss.initial))),
+            "final loss": number(loss.median),
+            "tolerance": f"{results.tolerance:g}",
+            "converged": "yes" if results.converged[name] else "NO",
+            "distance": number(float(np.median(loss.distance)), 2),
+            "iterations": f"{loss.iterations.mean():,.0f}",
+        }
+        for name in results.networks
+        for loss in (results.loss[name],)
+    ]
 
 
 # ---- numbers in words -------------------------------------------------------------------------------------------

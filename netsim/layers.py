@@ -92,7 +92,9 @@ def layer_stage(spec: LayerSpec) -> Stage:
     def units(settings: Any) -> dict[str, int]:
         return {f"{spec.key}/{name}": settings.pairs.shards for name in spec.sets}
 
-    return Stage(Units("layers", "Shards looked at, layer by layer", units, gpu=True), lambda run: [], layers_shard)
+    return Stage(
+        Units("layers", "Shards looked at, layer by layer", units, gpu=True, pairs=True), lambda run: [], layers_shard
+    )
 
 
 def keep_spec(run: Run, spec: LayerSpec) -> None:

@@ -1,4 +1,4 @@
-"""The two figures of a report, as pure functions from `Results`: the heatmaps and the loss curves. M = networks.
+"""The figures of a report, as pure functions from `Results`: the heatmaps and the loss curves. M = networks.
 
 The heatmaps follow the published figure (Jones et al. 2022, https://proceedings.mlr.press/v180/jones22a.html):
 natural beside inverted, one colour scale from 0 to 1, row = network inverted through, column = observer.
@@ -11,7 +11,7 @@ import io
 import re
 import threading
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -20,9 +20,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from PIL import Image
 
 from netsim.findings import number, with_error
-from netsim.results import Matrix, Results
+from netsim.results import Gallery, Matrix, Results
 
 Estimator = Literal["unbiased", "biased"]
 
@@ -307,6 +308,49 @@ def _text(
     )
 
 
+# ---- gallery ----------------------------------------------------------------------------------------------------
+
+TILE, GAP = 56, 2  # points, and pixels in `to_webp`: 28 and 224 fit without a rest
+
+
+def gallery_figure(gallery: Gallery) -> Figure | None:
+    """Small images: a row is a pair, the columns are seed, target, and what was inverted through each network.
+
+    None where the images have a number of channels that no screen shows (it takes 1 or 3).
+    """
+    if gallery.seed.shape[1] not in (1, 3):
+        return None
+    columns = {"seed": gallery.seed / 255, "target": gallery.target / 255} | gallery.inverted
+    rows = [f"{seed} to {target}" for seed, target in zip(gallery.seed_labels, gallery.target_labels, strict=True)]
+    pixels = np.concatenate([_column(images) for images in columns.values()], axis=1)
+    high, wide, _ = pixels.shape
+    left, top, right = (room + round(0.62 * 8 * longest) for room, longest in (
+        (16, max(map(len, rows))), (14, 0.6 * max(map(len, columns))), (0, 0.8 * len(list(columns)[-1])),
+    ))  # fmt: skip
+    width, height = left + wide + right, top + high
+    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+    axes = figure.add_axes((left / width, 0, wide / width, high / height))
+    axes.imshow(pixels, interpolation="nearest", aspect="auto", extent=(0, len(columns), len(rows), 0))
+    axes.set_axis_off()
+    for column, name in enumerate(columns):
+        tilted: dict[str, Any] = {"rotation": 30, "rotation_mode": "anchor", "clip_on": False, "parse_math": False}
+        axes.text(column + 0.2, -0.1, name, size=8, color=INK, ha="left", va="baseline", **tilted)
+    for row, said in enumerate(rows):
+        _text(axes, 0, row + 0.5, said, size=8, offset=(-5, 0), va="center", ha="right", data=True)
+    return figure
+
+
+def _column(images: np.ndarray) -> np.ndarray:
+    """(k, C, H, W) in [0, 1] -> RGB pixels, one below the other, in squares of TILE with a gap around."""
+    tiles = []
+    for image in images:
+        pixels = np.broadcast_to(np.round(255 * np.clip(np.nan_to_num(image), 0, 1)), (3, *image.shape[1:]))
+        way = Image.Resampling.BOX if max(image.shape[1:]) > TILE else Image.Resampling.NEAREST
+        small = Image.fromarray(pixels.transpose(1, 2, 0).astype(np.uint8)).resize((TILE, TILE), way)
+        tiles.append(np.pad(np.asarray(small), ((0, GAP), (0, GAP), (0, 0)), constant_values=255))
+    return np.concatenate(tiles)
+
+
 # ---- files ------------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +369,13 @@ def to_inline_svg(figure: Figure, prefix: str) -> str:
 def to_png(figure: Figure, dpi: int = 200) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def to_webp(figure: Figure, dpi: int = 72) -> bytes:
+    """With some loss: photographs at a tenth of their size as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="webp", dpi=dpi, pil_kwargs={"quality": 90})
     return buffer.getvalue()
 
 

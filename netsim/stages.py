@@ -30,6 +30,7 @@ from netsim.config import SweepSettings
 from netsim.datasets import ImageSet, Split, load_images, to_unit
 from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.errors import DataError, NetsimError, NetworkError, StoreError
+from netsim.flops import forward_flops, peak_flops
 from netsim.hsic import Hsic
 from netsim.inversion import invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
@@ -441,8 +442,17 @@ def invert_shard(run: Run, name: str, shard: int) -> Work:
         "precision": str(plan),
         "batch_size": result.batch_size,
         "iterations": int(result.iterations.sum()),
+        "flops": 2 * _flops_of_one(run.url, name, weights_hash(run, name)) * int(result.iterations.sum()),
+        "peak_flops": peak_flops(str(device()), plan.dtype),
     }
     return Work(arrays, facts=facts | _where())
+
+
+@lru_cache(maxsize=32)
+def _flops_of_one(url: str, name: str, weights_hash: str) -> int:
+    """Of representing one image."""
+    one = _network(url, name, weights_hash)
+    return forward_flops(one, one.mean.new_zeros(1, *Run.open(url).record("train", name).facts["input_shape"]))
 
 
 def look(network: Network, images: torch.Tensor) -> torch.Tensor:

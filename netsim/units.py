@@ -56,6 +56,7 @@ class Units:
     shards: Callable[[SweepSettings], dict[str, int]]  # name -> number of shards
     needs: Needs = lambda *_: ()
     gpu: bool = False  # whether it gains from one: the others leave it to somebody else
+    pairs: bool = False  # whether a shard of it is a shard of pairs, and not all there is of a name
 
     def total(self, settings: SweepSettings) -> int:
         return sum(self.shards(settings).values())
@@ -110,9 +111,11 @@ def _needs_of_report(settings: SweepSettings, name: str, shard: int) -> Iterable
 
 
 TRAIN = Units("train", "Networks trained or checked", _one_each, gpu=True)
-DRAW = Units("draw", "Shards of pairs drawn", lambda settings: {"pairs": settings.pairs.shards}, _needs_of_draw)
-INVERT = Units("invert", "Shards inverted", _inversions, _needs_of_invert, gpu=True)
-EMBED = Units("embed", "Shards embedded", _looks, _needs_of_embed, gpu=True)
+DRAW = Units(
+    "draw", "Shards of pairs drawn", lambda settings: {"pairs": settings.pairs.shards}, _needs_of_draw, pairs=True
+)
+INVERT = Units("invert", "Shards inverted", _inversions, _needs_of_invert, gpu=True, pairs=True)
+EMBED = Units("embed", "Shards embedded", _looks, _needs_of_embed, gpu=True, pairs=True)
 AGGREGATE = Units(
     "aggregate", "Rows of networks compared", lambda settings: dict.fromkeys(rows(settings), 1), _needs_of_aggregate
 )

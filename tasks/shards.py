@@ -8,8 +8,7 @@ aside with its traceback, and the rest of the sweep goes on. What a user can men
 meet the next shard too: it ends the stage.
 """
 
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -18,11 +17,11 @@ from typing import Any
 import dask
 from distributed import Client, KilledWorker, as_completed
 from distributed.client import FutureCancelledError
-from prefect import Task, get_run_logger
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect import Task, get_run_logger, tags
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext, SettingsContext
+from prefect.events import emit_event
 from prefect.states import Cancelled, Crashed
 from prefect.tasks import exponential_backoff
 from pydantic import PrivateAttr
@@ -33,6 +32,7 @@ from netsim.store import Record, Run, Stopwatch
 from netsim.sweep import STAGES
 from netsim.units import called, out_of_reach
 from tasks import metrics
+from tasks.artifacts import Shown, show_aside, shown
 from tasks.devices import GPU
 from tasks.logs import forwarded
 from tasks.pulse import Pulse
@@ -46,9 +46,6 @@ WINDOW = 64
 
 AHEAD = 3
 """The same for each thread of the workers where they are many: none is to wait until the flow has submitted more."""
-
-SHOWN = 2.0
-"""Seconds between two changes of the progress in the UI: each is a request, and a wide cluster settles many at once."""
 
 HOPELESS = 8
 """Blocks that fail before any succeeds, after which the fault is not the shards'."""
@@ -95,7 +92,7 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
         with forwarded(logger, lambda: f"{stage.name} {name} shard {pulse.shard}"):
             for record in work_through(run, stage, name, shards, may_begin=pulse.may_begin):
                 computed += 1
-                _count(run, record)
+                _count(run, stage, record)
                 logger.info("%s %s shard %d took %s", stage.name, name, record.shard, _found(record))
     except Withdrawn as why:
         return Cancelled(message=f"{why}: {computed} of {len(shards)} shards were computed")
@@ -114,10 +111,15 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     }
 
 
-def _count(run: Run, record: Record) -> None:
-    metrics.SHARDS.labels(record.stage).inc()
-    metrics.PAIRS.labels(record.stage).inc(run.settings.pairs.shard_size)
-    metrics.COMPUTED.labels(record.stage).inc(record.seconds)
+def _count(run: Run, stage: Stage, record: Record) -> None:
+    metrics.SHARDS.labels(stage.name).inc()
+    metrics.COMPUTED.labels(stage.name).inc(record.seconds)
+    if stage.units.pairs:
+        metrics.PAIRS.labels(stage.name).inc(run.settings.pairs.shard_size)
+    if "peak_flops" in record.facts:
+        metrics.ITERATIONS.inc(record.facts["iterations"])
+        metrics.FLOPS.inc(record.facts["flops"])
+        metrics.PEAK.set(record.facts["peak_flops"])
 
 
 def _found(record: Record) -> str:
@@ -135,6 +137,12 @@ class Block:
 
     name: str
     shards: list[int]
+
+
+def tags_of(stage: Stage, block: Block, networks: Collection[str]) -> list[str]:
+    """By what task runs can be filtered, besides their store."""
+    last = block.name.rpartition("/")[2]  # of `vgg`, `inverted/vgg`, `rsa/natural/vgg`
+    return [f"stage:{stage.name}", *([f"network:{last}"] if last in networks else [])]
 
 
 def blocks(missing: Iterable[tuple[str, int]], size: int) -> Iterator[Block]:
@@ -173,41 +181,54 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
     stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
     without = out_of_reach(run.settings, run.aside())
 
-    def within_reach() -> list[tuple[str, int]]:
-        return [unit for unit in stage.missing(run) if (stage.name, *unit) not in without]
+    def look() -> tuple[int, list[tuple[str, int]]]:
+        missing = stage.missing(run)
+        return len(missing), [unit for unit in missing if (stage.name, *unit) not in without]
 
-    faults, missing, tries = Faults(), within_reach(), 0
-    while missing and tries < PASSES:
-        stage.prepare(run)
-        if tries:
-            get_run_logger().warning("%s: try %d of %d shards", stage.name, tries + 1, len(missing))
-        size, hopeless = (shards_per_task, HOPELESS) if tries == 0 else (1, len(missing))
-        with _SettingsOnce.now():
-            failed = _Pass(run, stage, verb, faults, alone=tries == PASSES - 1).submit_all(missing, size, hopeless)
-        before, missing = missing, within_reach()
-        if failed or not set(missing) < set(before):  # else some workers only had to leave
-            tries += 1
+    (left, missing), faults, tries = look(), Faults(), 0
+    with shown(run, stage.units, left) as bar, _SettingsOnce.now():
+        while missing and tries < PASSES:
+            stage.prepare(run)
+            if tries:
+                get_run_logger().warning("%s: try %d of %d shards", stage.name, tries + 1, len(missing))
+            size, hopeless = (shards_per_task, HOPELESS) if tries == 0 else (1, len(missing))
+            one_pass = _Pass(run, stage, verb, faults, bar, alone=tries == PASSES - 1)
+            failed = one_pass.submit_all(missing, size, hopeless)
+            before, (left, missing) = missing, look()
+            bar.left(left)
+            if failed or not set(missing) < set(before):  # else some workers only had to leave
+                tries += 1
     if unexplained := [unit for unit in missing if unit not in faults.errors]:
         name, shard = unexplained[0]
         raise RunError(
             f"{stage.name}: {len(unexplained)} shards are missing, the first is {name} {shard}: "
             "their tasks ended without a commit"
         )
-    for unit in missing:
+    if missing:
+        _set_aside(run, stage, missing, faults)
+
+
+def _set_aside(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Faults) -> None:
+    """In the store, and said in every way there is: the sweep may go on for days before it ends as Failed."""
+    for unit in units:
         why = faults.errors[unit]
         told = {"error": f"{type(why).__name__}: {why}"[:1000], "traceback": getattr(why, "traceback", "")}
         run.set_aside(stage.name, *unit, told | {"workers": sorted(faults.workers[unit])})
         get_run_logger().error("%s is set aside: %s", called((stage.name, *unit)), told["error"])
+    show_aside(run.aside())
+    emit_event(
+        "netsim.shards.set-aside",
+        resource={"prefect.resource.id": f"netsim.run.{run.digest}", "prefect.resource.name": run.url},
+        payload={"stage": stage.name, "shards": len(units), "first": called((stage.name, *units[0]))},
+    )
 
 
 def none_set_aside(store: str) -> None:
-    """The end of every sweep. Raises RunError if it had to leave shards out, and shows why in Prefect."""
+    """The end of every sweep. Raises RunError if it had to leave shards out."""
     run = Run.open(store)
     aside = run.aside()
     if not aside:
         return
-    rows = [{"shard": called(unit), **{key: str(value) for key, value in why.items()}} for unit, why in aside.items()]
-    create_table_artifact(rows, key="set-aside", description="Shards that could not be computed")
     first = next(iter(aside))
     more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
     raise RunError(
@@ -219,8 +240,11 @@ def none_set_aside(store: str) -> None:
 class _Pass:
     """One pass over the missing shards of a stage."""
 
-    def __init__(self, run: Run, stage: Stage, verb: Task[..., Any], faults: Faults, *, alone: bool) -> None:
-        self._run, self._stage, self._verb, self._faults, self._alone = run, stage, verb, faults, alone
+    def __init__(
+        self, run: Run, stage: Stage, verb: Task[..., Any], faults: Faults, bar: Shown, *, alone: bool
+    ) -> None:
+        self._run, self._stage, self._verb, self._faults, self._bar = run, stage, verb, faults, bar
+        self._alone = alone
         self._client = dask_client()
         self._slots = _slots(self._client) if stage.units.gpu else {}
         self._under_way: dict[str, tuple[Block, Any]] = {}  # by the key of the Dask future
@@ -231,7 +255,6 @@ class _Pass:
 
         Raises the first NetsimError of a task, or RunError when more than `hopeless` fail before one succeeds.
         """
-        progress = _Progress(self._stage, self._run, len(missing))
         todo = blocks(missing, shards_per_task)
         failed, fault, succeeded = 0, None, False
         while True:
@@ -241,7 +264,7 @@ class _Pass:
             block, error = self._settle_one()
             if error is None:
                 succeeded = True
-                progress.add(len(block.shards))
+                self._bar.add(len(block.shards))
             else:
                 failed += 1
                 self._faults.add(block, error)
@@ -249,7 +272,6 @@ class _Pass:
                 fault = fault or error
                 todo = iter(())
                 _give_up_waiting([future for _, future in self._under_way.values()])
-        progress.show()
         if isinstance(fault, NetsimError):
             raise fault
         if fault:
@@ -271,7 +293,7 @@ class _Pass:
         return block, _settle(future)
 
     def _submit(self, block: Block) -> Any:
-        with self._placed(block):
+        with self._placed(block), tags(*tags_of(self._stage, block, self._run.settings.names)):
             return self._verb.submit(self._run.url, block.name, block.shards)
 
     def _placed(self, block: Block) -> AbstractContextManager[Any]:
@@ -297,28 +319,6 @@ class _SettingsOnce(SettingsContext):
         if self._written is None:
             self._written = super().serialize(include_secrets)
         return self._written
-
-
-class _Progress:
-    """What the UI shows of a stage."""
-
-    def __init__(self, stage: Stage, run: Run, missing: int) -> None:
-        self._total = stage.units.total(run.settings)
-        self._done, self._shown = self._total - missing, time.monotonic()
-        self._artifact: Any = create_progress_artifact(self._percent, key=stage.name, description=stage.units.says)
-
-    @property
-    def _percent(self) -> float:
-        return 100 * min(self._done / self._total, 1)
-
-    def add(self, shards: int) -> None:
-        self._done += shards
-        if time.monotonic() > self._shown + SHOWN:
-            self.show()
-
-    def show(self) -> None:
-        update_progress_artifact(self._artifact, progress=self._percent)
-        self._shown = time.monotonic()
 
 
 def dask_client() -> Client:
