@@ -18,7 +18,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test check audit bench faults slurm format lock clean
+.PHONY: help demo demo-s3 test check audit bench faults slurm ui site format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  nine networks on embedded images, here, in a few minutes; go on where it stopped'
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench [BENCH=similarity] [ARGS=...]  speed against the published code, of inversion or of another; minutes'
 	@echo 'make faults [ARGS="--faults 50 --seed 1"]  break a real sweep on object storage in every way there is; half an hour'
 	@echo 'make slurm                   a sweep as jobs of a real SLURM, started for it on this machine; needs root (tests/slurm.py)'
+	@echo 'make ui                      a sweep as it is seen in the UI, by a browser; needs `apt-get install chromium`'
 	@echo 'make format                  rewrite the code in the agreed format'
 	@echo 'make lock [UPGRADE=1]        renew requirements*.lock from pyproject.toml (needs uv)'
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
@@ -61,6 +62,10 @@ faults: $(INSTALLED_DEV)
 
 slurm: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m slurm tests/test_slurm.py $(ARGS)
+
+ui: $(INSTALLED_DEV)
+	@command -v chromium >/dev/null || { echo "make ui needs a browser: apt-get install chromium" >&2; exit 1; }
+	$(BIN)/python -m pytest -m ui tests/test_ui.py $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix-only --quiet .

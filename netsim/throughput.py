@@ -126,5 +126,5 @@ def _row(one: Throughput) -> dict[str, str]:
         "images": f"{one.images:,}",
         "seconds": f"{one.seconds:,.1f}",
         "images/s": "–" if one.rate is None else f"{one.rate:.3g}",
-        "of peak": "–" if one.share is None else f"{one.share:.0%}",
+        "of peak": "–" if one.share is None else f"{100 * one.share:.0f} %",
     }

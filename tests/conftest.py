@@ -72,14 +72,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     from flows.offline import OFFLINE
 
     home, (port,) = tmp_path_factory.mktemp("prefect"), free_ports(1)
+    api = f"http://127.0.0.1:{port}/api"
     env = os.environ | OFFLINE | {"PREFECT_HOME": str(home), "PREFECT_PROFILES_PATH": str(home / "profiles.toml")}
+    env |= {"PREFECT_SERVER_UI_API_URL": api}  # or its pages look for it at the default port
     env.pop("PREFECT_API_URL", None)
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
             env=env, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
-    api = f"http://127.0.0.1:{port}/api"
     try:
         wait_until(lambda: healthy(api), seconds=120, what=lambda: (home / "log").read_text()[-2000:])
         yield env | {"PREFECT_API_URL": api}
