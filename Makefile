@@ -30,6 +30,7 @@ help:
 	@echo 'make faults [ARGS="--faults 50 --seed 1"]  break a real sweep on object storage in every way there is; half an hour'
 	@echo 'make slurm                   a sweep as jobs of a real SLURM, started for it on this machine; needs root (tests/slurm.py)'
 	@echo 'make ui                      a sweep as it is seen in the UI, by a browser; needs `apt-get install chromium`'
+	@echo 'make site                    break a Prefect server on PostgreSQL and its workers; a quarter of an hour (tests/sites.py)'
 	@echo 'make format                  rewrite the code in the agreed format'
 	@echo 'make lock [UPGRADE=1]        renew requirements*.lock from pyproject.toml (needs uv)'
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
@@ -66,6 +67,10 @@ slurm: $(INSTALLED_DEV)
 ui: $(INSTALLED_DEV)
 	@command -v chromium >/dev/null || { echo "make ui needs a browser: apt-get install chromium" >&2; exit 1; }
 	$(BIN)/python -m pytest -m ui tests/test_ui.py $(ARGS)
+
+# Needs postgresql of Debian.
+site: $(INSTALLED_DEV)
+	$(BIN)/python -m pytest -m site tests/test_site.py $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix-only --quiet .

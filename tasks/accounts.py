@@ -2,8 +2,9 @@
 
 A worker tells the server of its task runs by events, which a killed worker takes with it and a busy server records
 late, even after the flow has ended. So every run of a sweep has in its tags which process on which host it belongs to,
-and every sweep closes, when it begins and when it ends, what was left open by processes of the same store that are gone
-from this host. What lives, or ran elsewhere, is left alone.
+and every sweep closes, when it begins and when it ends, what was left open by processes of the same store that are
+gone: from this host, or from another if Prefect knows the end of their sweep (deploy/automations.yaml marks a sweep as
+crashed whose machine is gone, but not its tasks). What may live is left alone.
 """
 
 import os
@@ -122,7 +123,8 @@ def _close_the_dead(client: SyncPrefectClient, of_store: str) -> None:
     crashed = _crashed("Its process was killed.")
     flow_runs = _open_flows(client, [of_store])
     known = [run.tags for run in flow_runs] + [run.tags for run in _open_tasks(client, [of_store])]
-    dead = {tag for tags_of_run in known for tag in tags_of_run if _is_gone(tag)}
+    processes = {tag for tags_of_run in known for tag in tags_of_run if tag.startswith("process:")}
+    dead = {tag for tag in processes if _is_gone(tag) or _is_over(client, [of_store, tag])}
     for tag in sorted(dead):
         _close_tasks(client, [of_store, tag], crashed)
     for run in flow_runs:
@@ -147,6 +149,14 @@ def _open_flows(client: SyncPrefectClient, having: list[str]) -> list[FlowRun]:
     return client.read_flow_runs(flow_run_filter=wanted)
 
 
+def _is_over(client: SyncPrefectClient, having: list[str]) -> bool:
+    """Whether Prefect was told of the end of every sweep with these tags."""
+    outermost = {"parent_task_run_id": {"is_null_": True}}
+    wanted = FlowRunFilter.model_validate({"tags": {"all_": having}} | outermost)
+    states = [run.state for run in client.read_flow_runs(flow_run_filter=wanted)]
+    return bool(states) and all(state is not None and state.is_final() for state in states)
+
+
 def _crashed(why: str) -> Any:
     return Crashed(message=f"{why} The next run of the same store goes on from there.")
 
@@ -156,9 +166,9 @@ CLOCK_STEP = 60.0
 
 
 def _is_gone(tag: str) -> bool:
-    """Whether a tag names a process that was on this host, and is no more."""
-    kind, *rest = tag.split(":")
-    return kind == "process" and rest[0] == socket.gethostname() and not _lives(int(rest[1]), created=rest[2])
+    """Whether the process that a tag names was on this host, and is no more."""
+    _, host, pid, created = tag.split(":")
+    return host == socket.gethostname() and not _lives(int(pid), created=created)
 
 
 def _lives(pid: int, *, created: str) -> bool:

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     finally:
         process.kill()
         process.wait()
+
+
+def auth_of(environment: Mapping[str, str]) -> httpx.BasicAuth | None:
+    """What a program with this environment shows a server, if it has anything to show."""
+    user, _, password = environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    return httpx.BasicAuth(user, password) if user else None
 
 
 def healthy(api: str) -> bool:

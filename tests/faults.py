@@ -32,7 +32,7 @@ import numpy as np
 import psutil
 import yaml
 import zarr
-from conftest import NETSIM, TINY, healthy, wait_until
+from conftest import NETSIM, TINY, auth_of, healthy, wait_until
 from seaweed import BUCKET, SeaweedFS, free_ports
 from test_flow_sweep import alive
 from zarr.core.buffer import default_buffer_prototype
@@ -57,17 +57,19 @@ NOT_FOUND = "NOT FOUND"
 class PrefectServer:
     """A server that remembers, in a folder, what it was told before it was killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         folder.mkdir()
         self._log, (self._port,) = folder / "log", free_ports(1)
         self.api = f"http://127.0.0.1:{self._port}/api"
         self._own = OFFLINE | {"PREFECT_HOME": str(folder), "PREFECT_PROFILES_PATH": str(folder / "profiles.toml")}
+        self._settings = settings
         self.environment = self._own | {"PREFECT_API_URL": self.api}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
-        self._process = start(command, env=os.environ | self._own, cwd=self._log.parent, log=self._log)
+        environment = os.environ | self._own | self._settings
+        self._process = start(command, env=environment, cwd=self._log.parent, log=self._log)
         wait_until(lambda: healthy(self.api), seconds=120, what=lambda: self._log.read_text()[-2000:])
 
     def kill(self) -> None:
@@ -76,7 +78,8 @@ class PrefectServer:
 
     def open_runs(self, what: str) -> list[str]:
         """What is not over of `flow_runs` or `task_runs`."""
-        answer = httpx.post(f"{self.api}/{what}/filter", json={what: {"state": OPEN}}, timeout=30)
+        wanted, auth = {what: {"state": OPEN}}, auth_of(self.environment)
+        answer = httpx.post(f"{self.api}/{what}/filter", json=wanted, auth=auth, timeout=30)
         return [f"{run['name']} is {run['state_name']}" for run in answer.raise_for_status().json()]
 
 

@@ -11,8 +11,10 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import dask_kubernetes
@@ -20,8 +22,15 @@ import jsonschema
 import pytest
 import yaml
 from conftest import TINY, wait_until
+from prefect.blocks.webhook import Webhook
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import DeploymentFilter
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Crashed
 from prefect.utilities.importtools import import_object
 from prefect_kubernetes.worker import KubernetesWorker
+from pydantic import SecretStr
 from test_flow_sweep import ask
 
 from flows.cluster import parse_cluster
@@ -75,12 +84,18 @@ def test_a_store_belongs_to_one_deployment():
     assert len(set(stores)) == len(stores)
 
 
-@pytest.fixture
-def prefect(server: dict[str, str], tmp_path: Path) -> Any:
+def prefect_in(folder: Path, environment: Mapping[str, str]) -> Callable[..., str]:
+    """Prefect's command line, called in a folder; gives what it prints."""
+
     def command(*arguments: str) -> str:
-        return run(sys.executable, "-m", "prefect", *arguments, env=server | {"PWD": str(tmp_path)}, cwd=tmp_path)
+        return run(sys.executable, "-m", "prefect", *arguments, env={**environment, "PWD": str(folder)}, cwd=folder)
 
     return command
+
+
+@pytest.fixture
+def prefect(server: dict[str, str], tmp_path: Path) -> Callable[..., str]:
+    return prefect_in(tmp_path, server)
 
 
 @pytest.fixture
@@ -250,3 +265,65 @@ def test_the_pods_a_sweep_asks_for_are_what_the_dask_operator_takes():
     assert "--resources" in worker["args"] and spec["spec"]["worker"]["replicas"] == 2
     without = kubernetes_spec(parse_cluster(said | {"gpus": 0}))["spec"]["worker"]["spec"]["containers"][0]
     assert "nvidia.com/gpu" not in without["resources"]["limits"] and "--resources" not in without["args"]
+
+
+# ---- automations: what they do to runs that nothing executes
+
+
+@pytest.fixture
+def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The address of a web server, and what it was sent."""
+    found: list[dict[str, Any]] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as listener:
+        Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_port}", found
+        listener.shutdown()
+
+
+def test_a_crashed_run_is_started_again_as_it_was_three_times_a_day_and_somebody_is_told(
+    server, prefect, told, tmp_path
+):
+    address, messages = told
+    prefect("work-pool", "create", "laptop", "--type", "process", "--overwrite")
+    prefect("--no-prompt", "deploy", "--prefect-file", str(DEPLOY / "prefect.yaml"), "--name", "cifar10")
+    with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+        block = Webhook(url=SecretStr(address)).save("netsim", overwrite=True, _sync=True)
+        notify = (DEPLOY / "notify.yaml").read_text()
+        (tmp_path / "notify.yaml").write_text(notify.replace("WEBHOOK", str(block)))
+        try:
+            for path in (DEPLOY / "automations.yaml", tmp_path / "notify.yaml"):
+                prefect("automation", "create", "--from-file", str(path))
+            deployment = client.read_deployment_by_name("sweep/cifar10")
+            of_it = DeploymentFilter.model_validate({"id": {"any_": [deployment.id]}})
+            parameters = deployment.parameters | {"store": "runs/other"}
+
+            def runs() -> list[FlowRun]:
+                return client.read_flow_runs(deployment_filter=of_it)
+
+            def crash(run: FlowRun) -> FlowRun:
+                """Gives the run that is started in its place."""
+                known = {run.id for run in runs()}
+                client.set_flow_run_state(run.id, Crashed(message="kill -9"), force=True)
+                wait_until(lambda: len(runs()) > len(known), seconds=60)
+                (new,) = (new for new in runs() if new.id not in known)
+                assert new.parameters == parameters and new.tags == deployment.tags
+                return new
+
+            run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+            for _ in range(4):
+                run = crash(run)
+            wait_until(lambda: client.read_flow_run(run.id).state_name == "Cancelled", seconds=60)
+            wait_until(lambda: len(messages) == 4, seconds=60, what=lambda: messages)
+            assert {message["text"].partition(" is ")[2] for message in messages} == {"Crashed. kill -9"}
+        finally:
+            prefect("automation", "delete", "--all")
+            prefect("deployment", "delete", "sweep/cifar10")

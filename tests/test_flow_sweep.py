@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import yaml
-from conftest import NETSIM, TINY, netsim, run_all, wait_until
+from conftest import NETSIM, TINY, auth_of, netsim, run_all, wait_until
 
 from netsim.store import Run
 from netsim.sweep import STAGES
@@ -35,7 +35,8 @@ def settings(tmp_path: Path) -> Path:
 
 
 def ask(server: dict[str, str], what: str, **filters: Any) -> list[dict[str, Any]]:
-    answer = httpx.post(f"{server['PREFECT_API_URL']}/{what}/filter", json=filters | {"limit": 200})
+    url = f"{server['PREFECT_API_URL']}/{what}/filter"
+    answer = httpx.post(url, json=filters | {"limit": 200}, auth=auth_of(server))
     return answer.raise_for_status().json()
 
 
@@ -194,27 +195,37 @@ def test_interrupted_and_then_robbed_of_a_worker_it_ends_with_the_same_bits(serv
     wait_until(lambda: not open_runs(), seconds=30, what=open_runs)  # states reach the server a little later
 
 
-def test_a_sweep_that_was_killed_behind_its_last_commit_does_not_stay_running(server, finished, tmp_path):
+def test_what_a_sweep_left_open_is_closed_by_the_next_command_unless_it_may_live(server, finished, tmp_path):
     """The same command finds nothing to do, and closes what Prefect takes for running; what lives is left alone."""
+    from prefect import task
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
-    from prefect.states import Running
+    from prefect.states import Crashed, Running
 
     from flows.sweep import sweep
     from tasks.accounts import _process_tag
 
+    alive = _process_tag()
+    sweeps = {
+        alive: Running(),
+        f"{alive.rpartition(':')[0]}:1": Running(),  # the number of a process was given to another since
+        "process:elsewhere:1:1": Running(),
+        "process:elsewhere:2:1": Crashed(),  # as deploy/automations.yaml has it marked
+    }
     with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
-        alive = _process_tag()
-        dead = f"{alive.rpartition(':')[0]}:1"  # the number of a process was given to another since
-        runs = [
-            client.create_flow_run(sweep, tags=[f"store:{finished.url}", tag], state=Running()) for tag in (dead, alive)
-        ]
+        runs = []
+        for process, state in sweeps.items():
+            tags = [f"store:{finished.url}", process]
+            runs.append(client.create_flow_run(sweep, tags=tags, state=state))
+            work = task(finished.read, tags=tags)
+            runs.append(client.create_task_run(work, flow_run_id=runs[-1].id, dynamic_key="0", state=Running()))
         again = netsim("run", "--store", finished.url, env=server, cwd=tmp_path)
         assert again.returncode == 0 and "nothing was computed" in again.stdout
-        states = [client.read_flow_run(run.id).state_name for run in runs]
-        for run in runs:
+        flow_states = [client.read_flow_run(run.id).state_name for run in runs[::2]]
+        task_states = [client.read_task_run(run.id).state_name for run in runs[1::2]]
+        for run in runs[::2]:
             client.delete_flow_run(run.id)
-    assert states == ["Crashed", "Running"]
+    assert flow_states == task_states == ["Running", "Crashed", "Running", "Crashed"]
 
 
 def alive(process: psutil.Process) -> bool:
