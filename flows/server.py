@@ -26,7 +26,10 @@ from prefect.settings import (
 from flows.offline import OFFLINE
 from netsim.errors import RunError
 
-START_SECONDS = 600  # a fresh database takes 9 to 28 s
+LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+"""A server that forgets them when it is restarted ends what runs under a concurrency limit, as deployments do."""
+
+START_SECONDS = 300  # a fresh database takes 9 to 28 s, on a machine with nothing else to do
 BUSY_SECONDS = 15  # a server that is loaded, or that another run is starting just now
 
 
@@ -143,7 +146,7 @@ def _start(host: str, port: int, api: str) -> None:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=_guarded(port) | os.environ | OFFLINE,
+            env=_guarded(port) | LEASES | os.environ | OFFLINE,
         )
     try:
         if not _wait(api, seconds=START_SECONDS, alive=lambda: server.poll() is None):

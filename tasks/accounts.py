@@ -25,6 +25,8 @@ from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.states import Cancelled, Completed, Crashed
 
+from netsim.errors import RunError
+
 OPEN = {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}
 
 STATES_ARRIVE = 20.0
@@ -34,18 +36,27 @@ STATES_ARRIVE = 20.0
 cancelled_in_prefect = Event()
 """Whether somebody cancelled the sweep of this process, in the UI or by the API."""
 
+taken_for_dead = Event()
+"""Whether Prefect has the sweep of this process for crashed, as when no heartbeat came through: another has its place."""
+
 LOOK = 5.0
-"""Seconds between two looks whether somebody did."""
+"""Seconds between two looks whether either is so."""
 
 
 @contextmanager
 def accounted(store: str) -> Iterator[None]:
     """For the body of a sweep of `store`: no run of it, or of a killed one before it, is left open at the end.
 
-    A sweep that is cancelled in Prefect is interrupted as by Ctrl-C, unless a worker of a work pool sees to that.
+    A sweep that is cancelled in Prefect is interrupted as by Ctrl-C, unless a worker of a work pool sees to that. So is
+    one that Prefect takes for crashed, which raises RunError: there must not be two of it.
     """
-    with _heeding_cancellation():
-        yield from _accounted(store)
+    try:
+        with _heeding_prefect():
+            yield from _accounted(store)
+    except KeyboardInterrupt:
+        if not taken_for_dead.is_set():
+            raise
+        raise RunError("Prefect took this run for crashed while it lived; the next run of the store goes on") from None
 
 
 def _accounted(store: str) -> Iterator[None]:
@@ -69,19 +80,20 @@ def _accounted(store: str) -> Iterator[None]:
 
 
 @contextmanager
-def _heeding_cancellation() -> Iterator[None]:
-    cancelled_in_prefect.clear()
-    if runtime.deployment.id is not None:
-        yield
-        return
+def _heeding_prefect() -> Iterator[None]:
+    ends = {StateType.CRASHED: taken_for_dead}
+    if runtime.deployment.id is None:
+        ends |= dict.fromkeys((StateType.CANCELLING, StateType.CANCELLED), cancelled_in_prefect)
+    for event in ends.values():
+        event.clear()
     over, flow_run = Event(), UUID(runtime.flow_run.id)
 
     def look() -> None:
         while not over.wait(LOOK):
             with suppress(Exception), get_client(sync_client=True) as client:  # a server that is away for a while
                 state = client.read_flow_run(flow_run).state
-                if state and state.type in (StateType.CANCELLING, StateType.CANCELLED) and not over.is_set():
-                    cancelled_in_prefect.set()
+                if state and state.type in ends and not over.is_set():
+                    ends[state.type].set()
                     os.kill(os.getpid(), signal.SIGINT)
                     return
 

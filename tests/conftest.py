@@ -82,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
             env=env, stdout=log, stderr=log, start_new_session=True,
         )  # fmt: skip
     try:
-        wait_until(lambda: healthy(api), seconds=120, what=lambda: (home / "log").read_text()[-2000:])
+        wait_until(lambda: healthy(api), seconds=300, what=lambda: (home / "log").read_text()[-2000:])
         yield env | {"PREFECT_API_URL": api}
     finally:
         process.kill()

@@ -70,7 +70,7 @@ class PrefectServer:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self._port)]
         environment = os.environ | self._own | self._settings
         self._process = start(command, env=environment, cwd=self._log.parent, log=self._log)
-        wait_until(lambda: healthy(self.api), seconds=120, what=lambda: self._log.read_text()[-2000:])
+        wait_until(lambda: healthy(self.api), seconds=300, what=lambda: self._log.read_text()[-2000:])
 
     def kill(self) -> None:
         if self._process:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import psutil
 from conftest import wait_until
 from faults import PrefectServer, kill_group, start
 from seaweed import free_ports
+
+from flows.server import LEASES
 
 
 class Postgres:
@@ -84,22 +86,14 @@ class Worker:
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
         self.process = start(command, env=environment, cwd=folder, log=self.log)
 
-    def runs(self) -> list[psutil.Process]:
-        """The processes of the flow runs that it has started."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [child for child in children if "prefect.flow_engine" in " ".join(child.cmdline())]
-
-    def kill(self) -> None:
-        """At once, with its runs, which are process groups of their own. Their Dask workers are left to themselves."""
+    def kill(self, *, but: Collection[psutil.Process] = ()) -> None:
+        """At once, with every run it has, as a machine that loses power; `but` some of its processes."""
         if self.process.poll() is None:
-            for run in self.runs():
-                kill(run)
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                if process not in but:
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
             kill_group(self.process)
-
-
-def kill(process: psutil.Process) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process.kill()
 
 
 class Site(PrefectServer):
@@ -111,6 +105,6 @@ class Site(PrefectServer):
             folder,
             PREFECT_API_DATABASE_CONNECTION_URL=database.url,
             PREFECT_SERVER_API_AUTH_STRING=auth,
-            PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE="prefect.server.concurrency.lease_storage.filesystem",
+            **LEASES,
         )
         self.environment |= {"PREFECT_API_AUTH_STRING": auth}

@@ -8,25 +8,32 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import yaml
 from conftest import TINY, auth_of, netsim, run_all, wait_until
 from sites import Postgres, Site, Worker
 from test_deploy import DEPLOY, prefect_in
-from test_flow_sweep import SLOW, alive, ask, assert_same_bits, inverted_shards, records, runs_of, task_runs_of
+from test_flow_sweep import SLOW, alive, assert_same_bits, inverted_shards, records, runs_of, task_runs_of
 
 from netsim.config import parse_settings
 from netsim.store import Run
 
-pytestmark = [pytest.mark.site, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.site, pytest.mark.timeout(3600)]
 
-SETTINGS = SLOW | {"inversion": {"iterations": 60, "batch_size": 8}}
+SETTINGS: dict[str, Any] = SLOW | {
+    "networks": ["small:resnet18@none", "small:shufflenet@none"],  # random weights: nothing is trained
+    "inversion": {"iterations": 100, "batch_size": 8},
+}
+
+LONG = 1200
+"""Seconds that are enough for anything, on a machine that others use too."""
 
 RENEWAL = 0.75 * 300
 """Seconds after which a run of a deployment with a concurrency limit renews its lease of it."""
@@ -47,78 +54,79 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         database.stop()
 
 
+@pytest.fixture(scope="module")
+def environment(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of programs that use a site which has the deployment `demo` and the automations, as they come with netsim."""
+    found = os.environ | site.environment | {"OMP_NUM_THREADS": "1"}
+    prefect = prefect_in(tmp_path_factory.mktemp("deployed"), found)
+    prefect("work-pool", "create", "laptop", "--type", "process")
+    prefect("--no-prompt", "deploy", "--prefect-file", str(DEPLOY / "prefect.yaml"), "--name", "demo")
+    prefect("automation", "create", "--from-file", str(DEPLOY / "automations.yaml"))
+    return found
+
+
 @dataclass
-class Deployed:
-    """The deployment `demo` of prefect.yaml, deployed from a folder of its own, and its runs."""
+class Sweep:
+    """A store that the deployment fills, by one run after the other, and the workers that a test has started for it."""
 
     site: Site
+    environment: dict[str, str]
     folder: Path
-    environment: Mapping[str, str]
-    id: str
+    workers: list[Worker] = field(default_factory=list)
 
     @property
     def store(self) -> Path:
-        return self.folder / "runs" / "demo"
+        return self.folder / "run"
 
-    def run(self, settings: Mapping[str, Any]) -> None:
-        said = {"settings": settings, "cluster": {"kind": "local", "workers": 2, "shards_per_task": 2}}
+    def start_worker(self) -> None:
+        self.workers.append(Worker("laptop", self.environment, self.folder))
+
+    def run(self, settings: Mapping[str, Any] = SETTINGS) -> None:
+        cluster = {"kind": "local", "workers": 2, "shards_per_task": 2}
+        said = {"settings": settings, "store": str(self.store), "cluster": cluster}
         parameters = [part for name, value in said.items() for part in ("--param", f"{name}={json.dumps(value)}")]
         prefect_in(self.folder, self.environment)("deployment", "run", "sweep/demo", *parameters)
 
     def runs(self) -> list[dict[str, Any]]:
         """The newest last."""
-        found = ask(self.environment, "flow_runs", deployments={"id": {"any_": [self.id]}})
+        found = [run for run in runs_of(self.environment, self.store) if run["deployment_id"]]
         return sorted(found, key=lambda run: run["created"])
 
     def states(self) -> list[str]:
         return [run["state_name"] for run in self.runs()]
 
+    def process(self) -> psutil.Process:
+        """Of the newest run, which has it in its tags. Its children are Dask's."""
+        (tag,) = (tag for tag in self.runs()[-1]["tags"] if tag.startswith("process:"))
+        return psutil.Process(int(tag.split(":")[2]))
+
+    def wait_for(self, states: list[str]) -> None:
+        wait_until(lambda: self.states() == states, seconds=LONG, what=self.told)
+
+    def wait_for_shards(self, count: int) -> None:
+        """Until so many are inverted."""
+        wait_until(lambda: len(inverted_shards(self.store)) >= count, seconds=LONG, what=self.told)
+
+    def told(self) -> str:
+        return f"{self.states()} {self.workers[-1].log.read_text()[-3000:]}"
+
 
 @pytest.fixture
-def deployed(site: Site, tmp_path: Path) -> Iterator[Deployed]:
-    environment = os.environ | site.environment | {"OMP_NUM_THREADS": "1"}
-    prefect = prefect_in(tmp_path, environment)
-    prefect("work-pool", "create", "laptop", "--type", "process", "--overwrite")
-    prefect("--no-prompt", "deploy", "--prefect-file", str(DEPLOY / "prefect.yaml"), "--name", "demo")
-    prefect("automation", "create", "--from-file", str(DEPLOY / "automations.yaml"))
-    (found,) = (found for found in ask(environment, "deployments") if found["name"] == "demo")
+def sweep(site: Site, environment: dict[str, str], tmp_path: Path) -> Iterator[Sweep]:
+    found = Sweep(site, environment, tmp_path)
+    found.start_worker()
     try:
-        yield Deployed(site, tmp_path, environment, found["id"])
+        yield found
     finally:
-        prefect("automation", "delete", "--all")
-        prefect("deployment", "delete", "sweep/demo")
-
-
-@pytest.fixture
-def workers(deployed: Deployed) -> Iterator[list[Worker]]:
-    """Those that a test has started."""
-    started: list[Worker] = []
-    try:
-        yield started
-    finally:
-        for worker in started:
+        for worker in found.workers:
             worker.kill()
 
 
-def start_worker(deployed: Deployed, workers: list[Worker]) -> Worker:
-    workers.append(Worker("laptop", deployed.environment, deployed.folder))
-    return workers[-1]
-
-
-def wait_for_shards(deployed: Deployed, count: int, worker: Worker) -> None:
-    """Until so many shards are inverted."""
-    wait_until(
-        lambda: len(inverted_shards(deployed.store)) >= count,
-        seconds=240,
-        what=lambda: f"{deployed.states()} {worker.log.read_text()[-3000:]}",
-    )
-
-
-def assert_undisturbed(deployed: Deployed) -> None:
+def assert_undisturbed(sweep: Sweep) -> None:
     """Every bit is as in a run that nothing happened to."""
-    quiet = Run.create(str(deployed.folder / "quiet"), parse_settings(SETTINGS))
+    quiet = Run.create(str(sweep.folder / "quiet"), parse_settings(SETTINGS))
     run_all(quiet)
-    assert_same_bits(Run.open(str(deployed.store)), quiet)
+    assert_same_bits(Run.open(str(sweep.store)), quiet)
 
 
 def test_a_sweep_of_the_command_line_is_completed_in_postgresql(site, tmp_path):
@@ -140,74 +148,65 @@ def test_a_site_lets_in_nobody_without_its_key(site):
     assert httpx.post(f"{site.api}/flow_runs/filter", json={}).status_code == 401
 
 
-def test_a_run_under_a_concurrency_limit_survives_a_restart_of_the_server(site, deployed, workers):
+def test_a_run_under_a_concurrency_limit_survives_a_restart_of_the_server(sweep):
     """The server that comes back must know what the one that went had lent: the run renews it, or ends."""
-    worker = start_worker(deployed, workers)
-    deployed.run(SETTINGS)
-    wait_for_shards(deployed, 2, worker)
-    (flow,), (run,) = worker.runs(), deployed.runs()
-    began, computing = datetime.fromisoformat(run["start_time"]).timestamp(), flow.children(recursive=True)
+    sweep.run()
+    sweep.wait_for_shards(2)
+    (run,), computing = sweep.runs(), sweep.process().children(recursive=True)
+    began = datetime.fromisoformat(run["start_time"]).timestamp()
     for process in computing:
         process.suspend()  # or the sweep would be over before its lease is
-    site.kill()
+    sweep.site.kill()
     time.sleep(8)
-    site.start()
-    deployed.run(SETTINGS)  # the limit is kept, too: a second run at the same time is left out
-    wait_until(lambda: deployed.states() == ["Running", "Cancelled"], seconds=120, what=deployed.states)
+    sweep.site.start()
+    sweep.run()  # the limit is kept, too: a second run at the same time is left out
+    sweep.wait_for(["Running", "Cancelled"])
     wait_until(lambda: time.time() > began + RENEWAL + 30, seconds=RENEWAL + 60)
     for process in computing:
         process.resume()
-    wait_until(lambda: deployed.states() == ["Completed", "Cancelled"], seconds=600, what=deployed.states)
-    assert "lease renewal" not in worker.log.read_text()
-    assert_undisturbed(deployed)
+    sweep.wait_for(["Completed", "Cancelled"])
+    assert "lease renewal" not in sweep.workers[0].log.read_text()
+    assert_undisturbed(sweep)
 
 
-def test_a_sweep_whose_machine_dies_is_found_and_goes_on_by_itself_where_a_worker_is(deployed, workers):
-    worker = start_worker(deployed, workers)
-    deployed.run(SETTINGS)
-    wait_for_shards(deployed, 4, worker)
-    (flow,) = worker.runs()
-    children = flow.children(recursive=True)
-    worker.kill()
+def test_a_sweep_whose_machine_dies_is_found_and_goes_on_by_itself_where_a_worker_is(sweep):
+    """Dask's processes are left to notice by themselves that there is nobody to compute for."""
+    sweep.run()
+    sweep.wait_for_shards(4)
+    children = sweep.process().children(recursive=True)
+    sweep.workers[0].kill(but=children)
     killed = time.monotonic()
     wait_until(lambda: not any(alive(child) for child in children), seconds=30, what=lambda: "its Dask workers live on")
-    before = records(deployed.store)
-    wait_until(lambda: deployed.states() == ["Crashed", "Scheduled"], seconds=150, what=deployed.states)
-    print(f"found after {time.monotonic() - killed:.0f} s")
-    again = start_worker(deployed, workers)
-
-    def what() -> str:
-        return f"{deployed.states()} {again.log.read_text()[-3000:]}"
-
-    wait_until(lambda: deployed.states() == ["Crashed", "Completed"], seconds=300, what=what)
-    assert before.items() <= records(deployed.store).items()
-    assert_undisturbed(deployed)
-    found = deployed.site
-    wait_until(lambda: not open_runs(found), seconds=60, what=lambda: open_runs(found))
+    before = records(sweep.store)
+    sweep.wait_for(["Crashed", "Scheduled"])
+    print(f"found after {time.monotonic() - killed:.0f} s, with {len(inverted_shards(sweep.store))} shards inverted")
+    sweep.start_worker()
+    sweep.wait_for(["Crashed", "Completed"])
+    assert before.items() <= records(sweep.store).items()
+    assert_undisturbed(sweep)
+    wait_until(lambda: not open_runs(sweep.site), seconds=60, what=lambda: open_runs(sweep.site))
 
 
 def open_runs(site: Site) -> list[str]:
     return site.open_runs("flow_runs") + site.open_runs("task_runs")
 
 
-def test_a_sweep_that_is_cancelled_stops_within_30_s_and_stays_so(deployed, workers):
+def test_a_sweep_that_is_cancelled_stops_within_30_s_and_stays_so(sweep):
     """No automation takes it for crashed."""
-    worker = start_worker(deployed, workers)
-    deployed.run(SETTINGS | {"inversion": {"iterations": 100_000, "batch_size": 8}})
+    sweep.run(SETTINGS | {"inversion": {"iterations": 100_000, "batch_size": 8}})
+    inverting = {"invert-resnet18-0000", "invert-shufflenet-0000"}
     wait_until(
-        lambda: {run["name"] for run in task_runs_of(deployed.environment, deployed.store)} >= {"invert-vgg-0000"},
-        seconds=240,
-        what=lambda: f"{deployed.states()} {worker.log.read_text()[-3000:]}",
+        lambda: {run["name"] for run in task_runs_of(sweep.environment, sweep.store)} >= inverting,
+        seconds=LONG,
+        what=sweep.told,
     )
-    (flow,) = worker.runs()
+    flow, (run,) = sweep.process(), sweep.runs()
     processes = [flow, *flow.children(recursive=True)]
-    (run,) = deployed.runs()
-    state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
-    url = f"{deployed.site.api}/flow_runs/{run['id']}/set_state"
-    httpx.post(url, json=state, auth=auth_of(deployed.environment)).raise_for_status()
+    url, state = f"{sweep.site.api}/flow_runs/{run['id']}/set_state", {"type": "CANCELLING", "name": "Cancelling"}
+    httpx.post(url, json={"state": state}, auth=auth_of(sweep.environment)).raise_for_status()
     cancelled = time.monotonic()
-    wait_until(lambda: not any(alive(process) for process in processes), seconds=30, what=deployed.states)
+    wait_until(lambda: not any(alive(process) for process in processes), seconds=30, what=sweep.told)
     print(f"stopped after {time.monotonic() - cancelled:.0f} s")
-    wait_until(lambda: deployed.states()[0] == "Cancelled", seconds=30, what=deployed.states)
+    sweep.wait_for(["Cancelled"])
     time.sleep(15)  # an automation acts within 5 s
-    assert deployed.states() == ["Cancelled"]
+    assert sweep.states() == ["Cancelled"]
