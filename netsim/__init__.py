@@ -3,6 +3,7 @@
 invert_images   make images that a network represents like others        (works on any classifier)
 linear_cka      similarity of two representations
 load_network    a network by reference: "torchvision:resnet50"
+Preprocessing   what a module of yours expects of images, if not RGB in [0, 1]
 draw_pairs      (seed, target) pairs whose labels differ
 open_run        a finished sweep as labelled arrays
 """
@@ -14,11 +15,12 @@ _HOMES = {
     "invert_images": "netsim.inversion",
     "linear_cka": "netsim.cka",
     "load_network": "netsim.networks",
+    "Preprocessing": "netsim.networks",
     "draw_pairs": "netsim.pairs",
     "open_run": "netsim.labelled",
 }
 
-__all__ = ["draw_pairs", "invert_images", "linear_cka", "load_network", "open_run"]
+__all__ = ["Preprocessing", "draw_pairs", "invert_images", "linear_cka", "load_network", "open_run"]
 
 
 def __getattr__(name: str) -> Any:

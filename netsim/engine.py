@@ -98,7 +98,7 @@ class Engine:
 
     def represent(self, images: Tensor) -> Tensor:
         """(n, d), in the precision of the plan: what `measure` differentiates."""
-        return self._body((images - self.network.mean) / self.network.std)
+        return self._body(self.network.normalised(images))
 
     def measure(self, images: Tensor, target: Tensor, *, with_descent: bool = True) -> tuple[Tensor, Tensor]:
         """Loss (n,) of `images` against the representations `target` (n, d), and the direction of steepest descent.
@@ -267,7 +267,7 @@ def _folded(network: Network, example: Tensor) -> nn.Module:
     own. Whether its output goes elsewhere too cannot be observed; then the folded copy gives other representations.
     """
     body = sharing_copy(network.body)
-    normalised = (example.to(network.mean) - network.mean) / network.std
+    normalised = network.normalised(example.to(network.mean))
     with torch.no_grad():
         expected = network.body(normalised)
         for conv_path, norm_path in _convolutions_before_norms(body, normalised):

@@ -50,8 +50,14 @@ def printable(text: str) -> str:
     return "".join(sign if sign == "\n" or sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
+MOST_NAMED = 20
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """'; did you mean "resnet18"?' where something close is known, else what is known: the tail of an error message."""
     known = sorted(known)
     close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    more = len(known) - MOST_NAMED
+    return f"; known are {', '.join(known[:MOST_NAMED])}{f' and {more:,} more' if more > 0 else ''}"

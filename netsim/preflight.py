@@ -2,7 +2,7 @@
 
 from netsim.config import SweepSettings
 from netsim.datasets import ImageSet, load_images
-from netsim.networks import load_network, needs_training, parse_reference
+from netsim.networks import load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.pairs import draw_pairs
 from netsim.stages import check_classes
 
@@ -19,11 +19,9 @@ def check(settings: SweepSettings) -> None:
 
 
 def _check_network(reference: str, images: ImageSet) -> None:
-    """Build it, and have it look at an image. Weights that torchvision downloads wait until they are used."""
-    parsed = parse_reference(reference)
+    """Build it, and have it look at an image. Weights that are downloaded wait until they are used."""
     if needs_training(reference):
-        load_network(f"{reference}@none", num_classes=len(images.classes), input_shape=images.shape)
+        load_network(untrained(reference), num_classes=len(images.classes), input_shape=images.shape)
         return
-    downloads = parsed.source == "torchvision" and parsed.file is None and parsed.weights != "none"
-    built = f"{parsed.source}:{parsed.name}@none" if downloads else reference
+    built = untrained(reference) if needs_download(reference) else reference
     check_classes(load_network(built, input_shape=images.shape), images)

@@ -1,0 +1,103 @@
+"""timm:NAME[@TAG]: any classifier of timm (https://github.com/huggingface/pytorch-image-models).
+
+timm itself names weights `NAME.TAG`; here, as everywhere, weights stand behind an @. It keeps them in the cache of the
+Hugging Face hub, in safetensors wherever there are any.
+"""
+
+import logging
+import sys
+from contextlib import redirect_stdout
+from functools import cache
+from pickle import UnpicklingError
+from typing import Any
+
+import timm
+from huggingface_hub import constants
+from huggingface_hub.errors import HfHubHTTPError
+from torch import nn
+
+from netsim.errors import NetworkError, SettingsError, nearest
+from netsim.networks.network import first_line
+from netsim.networks.preprocessing import Preprocessing
+from netsim.networks.source import Built, Reference, Source
+from netsim.networks.weights import no_code_in_pickles
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def timm_names() -> frozenset[str]:
+    return frozenset(timm.list_models())
+
+
+def check(parsed: Reference) -> None:
+    name, _, tag = parsed.name.partition(".")
+    if tag:
+        raise SettingsError(f"network 'timm:{parsed.name}': netsim writes weights behind an @, 'timm:{name}@{tag}'")
+    if name not in timm_names():
+        raise SettingsError(f"no timm network {name!r}{nearest(name, timm_names())}")
+    _config(parsed)
+
+
+def build(parsed: Reference, num_classes: int | None) -> Built:
+    config = _config(parsed)
+    preprocessing = _preprocessing(config)
+    if not _is_published(parsed):
+        classes = 1000 if num_classes is None else num_classes
+        return Built(timm.create_model(parsed.name, pretrained=False, num_classes=classes), preprocessing)
+    fixed = config.num_classes
+    if fixed == 0:
+        raise SettingsError(f"the weights {config.tag} of {parsed.name} tell no classes apart: they have no last layer")
+    if num_classes not in (None, fixed):  # timm would draw another last layer
+        raise SettingsError(
+            f"the weights {config.tag} of {parsed.name} have {fixed} classes, not {num_classes}; "
+            "leave num_classes out, or start from @none"
+        )
+    return Built(_download(parsed, config), preprocessing)
+
+
+def _is_published(parsed: Reference) -> bool:
+    return parsed.weights != "none" and parsed.file is None
+
+
+def _config(parsed: Reference) -> Any:
+    """Of the weights that are named, else of the default ones: their preprocessing holds for @none and files too."""
+    tags = timm.models.get_arch_pretrained_cfgs(parsed.name)
+    if not _is_published(parsed) or parsed.weights is None:
+        config = timm.models.get_pretrained_cfg(parsed.name)
+        if _is_published(parsed) and not (config and config.has_weights):
+            raise SettingsError(f"timm has no weights for {parsed.name}: write @none or @FILE.safetensors")
+        return config
+    known = {name.partition(".")[2]: config for name, config in tags.items() if config.has_weights}
+    if parsed.weights not in known:
+        choices = [*known, "none", "FILE.safetensors"]
+        raise SettingsError(f"{parsed.name} has no weights {parsed.weights!r}{nearest(parsed.weights, choices)}")
+    return known[parsed.weights]
+
+
+def _preprocessing(config: Any) -> Preprocessing:
+    return Preprocessing(
+        tuple(config.mean),
+        tuple(config.std),
+        size=config.input_size[-1],
+        crop=config.crop_pct,
+        interpolation=config.interpolation,
+    )
+
+
+def _download(parsed: Reference, config: Any) -> nn.Module:
+    """By timm's own loader, which looks into the hub's cache first."""
+    named = f"{parsed.name}.{config.tag}" if config.tag else parsed.name
+    try:
+        with no_code_in_pickles(), redirect_stdout(sys.stderr):
+            return timm.create_model(named, pretrained=True)
+    except (OSError, RuntimeError, UnpicklingError, HfHubHTTPError, ValueError, ImportError) as error:
+        where = config.hf_hub_id or config.url
+        raise NetworkError(
+            f"cannot get the weights {config.tag} of {parsed.name} ({first_line(error)}).\n"
+            f"`hf download {where}` puts them into {constants.HF_HUB_CACHE}, which can be copied (HF_HOME names "
+            "another place); or name a file with @FILE.safetensors, or use random weights with @none"
+        ) from error
+
+
+SOURCE = Source(check, build, publishes=True)

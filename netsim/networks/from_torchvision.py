@@ -1,0 +1,101 @@
+"""torchvision:NAME[@WEIGHTS]: any of torchvision's classifiers, and the wide ResNet of Salman et al. that it lacks."""
+
+import os
+import sys
+from contextlib import redirect_stdout
+from functools import cache
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.resnet import Bottleneck, ResNet
+
+from netsim.errors import NetworkError, SettingsError, nearest
+from netsim.networks.network import first_line
+from netsim.networks.preprocessing import IMAGENET, Preprocessing
+from netsim.networks.source import Built, Reference, Source
+from netsim.networks.weights import no_code_in_pickles
+
+
+@cache
+def torchvision_names() -> tuple[str, ...]:
+    return (*torchvision.models.list_models(module=torchvision.models), "wide_resnet50_4")
+
+
+def check(parsed: Reference) -> None:
+    if parsed.name not in torchvision_names():
+        raise SettingsError(f"no torchvision network {parsed.name!r}{nearest(parsed.name, torchvision_names())}")
+    _published_weights(parsed)
+
+
+def build(parsed: Reference, num_classes: int | None) -> Built:
+    published = _published_weights(parsed)
+    preprocessing = _preprocessing(published)
+    if parsed.weights == "none" or parsed.file is not None:
+        classes = 1000 if num_classes is None else num_classes
+        return Built(untrained(parsed.name, classes, preprocessing.size), preprocessing)
+    fixed = len(published.meta["categories"])
+    if num_classes not in (None, fixed):  # before the download
+        raise SettingsError(
+            f"the weights {published.name} of {parsed.name} have {fixed} classes, not {num_classes}; "
+            "leave num_classes out, or start from @none"
+        )
+    return Built(_download(parsed, published), preprocessing)
+
+
+def untrained(name: str, num_classes: int, size: int | None = None) -> nn.Module:
+    """With random weights. Vision transformers are made for one `size` of images, in pixels."""
+    if name == "wide_resnet50_4":
+        return ResNet(Bottleneck, [3, 4, 6, 3], width_per_group=256, num_classes=num_classes)
+    settings: dict[str, Any] = {}
+    if name.startswith("vit_") and size is not None:
+        settings = {"image_size": size}
+    if name in ("googlenet", "inception_v3"):
+        # how they draw weights may change one day, they warn, unless they are told; and their published weights,
+        # which a file may hold, are for images that the model itself normalises once more
+        settings = {"init_weights": True, "transform_input": True}
+    return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **settings)
+
+
+def _published_weights(parsed: Reference) -> Any:
+    """The weights that are named, else the default ones: their preprocessing holds for @none and files too. Or None."""
+    unpublished = parsed.weights == "none" or parsed.file is not None
+    if parsed.name == "wide_resnet50_4":
+        if not unpublished:
+            raise SettingsError("wide_resnet50_4 has no weights in torchvision: write @none or @FILE.safetensors")
+        return None
+    choices = torchvision.models.get_model_weights(parsed.name)
+    if parsed.weights is None or unpublished:
+        return choices.DEFAULT
+    if parsed.weights not in choices.__members__:
+        known = [*choices.__members__, "none", "FILE.safetensors"]
+        raise SettingsError(f"{parsed.name} has no weights {parsed.weights!r}{nearest(parsed.weights, known)}")
+    return choices[parsed.weights]
+
+
+def _preprocessing(weights: Any) -> Preprocessing:
+    if weights is None:
+        return IMAGENET
+    preset = weights.transforms()
+    (size,), (resized,) = preset.crop_size, preset.resize_size
+    return Preprocessing(
+        tuple(preset.mean), tuple(preset.std), size=size, crop=size / resized, interpolation=preset.interpolation.value
+    )
+
+
+def _download(parsed: Reference, weights: Any) -> nn.Module:
+    """By torchvision's own loader: it keeps the file in torch's cache and checks the hash in its name."""
+    try:
+        with no_code_in_pickles(), redirect_stdout(sys.stderr):  # torch.hub announces a download on stdout
+            return torchvision.models.get_model(parsed.name, weights=weights, progress=sys.stderr.isatty())
+    except (OSError, RuntimeError, UnpicklingError) as error:
+        folder = os.path.join(torch.hub.get_dir(), "checkpoints")
+        raise NetworkError(
+            f"cannot get the weights {weights.name} of {parsed.name} ({first_line(error)}).\n"
+            f"Put {weights.url} into {folder}, name a file with @FILE.safetensors, or use random weights with @none"
+        ) from error
+
+
+SOURCE = Source(check, build, publishes=True)
