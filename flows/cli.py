@@ -17,6 +17,7 @@ import typer
 from flows.cluster import AnyCluster, chosen_cluster
 from netsim.config import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
 from netsim.errors import NetsimError, SettingsError, printable
+from netsim.sources import FORMS
 
 app = typer.Typer(
     name="netsim",
@@ -80,7 +81,13 @@ def demo(
     )
 
 
-@app.command()
+def _networks() -> str:
+    """For --help: how networks are named."""
+    lines = [f"* `{form}`: {description}" for form, description in FORMS.values()]
+    return "\n".join(["Networks are named by reference:\n", *lines])
+
+
+@app.command(epilog=_networks())
 def run(
     settings: Annotated[
         str | None,
@@ -134,6 +141,37 @@ def run(
         _use(where.credentials, debug)
     again = f"netsim run --store {quote(store)}{_the_same(where, cluster or settings)}"
     _run(chosen, store, where, again, debug)
+
+
+@app.command(epilog=_networks())
+def convert(
+    network: Annotated[
+        str, typer.Argument(help="whose weights these are: `robust:resnet50_l2_eps3`", show_default=False)
+    ],
+    checkpoint: Annotated[
+        str | None, typer.Argument(help="the pickled file; of a robust: network it is downloaded", show_default=False)
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="the safetensors file to write", show_default=False)
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="the hash that the checkpoint must have", metavar="HEX", show_default=False)
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="read the pickle, in a process that runs nothing that is in it")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Make safetensors of a pickled checkpoint, once: sweeps read nothing else.
+
+    Takes what the robustness library saves (and so the networks of Salman et al.), and plain state dicts. Tensors that
+    are missing, left over or of another shape are named, and nothing is written then.
+    """
+    from flows import console
+    from netsim.networks.convert import convert as make
+
+    made = make(network, checkpoint, output=output, sha256=sha256, allow_pickle=allow_pickle)
+    console.console.print(f"{made.path}\nname it in a sweep as {made.reference}", soft_wrap=True)
 
 
 @app.command()

@@ -19,6 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from netsim.errors import SettingsError, nearest
+from netsim.sources import FORMS
 
 ALGORITHM = 3
 """Raised when a change to the code, or of a setting's default, alters stored numbers: old and new never mix."""
@@ -122,7 +123,7 @@ class SweepSettings(Settings):
 
     images: ImageSettings = ImageSettings()
     networks: Annotated[tuple[str, ...], Field(strict=False, min_length=2)] = Field(
-        description="references `[name=]source:architecture[@weights]`, as in `small:resnet18`, `torchvision:resnet50`"
+        description="references `[name=]source:name[@weights]`, of the sources " + ", ".join(FORMS)
     )
     training: TrainingSettings = TrainingSettings()
     pairs: PairSettings = PairSettings()

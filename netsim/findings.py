@@ -63,6 +63,7 @@ def warnings(results: Results) -> list[str]:
         *_unconverged(results),
         *_troubled_images(results),
         *_guessing(results),
+        *_of_other_sizes(results),
         *_undefined(results),
     ]
 
@@ -110,6 +111,16 @@ def _guessing(results: Results) -> Iterable[str]:
         yield (
             f"Not clearly better than chance ({percent(results.chance)}) on the test images: {accuracies}. "
             f"A network that has learnt little is no evidence of what trained networks share."
+        )
+
+
+def _of_other_sizes(results: Results) -> Iterable[str]:
+    sizes = {name: results.facts[name].other_size for name in results.networks}
+    named = [f"{name} ({size} pixels a side)" for name, size in sizes.items() if size is not None]
+    if named:
+        yield (
+            f"Made for images of another size than these: {_listed(named)}. What is known of such networks, their "
+            f"accuracy for one, may not hold here (images.size)."
         )
 
 

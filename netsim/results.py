@@ -74,6 +74,7 @@ class NetworkFacts:
     width: int  # d of the representation
     weights_hash: str  # sha256 over the names, dtypes, shapes and bytes of the state dict
     trained_here: bool
+    other_size: int | None = None  # pixels a side that its weights are made for, where the images have others
 
 
 @dataclass(frozen=True)
@@ -291,8 +292,18 @@ def _loss(run: Run, through: str, records: list[Record]) -> Loss:
 
 
 def _facts(name: str, record: Record) -> NetworkFacts:
-    facts = record.facts | {"accuracy": math.nan if record.facts["accuracy"] is None else record.facts["accuracy"]}
-    return NetworkFacts(name=name, **{key: facts[key] for key in NetworkFacts.__dataclass_fields__ if key != "name"})
+    facts = record.facts
+    size = facts.get("preprocessing", {}).get("size")  # runs from before it was recorded have none
+    return NetworkFacts(
+        name=name,
+        reference=facts["reference"],
+        accuracy=math.nan if facts["accuracy"] is None else facts["accuracy"],
+        parameters=facts["parameters"],
+        width=facts["width"],
+        weights_hash=facts["weights_hash"],
+        trained_here=facts["trained_here"],
+        other_size=None if size == facts["input_shape"][-1] else size,
+    )
 
 
 def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[str, str]:

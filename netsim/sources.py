@@ -18,7 +18,3 @@ FORMS = {
     ),
 }
 """How a reference is written, and what it names. none: random weights; FILE: safetensors, a path or a URL."""
-
-
-def forms() -> list[str]:
-    return [f"{form}: {description}" for form, description in FORMS.values()]

@@ -180,6 +180,8 @@ def train_network(run: Run, name: str, shard: int) -> Work:
         "weights_hash": content_hash(network),
         "images_hash": _images_hash(run.settings),
         "input_shape": list(test.shape),
+        "preprocessing": network.preprocessing.as_facts(),
+        "origin": dict(network.origin),
         "classes": len(test.classes),
         "plan": asdict(_plan(run.settings, network, test)),
         **_where(),

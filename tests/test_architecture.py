@@ -126,8 +126,16 @@ def test_tests_are_flat_so_that_none_shadows_a_package():
 
 @pytest.mark.parametrize("folder", ["netsim", "tasks", "flows"])
 def test_nothing_is_unpickled(folder):
-    """Naming the error of a refused pickle loads none."""
-    assert [found for found in offences(folder, UNPICKLERS) if not found.endswith(": pickle.UnpicklingError")] == []
+    """But by a process of its own (tests/test_convert.py). Naming the error of a refused pickle loads none."""
+    found = offences(folder, UNPICKLERS, besides=("unpickle.py",))
+    assert [name for name in found if not name.endswith(": pickle.UnpicklingError")] == []
+
+
+def test_what_unpickles_is_a_process_of_its_own_that_knows_nothing_of_netsim():
+    (file,) = (path for path in python_files("netsim") if path.name == "unpickle.py")
+    assert not any(within(name, "netsim") for name in named_modules(file.read_text()))
+    for folder in ("netsim", "tasks", "flows"):
+        assert offences(folder, ("netsim.networks.unpickle",)) == []
 
 
 @pytest.mark.parametrize("folder", ["netsim", "tasks", "flows"])

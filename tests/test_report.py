@@ -409,6 +409,7 @@ def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
         (lambda results: with_loss(results, "densenet", stalled=3), "densenet (3 of 64)"),
         (lambda results: with_loss(results, "densenet", nonfinite=2), "densenet (2 of 64)"),
         (lambda results: with_facts(results, "densenet", accuracy=0.12), "densenet (12.0 %)"),
+        (lambda results: with_facts(results, "densenet", other_size=384), "densenet (384 pixels a side)"),
         (lambda results: dataclasses.replace(results, preset="fast"), "runs of the same preset only"),
         (lambda results: with_inverted(results, 0, 1, np.nan), "1 of 9 unbiased values of the inverted matrix"),
     ],

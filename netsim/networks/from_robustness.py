@@ -48,7 +48,7 @@ def _architectures(dataset: str) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(module).items()
-        if callable(value) and name.islower() and not name.startswith("_") and not _is_layer(value)
+        if callable(value) and name.islower() and name != "test" and not _is_layer(value)
     }
 
 

@@ -19,4 +19,4 @@ def build(parsed: Reference, num_classes: int | None) -> Built:
     return Built(model, Preprocessing(small.MEAN, small.STD, size=small.INPUT_SHAPE[1]))
 
 
-SOURCE = Source(check, build, input_shape=small.INPUT_SHAPE, trains=True)
+SOURCE = Source(check, build, trains=True)

@@ -46,8 +46,6 @@ def build(parsed: Reference, num_classes: int | None) -> Built:
         classes = 1000 if num_classes is None else num_classes
         return Built(timm.create_model(parsed.name, pretrained=False, num_classes=classes), preprocessing)
     fixed = config.num_classes
-    if fixed == 0:
-        raise SettingsError(f"the weights {config.tag} of {parsed.name} tell no classes apart: they have no last layer")
     if num_classes not in (None, fixed):  # timm would draw another last layer
         raise SettingsError(
             f"the weights {config.tag} of {parsed.name} have {fixed} classes, not {num_classes}; "
@@ -62,17 +60,19 @@ def _is_published(parsed: Reference) -> bool:
 
 def _config(parsed: Reference) -> Any:
     """Of the weights that are named, else of the default ones: their preprocessing holds for @none and files too."""
+    default: Any = timm.models.get_pretrained_cfg(parsed.name)
+    if not _is_published(parsed):
+        return default
     tags = timm.models.get_arch_pretrained_cfgs(parsed.name)
-    if not _is_published(parsed) or parsed.weights is None:
-        config = timm.models.get_pretrained_cfg(parsed.name)
-        if _is_published(parsed) and not (config and config.has_weights):
-            raise SettingsError(f"timm has no weights for {parsed.name}: write @none or @FILE.safetensors")
-        return config
     known = {name.partition(".")[2]: config for name, config in tags.items() if config.has_weights}
-    if parsed.weights not in known:
-        choices = [*known, "none", "FILE.safetensors"]
-        raise SettingsError(f"{parsed.name} has no weights {parsed.weights!r}{nearest(parsed.weights, choices)}")
-    return known[parsed.weights]
+    tag = str(default.tag) if parsed.weights is None else parsed.weights
+    if not known:
+        raise SettingsError(f"timm has no weights for {parsed.name}: write @none or @FILE.safetensors")
+    if tag not in known:
+        raise SettingsError(f"{parsed.name} has no weights {tag!r}{nearest(tag, [*known, 'none', 'FILE.safetensors'])}")
+    if known[tag].num_classes == 0:
+        raise SettingsError(f"the weights {tag} of {parsed.name} tell no classes apart: they have no last layer")
+    return known[tag]
 
 
 def _preprocessing(config: Any) -> Preprocessing:

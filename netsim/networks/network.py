@@ -125,7 +125,8 @@ class Network(nn.Module):
         if representation.shape != (len(example), self.width) or not _close(self.head(representation), logits):
             raise NetworkError(
                 f"{self.name}: what its last linear layer makes of one vector an image is not what it returns; "
-                "netsim needs a model that ends in nn.Linear and returns logits, without a softmax"
+                "netsim needs a model that ends in one nn.Linear and returns logits, without a softmax; "
+                "two heads that are averaged, as in distilled transformers, are not one"
             )
 
 

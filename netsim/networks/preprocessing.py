@@ -9,6 +9,7 @@ from torch import Tensor
 
 from netsim.errors import NetworkError
 
+Shape = tuple[int, int, int]  # (C, H, W)
 Channels = Sequence[float] | Tensor | None  # one value a channel; None: the network does without
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,6 +33,12 @@ class Preprocessing:
     crop: float | None = None
     interpolation: str | None = None
 
+    @property
+    def shape(self) -> Shape:
+        """Of an image as the network is made for; where it does not say, as ImageNet's."""
+        size = 224 if self.size is None else self.size
+        return 3 if self.mean is None else len(self.mean), size, size
+
     def on_unit_scale(self, like: Tensor, *, name: str) -> tuple[Tensor, Tensor]:
         """Mean and std (C, 1, 1) for pixels in [0, 1], in the dtype and the channels of the images `like`."""
         channels = like.shape[1]
@@ -46,6 +53,11 @@ class Preprocessing:
         if len(flat) != like.shape[1]:
             raise NetworkError(f"{name} reads images of {len(flat)} channels, and these have {like.shape[1]}")
         return flat.reshape(-1, 1, 1)
+
+    def as_facts(self) -> dict[str, Any]:
+        """For JSON."""
+        facts = {key: value for key, value in vars(self).items() if value is not None}
+        return facts | {key: torch.as_tensor(facts[key]).flatten().tolist() for key in ("mean", "std") if key in facts}
 
     def with_file(self, facts: Mapping[str, Any]) -> Self:
         """The same with the mean and std that a converted file brings."""

@@ -10,7 +10,8 @@ import torch
 
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks.network import Network
-from netsim.networks.source import Reference, Shape, Source
+from netsim.networks.preprocessing import Shape
+from netsim.networks.source import Reference, Source
 from netsim.networks.weights import Weights, class_count, fill, read_weights
 from netsim.sources import FORMS
 
@@ -81,7 +82,7 @@ def load_network(
     ...@FILE.safetensors       a local file or any fsspec URL, in the tensor names of the architecture itself
 
     `num_classes` sets the number of classes where no weights do, and is checked where they do. `input_shape` (C, H, W)
-    is what the network is tried on: 28 x 28 grey for small ones, else 224 x 224 RGB, unless given.
+    is what the network is tried on: images as it is made for, unless given.
 
     Raises SettingsError for a reference or a `num_classes` that does not exist, NetworkError for weights that cannot be
     had, read or fitted, or a network that cannot be cut.
@@ -131,10 +132,9 @@ def _built(
     rng_seed: int,
 ) -> Network:
     """With the weights published for it, or random ones."""
-    of = source(parsed.source)
     with _random_numbers(f"{parsed.name}/{rng_seed}"):
-        model, preprocessing = of.build(parsed, num_classes)
-    shape = input_shape or of.input_shape
+        model, preprocessing = source(parsed.source).build(parsed, num_classes)
+    shape = input_shape or preprocessing.shape
     example = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).reshape(1, *shape)
     preprocessing = preprocessing.with_file(facts)
     return Network(model, example, name=parsed.architecture, reference=reference, preprocessing=preprocessing)

@@ -8,10 +8,6 @@ from torch import nn
 
 from netsim.networks.preprocessing import Preprocessing
 
-Shape = tuple[int, int, int]  # (C, H, W)
-
-IMAGENET_SHAPE: Shape = (3, 224, 224)
-
 
 @dataclass(frozen=True)
 class Reference:
@@ -54,7 +50,6 @@ class Source:
 
     check: Callable[[Reference], None]
     build: Callable[[Reference, int | None], Built]
-    input_shape: Shape = IMAGENET_SHAPE
     publishes: bool = False
     trains: bool = False
     find_file: Callable[[Reference], str | None] = _file_behind_at

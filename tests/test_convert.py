@@ -1,0 +1,318 @@
+"""Pickled checkpoints made safetensors of: what robustness saves, by robustness itself, and what hides in a pickle."""
+
+import collections
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import dill
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import nn
+
+from netsim._robustness import import_robustness
+from netsim.errors import NetworkError, SettingsError
+from netsim.networks import content_hash, load_network
+from netsim.networks.convert import convert
+from netsim.networks.from_salman import ARCHITECTURES, NAMES
+
+robustness = import_robustness()
+SHUFFLENET = "robust:shufflenet_l2_eps3"
+DENSENET = "robustness:cifar:densenet_cifar"  # the smallest network that robustness has
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch) -> Path:
+    """The folder of weights."""
+    monkeypatch.setenv("NETSIM_WEIGHTS", str(tmp_path / "weights"))
+    return tmp_path / "weights"
+
+
+def warmed(network: nn.Module, size: int) -> nn.Module:
+    """With BatchNorm statistics and weights that no other network has."""
+    network.train()
+    with torch.no_grad():
+        network(torch.rand(4, 3, size, size))
+    return network.eval()
+
+
+def attacker(network: nn.Module, dataset: str) -> nn.Module:
+    """As `make_and_restore_model` makes it."""
+    about = robustness.datasets.DATASETS[dataset]("unused")
+    return robustness.attacker.AttackerModel(network, about).eval()
+
+
+def save(wrapped: nn.Module, file: Path, *, old_form: bool = False, **more: object) -> str:
+    """As robustness.train does, in DataParallel, with its optimizer and schedule, by dill. Returns the hash."""
+    parallel = nn.DataParallel(wrapped)
+    optimizer = torch.optim.SGD(parallel.parameters(), 0.1, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: 0.9**epoch)
+    content = {"model": parallel.state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
+    content |= {"epoch": 90, "amp": None, "nat_prec1": torch.tensor(66.9)} | more
+    torch.save(content, file, pickle_module=dill, _use_new_zipfile_serialization=not old_form)
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def allowed(sha256: str) -> dict[str, object]:
+    return {"sha256": sha256, "allow_pickle": True}
+
+
+def looks_alike(network, model: nn.Module, size: int) -> bool:
+    x = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        return torch.allclose(network(x), model(x, with_image=False), rtol=1e-4, atol=1e-5)
+
+
+# ---- what is published
+
+
+def test_the_published_networks_are_sixty_seven():
+    assert len(NAMES) == 67 and len(ARCHITECTURES) == 10
+    assert {"resnet50_l2_eps0.25", "wide_resnet50_4_l2_eps0", "resnet18_linf_eps8.0", "mnasnet_l2_eps3"} <= set(NAMES)
+    assert not {"densenet_l2_eps1", "wide_resnet50_4_linf_eps4.0", "resnet50_l2_eps3.0"} & set(NAMES)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES.values()) - {"wide_resnet50_2", "wide_resnet50_4"}))
+def test_published_checkpoints_have_the_names_of_the_architecture_they_are_read_into(name):
+    """Six were torchvision's in a DummyModel, four robustness's own: here by name and shape, without the numbers."""
+    with torch.device("meta"):
+        own = torchvision.models.get_model(ARCHITECTURES[name], weights=None, num_classes=1000).state_dict()
+        theirs = vars(robustness.imagenet_models).get(name)
+        theirs = theirs(num_classes=1000).state_dict() if theirs and name.startswith("resnet") else own
+    assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in theirs.items()}
+
+
+def test_a_robust_resnet_of_robustness_is_the_same_function_in_torchvisions_class(tmp_path, weights):
+    model = attacker(warmed(robustness.imagenet_models.resnet18(num_classes=1000), 64), "imagenet")
+    made = convert("robust:resnet18_l2_eps0.25", str(tmp_path / "x.ckpt"), **allowed(save(model, tmp_path / "x.ckpt")))
+    assert made.reference == "robust:resnet18_l2_eps0.25" and Path(made.path).parent == weights
+    network = load_network(made.reference, input_shape=(3, 64, 64))
+    assert looks_alike(network, model, 64)
+    assert (network.width, network.num_classes, network.name) == (512, 1000, "resnet18_l2_eps0.25")
+
+
+@pytest.fixture
+def shufflenet(tmp_path) -> tuple[nn.Module, str, str]:
+    """One of torchvision's in a DummyModel: model, checkpoint, hash."""
+    inner = robustness.model_utils.DummyModel(warmed(torchvision.models.shufflenet_v2_x1_0(weights=None), 64))
+    model = attacker(inner, "imagenet")
+    return model, str(tmp_path / "x.ckpt"), save(model, tmp_path / "x.ckpt")
+
+
+def test_a_robust_network_of_torchvisions_loses_one_more_prefix_and_says_where_it_is_from(weights, shufflenet):
+    model, checkpoint, sha256 = shufflenet
+    made = convert(SHUFFLENET, checkpoint, **allowed(sha256))
+    network = load_network(SHUFFLENET, input_shape=(3, 64, 64))
+    assert looks_alike(network, model, 64)
+    assert network.origin["sha256"] == made.sha256 == sha256 and network.origin["reference"] == SHUFFLENET
+    assert network.origin["mean"] == pytest.approx([0.485, 0.456, 0.406])
+    names = set(safetensors.torch.load_file(made.path))
+    assert names == set(torchvision.models.shufflenet_v2_x1_0(weights=None).state_dict())
+    elsewhere = convert(SHUFFLENET, checkpoint, output=str(weights / "y.safetensors"), **allowed(sha256))
+    assert elsewhere.reference == f"torchvision:shufflenet_v2_x1_0@{weights}/y.safetensors"
+    assert content_hash(load_network(elsewhere.reference)) == content_hash(network)
+
+
+def test_a_file_that_was_converted_as_another_network_is_refused(weights, shufflenet):
+    _, checkpoint, sha256 = shufflenet
+    made = convert(SHUFFLENET, checkpoint, **allowed(sha256))
+    os.rename(made.path, made.path.replace("eps3", "eps0"))
+    with pytest.raises(NetworkError, match="says that it is robust:shufflenet_l2_eps3, not robust:shufflenet_l2_eps0"):
+        load_network("robust:shufflenet_l2_eps0")
+
+
+def test_a_robust_network_that_is_not_there_says_the_command_that_makes_it(weights):
+    with pytest.raises(NetworkError) as caught:
+        load_network(SHUFFLENET)
+    message = str(caught.value)
+    assert str(weights / "shufflenet_l2_eps3.safetensors") in message
+    assert "netsim convert robust:shufflenet_l2_eps3" in message and "NETSIM_WEIGHTS" in message
+    with pytest.raises(SettingsError, match="did you mean 'shufflenet_l2_eps3'"):
+        load_network("robust:shufflenet_l2_eps3.0")
+    with pytest.raises(SettingsError, match="write 'torchvision:shufflenet_v2_x1_0@FILE"):
+        load_network(f"{SHUFFLENET}@x.safetensors")
+
+
+def test_a_download_that_fails_says_what_to_fetch(weights, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for variable in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(variable, "http://127.0.0.1:9")
+    with pytest.raises(NetworkError, match=r"robust-imagenet-models/resolve/main/shufflenet_l2_eps3\.ckpt") as caught:
+        convert(SHUFFLENET, **allowed("0" * 64))
+    assert "netsim convert robust:shufflenet_l2_eps3 shufflenet_l2_eps3.ckpt" in str(caught.value)
+
+
+# ---- the robustness library's own
+
+
+def test_a_cifar_checkpoint_brings_its_normalisation(tmp_path):
+    model = attacker(warmed(robustness.cifar_models.densenet_cifar(num_classes=10), 32), "cinic")  # not cifar's
+    sha256 = save(model, tmp_path / "x.pt", old_form=True)
+    made = convert(DENSENET, str(tmp_path / "x.pt"), **allowed(sha256))
+    assert made.reference == f"{DENSENET}@{tmp_path}/x.safetensors"
+    network = load_network(made.reference, input_shape=(3, 32, 32))
+    assert looks_alike(network, model, 32)
+    assert network.num_classes == 10 and network.mean.flatten().tolist() == pytest.approx(
+        [0.47889, 0.47227, 0.43047], 1e-4
+    )
+
+
+def test_without_a_file_that_says_it_the_data_set_says_the_normalisation():
+    network = load_network(f"{DENSENET}@none", input_shape=(3, 32, 32))
+    assert network.mean.flatten().tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
+    assert (network.num_classes, network.preprocessing.size) == (10, 32)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("robustness:cifar100:resnet18@none", "no data set 'cifar100'.*did you mean 'cifar'"),
+        ("robustness:cifar:resnet19@none", "did you mean 'resnet18'"),
+        ("robustness:cifar:test@none", "has no network 'test'"),
+        ("robustness:cifar:resnet18", "names no weights: write @FILE"),
+    ],
+)
+def test_networks_that_robustness_does_not_have_are_answered_with_those_it_has(reference, message):
+    with pytest.raises(SettingsError, match=message):
+        load_network(reference)
+
+
+# ---- what does not fit
+
+
+def test_a_plain_state_dict_of_any_architecture_is_converted_too(tmp_path):
+    own = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=7)
+    torch.save({"state_dict": own.state_dict()}, tmp_path / "x.pth")
+    sha256 = hashlib.sha256((tmp_path / "x.pth").read_bytes()).hexdigest()
+    made = convert("torchvision:shufflenet_v2_x0_5", str(tmp_path / "x.pth"), **allowed(sha256))
+    network = load_network(made.reference)
+    assert network.num_classes == 7 and torch.equal(network.head.weight, own.fc.weight)
+
+
+def changed(tensors, change):
+    found = {name: tensor.clone() for name, tensor in tensors.items()}
+    change(found)
+    return collections.OrderedDict(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda found: found.update(
+                {
+                    "module.model.model.fc.weight": torch.zeros(10, 1024),
+                    "module.model.model.extra": found.pop("module.model.model.fc.bias"),
+                }
+            ),
+            r"missing fc.bias; surplus extra; misshapen fc.weight \(10, 1024\) instead of \(1000, 1024\)",
+        ),
+        (
+            lambda found: found.update({"module.attacker.model.model.fc.bias": torch.ones(1000)}),
+            "holds two networks: attacker.model.model.fc.bias is not model.model.fc.bias",
+        ),
+        (
+            lambda found: found.update({"module.normalizer.new_mean": torch.full((3, 1, 1), 0.5)}),
+            r"normalises by \(0.5,",
+        ),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_told_why_and_leaves_nothing(weights, shufflenet, tmp_path, change, message):
+    model, *_ = shufflenet
+    tensors = changed(nn.DataParallel(model).state_dict(), change)
+    for name in [name for name in tensors if "attacker" in name and name.replace("attacker.", "") not in tensors]:
+        del tensors[name]
+    if "holds two" not in message:
+        tensors = {name: tensor for name, tensor in tensors.items() if "attacker.model" not in name}
+    sha256 = save(model, tmp_path / "y.ckpt", model=tensors)
+    with pytest.raises(NetworkError, match=message):
+        convert(SHUFFLENET, str(tmp_path / "y.ckpt"), **allowed(sha256))
+    assert not weights.exists() or not list(weights.iterdir())
+
+
+# ---- pickles
+
+
+class Intruder:
+    """Unpickled, it creates a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = str(trace)
+
+    def __reduce__(self):
+        return open, (self.trace, "w")
+
+
+def test_the_intruder_of_these_tests_is_one(tmp_path):
+    pickle.loads(pickle.dumps(Intruder(tmp_path / "trace"))).close()
+    assert (tmp_path / "trace").exists()
+
+
+def test_a_pickle_is_not_read_unless_it_is_allowed_and_the_one_expected(weights, shufflenet, tmp_path):
+    model, *_ = shufflenet
+    checkpoint, trace = str(tmp_path / "y.ckpt"), tmp_path / "trace"
+    sha256 = save(model, tmp_path / "y.ckpt", schedule=Intruder(trace))
+    for how in ({}, {"sha256": sha256}, {"allow_pickle": True}):
+        with pytest.raises(SettingsError, match=f"--allow-pickle --sha256 {sha256}"):
+            convert(SHUFFLENET, checkpoint, **how)
+    with pytest.raises(NetworkError, match=f"has the sha256 {sha256}, not {'0' * 64}"):
+        convert(SHUFFLENET, checkpoint, **allowed("0" * 64))
+    assert not trace.exists() and not weights.exists()
+
+
+@pytest.mark.parametrize("old_form", [False, True], ids=["zip", "before torch 1.6"])
+def test_an_allowed_pickle_runs_no_code_either(weights, shufflenet, tmp_path, old_form):
+    """Neither a function that it looks up, nor one that dill packed into it, with a class of its own."""
+    model, *_ = shufflenet
+    trace = tmp_path / "trace"
+
+    class Schedule:
+        def __init__(self):
+            self.when = {"epochs": [30, 60]}
+            self.factor = lambda epoch: trace.write_text("here")
+
+    packed = {"schedule": Schedule(), "args": Intruder(trace), "log": [Intruder(trace), {Intruder(trace): 1}]}
+    sha256 = save(model, tmp_path / "y.ckpt", old_form=old_form, **packed)
+    made = convert(SHUFFLENET, str(tmp_path / "y.ckpt"), **allowed(sha256))
+    assert looks_alike(load_network(SHUFFLENET, input_shape=(3, 64, 64)), model, 64) and Path(made.path).exists()
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (Intruder, "a whole model that was pickled is code"),
+        (lambda trace: {"model": {"fc.weight": Intruder(trace)}}, "it holds no dict of tensors"),
+    ],
+)
+def test_where_weights_would_be_there_is_no_code_either(tmp_path, content, message):
+    trace = tmp_path / "trace"
+    torch.save(content(trace), tmp_path / "y.pt")
+    sha256 = hashlib.sha256((tmp_path / "y.pt").read_bytes()).hexdigest()
+    with pytest.raises(NetworkError, match=message):
+        convert(DENSENET, str(tmp_path / "y.pt"), **allowed(sha256))
+    assert not trace.exists()
+
+
+def test_a_torchscript_program_is_refused(tmp_path):
+    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "y.pt")
+    sha256 = hashlib.sha256((tmp_path / "y.pt").read_bytes()).hexdigest()
+    with pytest.raises(NetworkError, match="TorchScript"):
+        convert(DENSENET, str(tmp_path / "y.pt"), **allowed(sha256))
+
+
+def test_nothing_that_is_there_is_written_over(tmp_path):
+    (tmp_path / "y.safetensors").write_bytes(b"mine")
+    with pytest.raises(SettingsError, match="is there already"):
+        convert(DENSENET, str(tmp_path / "y.pt"))
+    assert (tmp_path / "y.safetensors").read_bytes() == b"mine"
+    with pytest.raises(NetworkError, match="cannot read the checkpoint"):
+        convert(DENSENET, str(tmp_path / "z.pt"))
+    with pytest.raises(SettingsError, match="only those of robust: networks are downloaded"):
+        convert(DENSENET)
+    with pytest.raises(SettingsError, match="names weights already"):
+        convert(f"{DENSENET}@x.safetensors", str(tmp_path / "z.pt"))
