@@ -277,7 +277,7 @@ def check_weights(run: Run, record: Record) -> None:
             )
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)  # more than a sweep has: what does not fit would be loaded again for every shard
 def _network(url: str, name: str, weights_hash: str) -> Network:
     run = Run.open(url)
     record = run.record("train", name)

@@ -71,7 +71,8 @@ def test_every_deployment_runs_the_flow_with_parameters_it_takes(deployment):
     assert import_object(deployment["entrypoint"]) is sweep
     ((step, arguments),) = deployment["build"][0].items()
     assert import_object(step) is read_sweep
-    settings = read_sweep(arguments["sweep"])["settings"]
+    settings = read_sweep(arguments["sweep"], arguments.get("changes", ()))["settings"]
+    assert (settings["inversion"]["preset"] == "fast") == ("fast" in deployment["tags"])
     assert deployment["parameters"]["settings"] == f"{{{{ {arguments['id']}.settings }}}}"
     taken = sweep.validate_parameters(deployment["parameters"] | {"settings": settings})
     assert taken["cluster"] == parse_cluster(deployment["parameters"]["cluster"])

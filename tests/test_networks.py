@@ -1,16 +1,22 @@
 """Networks: the cut at the last linear layer, where networks come from, their weights as bytes."""
 
+import dataclasses
 import importlib
 import os
 import sys
+from pathlib import Path
 
+import huggingface_hub
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 from torch import nn
 from torchvision.transforms import v2
 
+import netsim
+from netsim.engine import Engine
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.networks import (
     as_network,
@@ -21,18 +27,9 @@ from netsim.networks import (
     parse_reference,
     weights_to_bytes,
 )
+from netsim.networks.references import MODULES
+from netsim.sources import FORMS
 
-PAPER = (  # the nine of Jones et al. 2022
-    "densenet161",
-    "mobilenet_v2",
-    "resnext50_32x4d",
-    "resnet18",
-    "resnet50",
-    "shufflenet_v2_x1_0",
-    "vgg16_bn",
-    "wide_resnet50_2",
-    "wide_resnet50_4",
-)
 TINY = (3, 64, 64)
 LITTLE = "torchvision:shufflenet_v2_x0_5@none"  # the cheapest of torchvision's
 
@@ -58,18 +55,6 @@ class Classifier(nn.Module):
 # ---- the cut
 
 
-@pytest.mark.parametrize("name", PAPER)
-def test_weights_times_representation_plus_bias_are_the_logits_for_the_nine_of_the_paper(name):
-    network = load_network(f"torchvision:{name}@none", num_classes=7, input_shape=TINY)
-    x = images(2, TINY)
-    with torch.no_grad():
-        representation = network.represent(x)
-        logits = representation @ network.head.weight.T + network.head.bias
-        assert torch.allclose(logits, network(x), rtol=1e-4, atol=1e-4 * float(logits.abs().max()))
-    assert representation.shape == (2, network.width) and logits.shape == (2, 7)
-    assert network.name == name and not network.training
-
-
 def test_a_network_gives_what_torchvisions_own_gives_on_normalised_images():
     own = torchvision.models.shufflenet_v2_x0_5(weights=None).eval()
     network = load_network(LITTLE, input_shape=TINY)
@@ -81,6 +66,34 @@ def test_a_network_gives_what_torchvisions_own_gives_on_normalised_images():
 
 def test_normalisation_comes_with_the_weights():
     assert load_network("torchvision:efficientnet_v2_l@none", input_shape=TINY).mean.flatten().tolist() == [0.5] * 3
+
+
+class OfCaffe(Classifier):
+    """It takes what Caffe's networks do: blue first, and 255 for white, less the mean."""
+
+    preprocessing = netsim.Preprocessing(mean=(103.9, 116.8, 123.7), std=(1.0, 2.0, 3.0), largest=255, order="BGR")
+
+
+def test_a_module_says_its_range_and_order_of_channels_and_pixels_stay_as_they_are():
+    model, x = OfCaffe().eval(), images(3)
+    network = as_network(model, images(1))
+    mean, std = torch.tensor([103.9, 116.8, 123.7]), torch.tensor([1.0, 2.0, 3.0])
+    by_hand = (255 * x.flip(1) - mean[:, None, None]) / std[:, None, None]
+    with torch.no_grad():
+        assert torch.allclose(network(x), model(by_hand), rtol=1e-5, atol=1e-4)
+        assert torch.allclose(Engine(network, x, batch_size=3).represent(x), network.represent(x), rtol=1e-4, atol=1e-4)
+    plain = Classifier().eval()
+    plain.load_state_dict(model.state_dict())
+    assert content_hash(as_network(plain, images(1))) != content_hash(network)
+    rgb = dataclasses.replace(OfCaffe.preprocessing, order="RGB")
+    model.preprocessing = rgb
+    assert content_hash(as_network(model, images(1))) != content_hash(network)
+    with pytest.raises(NetworkError, match="reads images of 3 channels, and these have 4"):
+        as_network(model, torch.rand(1, 4, 16, 16))
+
+
+def test_images_in_minus_one_to_one_are_a_mean_and_a_std_of_one_half():
+    assert load_network("timm:mixer_s32_224@none").mean.flatten().tolist() == [0.5] * 3
 
 
 def test_representing_runs_the_body_once_and_the_head_never():
@@ -253,11 +266,16 @@ def test_values_that_are_not_finite_are_noticed():
         ("small:vgg@a/b.safetensors", "small", "vgg", "a/b.safetensors", "a/b.safetensors", False),
         ("torchvision:resnet50", "torchvision", "resnet50", None, None, False),
         ("torchvision:resnet50@IMAGENET1K_V1", "torchvision", "resnet50", "IMAGENET1K_V1", None, False),
+        ("timm:resnet18@a1_in1k", "timm", "resnet18", "a1_in1k", None, False),
+        ("timm:resnet18@a1.safetensors", "timm", "resnet18", *["a1.safetensors"] * 2, False),
+        ("robust:vgg16_bn_l2_eps3", "robust", "vgg16_bn_l2_eps3", None, "weights/vgg16_bn_l2_eps3.safetensors", False),
+        ("robustness:cifar:resnet50@x", "robustness", "cifar:resnet50", "x", "x", False),
         ("torchvision:resnet50@s3://b/x.safetensors", "torchvision", "resnet50", *["s3://b/x.safetensors"] * 2, False),
         ("python:lab.models:tiny@x", "python", "lab.models:tiny", "x", "x", False),
     ],
 )
-def test_references_say_source_name_and_weights(reference, source, name, weights, file, trains):
+def test_references_say_source_name_and_weights(reference, source, name, weights, file, trains, monkeypatch):
+    monkeypatch.setenv("NETSIM_WEIGHTS", "weights")
     parsed = parse_reference(reference)
     assert (parsed.source, parsed.name, parsed.weights, parsed.file) == (source, name, weights, file)
     assert needs_training(reference) == trains
@@ -271,6 +289,11 @@ def test_references_say_source_name_and_weights(reference, source, name, weights
         ("torchvision:resnet5", "did you mean 'resnet50'"),
         ("torchvision:fcn_resnet50", "no torchvision network"),  # that one segments
         ("small:resnet20", "did you mean 'resnet"),
+        ("timm:resnet19", "did you mean 'resnet18'"),
+        ("timm:resnet18.a1_in1k", "write.* 'timm:resnet18@a1_in1k'"),
+        ("timm:resnet18@a1_in2k", "did you mean 'a1_in1k'"),
+        ("timm:vit_small_patch14_dinov2", "tell no classes apart"),
+        ("timm:zzzzzz", "known are aimv2_1b_patch14_224, .* and 1,"),
         ("torchvision:resnet50@IMAGENET1K_V3", "did you mean 'IMAGENET1K_V"),
         ("torchvision:wide_resnet50_4", "write @none or @FILE"),
         ("torchvision:resnet50@", "incomplete"),
@@ -442,6 +465,43 @@ def test_weights_that_cannot_be_downloaded_leave_three_ways_out(cache, capsys):
 class Intruder:
     def __reduce__(self):
         return exec, ("import os; os.environ['INTRUDER'] = 'was here'",)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache of the Hugging Face hub, which is told that there is no network."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_weights_of_timm_are_taken_from_the_cache_of_the_hub(hub):
+    own = timm.create_model("test_resnet", pretrained=False)
+    folder = hub / "models--timm--test_resnet.r160_in1k"
+    for path, content in (("refs/main", b"1234"), ("snapshots/1234/model.safetensors", None)):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content or safetensors.torch.save(own.state_dict()))
+    for reference in ("timm:test_resnet", "timm:test_resnet@r160_in1k"):
+        network = load_network(reference)
+        assert torch.equal(network.head.weight, own.fc.weight)
+        assert (network.preprocessing.size, network.preprocessing.crop) == (160, 0.95)
+    with pytest.raises(SettingsError, match="have 1000 classes, not 10"):  # timm would draw another head, silently
+        load_network("timm:test_resnet", num_classes=10)
+    assert load_network("timm:test_resnet@none", num_classes=10).num_classes == 10
+
+
+def test_weights_of_timm_that_cannot_be_downloaded_leave_three_ways_out(hub):
+    with pytest.raises(NetworkError) as caught:
+        load_network("timm:test_resnet")
+    message = str(caught.value)
+    assert "cannot get the weights r160_in1k of test_resnet" in message and "timm/test_resnet.r160_in1k" in message
+    assert all(way in message for way in (str(hub), "HF_HOME", "@FILE.safetensors", "@none"))
+
+
+def test_every_source_has_its_line_and_its_place_in_the_documentation():
+    assert list(FORMS) == list(MODULES)
+    text = (Path(__file__).parents[1] / "docs" / "networks.md").read_text().replace("\\|", "|")
+    assert [form for form, _ in FORMS.values() if f"`{form}`" not in text] == []
 
 
 def test_a_pickle_in_the_cache_cannot_run_code(cache):

@@ -1,0 +1,102 @@
+"""Architectures of every kind, with random weights, from images to the matrices; and the invariant that all rest on."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_all
+from PIL import Image
+
+from netsim import stages
+from netsim.config import parse_settings
+from netsim.errors import NetworkError
+from netsim.inversion import invert_batches
+from netsim.networks import Network, load_network
+from netsim.steps import MomentumSteps
+from netsim.store import Run
+
+PAIRS = {"count": 8, "shard_size": 4}  # the least that the settings allow
+
+
+def assert_linear(network: Network, x: torch.Tensor) -> None:
+    """What enters the head is the representation, and W @ rep + b are the logits of the whole."""
+    with torch.no_grad():
+        representation = network.represent(x)
+        logits = representation @ network.head.weight.T + network.head.bias
+        assert torch.allclose(logits, network(x), rtol=1e-4, atol=1e-4 * float(logits.abs().max()))
+    assert representation.shape == (len(x), network.width) and logits.shape == (len(x), network.num_classes)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory) -> str:
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for label in "ab":
+        (folder / label).mkdir()
+        for index in range(4):
+            pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((256, 256)).save(folder / label / f"{index}.png")
+    return f"folder:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("networks", "size"),
+    [
+        (["torchvision:mobilenet_v2@none", "torchvision:shufflenet_v2_x1_0@none"], 224),
+        (["timm:mobilenetv3_small_050@none", "timm:vit_tiny_patch16_224@none"], 224),
+        # the others at 64 px, where they cost a twelfth: 224 px took minutes
+        (["torchvision:resnet18@none", "torchvision:resnet50@none"], 64),
+        (["torchvision:densenet161@none", "torchvision:resnext50_32x4d@none"], 64),
+        (["torchvision:vgg16_bn@none", "torchvision:wide_resnet50_2@none"], 64),
+        (["torchvision:convnext_tiny@none", "torchvision:wide_resnet50_4@none"], 64),
+        (["timm:tf_efficientnet_lite0@none", "timm:convnext_atto@none"], 64),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else "-".join(name.split(":")[1][:-5] for name in value),
+)
+def test_the_whole_pipeline_runs_on_it(networks, size, photos, tmp_path):
+    settings = parse_settings(
+        {
+            "images": {"source": photos, "size": size},
+            "networks": networks,
+            "pairs": PAIRS,
+            "inversion": {"iterations": 1, "batch_size": 4},
+        }
+    )
+    run = Run.create(str(tmp_path / "run"), settings)
+    run_all(run, only=("train", "draw", "invert", "embed", "aggregate"))
+    x = stages.set_images(run, "natural", 0)[:2]
+    for name in settings.names:
+        assert_linear(stages.network(run, name), x)
+        losses = run.array(f"inverted/{name}/losses")[...]
+        assert np.isfinite(losses).all() and not stages.quantity(losses, "nonfinite").any()
+        row = stages.row_sums(run, f"inverted/{name}")
+        assert all(np.isfinite(sums.square).all() and (sums.square > 0).all() for sums in row.values())
+        recorded = run.record("train", name).facts["preprocessing"]
+        assert recorded["size"] == 224 and len(recorded["mean"]) == 3
+    stages._network.cache_clear()  # these are large
+
+
+def test_a_large_vision_transformer_is_cut_and_inverted():
+    """ViT-B/16: one image, as a shard at 224 px costs a minute."""
+    network = load_network("torchvision:vit_b_16@none")
+    assert (network.width, network.preprocessing.size) == (768, 224)
+    seed, target = torch.rand(2, 1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    assert_linear(network, seed)
+    found = invert_batches(network, seed, target, iterations=1, steps=MomentumSteps(step_size=0.125), use_best=True)
+    assert found.distance == pytest.approx(0.125, rel=1e-3) and torch.isfinite(found.final_loss).all()
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("torchvision:squeezenet1_1@none", "as SqueezeNet does, has none"),  # and a ReLU comes after its convolution
+        ("timm:test_vit@none", r"shape \(3, 96, 96\) .*; it is made for 160 x 160 pixels"),
+        ("torchvision:vit_b_32@none", r"shape \(3, 96, 96\) .*; it is made for 224 x 224 pixels"),
+    ],
+)
+def test_what_cannot_be_cut_or_cannot_take_the_size_is_told_why(reference, message):
+    with pytest.raises(NetworkError, match=message):
+        load_network(reference, input_shape=(3, 96, 96))
+
+
+def test_two_heads_that_are_averaged_are_not_one():
+    with pytest.raises(NetworkError, match="two heads that are averaged"):
+        load_network("timm:deit_tiny_distilled_patch16_224@none")
