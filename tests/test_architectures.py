@@ -1,5 +1,7 @@
 """Architectures of every kind, with random weights, from images to the matrices; and the invariant that all rest on."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,11 @@ from PIL import Image
 from netsim import stages
 from netsim.config import parse_settings
 from netsim.errors import NetworkError
+from netsim.findings import warnings
 from netsim.inversion import invert_batches
 from netsim.networks import Network, load_network
+from netsim.preflight import check
+from netsim.results import load_results
 from netsim.steps import MomentumSteps
 from netsim.store import Run
 
@@ -72,6 +77,8 @@ def test_the_whole_pipeline_runs_on_it(networks, size, photos, tmp_path):
         recorded = run.record("train", name).facts["preprocessing"]
         assert recorded["size"] == 224 and len(recorded["mean"]) == 3
     stages._network.cache_clear()  # these are large
+    doubts = " ".join(warnings(load_results(run)))
+    assert ("224 pixels a side" in doubts) == (size != 224)
 
 
 def test_a_large_vision_transformer_is_cut_and_inverted():
@@ -95,6 +102,22 @@ def test_a_large_vision_transformer_is_cut_and_inverted():
 def test_what_cannot_be_cut_or_cannot_take_the_size_is_told_why(reference, message):
     with pytest.raises(NetworkError, match=message):
         load_network(reference, input_shape=(3, 96, 96))
+
+
+@pytest.mark.parametrize(
+    ("network", "error", "message"),
+    [
+        ("timm:test_vit", NetworkError, r"test_vit cannot read images of shape \(3, 96, 96\).* made for 160 x 160"),
+        ("robust:resnet18_l2_eps3", NetworkError, "netsim convert robust:resnet18_l2_eps3"),
+        ("timm:test_resnet", None, ""),  # a download waits
+    ],
+)
+def test_what_does_not_fit_is_said_before_work_starts(network, error, message, photos, tmp_path, monkeypatch):
+    monkeypatch.setenv("NETSIM_WEIGHTS", str(tmp_path))
+    networks = [network, "torchvision:shufflenet_v2_x0_5@none"]
+    settings = parse_settings({"images": {"source": photos, "size": 96}, "networks": networks, "pairs": PAIRS})
+    with pytest.raises(error, match=message) if error else nullcontext():
+        check(settings)
 
 
 def test_two_heads_that_are_averaged_are_not_one():

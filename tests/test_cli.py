@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from conftest import TINY, netsim
 from seaweed import free_ports
@@ -38,7 +39,7 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["", "demo", "run", "status", "results", "report"])
+@pytest.mark.parametrize("command", ["", "demo", "run", "status", "results", "report", "convert"])
 def test_help_of_every_command_says_what_it_is_for(cli, command):
     code, out, _ = cli(*command.split(), "--help")
     assert code == 0 and "Usage" in out
@@ -100,6 +101,19 @@ def test_a_mistake_in_the_command_or_the_settings_is_one_clear_line_and_exit_cod
 def test_no_run_is_one_clear_line_and_exit_code_1(cli, command):
     code, _, err = cli(command, "nothing")
     assert code == 1 and err.startswith("netsim: no run at ") and "Traceback" not in err
+
+
+def test_a_checkpoint_is_converted_once_it_is_allowed(cli, tmp_path):
+    from netsim.networks import load_network
+    from netsim.small import SMALL
+
+    own = SMALL["shufflenet"]()
+    torch.save(own.state_dict(), "x.pth")
+    code, out, err = cli("convert", "small:shufflenet", "x.pth")
+    assert code == 2 and out == "" and not Path("x.safetensors").exists()
+    code, out, _ = cli("convert", "small:shufflenet", "x.pth", *err.split("allow it: ")[1].split())
+    assert code == 0 and "small:shufflenet@x.safetensors" in out
+    assert torch.equal(load_network("small:shufflenet@x.safetensors").head.weight, own.fc.weight)
 
 
 def test_debug_shows_the_traceback(monkeypatch):

@@ -59,7 +59,7 @@ def build(parsed: Reference, num_classes: int | None) -> Built:
 
 
 def find_file(parsed: Reference) -> str:
-    return f"{weights_folder()}/{parsed.name}.safetensors"
+    return f"{weights_folder().rstrip('/')}/{parsed.name}.safetensors"
 
 
 def weights_folder() -> str:

@@ -4,7 +4,6 @@ timm itself names weights `NAME.TAG`; here, as everywhere, weights stand behind 
 Hugging Face hub, in safetensors wherever there are any.
 """
 
-import logging
 import sys
 from contextlib import redirect_stdout
 from functools import cache
@@ -21,8 +20,6 @@ from netsim.networks.network import first_line
 from netsim.networks.preprocessing import Preprocessing
 from netsim.networks.source import Built, Reference, Source
 from netsim.networks.weights import no_code_in_pickles
-
-logger = logging.getLogger(__name__)
 
 
 @cache
