@@ -27,8 +27,8 @@ from torch.nn.functional import interpolate
 
 from flows.console import table_of
 from netsim.config import SweepSettings, parse_settings
-from netsim.datasets import load_images, to_unit
 from netsim.files import Files
+from netsim.images import load_images, to_unit
 from netsim.results import load_results
 from netsim.stages import work_through
 from netsim.status import status

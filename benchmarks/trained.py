@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import make_layers
 
-from netsim.datasets import ArrayImages, ImageSet, load_images, to_unit
+from netsim.images import ArrayImages, ImageSet, load_images, to_unit
 from netsim.networks import Network
 from netsim.pairs import draw_pairs
 from netsim.small import SmallResNet, SmallVGG

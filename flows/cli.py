@@ -196,6 +196,7 @@ def status(
     if as_json:
         content: dict[str, Any] = {"run": opened.digest}
         content |= {"stages": [asdict(stage) for stage in progress.status(opened)]}
+        content |= {"images": progress.unreadable(opened)}
         content |= {"throughput": [one.to_json() for one in found]} if throughput else {}
         print(json.dumps(content, indent=2))
         return

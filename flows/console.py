@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from netsim.errors import StoreError, printable
-from netsim.status import StageStatus, stage_status, status
+from netsim.status import StageStatus, stage_status, status, unreadable
 from netsim.store import Run, Stopwatch
 from netsim.throughput import Throughput, throughput_table
 from netsim.units import ALL, Units, called
@@ -23,6 +23,10 @@ WIDE = 120  # columns for nine networks, where there is no terminal that has a w
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
+
+
+NAMED = 3
+"""Unreadable images that are named; --json has all."""
 
 
 def table_of(first: str, *others: str) -> Table:
@@ -54,6 +58,11 @@ def show_status(run: Run) -> None:
         missing = ", ".join(behind[:3]) + more
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
     show(f"{run.url}  (run {run.digest})", table)
+    for split, found in unreadable(run).items():
+        if names := [f"{image['name']} ({image['why']})" for image in found["unreadable"]]:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            says = f"{len(names)} of {found['listed']} {split} images can't be read and are left out"
+            console.print(plain(f"{says}: {', '.join(names[:NAMED])}{more}"), soft_wrap=True)
     for unit, why in run.aside().items():
         console.print(plain(f"{called(unit)} is set aside: {why['error']}"), soft_wrap=True)
 
@@ -79,6 +88,7 @@ def _duration(seconds: float | None) -> str:
 def progress_bars(run: Run, units: Sequence[Units] = ALL, *, every: float = 1.0) -> Iterator[None]:
     """Bars that follow what the store says is done, until the block ends. On no terminal: a line per finished stage."""
     stop = Event()
+    units = [stage for stage in units if stage.total(run.settings)]
     follow = _draw_bars if console.is_terminal else _print_stages
     thread = Thread(target=follow, args=(run, units, stop, every), daemon=True)
     thread.start()

@@ -1,13 +1,18 @@
-"""The networks of a sweep: trained where they have no weights, looked at where they have."""
+"""The networks of a sweep: trained where they have no weights, looked at where they have. The images come first."""
 
 from prefect import flow
 
 from flows.names import after_the_store
+from tasks.check import check
 from tasks.shards import finish
 from tasks.train import train as verb
 
 
 @flow(name="train", flow_run_name=after_the_store("train"))
 def train(store: str) -> None:
-    """Train every network of the run at `store` that is not trained yet. Interrupted ones go on at their last epoch."""
+    """Train every network of the run at `store` that is not trained yet. Interrupted ones go on at their last epoch.
+
+    Before that, photographs are looked at: those that can't be read end the sweep, unless they may be left out.
+    """
+    finish(store, check)
     finish(store, verb)

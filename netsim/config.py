@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from netsim import image_sources
 from netsim.errors import SettingsError, nearest
 from netsim.sources import FORMS
 
@@ -35,9 +36,15 @@ class ImageSettings(Settings):
     """Which images. Networks are trained on the `train` split; pairs are drawn from the `test` split."""
 
     source: str = Field(
-        "fashion-mnist", description="`fashion-mnist` (comes with netsim) or `folder:PATH` (one folder a class)"
+        "fashion-mnist",
+        description=f"where they come from: {image_sources.FORMS}; a place is a path or a URL, as in s3://bucket/images",
     )
-    size: int | None = Field(None, gt=0, description="pixels a side that a folder's images are scaled and cropped to")
+    size: int | None = Field(
+        None, gt=0, description="pixels a side; null: 224 for photographs, else what the images have"
+    )
+    unreadable: Literal["stop", "skip"] = Field(
+        "stop", description="what photographs that cannot be decoded do: stop the run, or are left out and counted"
+    )
 
 
 class TrainingSettings(Settings):

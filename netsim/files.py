@@ -1,10 +1,11 @@
 """Files below one place, a path or any URL that fsspec knows, with one clear error for whatever goes wrong there."""
 
 import errno
+import io
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import deepcopy
 from datetime import datetime
 from functools import cache
@@ -33,16 +34,17 @@ class Files:
     """Files by their path below `url`. Every method raises StoreError, or UnreachableError for no answer.
 
     A file is written whole or not at all, and is on the disk, or answered for by the object storage, when a method
-    that writes it returns.
+    that writes it returns. `setting` is what names the place: errors say to give another.
     """
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    def __init__(self, url: str | os.PathLike[str], *, setting: str = "--store") -> None:
         self.url = normalise(url)
+        self._setting = setting
         _require_authority(self.url)
         try:
             self._fs, root = fsspec.core.url_to_fs(self.url, **_options(self.url))
         except (ValueError, ImportError) as error:
-            raise StoreError(f"{self.url} is not a place netsim can store to: {error}") from None
+            raise StoreError(f"{self.url} is no place netsim can reach: {error}") from None
         self._root = root.rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
 
@@ -59,7 +61,7 @@ class Files:
     def below(self, folder: str) -> dict[str, float]:
         """Path below the folder -> when it was written, in seconds since 1970. Lists; opens nothing."""
         prefix = f"{self._root}/{folder}/"
-        with explained(self.url):
+        with self._explained():
             self._fs.invalidate_cache()
             entries = self._fs.find(prefix, detail=True)
         # s3fs finds nothing, asks for the folder itself, and lists that if its first file has come in between
@@ -68,7 +70,7 @@ class Files:
 
     def names(self, folder: str = "") -> list[str]:
         """The names of files and folders in a folder; none if it is not there."""
-        with explained(self.url, missing_is_fine=True), suppress(FileNotFoundError):
+        with self._explained(missing_is_fine=True), suppress(FileNotFoundError):
             self._fs.invalidate_cache()
             entries = self._fs.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
             return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
@@ -76,7 +78,7 @@ class Files:
 
     def get(self, path: str) -> bytes:
         """A file's bytes. Raises FileNotFoundError too."""
-        with explained(self.url, missing_is_fine=True):
+        with self._explained(missing_is_fine=True):
             return self._fs.cat_file(f"{self._root}/{path}")
 
     def find(self, path: str) -> bytes | None:
@@ -89,18 +91,81 @@ class Files:
     def get_all(self, paths: Iterable[str]) -> dict[str, bytes]:
         """The bytes of those files that are there, asked for at the same time where storage is far away."""
         paths = list(paths)
-        with explained(self.url):
+        with self._explained():
             found = self._fs.cat_ranges([f"{self._root}/{path}" for path in paths], None, None, on_error="return")
             for data in found:
                 if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
                     raise data
         return {path: data for path, data in zip(paths, found, strict=True) if isinstance(data, bytes)}
 
+    def sizes(self, folder: str = "", *, depth: int) -> dict[str, int]:
+        """Path below the folder -> bytes, of files at most so many folders deep; none if the folder is not there.
+
+        Links are followed; what a link leads to nowhere has no bytes.
+        """
+        root = f"{self._root}/{folder}".rstrip("/")
+        with self._explained():
+            if self._local:
+                return dict(_scan(root, "", depth)) if os.path.isdir(root) else {}
+            self._fs.invalidate_cache()
+            entries = self._fs.find(root, detail=True)
+        below = {path.removeprefix(f"{root}/"): info["size"] for path, info in entries.items() if path != root}
+        return {path: size for path, size in below.items() if path.count("/") < depth and not path.endswith("/")}
+
+    def folders(self, folder: str = "") -> list[str]:
+        """The names of the folders in a folder; none if it is not there."""
+        root = f"{self._root}/{folder}".rstrip("/")
+        with self._explained(missing_is_fine=True), suppress(FileNotFoundError, NotADirectoryError):
+            if self._local:
+                return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+            self._fs.invalidate_cache()
+            entries = self._fs.ls(root, detail=True)
+            found = {info["name"].rstrip("/") for info in entries if info["type"] == "directory"}
+            return sorted(path.rpartition("/")[2] for path in found - {root})
+        return []
+
+    def is_folder(self) -> bool:
+        """Whether the place itself is a folder: in object storage, one with anything in it."""
+        return os.path.isdir(self._root) if self._local else bool(self.names())
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file, or None if there is no such file."""
+        with self._explained(missing_is_fine=True), suppress(FileNotFoundError):
+            info = self._fs.info(f"{self._root}/{path}".rstrip("/"))
+            return info["size"] if info["type"] == "file" else None
+        return None
+
+    def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
+        """The bytes (path, from, to), which must lie in their files, asked for at the same time where storage is far
+        away; None where a file is not there.
+        """
+        asked = [at for at in ranges if at[1] < at[2]]  # there is no way to ask for nothing
+        with self._explained():
+            paths, starts, stops = ([at[part] for at in asked] for part in range(3))
+            found = self._fs.cat_ranges([f"{self._root}/{path}" for path in paths], starts, stops, on_error="return")
+            for data in found:
+                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                    raise data
+        have = dict(zip(asked, found, strict=True))
+        return [b"" if start >= stop else _or_none(have[path, start, stop]) for path, start, stop in ranges]
+
+    def open(self, path: str, *, start: int = 0, size: int | None = None, jumping: bool = False) -> io.BufferedReader:
+        """A file, or `size` bytes of it from `start` on, to read and seek in. Raises FileNotFoundError too.
+
+        Much is asked of object storage at a time, unless the reader is `jumping`.
+        """
+        whole = self.size(path)
+        if whole is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place(path))
+        stop = whole if size is None else min(whole, start + size)
+        block = LOCAL_BLOCK if self._local else REMOTE_JUMP if jumping else REMOTE_BLOCK
+        return io.BufferedReader(_Window(self, path, start, stop), block)
+
     # ---- writing
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file, in the place of an older one."""
-        with explained(self.url):
+        with self._explained():
             if self._local:
                 self._write(path, data, os.replace)
             else:
@@ -108,7 +173,7 @@ class Files:
 
     def put_new(self, path: str, data: bytes) -> None:
         """Write a file that is never written again: if it is there already, it stays as it is."""
-        with explained(self.url):
+        with self._explained():
             if self._local:
                 self._write(path, data, _link)
             else:
@@ -120,13 +185,16 @@ class Files:
             for path, data in files.items():
                 self.put(path, data)
         elif files:
-            with explained(self.url):
+            with self._explained():
                 self._fs.pipe({f"{self._root}/{path}": data for path, data in files.items()})
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""
         with explained(self.url), suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{path}")
+
+    def _explained(self, *, missing_is_fine: bool = False) -> AbstractContextManager[None]:
+        return explained(self.url, missing_is_fine=missing_is_fine, setting=self._setting)
 
     def _write(self, path: str, data: bytes, put_in_place: Any) -> None:
         target = Path(self._root, path)
@@ -152,6 +220,53 @@ class Files:
                 self._fs.pipe_file(target, data)
             elif not self.exists(path):  # 412: it is there; 409: another is just writing it
                 raise
+
+
+LOCAL_BLOCK, REMOTE_JUMP, REMOTE_BLOCK = 2**13, 2**16, 2**23
+"""Bytes that are read at a time. Object storage takes as long for the first byte as for the next megabyte."""
+
+
+class _Window(io.RawIOBase):
+    """Part of a file, for libraries that read files."""
+
+    def __init__(self, files: Files, path: str, start: int, stop: int) -> None:
+        self._files, self._path, self._start, self._stop = files, path, start, stop
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._stop - self._start}[whence]
+        self._at = max(0, origin + offset)
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        begin = self._start + self._at
+        (data,) = self._files.get_ranges([(self._path, begin, min(begin + len(buffer), self._stop))])
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._files.place(self._path))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _scan(root: str, prefix: str, depth: int) -> Iterator[tuple[str, int]]:
+    for entry in os.scandir(root):
+        if not entry.is_dir():
+            yield f"{prefix}{entry.name}", entry.stat().st_size if entry.is_file() else 0
+        elif depth > 1:
+            yield from _scan(entry.path, f"{prefix}{entry.name}/", depth - 1)
+
+
+def _or_none(data: Any) -> bytes | None:
+    return data if isinstance(data, bytes) else None
 
 
 def _link(partial: str, target: Path) -> None:
@@ -187,7 +302,7 @@ def normalise(url: str | os.PathLike[str]) -> str:
         raise StoreError(f"{url!r} is no place for a run; give a path or a URL, as in runs/demo")
     url = str(os.fspath(url))
     if urlsplit(url).password or (urlsplit(url).username and url.startswith("s3://")):
-        raise StoreError("the store's URL holds credentials; give them by AWS_* variables or a profile instead")
+        raise StoreError("the URL holds credentials; give them by AWS_* variables or a profile instead")
     if "://" in url and not url.startswith("file://"):
         return url.rstrip("/")
     return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
@@ -257,8 +372,8 @@ TROUBLE = (errno.EIO, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
 
 
 @contextmanager
-def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
-    """Turn what a file system says into one clear StoreError about `url`."""
+def explained(url: str, *, missing_is_fine: bool = False, setting: str = "--store") -> Iterator[None]:
+    """Turn what a file system says into one clear StoreError about `url`, which `setting` named."""
     try:
         yield
     except FileNotFoundError as error:
@@ -267,7 +382,7 @@ def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
         raise StoreError(f"{url}: not found ({error})") from error
     except PermissionError as error:
         raise StoreError(
-            f"{url} is not writable or not readable for this user ({error}); give another --store"
+            f"{url} is not writable or not readable for this user ({error}); give another {setting}"
         ) from error
     except SSLError as error:
         raise StoreError(f"{url}: {error}; AWS_CA_BUNDLE names the certificates to trust") from error
@@ -288,5 +403,5 @@ def explained(url: str, *, missing_is_fine: bool = False) -> Iterator[None]:
                 f"{url} is in trouble ({error}); the same command goes on when that is over"
             ) from error
         if error.errno == errno.EROFS:
-            raise StoreError(f"{url} is on a read-only file system; give another --store") from error
+            raise StoreError(f"{url} is on a read-only file system; give another {setting}") from error
         raise StoreError(f"{url}: {error}") from error

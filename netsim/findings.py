@@ -60,6 +60,7 @@ def warnings(results: Results) -> list[str]:
     """What keeps the numbers from being trusted, one sentence each; empty when nothing does."""
     return [
         *_other_steps(results),
+        *_left_out(results),
         *_unconverged(results),
         *_troubled_images(results),
         *_guessing(results),
@@ -74,6 +75,12 @@ def _other_steps(results: Results) -> Iterable[str]:
             f"Inverted with the preset {results.preset}, whose images are not those of the published steps. CKA on "
             f"them differs by some hundredths either way (docs/benchmarks.md): compare runs of the same preset only."
         )
+
+
+def _left_out(results: Results) -> Iterable[str]:
+    for split, (unreadable, listed) in results.left_out.items():
+        if unreadable:
+            yield f"{unreadable:,} of {listed:,} {split} images could not be read and were left out (netsim status)."
 
 
 def _unconverged(results: Results) -> Iterable[str]:

@@ -1,7 +1,7 @@
 """What a sweep would trip over, found before it starts and costs anything."""
 
 from netsim.config import SweepSettings
-from netsim.datasets import ImageSet, load_images
+from netsim.images import ImageSet, load_images
 from netsim.networks import load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.pairs import draw_pairs
 from netsim.stages import check_classes

@@ -15,7 +15,7 @@ from netsim.cka import PairSimilarity, pair_similarities
 from netsim.errors import StoreError
 from netsim.hsic import Estimator
 from netsim.inversion import STOP_REASONS
-from netsim.status import stage_status
+from netsim.status import left_out, stage_status
 from netsim.store import Record, Run
 from netsim.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
 from netsim.units import ALL, NATURAL, Units
@@ -92,6 +92,7 @@ class Results:
     tolerance: float  # a row whose median final loss is above this is "not converged"
     chance: float  # accuracy of guessing, in [0, 1]
     preset: str  # by whose steps images were inverted
+    left_out: dict[str, tuple[int, int]] = field(default_factory=dict)  # split -> images unreadable, of how many
     provenance: dict[str, str] = field(default_factory=dict)  # digest, versions, device, created, ...
 
     @property
@@ -142,6 +143,7 @@ def load_results(run: Run) -> Results:
         tolerance=run.settings.inversion.tolerance,
         preset=run.settings.inversion.preset,
         chance=1 / len(draw.facts["classes"]),
+        left_out=left_out(run),
         provenance=_provenance(run, records),
     )
 
@@ -308,7 +310,9 @@ def _facts(name: str, record: Record) -> NetworkFacts:
 
 def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[str, str]:
     draw, invert = records["draw"]["pairs"][0], records["invert"][run.settings.names[0]][0]
-    seconds = {stage: sum(record.seconds for own in by.values() for record in own) for stage, by in records.items()}
+    seconds = {
+        stage: sum(record.seconds for own in by.values() for record in own) for stage, by in records.items() if by
+    }
     return {
         "run": run.digest,
         "created": run.attributes["created"],
@@ -382,6 +386,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "accuracy": {name: plain(facts.accuracy) for name, facts in results.facts.items()},
         "chance": results.chance,
         "weights": {name: facts.weights_hash for name, facts in results.facts.items()},
+        "left_out": {split: {"unreadable": n, "listed": of} for split, (n, of) in results.left_out.items()},
         "provenance": results.provenance,
     }
 

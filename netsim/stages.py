@@ -1,5 +1,6 @@
 """The stages of a sweep. Each piece of work takes a run, a name and a shard, reads the store, and writes the store.
 
+    check      the images                 which can't be read, content hash
     train      a network                  weights, content hash, test accuracy
     draw       pairs, a shard             indices, labels, seed and target images
     invert     a network, a shard         inverted images, losses
@@ -11,6 +12,7 @@ A set is `natural` (the targets) or `inverted/<through>`. Arrays pass between st
 piece runs on any machine, alone, again. Nothing here knows who schedules it.
 """
 
+import logging
 import platform
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -27,11 +29,12 @@ from safetensors import SafetensorError
 
 from netsim import units
 from netsim.config import SweepSettings
-from netsim.datasets import ImageSet, Split, load_images, to_unit
 from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.errors import DataError, NetsimError, NetworkError, StoreError
 from netsim.flops import forward_flops, peak_flops
 from netsim.hsic import Hsic
+from netsim.image_sources import has_photographs
+from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.inversion import invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
@@ -40,6 +43,8 @@ from netsim.store import ArraySpec, Record, Run, Stopwatch
 from netsim.streaming import pair_hsic
 from netsim.training import accuracy, train_epochs
 from netsim.units import NATURAL, Unit, Units, inverted, row_parts, rows, sets
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,52 @@ def _written(run: Run, stage: Stage, name: str, shard: int, writing: Future[Reco
         return record
 
 
+# ---- check
+
+
+def check_images(run: Run, name: str, shard: int) -> Work:
+    """Decode every photograph that the run may use, once. Records which can't be read, and what there is without them.
+
+    Raises DataError that names and counts those, unless `images.unreadable` is `skip`; or if too few are left.
+    """
+    settings = run.settings.images
+    splits: list[Split] = ["test"]
+    if any(needs_training(run.settings.reference(name)) for name in run.settings.names):
+        splits.append("train")
+    found: dict[Split, tuple[ListedImages, dict[int, str]]] = {}
+    for split in splits:
+        images = _load_images(settings.source, split, settings.size)
+        assert isinstance(images, ListedImages)
+        found[split] = images, images.unreadable(partial(_say_progress, run, split, len(images)))
+    complaints = [images.complain(faults, of=len(images)) for images, faults in found.values() if faults]
+    if complaints and settings.unreadable == "stop":
+        raise DataError(f"{'; '.join(complaints)}. Mend or remove them, or leave them out: images.unreadable=skip")
+    for complaint in complaints:
+        logger.warning("%s; left out", complaint)
+    test, faults = found["test"]
+    draw_pairs(test.without(list(faults)).labels, run.settings.pairs.count)
+    return Work(facts={split: _checked_facts(*checked) for split, checked in found.items()})
+
+
+def _say_progress(run: Run, split: Split, total: int, done: int) -> None:
+    run.pulse()
+    if done % PROGRESS == 0:
+        logger.info("%d of %d %s images looked at", done, total, split)
+
+
+PROGRESS = 5000
+"""Images between two lines of the log."""
+
+
+def _checked_facts(images: ListedImages, faults: Mapping[int, str]) -> dict[str, Any]:
+    return {
+        "listed": len(images),
+        "listed_hash": images.content_hash(),
+        "unreadable": [{"index": index, "name": images.names[index], "why": why} for index, why in faults.items()],
+        "images_hash": images.without(list(faults)).content_hash(),
+    }
+
+
 # ---- train
 
 
@@ -159,7 +210,7 @@ def train_network(run: Run, name: str, shard: int) -> Work:
 
     Raises NetworkError if weights do not fit, DataError if the network and the images do not.
     """
-    reference, test = run.settings.reference(name), _images(run.settings, "test")
+    reference, test = run.settings.reference(name), _images(run, "test")
     trained_here = needs_training(reference)
     files: dict[str, bytes] = {}
     facts: dict[str, Any] = {}
@@ -178,7 +229,7 @@ def train_network(run: Run, name: str, shard: int) -> Work:
         "parameters": sum(p.numel() for p in network.parameters()),
         "width": network.width,
         "weights_hash": content_hash(network),
-        "images_hash": _images_hash(run.settings),
+        "images_hash": _images_hash(run),
         "input_shape": list(test.shape),
         "preprocessing": network.preprocessing.as_facts(),
         "origin": dict(network.origin),
@@ -208,7 +259,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
     train_epochs(
         network,
-        _images(run.settings, "train"),
+        _images(run, "train"),
         epochs=training.epochs,
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
@@ -313,8 +364,24 @@ def _load_images(source: str, split: Split, size: int | None) -> ImageSet:
     return load_images(source, split, size)
 
 
-def _images(settings: SweepSettings, split: Split) -> ImageSet:
-    return _load_images(settings.images.source, split, settings.images.size)
+@lru_cache(maxsize=4)
+def _readable(source: str, split: Split, size: int | None, listed_hash: str, left_out: tuple[int, ...]) -> ImageSet:
+    """Those images of a list that was looked at which can be read. Raises StoreError for another list."""
+    images = _load_images(source, split, size)
+    assert isinstance(images, ListedImages)
+    if images.content_hash() != listed_hash:
+        raise _changed(images)
+    return images.without(left_out)
+
+
+def _images(run: Run, split: Split) -> ImageSet:
+    """The images that the run uses: all of them that were found to be readable."""
+    settings = run.settings.images
+    if not has_photographs(settings.source):
+        return _load_images(settings.source, split, settings.size)
+    checked = _checked(run)[split]
+    left_out = tuple(image["index"] for image in checked["unreadable"])
+    return _readable(settings.source, split, settings.size, checked["listed_hash"], left_out)
 
 
 @lru_cache(maxsize=4)
@@ -322,8 +389,23 @@ def _hash(source: str, size: int | None) -> str:
     return _load_images(source, "test", size).content_hash()
 
 
-def _images_hash(settings: SweepSettings) -> str:
-    return _hash(settings.images.source, settings.images.size)
+def _images_hash(run: Run) -> str:
+    """Of the test images that the run uses."""
+    settings = run.settings.images
+    if not has_photographs(settings.source):
+        return _hash(settings.source, settings.size)
+    _images(run, "test")  # they are still those that were looked at
+    return str(_checked(run)["test"]["images_hash"])
+
+
+def _checked(run: Run) -> dict[str, Any]:
+    if not run.checked:
+        run.checked = run.record("check", "images").facts
+    return run.checked
+
+
+def _changed(images: ImageSet) -> StoreError:
+    return StoreError(f"the images of {images.name} changed since this run began; changed images need a new --store")
 
 
 # ---- draw
@@ -347,13 +429,13 @@ def draw_shard(run: Run, name: str, shard: int) -> Work:
 
     Raises StoreError if the images are no longer those that the networks were trained or checked with.
     """
-    images, pairs = _images(run.settings, "test"), run.settings.pairs
-    if run.record("train", run.settings.names[0]).facts["images_hash"] != _images_hash(run.settings):
-        raise StoreError(f"the images of {images.name} changed since this run began; changed images need a new --store")
+    images, pairs = _images(run, "test"), run.settings.pairs
+    if run.record("train", run.settings.names[0]).facts["images_hash"] != _images_hash(run):
+        raise _changed(images)
     drawn = draw_pairs(images.labels, pairs.shard_size, rng_seed=pairs.rng_seed, start=shard * pairs.shard_size)
     arrays = {f"pairs/{column}": getattr(drawn, column) for column in PAIR_COLUMNS}
     arrays |= {"images/seed": images.read(drawn.seed), "images/target": images.read(drawn.target)}
-    facts = {"source": images.name, "images_hash": _images_hash(run.settings), "classes": list(images.classes)}
+    facts = {"source": images.name, "images_hash": _images_hash(run), "classes": list(images.classes)}
     return Work(arrays, facts=facts)
 
 
@@ -591,6 +673,7 @@ def _representations(run: Run, record: Record, names: tuple[str, ...]) -> dict[s
 # ---- the stages
 
 
+CHECK = Stage(units.CHECK, lambda run: [], check_images)
 TRAIN = Stage(units.TRAIN, lambda run: [], train_network)
 DRAW = Stage(units.DRAW, draw_arrays, draw_shard)
 INVERT = Stage(units.INVERT, invert_arrays, invert_shard)

@@ -2,9 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from netsim.store import Run
-from netsim.units import ALL, Units
+from netsim.units import ALL, CHECK, Units
 
 RECENT = 600.0
 """Seconds before the newest commit that count for the rate: a run that rested overnight is not slow."""
@@ -31,9 +32,22 @@ class StageStatus:
 
 
 def status(run: Run) -> list[StageStatus]:
-    """Every stage of the run, in order. Opens no record: 100,000 shards are a matter of seconds."""
-    with ThreadPoolExecutor(len(ALL)) as pool:
-        return list(pool.map(lambda units: stage_status(run, units), ALL))
+    """Every stage with anything to do, in order. Opens no record: 100,000 shards are a matter of seconds."""
+    stages = [units for units in ALL if units.total(run.settings)]
+    with ThreadPoolExecutor(len(stages)) as pool:
+        return list(pool.map(lambda units: stage_status(run, units), stages))
+
+
+def unreadable(run: Run) -> dict[str, dict[str, Any]]:
+    """Split -> what was found when its images were looked at; empty before, and where none are decoded."""
+    if not CHECK.done(run):
+        return {}
+    return run.record(CHECK.stage, "images").facts
+
+
+def left_out(run: Run) -> dict[str, tuple[int, int]]:
+    """Split -> how many images can't be read, and of how many."""
+    return {split: (len(found["unreadable"]), found["listed"]) for split, found in unreadable(run).items()}
 
 
 def stage_status(run: Run, units: Units) -> StageStatus:

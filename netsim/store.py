@@ -102,6 +102,7 @@ class Run:
         self.attributes = dict(attributes)
         self.digest = settings.digest()
         self.weights: dict[str, str] = {}  # network -> hash of the weights this run goes by, once it was read
+        self.checked: dict[str, Any] = {}  # what was found when images were looked at, once it was read
         self.seconds_waited = 0.0  # for what was read, and for what was still being written
         self.pulse: Callable[[], None] = _nothing  # called again and again while work goes on; it may raise, to end it
         self._zarr = zarr_store(self.url)

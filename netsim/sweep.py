@@ -6,7 +6,7 @@ from pathlib import Path
 from netsim import units
 from netsim.report import write_report
 from netsim.results import MATRICES, both_matrices, gallery, load_results
-from netsim.stages import AGGREGATE, DRAW, EMBED, INVERT, TRAIN, Stage, Work
+from netsim.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, TRAIN, Stage, Work
 from netsim.store import ArraySpec, Run
 
 
@@ -29,4 +29,4 @@ def write_report_files(run: Run, name: str, shard: int) -> Work:
 
 REPORT = Stage(units.REPORT, report_arrays, write_report_files)
 
-STAGES = (TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
+STAGES = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)

@@ -12,8 +12,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from netsim.datasets import ImageSet, to_unit
 from netsim.errors import DataError, NetworkError, SettingsError
+from netsim.images import ImageSet, to_unit
 from netsim.networks import Network
 
 WARM_UP = 0.25  # of all steps

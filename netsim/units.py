@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from netsim.config import SweepSettings
+from netsim.image_sources import has_photographs
 from netsim.store import Run
 
 NATURAL = "natural"
@@ -64,6 +65,8 @@ class Units:
     def done(self, run: Run) -> dict[tuple[str, int], float]:
         """(name, shard) -> time of its commit, of what has a commit record."""
         shards = self.shards(run.settings)
+        if not shards:
+            return {}
         return run.done(self.stage, list(shards) if sum(shards.values()) > MANY else ())
 
     def missing(self, run: Run) -> list[tuple[str, int]]:
@@ -89,6 +92,15 @@ def _looks(settings: SweepSettings) -> dict[str, int]:
     return dict.fromkeys(sets(settings), settings.pairs.shards)
 
 
+def _checked(settings: SweepSettings) -> dict[str, int]:
+    """Images that are decoded one by one are looked at before anything is made of them."""
+    return {"images": 1} if has_photographs(settings.images.source) else {}
+
+
+def _needs_of_train(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
+    return [("check", images, 0) for images in _checked(settings)]
+
+
 def _needs_of_draw(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
     return [("train", settings.names[0], 0)]  # it knows the size of the images
 
@@ -110,7 +122,8 @@ def _needs_of_report(settings: SweepSettings, name: str, shard: int) -> Iterable
     return [("aggregate", row, 0) for row in rows(settings)]
 
 
-TRAIN = Units("train", "Networks trained or checked", _one_each, gpu=True)
+CHECK = Units("check", "Image sets looked at", _checked)
+TRAIN = Units("train", "Networks trained or checked", _one_each, _needs_of_train, gpu=True)
 DRAW = Units(
     "draw", "Shards of pairs drawn", lambda settings: {"pairs": settings.pairs.shards}, _needs_of_draw, pairs=True
 )
@@ -121,7 +134,7 @@ AGGREGATE = Units(
 )
 REPORT = Units("report", "Reports written", lambda settings: {"report": 1}, _needs_of_report)
 
-ALL = (TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
+ALL = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
 
 
 def out_of_reach(settings: SweepSettings, without: Iterable[Unit]) -> set[Unit]:

@@ -43,6 +43,7 @@ def test_a_value_that_is_the_default_does_not_change_the_digest():
 DEFAULTS_OF_ALGORITHM_3 = {
     "images.source": "fashion-mnist",
     "images.size": None,
+    "images.unreadable": "stop",
     "training.epochs": 8,
     "training.batch_size": 128,
     "training.learning_rate": 0.2,
@@ -74,6 +75,7 @@ def test_every_setting_changes_the_digest():
     changes = [
         {"networks": ["small:vgg", "small:resnet50"]},
         {"images": {"source": "folder:x"}},
+        {"images": {"unreadable": "skip"}},
         {"training": {"epochs": 9}},
         {"pairs": {"count": 64}},
         {"pairs": {"rng_seed": 1}},

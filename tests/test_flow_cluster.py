@@ -23,7 +23,7 @@ from seaweed import free_ports
 from test_flow_sweep import assert_same_bits, runs_of, task_runs_of
 
 from netsim.config import parse_settings
-from netsim.datasets import to_unit
+from netsim.images import to_unit
 from netsim.store import Run
 from netsim.units import ALL
 

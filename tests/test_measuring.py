@@ -10,8 +10,8 @@ import torch
 from netsim import stages
 from netsim.cka import linear_cka
 from netsim.config import SweepSettings
-from netsim.datasets import to_unit
 from netsim.errors import RunError, SettingsError
+from netsim.images import to_unit
 from netsim.measures import Measure, left_out, measure
 from netsim.measuring import HALVES, evaluate, load_measured, measure_stage, measured_json
 from netsim.store import Run

@@ -9,7 +9,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.shufflenetv2 import InvertedResidual as ShuffleUnit
 
-from netsim.datasets import load_images, to_unit
+from netsim.images import load_images, to_unit
 from netsim.networks import load_network
 from netsim.small import INPUT_SHAPE, MEAN, SMALL, STD
 

@@ -13,8 +13,8 @@ from conftest import TINY, run_all, tiny
 from PIL import Image
 
 from netsim import cka, stages
-from netsim.datasets import load_images, to_unit
 from netsim.errors import DataError, NetworkError, SettingsError, StoreError
+from netsim.images import load_images, to_unit
 from netsim.inversion import STOP_REASONS, invert_batches
 from netsim.preflight import check
 from netsim.results import gallery, load_results, to_json
@@ -32,7 +32,7 @@ def similarity_of(run: Run) -> dict[str, np.ndarray]:
 
 def test_every_stage_of_a_finished_run_has_nothing_missing(finished):
     assert {stage.name: stage.missing(finished) for stage in STAGES} == {
-        name: [] for name in ("train", "draw", "invert", "embed", "aggregate", "report")
+        name: [] for name in ("check", "train", "draw", "invert", "embed", "aggregate", "report")
     }
 
 
@@ -235,7 +235,7 @@ def test_xarray_opens_a_whole_run_without_netsim(finished):
 
 def test_a_longer_run_keeps_the_pairs_and_inversions_of_a_shorter_one(finished, tmp_path):
     run = Run.create(str(tmp_path), tiny(pairs={"count": 48, "shard_size": 8}))
-    for stage in (stages.TRAIN, stages.DRAW):
+    for stage in (stages.CHECK, stages.TRAIN, stages.DRAW):
         stage.prepare(run)
         for name, shard in stage.missing(run):
             stage.work(run, name, shard)
@@ -314,6 +314,7 @@ def test_once_pairs_are_drawn_the_images_may_go(tmp_path):
     shutil.rmtree(tmp_path / "images")
     stages._network.cache_clear()
     stages._load_images.cache_clear()
+    stages._readable.cache_clear()
     run_all(Run.open(prepare(settings, run.url)))
     results = load_results(run)
     assert np.isnan(results.facts["a"].accuracy)  # its 1000 classes are not these two
@@ -322,10 +323,11 @@ def test_once_pairs_are_drawn_the_images_may_go(tmp_path):
 
 def test_images_that_changed_since_the_run_began_are_refused(tmp_path):
     run = Run.open(prepare(own_images(tmp_path / "images"), str(tmp_path / "run")))
+    stages.CHECK.work(run, "images", 0)
     stages.TRAIN.work(run, "a", 0)
     (tmp_path / "images" / "a" / "0.png").unlink()
     stages._load_images.cache_clear()
-    stages._hash.cache_clear()
+    stages._readable.cache_clear()
     stages.DRAW.prepare(run)
     with pytest.raises(StoreError, match="changed since this run began; changed images need a new --store"):
         stages.DRAW.work(run, "pairs", 0)

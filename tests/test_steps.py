@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from netsim.datasets import ArrayImages, load_images, to_unit
 from netsim.errors import SettingsError
+from netsim.images import ArrayImages, load_images, to_unit
 from netsim.inversion import STOP_REASONS, invert, invert_batches, invert_images
 from netsim.networks import load_network
 from netsim.steps import MomentumSteps, PathSteps, preset_steps

@@ -185,12 +185,12 @@ def test_no_run_is_said_with_the_way_to_make_one(tmp_path):
 
 
 def test_a_url_of_an_unknown_kind_is_refused():
-    with pytest.raises(StoreError, match="nonsense://x is not a place netsim can store to"):
+    with pytest.raises(StoreError, match="nonsense://x is no place netsim can reach"):
         Run.create("nonsense://x", SETTINGS)
 
 
 def test_credentials_in_a_url_are_refused_and_not_repeated():
-    with pytest.raises(StoreError, match="the store's URL holds credentials") as caught:
+    with pytest.raises(StoreError, match="the URL holds credentials") as caught:
         Run.create("s3://AKIAEXAMPLE:secret@bucket/run", SETTINGS)
     assert "secret" not in str(caught.value) and "AKIA" not in str(caught.value)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from netsim.datasets import CLASSES, ArrayImages, load_images
 from netsim.errors import DataError, NetworkError, SettingsError
+from netsim.images import ArrayImages, load_images
+from netsim.images.fashion_mnist import CLASSES
 from netsim.networks import content_hash, load_network
 from netsim.training import accuracy, one_cycle, train_epochs
 

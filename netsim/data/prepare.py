@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from netsim.datasets import CLASSES, DATA, TILE
 from netsim.errors import DataError
+from netsim.images.fashion_mnist import CLASSES, DATA, TILE
 
 SPLITS = {"train": ("train", 500), "test": ("t10k", 200)}  # ours: the original prefix, images per class
 

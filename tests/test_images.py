@@ -10,8 +10,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from netsim.data import prepare
-from netsim.datasets import CLASSES, DATA, fashion_mnist, load_images, to_unit
 from netsim.errors import DataError, SettingsError
+from netsim.images import load_images, to_unit
+from netsim.images.fashion_mnist import CLASSES, DATA, fashion_mnist
 
 
 @pytest.fixture
@@ -135,10 +136,10 @@ def test_splits_are_folders_where_there_are_any(tmp_path, rng):
     with pytest.raises(DataError, match="has train, and no folder test or val"):
         load_images(f"folder:{tmp_path}", "test")
     photograph(tmp_path / "val/a/2.png", rng)
-    assert load_images(f"folder:{tmp_path}", "test").files == ("a/2.png",)
+    assert load_images(f"folder:{tmp_path}", "test").names == ("a/2.png",)
     photograph(tmp_path / "test/a/3.png", rng)
-    assert load_images(f"folder:{tmp_path}", "test").files == ("a/3.png",)
-    assert load_images(f"folder:{tmp_path}", "train").files == ("a/1.png",)
+    assert load_images(f"folder:{tmp_path}", "test").names == ("a/3.png",)
+    assert load_images(f"folder:{tmp_path}", "train").names == ("a/1.png",)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", None])

@@ -1,0 +1,64 @@
+"""Where images may come from: how `images.source` is written, and which module reads it. Imports nothing heavy."""
+
+from dataclasses import dataclass
+
+from netsim.errors import SettingsError, nearest
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of image set. `loader` is `module:function` in `netsim.images`."""
+
+    form: str
+    says: str
+    loader: str
+    photographs: bool = True  # encoded files of any size, which are scaled and cropped, and may be unreadable
+
+    @property
+    def kind(self) -> str:
+        return self.form.partition(":")[0]
+
+    @property
+    def takes_a_place(self) -> bool:
+        return ":" in self.form
+
+
+SOURCES = {
+    source.kind: source
+    for source in (
+        Source(
+            "fashion-mnist",
+            "5000 + 2000 grey images of 28 pixels that come with netsim",
+            "fashion_mnist:load",
+            photographs=False,
+        ),
+        Source("folder:PATH", "photographs, one folder a class, as ImageFolder has them", "folder:load"),
+        Source("imagenet:FOLDER", "the ILSVRC 2012 archives with their devkit, or train/ and val/", "imagenet:load"),
+        Source("cifar10:FOLDER", "the binary version of CIFAR-10", "cifar:load_cifar10", photographs=False),
+        Source("cifar100:FOLDER", "the binary version of CIFAR-100", "cifar:load_cifar100", photographs=False),
+        Source("npz:FILE", "a NumPy archive of uint8 images and their labels", "npz:load", photographs=False),
+        Source("tar:PATTERN", "WebDataset shards, as in shard-{000000..000099}.tar", "tar:load"),
+        Source("hf:FOLDER", "a Hugging Face dataset: save_to_disk or Parquet", "huggingface:load"),
+    )
+}
+"""By kind. Every FOLDER, FILE and PATTERN is a path or a URL as in s3://bucket/images."""
+
+FORMS = ", ".join(source.form for source in SOURCES.values())
+
+
+def parse_source(reference: str) -> tuple[Source, str]:
+    """`folder:photos` -> what reads it, and `photos`. Raises SettingsError for what no source is written like."""
+    kind, colon, place = reference.partition(":")
+    source = SOURCES.get(kind)
+    if source is None:
+        raise SettingsError(f"no image set {reference!r}{nearest(kind, SOURCES)}; sources are {FORMS}")
+    if source.takes_a_place and not place:
+        raise SettingsError(f"image set {reference!r} names no place: write {source.form!r}")
+    if colon and not source.takes_a_place:
+        raise SettingsError(f"image set {reference!r}: nothing follows {kind!r}, it comes with netsim")
+    return source, place
+
+
+def has_photographs(reference: str) -> bool:
+    """Whether the images are decoded one by one, so that some may be unreadable."""
+    return reference.partition(":")[0] in SOURCES and parse_source(reference)[0].photographs

@@ -1,0 +1,47 @@
+"""The subset of Fashion-MNIST that ships in `netsim/data` (Xiao et al. 2017, https://arxiv.org/abs/1708.07747, MIT)."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from netsim.errors import SettingsError
+from netsim.images.sets import ArrayImages, Split
+
+DATA = Path(__file__).parents[1] / "data"
+TILE = 28  # pixels a side
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def load(_place: str, *, split: Split, size: int | None) -> ArrayImages:
+    if size not in (None, TILE):
+        raise SettingsError(f"fashion-mnist images are {TILE} pixels a side, not {size}: leave the size out")
+    return fashion_mnist(split)
+
+
+@cache
+def fashion_mnist(split: Split) -> ArrayImages:
+    """The embedded subset: the first images of each class, interleaved, so image i has label i % 10.
+
+    Each split is one contact sheet (see `netsim.data.prepare`): row = label, column = position among that label.
+    """
+    with Image.open(DATA / f"fashion-mnist-{split}.png") as image:
+        sheet = np.asarray(image.convert("L"))
+    rows, columns = sheet.shape[0] // TILE, sheet.shape[1] // TILE
+    tiles = sheet.reshape(rows, TILE, columns, TILE).transpose(2, 0, 1, 3)  # position, label, H, W
+    pixels = np.ascontiguousarray(tiles).reshape(-1, 1, TILE, TILE)
+    labels = np.tile(np.arange(rows, dtype=np.int64), columns)
+    pixels.flags.writeable = labels.flags.writeable = False  # one copy serves every caller
+    return ArrayImages(name="fashion-mnist", pixels=pixels, labels=labels, classes=CLASSES)
