@@ -1,4 +1,4 @@
-"""The same kind of images in every format there is, written by the field's own tools where those come with a package."""
+"""The same kind of images in every format, written by the field's own tools where those come with a package."""
 
 import io
 import json
@@ -97,16 +97,8 @@ def make_imagenet(root: Path, rng: np.random.Generator) -> Made:
 
 
 def write_devkit(path: Path, numbers: np.ndarray) -> None:
-    fields = [
-        "ILSVRC2012_ID",
-        "WNID",
-        "words",
-        "gloss",
-        "num_children",
-        "children",
-        "wordnet_height",
-        "num_train_images",
-    ]
+    fields = ["ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height"]
+    fields += ["num_train_images"]
     synsets = np.zeros((4, 1), dtype=[(field, object) for field in fields])
     leaves = [(number + 1, wnid, f"{name}, other word") for number, (name, wnid) in enumerate(WNIDS.items())]
     for place, (number, wnid, words) in enumerate([*leaves, (4, "n00000000", "animal")]):

@@ -1,4 +1,4 @@
-"""What every image set keeps to, whatever its format, on a disk and in object storage; then what is special about each."""
+"""What every image set keeps to, on a disk and in object storage; then what is special about each format."""
 
 import gzip
 import shutil
@@ -207,8 +207,8 @@ JPEG = saved(COLOURS.resize((200, 200)), "JPEG")
         (b"no image", "no JPEG, PNG or WebP file"),
         (saved(COLOURS, "TIFF"), "no JPEG, PNG or WebP file"),
         (JPEG[: len(JPEG) // 2], "truncated"),
-        (png(np.asarray(COLOURS))[:400], "."),
-        (JPEG[:2] + b"\0" * 1000, "."),
+        (png(np.asarray(COLOURS))[:400], ""),
+        (JPEG[:2] + b"\0" * 1000, "no JPEG, PNG or WebP file"),
     ],
 )
 def test_what_is_no_whole_image_has_no_pixels_but_a_reason(data, why):
@@ -223,9 +223,8 @@ def test_unreadable_images_are_named_and_counted(tmp_path):
         path.write_bytes(b"broken")
     images = load_images(f"folder:{tmp_path}", size=SIZE)
     assert set(images.unreadable()) == {0, 1, 2, 8, 9, 10}
-    expected = (
-        r"cannot read 6 of 12 images of .*test: 'ant/0.png' \(.*\), 'ant/1.png' \(.*\), 'ant/2.png' \(.*\) and 3 more"
-    )
+    named = ", ".join(rf"'ant/{k}.png' \(.*\)" for k in range(3))
+    expected = rf"cannot read 6 of 12 images of .*test: {named} and 3 more"
     with pytest.raises(DataError, match=expected):
         images.read(range(12))
     images.read([3, 4])
@@ -256,6 +255,7 @@ def test_the_validation_archive_is_read_as_torchvision_reads_it(tmp_path, monkey
     md5 = {path.name: torchvision.datasets.utils.calculate_md5(path) for path in root.iterdir()}
     for key, (archive, _) in imagenet.ARCHIVE_META.items():
         monkeypatch.setitem(imagenet.ARCHIVE_META, key, (archive, md5.get(archive)))
+    pixels = images.read(range(12))
     theirs = torchvision.datasets.ImageNet(str(root), split="val")
     assert [label for _, label in theirs.samples] == images.labels.tolist()
     assert [Path(path).name for path, _ in theirs.samples] == [name.partition("/")[2] for name in images.names]
@@ -263,7 +263,7 @@ def test_the_validation_archive_is_read_as_torchvision_reads_it(tmp_path, monkey
     extracted = opened(made, str(root), size=SIZE)
     assert extracted.names == images.names and extracted.classes == images.classes
     assert extracted.content_hash() == images.content_hash()
-    assert np.array_equal(extracted.read(range(12)), images.read(range(12)))
+    assert np.array_equal(extracted.read(range(12)), pixels)
 
 
 def test_the_training_archive_is_read_without_unpacking_its_archives(tmp_path):
@@ -362,7 +362,7 @@ def flipped(path: Path, at: int) -> None:
         (lambda path: one_shard(path, png=b"x"), r"sample '/0' in .* has .png; one image .* and .cls fit"),
         (lambda path: one_shard(path, cls=b"3"), r"has .cls; one image"),
         (lambda path: one_shard(path, cls=b"dog", png=b"x"), r"0\.cls holds b'dog'; a class as a whole number"),
-        (lambda path: cut(path, 1536), "damaged at byte 1536"),  # between two members
+        (lambda path: cut(path, 1024), "damaged at byte 1024"),  # between two members
         (lambda path: cut(path, 2000), "damaged"),
         (lambda path: flipped(path, 1024 + 100), "damaged at byte 1024"),
         (lambda path: path.write_bytes(gzip.compress(path.read_bytes())), "no tar file without compression"),
@@ -402,7 +402,7 @@ def test_training_images_of_cifar_are_those_of_five_files(tmp_path):
     ("harm", "message"),
     [
         (lambda folder: cut(folder / "test_batch.bin", 5000), "has 5000 bytes, no multiple of 3073"),
-        (lambda folder: cut(folder / "batches.meta.txt", 10), "have no label of these 1 classes"),
+        (lambda folder: cut(folder / "batches.meta.txt", 8), "have no label of these 1 classes"),
         (lambda folder: (folder / "test_batch.bin").unlink(), "lacks test_batch.bin of the binary version"),
     ],
 )
@@ -448,7 +448,7 @@ def test_an_npz_that_is_cut_off_or_flipped_or_gone_is_refused(tmp_path):
     np.savez(path, images=BYTES, labels=ONES)
     whole = path.read_bytes()
     cut(path, 200)
-    with pytest.raises(DataError, match="damaged, or not written by np.savez"):
+    with pytest.raises(DataError, match=r"damaged, or not written by np\.savez"):
         load_images(f"npz:{path}")
     path.write_bytes(whole)
     flipped(path, 300)
@@ -479,7 +479,7 @@ def test_where_a_set_has_several_labels_one_is_chosen(tmp_path):
     assert images.labels.tolist() == [1, 1, 0] and images.classes == ("insect", "pet")
     with pytest.raises(SettingsError, match="did you mean 'coarse'"):
         load_images(f"hf:{tmp_path}?label=coarsse")
-    with pytest.raises(SettingsError, match="no option 'lable'.*did you mean 'label'"):
+    with pytest.raises(SettingsError, match=r"no option 'lable'.*did you mean 'label'"):
         load_images(f"hf:{tmp_path}?lable=coarse")
 
 
@@ -510,7 +510,7 @@ def test_images_without_bytes_or_labels_are_not_passed_over(tmp_path, kind):
 
     images = load_images(save(pointing, "pointing"))
     assert images.unreadable() == {1: "it is empty"} and images.names[1] == "gone.jpg"
-    with pytest.raises(DataError, match="1 of 3 images in .* have no label .*; the first is image 2 with -1"):
+    with pytest.raises(DataError, match=r"1 of 3 images in .* have no label .*; the first is image 2 with -1"):
         load_images(save(unlabelled, "unlabelled"))
 
 
@@ -529,9 +529,7 @@ def test_a_dataset_that_is_not_whole_is_refused(local, tmp_path, name, harm):
     shutil.copytree(root, tmp_path / "copy")
     path = next((tmp_path / "copy").glob("**/*-00001-of-00002.*"))
     harm(path)
-    if name == "hf_parquet" and not path.exists():  # nothing says how many there should be but the names
-        pytest.skip("the names of the others say it")
-    with pytest.raises(DataError, match=r"damaged|lacks a file"):
+    with pytest.raises(DataError, match=r"damaged|lacks a file|has 1 of 2 files"):
         opened(made, str(tmp_path / "copy"))
 
 

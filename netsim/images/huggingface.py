@@ -108,7 +108,17 @@ def _files_of(files: Files, split: Split) -> tuple[list[str], Any]:
         by_split.setdefault(of, []).append(path)
     if len(by_split) == 1 and not set(by_split) & {name for names in SPLITS.values() for name in names}:
         return parquet, _list_parquet  # one set without a name of a split
-    return (by_split[_one_of(by_split, split, files)] if parquet else []), _list_parquet
+    found = by_split[_one_of(by_split, split, files)] if parquet else []
+    _require_all(files, found)
+    return found, _list_parquet
+
+
+def _require_all(files: Files, paths: Sequence[str]) -> None:
+    """Names say how many files there are: train-00000-of-00005.parquet."""
+    for path in paths:
+        counted = re.search(r"-\d+-of-(\d+)", path)
+        if counted and int(counted[1]) != len(paths):
+            raise DataError(f"{files.url!r} has {len(paths)} of {int(counted[1])} files like {path}")
 
 
 def _one_of(there: Sequence[str] | Mapping[str, Any], split: Split, files: Files) -> str:
