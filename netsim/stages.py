@@ -175,7 +175,10 @@ def check_images(run: Run, name: str, shard: int) -> Work:
         found[split] = images, images.unreadable(partial(_say_progress, run, split, len(images)))
     complaints = [images.complain(faults, of=len(images)) for images, faults in found.values() if faults]
     if complaints and settings.unreadable == "stop":
-        raise DataError(f"{'; '.join(complaints)}. Mend or remove them, or leave them out: images.unreadable=skip")
+        raise DataError(
+            f"{'; '.join(complaints)}. Mend or remove them; or, in another --store, leave them out: "
+            "--set images.unreadable=skip"
+        )
     for complaint in complaints:
         logger.warning("%s; left out", complaint)
     test, faults = found["test"]

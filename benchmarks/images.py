@@ -1,0 +1,142 @@
+"""How fast images come, against how fast ResNet-18 looks at them: photographs as ImageNet has them, at 224 px.
+
+python -m benchmarks.images               from a folder and a tar file, on a disk and on a local S3 server; minutes
+
+Rounds are interleaved in one process: a batch is read (fetched, decoded, scaled, cropped), then it is embedded, as the
+stage `embed` does it. What counts is the ratio within a round, and its median over rounds: others use the machine too.
+The S3 server is SeaweedFS on this machine: it shares the processors with netsim, which a real one does not.
+"""
+
+import argparse
+import io
+import os
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from flows.console import console, table_of
+from netsim.images import ImageSet, load_images, to_unit
+from netsim.images.decoding import THREADS, processors
+from netsim.networks import load_network
+from netsim.stages import look
+from tests.seaweed import BUCKET, SeaweedFS
+
+PHOTOGRAPH = (500, 375)
+"""Width and height of most of ImageNet's."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=256, help="photographs that are made")
+    parser.add_argument("--batch", type=int, default=64, help="images of a shard")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=processors(), help="for decoding, and for the network")
+    options = parser.parse_args()
+    os.environ[THREADS] = str(options.threads)
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make_photographs(root / "images", options.images)
+        storage = SeaweedFS(root / "seaweedfs")
+        storage.start()
+        os.environ.update(storage.environment)
+        try:
+            storage.filesystem().put(f"{root}/images/", f"{BUCKET}/images/", recursive=True)
+            places = {"a disk": f"{root}/images", "S3": f"s3://{BUCKET}/images"}
+            sets = {
+                f"{kind}, {place}": load_images(reference.format(where), size=224)
+                for place, where in places.items()
+                for kind, reference in {"folder": "folder:{}/tree", "tar file": "tar:{}/all.tar"}.items()
+            }
+            report(compare(sets, options.batch, options.rounds), options.threads)
+        finally:
+            storage.kill()
+
+
+def make_photographs(root: Path, count: int) -> None:
+    """Pieces of scikit-learn's two photographs, enlarged to ImageNet's size; in class folders, and in one tar file."""
+    rng, photographs = np.random.default_rng(0), [Image.fromarray(image) for image in load_sample_images().images]
+    root.mkdir()
+    total = 0
+    with tarfile.open(root / "all.tar", "w") as tar:
+        for k in range(count):
+            photograph = photographs[k % 2]
+            scale = rng.uniform(0.5, 1)
+            width, height = (int(scale * side) for side in PHOTOGRAPH)
+            room = photograph.size[0] - width, photograph.size[1] - height
+            left, top = (int(rng.integers(most + 1)) for most in room)
+            piece = photograph.crop((left, top, left + width, top + height))
+            piece = piece.resize(PHOTOGRAPH, Image.Resampling.BICUBIC)
+            buffer = io.BytesIO()
+            piece.save(buffer, "JPEG", quality=95)
+            data = buffer.getvalue()
+            total += len(data)
+            path = root / "tree" / f"class-{k % 10}" / f"{k:05d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            for name, content in ((f"{k:05d}.cls", str(k % 10).encode()), (f"{k:05d}.jpg", data)):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    console.print(f"{count} photographs of {PHOTOGRAPH[0]}x{PHOTOGRAPH[1]}, {total / count / 1000:.0f} kB on average")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images a second of wall time, and a second of CPU time of this process."""
+
+    wall: float
+    cpu: float
+
+
+def timed(work: Callable[[], object], images: int) -> Speed:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return Speed(images / (time.perf_counter() - wall), images / (time.process_time() - cpu))
+
+
+def compare(sets: dict[str, ImageSet], batch: int, rounds: int) -> dict[str, list[tuple[Speed, Speed]]]:
+    """(read, embedded) of each set in each round."""
+    network, rng = load_network("torchvision:resnet18@none"), np.random.default_rng(1)
+    found: dict[str, list[tuple[Speed, Speed]]] = {name: [] for name in sets}
+    for number in range(-1, rounds):
+        for name, images in sets.items():
+            chosen = rng.choice(len(images), batch, replace=False)
+            pixels = to_unit(images.read(chosen))
+            read = timed(lambda images=images, chosen=chosen: images.read(chosen), batch)  # type: ignore[misc]
+            embedded = timed(lambda pixels=pixels: look(network, pixels), batch)  # type: ignore[misc]
+            if number >= 0:  # the first round warms up
+                found[name].append((read, embedded))
+    return found
+
+
+def report(found: dict[str, list[tuple[Speed, Speed]]], threads: int) -> None:
+    table = table_of(
+        "images from", "read, images/s", "embedded, images/s", "ratio (median)", "range", "ratio of CPU time"
+    )
+    for name, rounds in found.items():
+        ratios = [read.wall / embedded.wall for read, embedded in rounds]
+        by_cpu = [read.cpu / embedded.cpu for read, embedded in rounds]
+        read_at, embedded_at = (np.median([speeds[part].wall for speeds in rounds]) for part in (0, 1))
+        table.add_row(
+            name,
+            f"{read_at:.0f}",
+            f"{embedded_at:.0f}",
+            f"{np.median(ratios):.1f}",
+            f"{min(ratios):.1f} to {max(ratios):.1f}",
+            f"{np.median(by_cpu):.1f}",
+        )
+    console.print(f"[bold]{threads} threads; ResNet-18 at 224 px[/bold]")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
