@@ -37,7 +37,7 @@ class ImageSettings(Settings):
 
     source: str = Field(
         "fashion-mnist",
-        description=f"where they come from: {image_sources.FORMS}; a place is a path or a URL, as in s3://bucket/images",
+        description=f"where they lie, a path or a URL as in s3://bucket/images. {image_sources.DESCRIPTION}",
     )
     size: int | None = Field(
         None, gt=0, description="pixels a side; null: 224 for photographs, else what the images have"

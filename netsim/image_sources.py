@@ -45,6 +45,9 @@ SOURCES = {
 
 FORMS = ", ".join(source.form for source in SOURCES.values())
 
+DESCRIPTION = "; ".join(f"`{source.form}`: {source.says}" for source in SOURCES.values())
+"""For the form of the UI."""
+
 
 def parse_source(reference: str) -> tuple[Source, str]:
     """`folder:photos` -> what reads it, and `photos`. Raises SettingsError for what no source is written like."""

@@ -14,7 +14,7 @@ from PIL import Image
 from seaweed import BUCKET
 from torchvision.transforms import v2
 
-from netsim.config import parse_settings
+from netsim.config import ImageSettings
 from netsim.errors import DataError, SettingsError
 from netsim.files import Files
 from netsim.image_sources import SOURCES, parse_source
@@ -551,10 +551,12 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path, files, message):
 # ---- references
 
 
-def test_every_source_says_what_it_is_and_can_be_loaded():
+def test_every_source_is_in_the_documentation_and_in_the_form_of_the_settings():
+    page = (Path(__file__).parents[1] / "docs/images.md").read_text()
+    described = ImageSettings.model_fields["source"].description
     assert {"folder", "imagenet", "cifar10", "cifar100", "npz", "tar", "hf", "fashion-mnist"} == set(SOURCES)
     for source in SOURCES.values():
-        assert source.says and source.form in parse_settings.__globals__["image_sources"].FORMS
+        assert f"`{source.form}`" in page and f"`{source.form}`: {source.says}" in described
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def _is_image(kind: pa.DataType) -> bool:
     if not pa.types.is_struct(kind):
         return False
     children = {kind.field(k).name: kind.field(k).type for k in range(kind.num_fields)}
-    return set(children) == {"bytes", "path"} and pa.types.is_binary(children["bytes"])
+    return set(children) == {"bytes", "path"} and "binary" in str(children["bytes"])
 
 
 def _choose(what: str, found: list[str], asked: Mapping[str, str], schema: pa.Schema, where: str) -> str:
