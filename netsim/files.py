@@ -222,7 +222,7 @@ class Files:
                 raise
 
 
-LOCAL_BLOCK, REMOTE_JUMP, REMOTE_BLOCK = 2**13, 2**16, 2**23
+LOCAL_BLOCK, REMOTE_JUMP, REMOTE_BLOCK = 2**15, 2**16, 2**23
 """Bytes that are read at a time. Object storage takes as long for the first byte as for the next megabyte."""
 
 

@@ -14,6 +14,8 @@ def check(settings: SweepSettings) -> None:
         parse_reference(reference)
     images = load_images(settings.images.source, "test", settings.images.size)
     draw_pairs(images.labels, settings.pairs.count, rng_seed=settings.pairs.rng_seed)
+    if any(needs_training(reference) for reference in references):
+        load_images(settings.images.source, "train", settings.images.size)
     for reference in references:
         _check_network(reference, images)
 
