@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 from netsim import units
-from netsim.report import write_report
 from netsim.results import MATRICES, both_matrices, gallery, load_results
 from netsim.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, TRAIN, Stage, Work
 from netsim.store import ArraySpec, Run
@@ -20,6 +19,8 @@ def report_arrays(run: Run) -> list[ArraySpec]:
 
 def write_report_files(run: Run, name: str, shard: int) -> Work:
     """The report and both matrices, from what is in the store."""
+    from netsim.report import write_report  # draws: no other stage waits for matplotlib
+
     results = load_results(run)
     with tempfile.TemporaryDirectory() as folder:
         write_report(results, gallery(run), Path(folder), settings_yaml=run.settings.to_yaml())

@@ -27,7 +27,6 @@ from prefect.exceptions import PrefectException
 
 from netsim.errors import NetsimError
 from netsim.findings import biased_headline, headline, intervals, matrix_table, network_table, warnings
-from netsim.plots import gallery_figure, heatmaps, to_svg, to_webp
 from netsim.results import Gallery, Results
 from netsim.store import Run, Stopwatch
 from netsim.throughput import Tally, throughput_table
@@ -149,6 +148,8 @@ def show_aside(aside: dict[Unit, dict[str, Any]]) -> None:
 
 def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
     """The finding, both matrices, losses, heatmaps and gallery. `report` is where the whole report is."""
+    from netsim.plots import gallery_figure, heatmaps, to_svg, to_webp  # no other task waits for matplotlib
+
     create_markdown_artifact(_summary(results, report), key="summary", description="What was found")
     for title, matrix in (("natural", results.natural), ("inverted", results.inverted)):
         says = f"{title} CKA, unbiased; row = through, column = observer; 95 % interval in brackets"

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import huggingface_hub
@@ -326,6 +327,13 @@ def test_random_weights_are_the_same_everywhere_and_leave_the_random_numbers_alo
         [0.099587, 0.162128, 0.101954], rel=1e-4
     )
     assert content_hash(load_network("small:resnet18", rng_seed=1)) != first
+
+
+def test_random_weights_are_the_same_when_several_threads_draw_them_at_once():
+    references = ["small:resnet18@none", "small:vgg@none"] * 8
+    with ThreadPoolExecutor(4) as pool:
+        hashes = list(pool.map(lambda reference: content_hash(load_network(reference)), references))
+    assert len(set(hashes)) == 2
 
 
 def test_a_function_of_the_users_can_return_a_network(tmp_path, monkeypatch):

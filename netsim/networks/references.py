@@ -1,6 +1,7 @@
 """References: `source:name[@weights]`, and the networks they name. netsim/sources.py has a line about each source."""
 
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -147,10 +148,14 @@ def _check_origin(parsed: Reference, reference: str, given: Weights) -> None:
         raise NetworkError(f"{given.name} says that it is {said}, not {reference}: convert it again")
 
 
+_ONE_GENERATOR = threading.RLock()
+"""torch has one generator for a process, and a worker may load networks in several threads."""
+
+
 @contextmanager
 def _random_numbers(name: str) -> Iterator[None]:
     """Inside, torch draws on the CPU the random numbers named `name`; outside, nothing has changed."""
-    with torch.random.fork_rng(devices=[]):
+    with _ONE_GENERATOR, torch.random.fork_rng(devices=[]):
         digest = hashlib.sha256(name.encode()).digest()
         torch.random.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         yield
