@@ -20,7 +20,7 @@ import yaml
 from conftest import NETSIM, TINY, netsim, run_all, wait_until
 from distributed import Client
 from seaweed import free_ports
-from test_flow_sweep import assert_same_bits, runs_of, task_runs_of
+from test_flow_sweep import ask, assert_same_bits, runs_of, task_runs_of
 
 from netsim.config import parse_settings
 from netsim.images import to_unit
@@ -146,6 +146,13 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
     if how == "failing":
         assert "in forward" in why["traceback"] and why["error"].endswith("an illegal memory access was encountered")
         assert len(why["workers"]) == 2 and metrics(cluster)['netsim_failed_shards_total{stage="invert"}'] == 3
+        (shown,) = ask(cluster.environment, "artifacts", artifacts={"key": {"any_": ["set-aside"]}})
+        assert "an illegal memory access was encountered" in shown["data"]
+        event = {"event": {"name": ["netsim.shards.set-aside"]}}
+        wait_until(lambda: set_aside_events(cluster, event), seconds=30)
+        (told_of,) = set_aside_events(cluster, event)
+        assert told_of["payload"] == {"stage": "invert", "shards": 1, "first": "invert odd shard 2"}
+        assert told_of["resource"]["prefect.resource.name"] == str(store)
     assert missing_of(run) == {
         "invert": {"odd"},
         "embed": {"inverted/odd"},
@@ -172,6 +179,11 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
             6,
         ]
         assert done['netsim_pairs_total{stage="invert"}'] == 12 * 8
+
+
+def set_aside_events(cluster: Cluster, which: dict[str, Any]) -> list[dict[str, Any]]:
+    api = cluster.environment["PREFECT_API_URL"]
+    return httpx.post(f"{api}/events/filter", json={"filter": which}).raise_for_status().json()["events"]
 
 
 def metrics(cluster: Cluster) -> Counter[str]:

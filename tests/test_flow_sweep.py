@@ -83,7 +83,11 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
     progress = {stage.name: "progress" for stage in STAGES}
     tables = {"natural-cka": "table", "inverted-cka": "table", "heatmaps": "image", "summary": "markdown"}
+    tables |= {"losses": "table", "gallery": "image", "throughput-invert": "table", "throughput-embed": "table"}
     assert progress.items() <= artifacts.items() and tables.items() <= artifacts.items()
+
+    tags = {run["name"]: run["tags"] for run in task_runs_of(server, store)}
+    assert {f"store:{store}", "stage:embed", "network:vgg"} <= set(tags["embed-inverted/vgg-0000"])
 
     tasks_before = len(task_runs_of(server, store))
     second = netsim("run", str(path), "--store", str(store), env=server, cwd=tmp_path)

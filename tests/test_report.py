@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
+from PIL import Image
 
 from netsim import findings, plots
 from netsim.errors import SettingsError
-from netsim.findings import better_than_chance, biased_headline, headline, warnings
+from netsim.findings import better_than_chance, biased_headline, headline, matrix_table, network_table, number, warnings
+from netsim.plots import gallery_figure, to_webp
 from netsim.report import (
     data_uri,
     render_page,
@@ -624,3 +626,36 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="name another folder"):
         write_report(results, make_gallery(results), tmp_path / "file")
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 224, 224)])
+def test_the_gallery_as_one_picture_is_small_and_has_every_image(results, shape):
+    """Artifacts in the UI come with the page that lists them. 11 columns and 4 rows of tiles, and room for names."""
+    picture = to_webp(gallery_figure(make_gallery(results, shape=shape)))
+    with Image.open(io.BytesIO(picture)) as image:
+        width, height = image.size
+    assert width > 11 * 58 and height > 4 * 58 and len(picture) < 150_000
+
+
+def test_the_tiles_of_the_gallery_are_the_images(results):
+    """Those of 28 pixels twice as large, those of 224 a quarter as large."""
+    gallery = make_gallery(results, shape=(1, 28, 28))
+    (axes,) = gallery_figure(gallery).axes
+    pixels = axes.get_images()[0].get_array()
+    np.testing.assert_array_equal(pixels[58 : 58 + 56 : 2, 58 : 58 + 56 : 2, 0], gallery.target[1, 0])
+    large = make_gallery(results, shape=(3, 224, 224))
+    pixels = gallery_figure(large).axes[0].get_images()[0].get_array()
+    means = large.seed[0].reshape(3, 56, 4, 56, 4).mean(axis=(2, 4)).transpose(1, 2, 0)
+    np.testing.assert_allclose(pixels[:56, :56], means, atol=1)
+    assert gallery_figure(make_gallery(results, shape=(2, 28, 28))) is None
+
+
+def test_tables_of_the_ui_hold_the_numbers_of_the_results(results):
+    rows = network_table(results)
+    assert [row["network"] for row in rows] == list(results.networks)
+    for row in rows:
+        loss = results.loss[row["network"]]
+        assert (row["initial loss"], row["final loss"]) == (number(np.median(loss.initial)), number(loss.median))
+        assert row["converged"] == ("yes" if loss.median <= results.tolerance else "NO")
+    cell = matrix_table(results, results.inverted)[2][results.networks[5]]
+    assert cell.startswith(f"{number(results.inverted.cka_unbiased[2, 5])} [")

@@ -12,11 +12,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from netsim.errors import StoreError, UnreachableError
-from netsim.stages import Stage, Work
+from netsim.stages import EMBED, INVERT, TRAIN, Stage, Work
 from netsim.store import Run
 from netsim.units import Units
-from tasks import shards
-from tasks.shards import AHEAD, LOST, OPTIONS, Block, _give_up_waiting, _worth_retrying, blocks, dask_client
+from tasks import artifacts, shards
+from tasks.shards import AHEAD, LOST, OPTIONS, Block, _give_up_waiting, _worth_retrying, blocks, dask_client, tags_of
 
 
 def test_a_block_holds_shards_of_one_name_in_order():
@@ -104,3 +104,26 @@ def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, 
     key = {"artifacts": {"key": {"any_": ["queue"]}}}
     (artifact,) = httpx.post(f"{server['PREFECT_API_URL']}/artifacts/filter", json=key).json()
     assert artifact["data"] == 100
+
+
+def test_task_runs_are_tagged_with_their_stage_and_network():
+    networks = ("vgg", "wrn2")
+    assert tags_of(INVERT, Block("vgg", [0]), networks) == ["stage:invert", "network:vgg"]
+    assert tags_of(EMBED, Block("inverted/wrn2", [0]), networks) == ["stage:embed", "network:wrn2"]
+    assert tags_of(EMBED, Block("natural", [0]), networks) == ["stage:embed"]
+
+
+def test_a_bar_moves_every_few_seconds_at_most_and_once_more_at_the_end(finished, monkeypatch):
+    """However many blocks end in between."""
+    moved: list[float] = []
+    monkeypatch.setattr(artifacts, "create_progress_artifact", lambda progress, **_: moved.append(progress) or uuid4())
+    monkeypatch.setattr(artifacts, "update_progress_artifact", lambda _, progress, **__: moved.append(progress))
+    with artifacts.shown(finished, TRAIN.units, missing=3) as bar:
+        bar.add(1)
+        bar.add(1)
+        assert moved == [0]
+        monkeypatch.setattr(artifacts, "PROGRESS_EVERY", 0.0)
+        bar._bar_due = 0.0
+        bar.add(0)
+        bar.add(1)
+    assert moved == [0, pytest.approx(200 / 3), 100, 100]

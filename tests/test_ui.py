@@ -104,7 +104,7 @@ def cells_of(page: Page) -> list[list[str]]:
 def test_a_sweep_is_seen_with_its_graph_progress_tables_and_images(page, sweep, server):
     page.goto("/")
     page.get_by_role("link", name="Runs").click()
-    assert {("flow-run", "train-seen"), ("flow-run", "compare-seen")} <= nodes_of(page, "sweep-seen")
+    assert {("flow-run", "train / train-seen"), ("flow-run", "compare / compare-seen")} <= nodes_of(page, "sweep-seen")
 
     page.get_by_role("tab", name="Subflow Runs").click()
     tasks = {"draw-0000", "invert-vgg-0000", "embed-inverted/resnet18-0000", "aggregate-natural/vgg", "report"}

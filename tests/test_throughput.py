@@ -1,0 +1,85 @@
+"""How fast workers were, from the commit records; and what an inversion multiplies."""
+
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from netsim.flops import forward_flops, peak_flops
+from netsim.networks import load_network
+from netsim.store import Run
+from netsim.throughput import PAIRS, Tally, throughput, throughput_table, together
+from netsim.units import INVERT
+
+
+def test_throughput_is_what_the_records_say(finished):
+    """All shards were computed by this process: the slow way adds the records up one by one."""
+    found = {one.stage: one for one in throughput(finished)}
+    assert list(found) == ["draw", "invert", "embed"] == [units.stage for units in PAIRS]
+    records = [finished.record("invert", name, shard) for name in finished.settings.names for shard in range(4)]
+    invert, seconds = found["invert"], sum(record.seconds for record in records)
+    assert (invert.worker, invert.shards, invert.images) == (records[0].process, 12, 3 * 32)
+    assert invert.rate == pytest.approx(96 / seconds)
+    useful = sum(record.facts["flops"] for record in records)
+    assert invert.share == pytest.approx(
+        useful / sum(record.seconds * record.facts["peak_flops"] for record in records)
+    )
+    assert 0 < invert.share < 1
+    assert found["draw"].share is None and found["embed"].share is None  # nobody counted there
+
+
+def test_flops_of_an_inversion_are_two_forwards_an_iteration(finished):
+    record = finished.record("invert", "vgg", 1)
+    network = load_network("small:vgg@none", num_classes=10, input_shape=(1, 28, 28))
+    assert record.facts["flops"] == 2 * forward_flops(network, torch.zeros(8, 1, 28, 28)) * 5
+
+
+@pytest.mark.parametrize("reference", ["small:resnet18@none", "small:shufflenet@none", "small:densenet@none"])
+def test_flops_are_those_that_torch_counts(reference):
+    network, images = load_network(reference, num_classes=10, input_shape=(1, 28, 28)), torch.rand(2, 1, 28, 28)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.represent(images)
+    assert forward_flops(network, images) == counter.get_total_flops() > 0
+
+
+def test_the_peak_is_what_the_fastest_product_reached():
+    """Of many: a single one, which others may interrupt, is not much faster."""
+    matrix, started = torch.rand(512, 512), time.perf_counter()
+    matrix @ matrix
+    assert peak_flops("cpu", "float32") > 0.3 * 2 * 512**3 / (time.perf_counter() - started)
+
+
+def test_a_tally_reads_each_record_once_and_follows_a_run_that_works(finished, monkeypatch):
+    read: list[int] = []
+    records = Run.records
+
+    def counted(run, stage, name, shards):
+        read.extend(shards)
+        return records(run, stage, name, shards)
+
+    monkeypatch.setattr(Run, "records", counted)
+    tally = Tally(finished, INVERT)
+    tally.read([("vgg", 0), ("vgg", 2)])
+    assert tally.found[0].images == 16
+    tally.read([("vgg", 0), ("vgg", 1), ("vgg", 2), ("vgg", 99), ("no network of this run", 0)])
+    assert tally.found[0].images == 24 and sorted(read) == [0, 1, 2]
+
+
+def test_the_table_has_the_mean_of_all_workers_and_then_each(finished):
+    one = throughput(finished)[1]
+    fast = replace(one, worker="a:1", shards=3, images=24, seconds=2.0, flops=3e9, possible=6e9)
+    slow = replace(one, worker="b:2", shards=1, images=8, seconds=2.0, flops=1e9, possible=2e9)
+    mean, first, second = throughput_table([fast, slow])
+    assert (mean["worker"], mean["images"], mean["images/s"], mean["of peak"]) == ("2 workers, mean", "32", "8", "50 %")
+    assert [first["images/s"], second["images/s"]] == ["12", "4"]
+    assert throughput_table([fast, slow], most=1)[-1]["worker"] == "and 1 more"
+    assert throughput_table([]) == [] and len(throughput_table([fast])) == 1
+    assert together([fast, replace(slow, flops=None)]).share is None  # not known of all, so not told of all
+
+
+def test_a_run_whose_records_do_not_say_has_a_rate_and_no_share(finished):
+    one = throughput(finished)[0]
+    assert one.share is None and throughput_table([one])[0]["of peak"] == "–"
+    assert throughput_table([replace(one, seconds=0.0)])[0]["images/s"] == "–"
