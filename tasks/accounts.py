@@ -37,7 +37,7 @@ cancelled_in_prefect = Event()
 """Whether somebody cancelled the sweep of this process, in the UI or by the API."""
 
 taken_for_dead = Event()
-"""Whether Prefect has the sweep of this process for crashed, as without heartbeats: another has its place."""
+"""Whether Prefect has the sweep of this process for crashed, as when no heartbeat came through."""
 
 LOOK = 5.0
 """Seconds between two looks whether either is so."""

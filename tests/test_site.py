@@ -176,7 +176,7 @@ def test_a_sweep_whose_machine_dies_is_found_and_goes_on_by_itself_where_a_worke
     children = sweep.process().children(recursive=True)
     sweep.workers[0].kill(but=children)
     killed = time.monotonic()
-    wait_until(lambda: not any(alive(child) for child in children), seconds=30, what=lambda: "its Dask workers live on")
+    wait_until(lambda: not any(alive(child) for child in children), seconds=LONG, what=sweep.told)
     before = records(sweep.store)
     sweep.wait_for(["Crashed", "Scheduled"])
     print(f"found after {time.monotonic() - killed:.0f} s, with {len(inverted_shards(sweep.store))} shards inverted")
