@@ -7,12 +7,9 @@ Hugging Face hub, in safetensors wherever there are any.
 import sys
 from contextlib import redirect_stdout
 from functools import cache
-from pickle import UnpicklingError
 from typing import Any
 
 import timm
-from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 
 from netsim.errors import NetworkError, SettingsError, nearest
@@ -88,12 +85,13 @@ def _download(parsed: Reference, config: Any) -> nn.Module:
     try:
         with no_code_in_pickles(), redirect_stdout(sys.stderr):
             return timm.create_model(named, pretrained=True)
-    except (OSError, RuntimeError, UnpicklingError, HfHubHTTPError, ValueError, ImportError) as error:
+    except Exception as error:  # the hub's client has errors of many kinds
         where = config.hf_hub_id or config.url
         raise NetworkError(
             f"cannot get the weights {config.tag} of {parsed.name} ({first_line(error)}).\n"
-            f"`hf download {where}` puts them into {constants.HF_HUB_CACHE}, which can be copied (HF_HOME names "
-            "another place); or name a file with @FILE.safetensors, or use random weights with @none"
+            f"`hf download {where}`, where there is a network, puts them into a folder that can be copied "
+            "(HF_HOME, or else ~/.cache/huggingface); or name a file with @FILE.safetensors, or use random weights "
+            "with @none"
         ) from error
 
 
