@@ -86,10 +86,11 @@ def green_pixels(page: Page) -> int:
 
 
 def artifact(page: Page, run: str, key: str) -> None:
-    """Open it from the run's page."""
+    """Open it from the run's page: the card leads to its key."""
     page.goto(run)
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_role("link").filter(has_text=key).first.click()
+    page.locator("a[href*='/artifacts/artifact/']").first.click()  # of all that had this key, the newest
     page.wait_for_url("**/artifacts/artifact/**")
     expect(page.get_by_role("tab", name="Raw")).to_be_visible()
 
