@@ -75,7 +75,7 @@ def invert(store: str, name: str, shards: list[int]) -> dict[str, Any]:
     return run_block(store, MEASURED, name, shards)
 
 
-@task(name="burst")
+@task(name="burst", task_run_name="burst-{number}")
 def nothing_at_all(number: int) -> None:
     """One task run for the server to hear of."""
 

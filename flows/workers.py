@@ -1,5 +1,6 @@
 """The workers of a sweep: started where its `cluster:` says, and gone when the sweep is, but for a scheduler's own."""
 
+import asyncio
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,11 @@ def task_runner(cluster: where.AnyCluster) -> Iterator[TaskRunner[Any]]:
     Raises SettingsError if there can be none, or one of a scheduler's workers can't have the credentials.
     """
     with STARTS[type(cluster)](cluster) as found:
-        if cluster.credentials is not None and not isinstance(cluster, where.Local):  # those have this environment
+        if not isinstance(cluster, where.Local):  # its scheduler is in this process, and workers have this environment
             with Client(found.address, security=found.security) as client:
-                client.register_plugin(UseBlock(cluster.credentials))
+                import_in_scheduler(client)
+                if cluster.credentials is not None:
+                    client.register_plugin(UseBlock(cluster.credentials))
         yield DaskTaskRunner(address=found.address, client_kwargs={"security": found.security})
 
 
@@ -56,6 +60,18 @@ class Found:
 
     address: str
     security: Security | None = None  # None: the scheduler lets everybody in
+
+
+def import_in_scheduler(client: Client) -> None:
+    """Have it import in a thread what it needs to read the first task run.
+
+    It would in its event loop otherwise, and where that takes more than 30 s, the flow loses its connection and all
+    that it has submitted. Raises SettingsError if netsim is not there.
+    """
+    try:
+        client.run_on_scheduler(asyncio.to_thread, import_module, "tasks.shards")
+    except ImportError as error:
+        raise SettingsError(f"the Dask scheduler can't import netsim ({error}); install it there, as here") from None
 
 
 # ---- this machine

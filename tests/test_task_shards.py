@@ -58,7 +58,7 @@ def test_blocks_that_no_worker_has_begun_are_given_up():
         _give_up_waiting([])
 
 
-SHARDS = 24
+SHARDS = 16
 
 
 def slow_first(run: Run, name: str, shard: int) -> Work:

@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster
 from distributed.security import Security
+from seaweed import free_ports
 
 from flows.cluster import Local, parse_cluster
 from flows.workers import slurm_cluster, slurm_options, task_runner, worker_specs
@@ -97,3 +102,35 @@ def test_outside_of_a_worker_there_is_always_time_and_somebody_waits():
     pulse = Pulse("invert")
     pulse()
     assert pulse.may_begin(0, 1e9) and pulse.worker is None
+
+
+@contextmanager
+def fresh_scheduler(folder, **environment: str) -> Iterator[str]:
+    """As its own command starts it."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--dashboard-address", "127.0.0.1:0"], cwd=folder, env=os.environ | environment, stderr=-3
+    ) as scheduler:
+        try:
+            Client(f"tcp://127.0.0.1:{port}", timeout=60).close()
+            yield f"tcp://127.0.0.1:{port}"
+        finally:
+            scheduler.kill()
+
+
+def test_a_scheduler_has_imported_what_task_runs_need_before_the_first_is_submitted(tmp_path):
+    """Its event loop stood still for as long as torch takes; on a slow disk the flow took it for dead."""
+    with fresh_scheduler(tmp_path) as address, Client(address) as client:
+        assert not client.run_on_scheduler(lambda: "torch" in sys.modules)
+        with task_runner(parse_cluster({"kind": "scheduler", "address": address})):
+            assert client.run_on_scheduler(lambda: "torch" in sys.modules)
+
+
+def test_a_scheduler_without_netsim_is_one_clear_error(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/__init__.py").touch()  # stands before ours
+    with fresh_scheduler(tmp_path, PYTHONPATH=str(tmp_path)) as address:
+        asked = parse_cluster({"kind": "scheduler", "address": address})
+        with pytest.raises(SettingsError, match="the Dask scheduler can't import netsim"), task_runner(asked):
+            pass
