@@ -88,7 +88,8 @@ def test_a_large_vision_transformer_is_cut_and_inverted():
     seed, target = torch.rand(2, 1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     assert_linear(network, seed)
     found = invert_batches(network, seed, target, iterations=1, steps=MomentumSteps(step_size=0.125), use_best=True)
-    assert found.distance == pytest.approx(0.125, rel=1e-3) and torch.isfinite(found.final_loss).all()
+    assert found.final_loss < found.initial_loss  # one step of 1/8, a tenth of which counts at first
+    assert found.distance == pytest.approx(0.0125, rel=0.01)
 
 
 @pytest.mark.parametrize(
