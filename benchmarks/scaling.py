@@ -39,14 +39,17 @@ ITERATIONS, PIXELS = 2000, 3 * 224 * 224
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one task run, CPU unless said, and rates; by benchmarks.orchestration unless said."""
+    """Seconds of one task run, CPU unless said, and rates.
 
-    flow: float = 0.030  # to submit and to settle: one thread does it, for one task run after the other
-    scheduler: float = 0.010
-    worker: float = 0.120  # before and behind the work
-    server: float = 0.040
-    drain: float = 40.0  # task runs a second that a server records
-    stage: float = 3.0  # seconds from the last commit of a stage to the first task run of the next
+    By `benchmarks.orchestration many`, 300 tasks, on two cores that had ten times too much to do: upper bounds.
+    """
+
+    flow: float = 0.044  # to submit and to settle: one thread does it, for one task run after the other
+    scheduler: float = 0.053
+    worker: float = 0.337  # before and behind the work
+    server: float = 0.164
+    drain: float = 6.0  # task runs a second that a server records: 1 / server, until `drain` is measured
+    stage: float = 3.0  # seconds from the last commit of a stage to the first task run of the next: assumed
     row: float = 53.5  # CPU seconds to sum a row of 10,000 images; grows with n squared (docs/benchmarks.md)
     decode: float = 0.01  # CPU seconds to read an image from its file: assumed
     tests: int = 50_000  # images that say how accurate a network is: those of ImageNet
@@ -155,7 +158,7 @@ def stages_of(sweep: Sweep) -> dict[str, Stage]:
     moved, found = bytes_of(sweep), {}
     for name, tasks in tasks_of(sweep).items():
         ideal, free = sum(tasks) / sweep.gpus, makespan(tasks, sweep.gpus, submit=0)
-        simulated = makespan(tasks, sweep.gpus, submit=COSTS.flow)
+        simulated = makespan(tasks, sweep.gpus, submit=max(COSTS.flow, COSTS.scheduler))
         took = max(simulated, max(moved[name]) / sweep.store)
         parts = (ideal, free - ideal, simulated - free, took - simulated)
         found[name] = Stage(len(tasks), max(tasks), *parts, took + COSTS.stage)
