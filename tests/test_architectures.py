@@ -66,7 +66,7 @@ def test_the_whole_pipeline_runs_on_it(networks, size, photos, tmp_path):
         }
     )
     run = Run.create(str(tmp_path / "run"), settings)
-    run_all(run, only=("train", "draw", "invert", "embed", "aggregate"))
+    run_all(run, only=("check", "train", "draw", "invert", "embed", "aggregate"))
     x = stages.set_images(run, "natural", 0)[:2]
     for name in settings.names:
         assert_linear(stages.network(run, name), x)
