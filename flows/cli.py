@@ -478,6 +478,8 @@ def _watched(opened: Any, units: Sequence[Any], debug: bool) -> Iterator[None]:
 @contextmanager
 def ctrl_c_stays_ctrl_c() -> Iterator[None]:
     """Libraries make errors of their own of a KeyboardInterrupt that meets them in the middle of something."""
+    from tasks.accounts import taken_for_dead
+
     pressed, before = Event(), signal.getsignal(signal.SIGINT)
 
     def press(*_: Any) -> None:
@@ -489,7 +491,7 @@ def ctrl_c_stays_ctrl_c() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if pressed.is_set():
+        if pressed.is_set() and not taken_for_dead.is_set():  # which has an error of its own
             raise KeyboardInterrupt from error
         raise
     finally:

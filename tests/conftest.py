@@ -106,7 +106,7 @@ def wait_until(true: Any, *, seconds: float, what: Any = lambda: "") -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what()}"
-        time.sleep(0.1)
+        time.sleep(0.25)  # what is asked is often a server, which has work to do
 
 
 NETSIM = [sys.executable, "-m", "flows.cli"]

@@ -149,7 +149,7 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
         (shown,) = ask(cluster.environment, "artifacts", artifacts={"key": {"any_": ["set-aside"]}})
         assert "an illegal memory access was encountered" in shown["data"]
         event = {"event": {"name": ["netsim.shards.set-aside"]}}
-        wait_until(lambda: set_aside_events(cluster, event), seconds=30)
+        wait_until(lambda: set_aside_events(cluster, event), seconds=120)
         (told_of,) = set_aside_events(cluster, event)
         assert told_of["payload"] == {"stage": "invert", "shards": 1, "first": "invert odd shard 2"}
         assert told_of["resource"]["prefect.resource.name"] == str(store)

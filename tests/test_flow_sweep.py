@@ -79,7 +79,9 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
         "aggregate-natural/vgg",
         "report",
     )
-    wait_until(lambda: set(shown) <= set(states()) and set(states().values()) == {"Completed"}, seconds=30, what=states)
+    wait_until(
+        lambda: set(shown) <= set(states()) and set(states().values()) == {"Completed"}, seconds=120, what=states
+    )
     artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
     progress = {stage.name: "progress" for stage in STAGES}
     tables = {"natural-cka": "table", "inverted-cka": "table", "heatmaps": "image", "summary": "markdown"}
@@ -113,7 +115,7 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     layers = ("layers", str(store), "resnet18", "vgg", "--layer", "layer1", "--layer", "features.0")
     assert "layers-resnet18-vgg-pooled.csv" in run_on_it(*layers, "--activations", "pooled", "--workers", "1")
     assert {"measure-stir/inverted/vgg", "measure-agreement/natural/vgg"} <= set(states())
-    wait_until(lambda: set(states().values()) == {"Completed"}, seconds=30, what=states)
+    wait_until(lambda: set(states().values()) == {"Completed"}, seconds=120, what=states)
 
 
 @pytest.fixture
@@ -156,7 +158,7 @@ def wait_for_more(store: Path, process: subprocess.Popen[bytes], log: Path) -> N
         assert process.poll() is None, log.read_text()[-3000:]
         return len(inverted_shards(store)) > len(before)
 
-    wait_until(more, seconds=180, what=lambda: log.read_text()[-3000:])
+    wait_until(more, seconds=300, what=lambda: log.read_text()[-3000:])
 
 
 def records(store: Path) -> dict[Path, str]:
@@ -196,7 +198,7 @@ def test_interrupted_and_then_robbed_of_a_worker_it_ends_with_the_same_bits(serv
         opened = {"Running", "Pending", "Scheduled", "Retrying"}
         return {(run["name"], run["state_name"], run["start_time"]) for run in runs if run["state_name"] in opened}
 
-    wait_until(lambda: not open_runs(), seconds=30, what=open_runs)  # states reach the server a little later
+    wait_until(lambda: not open_runs(), seconds=120, what=open_runs)  # states reach the server a little later
 
 
 def test_what_a_sweep_left_open_is_closed_by_the_next_command_unless_it_may_live(server, finished, tmp_path):

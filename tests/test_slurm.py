@@ -58,7 +58,7 @@ def test_a_sweep_that_loses_a_job_ends_with_the_same_bits(slurm, environment, tm
         flow = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output)
     try:
         wait_for_more(store, flow, log)
-        wait_until(lambda: len(slurm.jobs()) == 2, seconds=120, what=lambda: slurm.ask("squeue"))  # adaptive
+        wait_until(lambda: len(slurm.jobs()) == 2, seconds=300, what=lambda: slurm.ask("squeue"))  # adaptive
         before = records(store)
         slurm.ask("scancel", slurm.jobs()[0])
         assert flow.wait(timeout=400) == 0, log.read_text()[-3000:]
