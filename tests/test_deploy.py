@@ -316,7 +316,7 @@ def test_a_crashed_run_is_started_again_as_it_was_three_times_a_day_and_somebody
                 client.set_flow_run_state(run.id, Crashed(message="kill -9"), force=True)
                 wait_until(lambda: len(runs()) > len(known), seconds=300)
                 (new,) = (new for new in runs() if new.id not in known)
-                assert new.parameters == parameters and new.tags == deployment.tags
+                assert new.parameters == parameters and set(new.tags) == set(deployment.tags)
                 return new
 
             run = client.create_flow_run_from_deployment(deployment.id, parameters=parameters)

@@ -13,7 +13,7 @@ from netsim.config import parse_settings
 from netsim.store import Run
 
 SETTINGS = TINY | {"networks": TINY["networks"][:2], "pairs": {"count": 16, "shard_size": 4}}
-KINDS = ["S3 frozen", "flow killed", "S3 killed", "byte flipped"]
+KINDS = ["flow killed", "S3 killed", "byte flipped"]
 
 
 def verify_here(sweep: Sweep, *options: str) -> subprocess.CompletedProcess[str]:
