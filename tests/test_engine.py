@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -319,7 +320,10 @@ def test_a_process_that_really_runs_out_of_memory_goes_on_with_fewer_images():
     """
     own = os.environ | {"MALLOC_ARENA_MAX": "1"}  # threads that get into each other's way take 64 MB of addresses each
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=120)
+    for _ in range(3):
+        done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=120)
+        if done.returncode != -signal.SIGSEGV:  # where memory ends while it writes code, oneDNN ends the process
+            break
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) in (12, 24, 48)
     assert "out of memory with 96 images at a time; going on with 48" in done.stderr
