@@ -91,12 +91,8 @@ class Files:
     def get_all(self, paths: Iterable[str]) -> dict[str, bytes]:
         """The bytes of those files that are there, asked for at the same time where storage is far away."""
         paths = list(paths)
-        with self._explained():
-            found = self._fs.cat_ranges([f"{self._root}/{path}" for path in paths], None, None, on_error="return")
-            for data in found:
-                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
-                    raise data
-        return {path: data for path, data in zip(paths, found, strict=True) if isinstance(data, bytes)}
+        found = zip(paths, self._fetch(paths, None, None), strict=True)
+        return {path: data for path, data in found if data is not None}
 
     def sizes(self, folder: str = "", *, depth: int) -> dict[str, int]:
         """Path below the folder -> bytes, of files at most so many folders deep; none if the folder is not there.
@@ -140,14 +136,18 @@ class Files:
         away; None where a file is not there.
         """
         asked = [at for at in ranges if at[1] < at[2]]  # there is no way to ask for nothing
+        paths, starts, stops = ([at[part] for at in asked] for part in range(3))
+        have = dict(zip(asked, self._fetch(paths, starts, stops), strict=True))
+        return [b"" if start >= stop else have[path, start, stop] for path, start, stop in ranges]
+
+    def _fetch(self, paths: list[Any], starts: list[Any] | None, stops: list[Any] | None) -> list[bytes | None]:
+        """Files, or parts of them, asked for at the same time where storage is far; None where one is not there."""
         with self._explained():
-            paths, starts, stops = ([at[part] for at in asked] for part in range(3))
             found = self._fs.cat_ranges([f"{self._root}/{path}" for path in paths], starts, stops, on_error="return")
             for data in found:
                 if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
                     raise data
-        have = dict(zip(asked, found, strict=True))
-        return [b"" if start >= stop else _or_none(have[path, start, stop]) for path, start, stop in ranges]
+        return [data if isinstance(data, bytes) else None for data in found]
 
     def open(self, path: str, *, start: int = 0, size: int | None = None, jumping: bool = False) -> io.BufferedReader:
         """A file, or `size` bytes of it from `start` on, to read and seek in. Raises FileNotFoundError too.
@@ -190,7 +190,7 @@ class Files:
 
     def remove(self, path: str) -> None:
         """Remove a file, if it is there."""
-        with explained(self.url), suppress(FileNotFoundError):
+        with self._explained(), suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{path}")
 
     def _explained(self, *, missing_is_fine: bool = False) -> AbstractContextManager[None]:
@@ -263,10 +263,6 @@ def _scan(root: str, prefix: str, depth: int) -> Iterator[tuple[str, int]]:
             yield f"{prefix}{entry.name}", entry.stat().st_size if entry.is_file() else 0
         elif depth > 1:
             yield from _scan(entry.path, f"{prefix}{entry.name}/", depth - 1)
-
-
-def _or_none(data: Any) -> bytes | None:
-    return data if isinstance(data, bytes) else None
 
 
 def _link(partial: str, target: Path) -> None:
