@@ -72,7 +72,7 @@ class NetworkFacts:
     accuracy: float  # on the test images, in [0, 1]; NaN if it tells other classes apart
     parameters: int
     width: int  # d of the representation
-    weights_hash: str  # sha256 over the names, dtypes, shapes and bytes of the state dict
+    weights_hash: str  # BLAKE3 over the names, dtypes, shapes and bytes of the state dict
     trained_here: bool
     other_size: int | None = None  # pixels a side that its weights are made for, where the images have others
 
@@ -316,7 +316,7 @@ def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[s
     return {
         "run": run.digest,
         "created": run.attributes["created"],
-        "images": f"{draw.facts['source']}, sha256 {draw.facts['images_hash'][:16]}",
+        "images": f"{draw.facts['source']}, BLAKE3 {draw.facts['images_hash'][:16]}",
         "preset": run.settings.inversion.preset,
         "precision": _precisions({name: own[0] for name, own in records["invert"].items()}),
         "device": f"{invert.facts['device']}, {invert.facts['threads']} thread(s) a worker",

@@ -11,7 +11,6 @@ reads a missing chunk silently as the fill value; `read` compares. Whoever compu
 writers inside one lose data. docs/store.md is the specification.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ from typing import Any, Self
 import google_crc32c
 import numpy as np
 import zarr
+from blake3 import blake3
 from zarr.codecs import Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
@@ -38,7 +38,7 @@ from netsim.config import SweepSettings, parse_settings
 from netsim.errors import SettingsError, StoreError
 from netsim.files import Files, explained, zarr_store
 
-FORMAT = 3
+FORMAT = 4
 """Version of the layout. A store of another version is refused, never guessed at."""
 
 CODECS = (Crc32cCodec(),)
@@ -82,9 +82,8 @@ class Record:
     name: str
     shard: int
     digest: str
-    arrays: dict[str, str]  # path -> sha256 of the bytes of its values in this shard, in C order
-    chunks: dict[str, str]  # path -> crc32c of the same bytes, little endian in hexadecimal, as it ends the chunk
-    files: dict[str, str]  # path -> sha256 of its bytes
+    arrays: dict[str, str]  # path -> BLAKE3 of the bytes of its values in this shard, little endian, in C order
+    files: dict[str, str]  # path -> BLAKE3 of its bytes
     facts: dict[str, Any]
     seconds: float
     committed: str  # UTC, ISO 8601
@@ -350,10 +349,9 @@ class Run:
         """
         arrays, files = arrays or {}, files or {}
         with ThreadPoolExecutor(WRITERS) as pool:
-            sums = [pool.submit(_sha256, np.ascontiguousarray(values).data) for values in arrays.values()]
-            written = [pool.submit(self._write, path, values, shard) for path, values in arrays.items()]
-            chunks = dict(zip(arrays, [found.result() for found in written], strict=True))
-            hashes = dict(zip(arrays, [found.result() for found in sums], strict=True))
+            hashes = dict(
+                zip(arrays, pool.map(lambda path: self._write(path, arrays[path], shard), arrays), strict=True)
+            )
         self.files.put_all(files)
         record = Record(
             stage=stage,
@@ -361,8 +359,7 @@ class Run:
             shard=shard,
             digest=self.digest,
             arrays=hashes,
-            chunks=chunks,
-            files={path: _sha256(data) for path, data in files.items()},
+            files={path: _hash(data) for path, data in files.items()},
             facts=dict(facts or {}),
             seconds=round(seconds, 3),
             committed=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -374,28 +371,21 @@ class Run:
         return record
 
     def _write(self, path: str, values: np.ndarray, shard: int) -> str:
-        """One array's part of a shard, which is one object, in one step. Gives the crc32c that ends it."""
+        """One array's part of a shard, one object, as Zarr's codecs make it, without their copies. Gives its hash."""
         key, shape = self._chunk(path, shard)
         dtype = self.array(path).dtype
         assert (values.shape, values.dtype) == (shape, dtype), (path, values.shape, values.dtype, shape, dtype)
-        data = _encoded(values)
-        self.files.put(key, data)
-        return data[-CHECKSUM:].hex()
+        content = np.ascontiguousarray(values, dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+        self.files.put(key, content.data, _crc32c(content))
+        return _hash(content.data)
 
     def read(self, record: Record, path: str) -> np.ndarray:
-        """An array's values in the record's shard, compared with the record's crc32c; they can't be written to.
+        """An array's values in the record's shard, compared with the record's hash; they can't be written to.
 
         Raises StoreError if they differ, can't be decoded, or the record does not cover the array; UnreachableError if
         the store does not answer.
         """
         return self.read_some(record, [path])[path]
-
-    def read_hashed(self, record: Record, path: str) -> np.ndarray:
-        """The same, compared with the record's sha256 too, which takes as long as reading from a fast disk."""
-        values = self.read(record, path)
-        if _sha256(values.data) != record.arrays[path]:
-            raise self._damaged(record, path, "its sha256 differs")
-        return values
 
     def read_some(self, record: Record, paths: Sequence[str]) -> dict[str, np.ndarray]:
         """The same of several arrays, read at the same time."""
@@ -428,11 +418,11 @@ class Run:
             raise StoreError(f"{record.stage} {record.name} shard {record.shard} in {self.url} has no {path}")
         if data is None:
             raise self._damaged(record, path, "it is gone")
-        if google_crc32c.value(data) != WHOLE or data[-CHECKSUM:].hex() != record.chunks[path]:
+        content, checksum = np.frombuffer(data, np.uint8)[:-CHECKSUM], data[-CHECKSUM:]
+        if _hash(content.data) != record.arrays[path] or _crc32c(content) != checksum:
             raise self._damaged(record, path, "its checksum differs")
-        values = memoryview(data)[:-CHECKSUM]
         try:
-            return np.frombuffer(values, self.array(path).dtype).reshape(shape)
+            return content.view(self.array(path).dtype.newbyteorder("<")).reshape(shape)
         except ValueError as error:  # the array's document is not the one that it was written by
             raise self._damaged(record, path, str(error)) from None
 
@@ -441,7 +431,7 @@ class Run:
         data = self.files.find(path)
         if data is None:
             raise self._damaged(record, path, "it is gone")
-        if _sha256(data) != record.files[path]:
+        if _hash(data) != record.files[path]:
             raise self._damaged(record, path, "its checksum differs")
         return data
 
@@ -526,14 +516,9 @@ def _why(data: bytes) -> dict[str, Any]:
 CHECKSUM = 4
 """Bytes of crc32c behind the values of a chunk."""
 
-WHOLE = 0x48674BC7
-"""crc32c of any bytes that have their own crc32c behind them."""
 
-
-def _encoded(values: np.ndarray) -> bytes:
-    """A chunk as Zarr's codecs `bytes` (little endian) and `crc32c` make it, without its copies."""
-    data = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).tobytes()
-    return data + google_crc32c.value(data).to_bytes(CHECKSUM, "little")
+def _crc32c(content: np.ndarray) -> bytes:
+    return google_crc32c.value(content).to_bytes(CHECKSUM, "little")
 
 
 def _no_value(dtype: np.dtype) -> Any:
@@ -543,17 +528,17 @@ def _no_value(dtype: np.dtype) -> Any:
     return True if dtype.kind == "b" else -1 if dtype.kind == "i" else np.iinfo(dtype).max
 
 
-def _sha256(data: bytes | memoryview) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _hash(content: bytes | memoryview) -> str:
+    return blake3(content).hexdigest()
 
 
 SEAL = "seal"
-"""The key of a sha256 over everything else in a document, so that no flipped byte of it goes unseen."""
+"""The key of a hash over everything else in a document, so that no flipped byte of it goes unseen."""
 
 
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
     """A document with its seal."""
-    return content | {SEAL: _sha256(json.dumps(content).encode())}
+    return content | {SEAL: _hash(json.dumps(content).encode())}
 
 
 def _is_sealed(content: dict[str, Any]) -> bool:

@@ -108,7 +108,7 @@ def _faults(run: Run, stage: str, name: str, shard: int, unreadable: Set[str]) -
         return
     # where a document is at fault, its values can't be told to be right or wrong before it is there again
     readable = [path for path in record.arrays if f"{path}/zarr.json" not in unreadable]
-    for read, paths in ((run.read_hashed, readable), (run.read_file, record.files)):
+    for read, paths in ((run.read, readable), (run.read_file, record.files)):
         for path in paths:
             try:
                 read(record, path)

@@ -43,8 +43,8 @@ def test_embedded_images_are_balanced_in_every_beginning(split, count):
 @pytest.mark.parametrize(
     ("split", "digest"),
     [
-        ("train", "2c870f46645f9d1597a560cdf41f7a30a791119a9c34d1b64a14c5feed3a8ab5"),
-        ("test", "2a81d1c99c2f20989951881ee18958aa802cf8d480422a8bd43722c35ef1cc09"),
+        ("train", "e65d0311fed6e8dacf96e77e20fc588456e1899c2ceab3f70fa4418d1a4296b0"),
+        ("test", "8bd98ec7ce40c9de733b36fc5f4d6bd7ab68b8d5a1192814bfc5f15eb73d5751"),
     ],
 )
 def test_embedded_images_never_change(split, digest):

@@ -141,7 +141,7 @@ def test_another_format_version_is_refused(tmp_path):
     document = json.loads(path.read_text())
     document["attributes"]["netsim"]["format"] = 99
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="has format 99; this netsim reads format 3"):
+    with pytest.raises(StoreError, match="has format 99; this netsim reads format 4"):
         Run.open(run.url)
 
 
@@ -329,7 +329,7 @@ POLYNOMIAL = 0x11EDC6F41
 """Of crc32c: values that differ by it, bit by reflected bit, have the same checksum."""
 
 
-def test_what_crc32c_can_not_see_sha256_does(tmp_path):
+def test_what_crc32c_can_not_see_the_hash_in_the_record_does(tmp_path):
     run = Run.create(str(tmp_path), SETTINGS)
     run.create_arrays([LOSS, IMAGE])
     record = commit(run, 0, 1.0)
@@ -337,9 +337,9 @@ def test_what_crc32c_can_not_see_sha256_does(tmp_path):
     unseen = int(f"{POLYNOMIAL:033b}"[::-1], 2).to_bytes(5, "little")
     data = bytes(a ^ b for a, b in zip_longest(run.files.get(path), unseen, fillvalue=0))
     run.files.put(path, data)
-    assert not np.array_equal(run.read(record, LOSS.path), arrays(1.0)[LOSS.path])
-    with pytest.raises(StoreError, match="its sha256 differs"):
-        run.read_hashed(record, LOSS.path)
+    assert not np.array_equal(run.array(LOSS.path)[:4], arrays(1.0)[LOSS.path])  # Zarr takes it for whole
+    with pytest.raises(StoreError, match="its checksum differs"):
+        run.read(record, LOSS.path)
 
 
 def flipped(data: bytes, bit: int) -> bytes:

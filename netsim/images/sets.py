@@ -1,11 +1,11 @@
 """What every image set is, and the one that lies in memory."""
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from blake3 import blake3
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -37,7 +37,7 @@ class ImageSet(Protocol):
     def read(self, indices: ArrayLike) -> np.ndarray: ...
 
     def content_hash(self) -> str:
-        """sha256 hex that changes when an image, a label or the preprocessing does; not with where the images lie."""
+        """BLAKE3 hex that changes when an image, a label or the preprocessing does; not with where the images lie."""
 
 
 def to_unit(images: np.ndarray) -> Tensor:
@@ -79,7 +79,7 @@ class ArrayImages:
 
 
 def hash_of(labels: np.ndarray, shape: tuple[int, int, int], names: tuple[str, ...], content: bytes) -> str:
-    digest = hashlib.sha256(repr((shape, names)).encode())
+    digest = blake3(repr((shape, names)).encode())
     digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
     digest.update(content)
     return digest.hexdigest()

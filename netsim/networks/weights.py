@@ -1,6 +1,5 @@
 """Weights as bytes: safetensors, by the names that tensors have in the original architecture, and content hashes."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 import fsspec
 import safetensors.torch
 import torch
+from blake3 import blake3
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -29,8 +29,8 @@ class Weights(NamedTuple):
 
 
 def content_hash(module: nn.Module) -> str:
-    """sha256 hex over name, dtype, shape and bytes of every tensor in the state dict: one bit makes another network."""
-    digest = hashlib.sha256()
+    """BLAKE3 hex over name, dtype, shape and bytes of every tensor in the state dict: one bit makes another network."""
+    digest = blake3()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
