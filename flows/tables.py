@@ -1,9 +1,12 @@
 """What the command line shows of results: both matrices, the networks, the finding, and every reason to doubt it."""
 
+from statistics import fmean
+
 import numpy as np
 from rich.text import Text
 
 from flows.console import console, plain, show, table_of
+from netsim.estimate import Estimate, Range
 from netsim.findings import biased_headline, headline, intervals, network_table, number, warnings, with_error
 from netsim.measures import measures
 from netsim.measuring import Measured
@@ -62,6 +65,57 @@ def show_comparison(comparison: Comparison) -> None:
         for row, network in enumerate(comparison.networks):
             table.add_row(network, *(number(value, 2) for value in found.difference[row]))
         show(f"{name.capitalize()} CKA here minus there, row = inverted through", table)
+
+
+def show_estimate(found: Estimate, price: float | None) -> None:
+    """What is missing of a sweep, stage by stage; what its networks take; hours; and what is to be downloaded."""
+    table = table_of("stage", "shards", "tasks", "FLOP", "stored", "time of a worker")
+    for stage in found.stages:
+        counted = f"{stage.flops:.2e}" if stage.flops else ""
+        hours = _time(stage.seconds) if stage.seconds.mean else ""
+        table.add_row(stage.stage, f"{stage.shards:,}", f"{stage.tasks:,}", counted, _bytes(stage.stored), hours)
+    show("What is missing", table)
+    columns = ("parameters", "GFLOP an image", "in", "at a time", "tensors", "a worker's memory", "images × steps / s")
+    table = table_of("", *columns)
+    for network in found.networks:
+        rate = fmean(network.iteration)
+        table.add_row(
+            network.name,
+            f"{network.parameters:,}",
+            f"{network.flops / 1e9:.3g}",
+            network.precision,
+            str(network.batch_size),
+            _bytes(network.device_bytes),
+            _bytes(network.host_bytes),
+            f"{1 / rate:.3g}" if rate else "",
+        )
+    show("Networks, inverted", table)
+    hours = _interval(found.device_seconds * (1 / 3600))
+    cost = "" if price is None else f", at {price:g} an hour {_interval(found.device_seconds * (price / 3600))}"
+    console.print(plain(f"Seconds are those of: {found.on}."), soft_wrap=True)
+    console.print(
+        f"From the command to its end, {found.workers:,} workers: {_time(found.wall)}.\n"
+        f"Hours of a device: {hours}{cost}.\n"
+        f"A worker that has all the networks holds {_bytes(found.worker_bytes)}; "
+        f"{_bytes(found.stored)} are stored{f', {_bytes(found.free)} are free' if found.free is not None else ''}.",
+        soft_wrap=True,
+    )
+    if found.downloaded:
+        names = ", ".join(found.downloaded)
+        console.print(plain(f"Every worker loads published weights, or downloads them: {names}."), soft_wrap=True)
+
+
+def _time(seconds: Range) -> str:
+    unit, length = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if seconds.mean >= 2 * s), ("s", 1))
+    return f"{_interval(seconds * (1 / length))} {unit}"
+
+
+def _interval(found: Range) -> str:
+    return f"{found.mean:.3g} ({found.low:.3g} to {found.high:.3g})"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def _show_matrix(title: str, networks: tuple[str, ...], matrix: Matrix) -> None:

@@ -54,6 +54,17 @@ def task_runner(cluster: where.AnyCluster) -> Iterator[TaskRunner[Any]]:
         yield DaskTaskRunner(address=found.address, client_kwargs={"security": found.security})
 
 
+def workers_at_most(cluster: where.AnyCluster) -> int:
+    """Workers that share the work that gains from a GPU: those with one, where there are any. Raises SettingsError."""
+    if isinstance(cluster, where.Scheduler):
+        raise SettingsError(
+            f"{cluster.address} has as many workers as come; say how many to plan with, as in --workers 8"
+        )
+    if isinstance(cluster, where.Elsewhere):
+        return cluster.maximum
+    return len(visible_gpus(cluster.gpus)) or cluster.workers or CPU_COUNT
+
+
 @dataclass(frozen=True)
 class Found:
     """A scheduler, and what it takes to be let in."""

@@ -470,7 +470,7 @@ def fitting_batch_size(engine: Engine, example: Tensor, *, kept_bytes: int = 0) 
     """
     most = MOST_IMAGES.get(engine.device.type, 32)
     engine.batch_size = 2
-    one, two = (_peak_bytes(engine, example.expand(n, -1, -1, -1)) for n in (1, 2))
+    one, two = (peak_bytes(engine, example.expand(n, -1, -1, -1)) for n in (1, 2))
     if engine.batch_size == 1:  # two were too many
         return 1
     each = max(two - one, 1)
@@ -486,7 +486,7 @@ def _free_bytes(device: torch.device) -> float:
     return psutil.virtual_memory().available / (os.cpu_count() or 1)
 
 
-def _peak_bytes(engine: Engine, images: Tensor) -> int:
+def peak_bytes(engine: Engine, images: Tensor) -> int:
     """Most memory that tensors made by one iteration hold at once."""
     target = torch.ones(len(images), engine.network.width, dtype=images.dtype, device=engine.device)
     if engine.device.type == "cuda":

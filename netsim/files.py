@@ -70,10 +70,11 @@ class Files:
 
     def names(self, folder: str = "") -> list[str]:
         """The names of files and folders in a folder; none if it is not there."""
+        root = f"{self._root}/{folder}".rstrip("/")
         with self._explained(missing_is_fine=True), suppress(FileNotFoundError):
             self._fs.invalidate_cache()
-            entries = self._fs.ls(f"{self._root}/{folder}".rstrip("/"), detail=False)
-            return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
+            paths = {entry.rstrip("/") for entry in self._fs.ls(root, detail=False)}
+            return sorted(path.rpartition("/")[2] for path in paths - {root})  # an empty one of S3 holds itself
         return []
 
     def get(self, path: str) -> bytes:

@@ -116,7 +116,7 @@ class Run:
         files = Files(url)
         if cls.exists(url):
             run = cls.open(url)
-            run._require(settings)
+            run.require(settings)
             return run
         others = any(not name.endswith(".partial") for name in files.names())
         if others and not cls.exists(url):  # they may be those of a run that another process has just made
@@ -131,7 +131,7 @@ class Run:
         document = {"attributes": {"netsim": sealed(attributes)}, "zarr_format": 3, "node_type": "group"}
         files.put_new("zarr.json", json.dumps(document, indent=2).encode())
         run = cls.open(url)  # another process may have been faster
-        run._require(settings)
+        run.require(settings)
         return run
 
     @staticmethod
@@ -171,7 +171,8 @@ class Run:
             raise StoreError(f"{url} was made by another version of the algorithm; use another store")
         return cls(url, settings, attributes)
 
-    def _require(self, settings: SweepSettings) -> None:
+    def require(self, settings: SweepSettings) -> None:
+        """Raises StoreError, with what differs, unless this is the run of these settings."""
         if settings.digest() == self.digest:
             return
         here, asked = flatten(self.settings.model_dump(mode="json")), flatten(settings.model_dump(mode="json"))

@@ -264,10 +264,10 @@ def test_a_smaller_batch_measures_the_same():
 def test_the_probe_sees_what_an_image_takes_and_goes_by_the_free_memory(monkeypatch):
     network = convolutional()
     ready = Engine(network, images(1), batch_size=3)
-    each = engine._peak_bytes(ready, images(3)) - engine._peak_bytes(ready, images(2))
+    each = engine.peak_bytes(ready, images(3)) - engine.peak_bytes(ready, images(2))
     first = 8 * 14 * 14 * 4  # bytes that the first convolution gives for an image
     assert first < each < 5 * first
-    first_takes = engine._peak_bytes(ready, images(1))
+    first_takes = engine.peak_bytes(ready, images(1))
     for held in (1, 5, 40):
         free = (first_takes + (held - 0.5) * each) / engine.MEMORY_SHARE
         monkeypatch.setattr(engine, "_free_bytes", lambda _device, free=free: free)

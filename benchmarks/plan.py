@@ -1,0 +1,167 @@
+"""`netsim plan` against what then happens: hours and bytes of a small sweep, and a worker's memory at 224 px.
+
+python -m benchmarks.plan             both; about half an hour
+python -m benchmarks.plan time        one sweep of small networks, one at 224 px
+python -m benchmarks.plan memory      a worker that inverts 32 images at once, network by network
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from benchmarks.images import make_photographs
+from flows.console import table_of
+from flows.workers import ENVIRONMENT
+from netsim import stages
+from netsim.config import parse_settings, shipped_settings
+from netsim.estimate import probed
+from netsim.networks import untrained
+from netsim.probe import Asked, host_bytes
+from netsim.store import Run
+from netsim.units import ALL
+
+console = Console(highlight=False, width=120)
+
+SWEEPS: dict[str, dict[str, Any]] = {
+    "four small networks, one trained": {
+        "networks": ["small:vgg", "small:resnet18@none", "small:resnet50@none", "small:densenet@none"],
+        "training": {"epochs": 2},
+        "pairs": {"count": 256, "shard_size": 32},
+        "inversion": {"iterations": 500},
+    },
+    "two of torchvision's at 224 px": {
+        "images": {"size": 224},
+        "networks": ["torchvision:resnet18@none", "torchvision:shufflenet_v2_x1_0@none"],
+        "pairs": {"count": 32, "shard_size": 8},
+        "inversion": {"iterations": 20},
+    },
+}
+
+PUBLISHED = shipped_settings("imagenet-nine")
+NINE = {name: untrained(PUBLISHED.reference(name)) for name in PUBLISHED.names}
+
+
+def show_time(folder: Path) -> None:
+    for says, settings in SWEEPS.items():
+        if "images" in settings:
+            settings = settings | {"images": photographs(folder)}
+        file, store = folder / "sweep.yaml", folder / says.replace(" ", "-")
+        file.write_text(yaml.safe_dump(settings))
+        planned = json.loads(netsim("plan", str(file), "--store", str(store), "--json"))
+        started = time.perf_counter()
+        netsim("run", str(file), "--store", str(store))
+        took = time.perf_counter() - started
+        run = Run.open(str(store))
+        table = table_of(says, "planned", "from", "to", "actual", "planned / actual")
+        wall = planned["wall"]
+        table.add_row("all of the command, s", *cells(wall), f"{took:.1f}", f"{wall['mean'] / took:.2f}")
+        for stage in planned["stages"]:
+            spent = seconds(run, stage["stage"])
+            if spent > 1:
+                ratio = f"{stage['seconds']['mean'] / spent:.2f}"
+                table.add_row(f"{stage['stage']}, s of workers", *cells(stage["seconds"]), f"{spent:.1f}", ratio)
+        planned_mb = planned["stored"] / 1e6
+        stored = sum(file.stat().st_size for file in store.rglob("*") if file.is_file()) / 1e6
+        table.add_row("stored, MB", f"{planned_mb:.1f}", "", "", f"{stored:.1f}", f"{planned_mb / stored:.2f}")
+        console.print(table)
+
+
+def cells(found: dict[str, float]) -> list[str]:
+    return [f"{found[key]:.1f}" for key in ("mean", "low", "high")]
+
+
+def seconds(run: Run, stage: str) -> float:
+    """Of all the shards of a stage, from their records."""
+    (units,) = (units for units in ALL if units.stage == stage)
+    return sum(run.record(stage, name, shard).seconds for name, shard in units.done(run))
+
+
+def netsim(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-m", "flows.cli", *arguments], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+# ---- memory
+
+
+def show_memory(folder: Path) -> None:
+    images = photographs(folder)
+    table = table_of("a worker's memory, GB; 224 px, 32 images at once", "planned", "actual", "planned / actual")
+    for name, reference in NINE.items():
+        values = of_one(f"{name}={reference}", images)
+        planned = probed(Asked(values, name, timed=False, imports=IMPORTS), 1, ENVIRONMENT).host_bytes
+        code = "import sys; from benchmarks.plan import invert_one; invert_one(*sys.argv[1:])"
+        done = subprocess.run(
+            [sys.executable, "-c", code, name, images["source"]],
+            env=os.environ | ENVIRONMENT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        actual = int(done.stdout.splitlines()[-1])
+        table.add_row(name, f"{planned / 1e9:.2f}", f"{actual / 1e9:.2f}", f"{planned / actual:.2f}")
+    console.print(table)
+
+
+IMPORTS = ("tasks.invert", "distributed")
+
+
+def photographs(folder: Path) -> dict[str, Any]:
+    if not (folder / "images").exists():
+        make_photographs(folder / "images", 128)
+    return {"source": f"folder:{folder}/images/tree", "size": 224}
+
+
+def of_one(reference: str, images: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "images": images,
+        "networks": [reference, "small:vgg@none"],
+        "pairs": {"count": 64, "shard_size": 32},
+        "inversion": {"iterations": 1, "batch_size": 32},
+    }
+
+
+def invert_one(name: str, source: str) -> None:
+    """Invert a shard as a worker does, and print the most bytes that this process had."""
+    import tasks.invert  # noqa: F401 (workers have it in memory)
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run.create(folder, parse_settings(of_one(f"{name}={NINE[name]}", {"source": source, "size": 224})))
+        stages.CHECK.work(run, "images", 0)
+        network = stages.load_network(NINE[name], input_shape=(3, 224, 224))
+        facts = {
+            "trained_here": False,
+            "weights_hash": stages.content_hash(network),
+            "images_hash": stages._images_hash(run),
+            "input_shape": [3, 224, 224],
+            "plan": {"dtype": "float32", "grouped": "float32"},
+        }
+        run.commit("train", name, 0, facts=facts, seconds=0)
+        for stage in (stages.DRAW, stages.INVERT):
+            stage.prepare(run)
+            stage.work(run, "pairs" if stage is stages.DRAW else name, 0)
+    print(host_bytes())
+
+
+PARTS = {"time": show_time, "memory": show_memory}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: both")
+    for part in parser.parse_args().parts or PARTS:
+        with tempfile.TemporaryDirectory(dir=Path("runs")) as folder:
+            PARTS[part](Path(folder).absolute())
+
+
+if __name__ == "__main__":
+    main()

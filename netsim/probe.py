@@ -1,0 +1,255 @@
+"""What a network costs on this machine, measured in a process of its own by the very code of a sweep.
+
+`python -m netsim.probe` reads an `Asked` from its input and writes a `Probe` to its output, both as JSON. It is a fresh
+process because memory is measured, which remembers whatever was there before; and because where a network does not fit
+into memory, the process ends and nothing else does.
+
+Images are inverted for a few iterations, a few at a time: seconds of an iteration are what longer runs take more, and
+bytes of an image what more images take more.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from netsim import stages
+from netsim.config import SweepSettings, parse_settings
+from netsim.engine import Engine, Plan, peak_bytes
+from netsim.errors import NetsimError
+from netsim.flops import forward_flops
+from netsim.images import ArrayImages, ImageSet, load_images, to_unit
+from netsim.inversion import invert_batches
+from netsim.networks import Network, content_hash, load_network, needs_download, needs_training, untrained
+from netsim.pairs import draw_pairs
+from netsim.steps import preset_steps
+from netsim.streaming import gram_cost, pair_hsic
+from netsim.training import accuracy, train_epochs
+
+IMAGES = 8
+"""Inverted at a time in a probe, where a sweep inverts more; on a GPU, as many as in a sweep."""
+
+LONG = 2.0
+"""Seconds that the iterations of one measurement take at least, if there are more than three."""
+
+REPEATS = 3
+TRAINING_STEPS = 4
+ROWS = 1024  # of representations that are compared
+
+BYTES_A_VALUE = 16
+"""Of a pixel of a shard, which is in memory while another is inverted: seed, target and result as float32, and what is
+just being written."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Settings, the name of one of its networks, threads and modules of a worker, and whether seconds are wanted."""
+
+    settings: dict[str, Any]
+    name: str
+    threads: int = 1
+    timed: bool = True
+    imports: Sequence[str] = ()  # they take memory
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Of one network. Seconds are those of one process, and 0 where they were not asked for."""
+
+    name: str
+    parameters: int
+    width: int
+    input_shape: tuple[int, int, int]
+    flops: int  # of representing one image
+    precision: str
+    batch_size: int  # images that a sweep inverts at a time
+    host_bytes: int  # most that a worker holds while it inverts this network alone
+    weight_bytes: int
+    device_bytes: int  # most that tensors hold on the device, weights among them; on a CPU they are in `host_bytes` too
+    load: float = 0.0
+    read: float = 0.0  # one image
+    train: float = 0.0  # one image, one epoch; 0 for networks that have weights
+    ask: float = 0.0  # one image whose label it is asked for; 0 where labels are of other classes
+    look: float = 0.0  # one image
+    begin: float = 0.0  # one image, what inverting it takes besides its iterations
+    iteration: tuple[float, ...] = (0.0,)  # one image, one iteration: as often as it was measured
+    multiplications: float = 0.0  # a second, comparing representations
+
+
+def probe(asked: Asked) -> Probe:
+    """Measure it. Raises NetsimError for a network, images or pairs that can't be had."""
+    for module in asked.imports:
+        import_module(module)
+    torch.set_num_threads(asked.threads)
+    settings = parse_settings(asked.settings)
+    images = load_images(settings.images.source, "test", settings.images.size)
+    load, network = timed(lambda: _loaded(settings, asked.name, images))
+    network.eval().to(stages.device())
+    sample = to_unit(images.read(np.arange(min(stages.CALIBRATION_IMAGES, len(images)))))
+    plan = stages.choose_plan(network, settings.inversion.precision, sample)
+    batch_size, tensors = _memory(network, sample[:1], settings, plan)
+    on_gpu = network.mean.is_cuda
+    count = batch_size if on_gpu else min(IMAGES, batch_size)
+    drawn = draw_pairs(images.labels, count, rng_seed=settings.pairs.rng_seed)
+    read, pixels = timed(lambda: images.read(np.concatenate([drawn.seed, drawn.target])))
+    seed, target = to_unit(pixels).split(count)
+    invert = _Inverting(network, seed, target, settings, plan)
+    invert(1)  # the first one prepares more than it computes
+    peak = host_bytes()
+    flops = forward_flops(network, network.mean.new_zeros(1, *images.shape))
+    weights = sum(tensor.nbytes for tensor in network.state_dict().values())
+    in_shard = BYTES_A_VALUE * int(np.prod(images.shape)) * (settings.pairs.shard_size - count)
+    found: dict[str, Any] = {}
+    if asked.timed:
+        found |= invert.seconds()
+        found |= {"look": best(lambda: stages.look(network, target)) / count}
+        found |= _labelling(settings, asked.name, images)
+        found |= {"multiplications": _comparing(settings, network)}
+    return Probe(
+        name=asked.name,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        width=network.width,
+        input_shape=images.shape,
+        flops=flops,
+        precision=str(plan),
+        batch_size=batch_size,
+        host_bytes=peak + in_shard + (0 if on_gpu else tensors(batch_size) - tensors(count)),
+        weight_bytes=weights,
+        device_bytes=weights + tensors(batch_size),
+        load=load,
+        read=read / (2 * count),
+        **found,
+    )
+
+
+def _loaded(settings: SweepSettings, name: str, images: ImageSet) -> Network:
+    """As a worker has it; what is trained or downloaded first has random weights here, which cost as much."""
+    reference = settings.reference(name)
+    if needs_training(reference):
+        network = load_network(untrained(reference), num_classes=len(images.classes), input_shape=images.shape)
+    else:
+        built = untrained(reference) if needs_download(reference) else reference
+        network = load_network(built, input_shape=images.shape)
+    content_hash(network)
+    return network
+
+
+def _memory(network: Network, example: Tensor, settings: SweepSettings, plan: Plan) -> tuple[int, Callable[[int], int]]:
+    """Images that a sweep inverts at a time, and the bytes of tensors that an iteration of so many holds at once."""
+    asked, most = settings.inversion.batch_size, settings.pairs.shard_size
+    engine = Engine(network, example, plan=plan, batch_size=asked)
+    chosen = min(engine.batch_size, most)
+    engine.batch_size = 2
+    example = example.to(engine.device)
+    one, two = (peak_bytes(engine, example.expand(count, -1, -1, -1)) for count in (1, 2))
+    return chosen, lambda count: one + (count - 1) * (two - one)
+
+
+@dataclass
+class _Inverting:
+    """Some images, as a sweep inverts a shard."""
+
+    network: Network
+    seed: Tensor
+    target: Tensor
+    settings: SweepSettings
+    plan: Plan
+
+    def __call__(self, iterations: int) -> None:
+        inversion = self.settings.inversion
+        invert_batches(
+            self.network,
+            self.seed,
+            self.target,
+            batch_size=len(self.seed),
+            iterations=iterations,
+            steps=preset_steps(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum),
+            plan=self.plan,
+        )
+        stages.look(self.network, self.seed), stages.look(self.network, self.target)
+
+    def seconds(self) -> dict[str, Any]:
+        """`iteration` and `begin`: a short inversion and a longer one, by turns."""
+        short = best(lambda: self(1))
+        more = max(2, int(LONG / short))
+        each = []
+        for _ in range(REPEATS):
+            few, many = timed(lambda: self(1))[0], timed(lambda: self(1 + more))[0]
+            each.append(max(many - few, 0.0) / more / len(self.seed))
+        begin = max(short / len(self.seed) - float(np.median(each)), 0.0)
+        return {"iteration": tuple(each), "begin": begin}
+
+
+def _labelling(settings: SweepSettings, name: str, images: ImageSet) -> dict[str, float]:
+    """`train` and `ask`: seconds for an image whose label the network learns, or is asked for."""
+    network = _loaded(settings, name, images).eval().to(stages.device())
+    training, learns = settings.training, needs_training(settings.reference(name))
+    count = min(TRAINING_STEPS * training.batch_size, len(images)) if learns else min(4 * IMAGES, len(images))
+    drawn = np.arange(count)
+    some = ArrayImages(images.name, images.read(drawn), images.labels[drawn], images.classes)
+    asked = network.num_classes == len(images.classes)
+    found = {"ask": best(lambda: accuracy(network, some)) / count if asked else 0.0}
+    times = [time.perf_counter()]
+    if learns:
+        train_epochs(
+            network,
+            some,
+            epochs=1,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            rng_seed=0,
+            on_step=lambda: times.append(time.perf_counter()),
+        )
+        found["train"] = float(np.median(np.diff(times))) / min(training.batch_size, count)
+    return found
+
+
+def _comparing(settings: SweepSettings, network: Network) -> float:
+    """Multiplications a second with which representations of this width are compared."""
+    pairs = settings.pairs
+    rows = np.random.default_rng(0).normal(size=(min(pairs.count, ROWS), network.width)).astype(np.float32)
+    bounds = range(0, len(rows) + 1, pairs.shard_size)
+    shards = [{0: rows[start:stop]} for start, stop in pairwise(bounds)]
+    seconds = best(lambda: pair_hsic(shards, [(0, 0)], space="gram"))
+    return gram_cost(len(rows), {0: network.width}, [(0, 0)]) / seconds
+
+
+def best(work: Callable[[], Any]) -> float:
+    """The least seconds of some tries."""
+    return min(timed(work)[0] for _ in range(REPEATS))
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    started = time.perf_counter()
+    found = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, found
+
+
+def host_bytes() -> int:
+    """Most that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def main() -> None:
+    asked = Asked(**json.load(sys.stdin))
+    try:
+        print(json.dumps(asdict(probe(asked))))
+    except NetsimError as error:
+        print(json.dumps({"error": [type(error).__name__, str(error)]}))
+
+
+if __name__ == "__main__":
+    main()
