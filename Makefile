@@ -18,11 +18,12 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 test check audit bench faults slurm ui site format lock clean
+.PHONY: help demo demo-s3 pretrained test check audit bench faults slurm ui site format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  nine networks on embedded images, here, in a few minutes; go on where it stopped'
 	@echo 'make demo-s3                 the same, kept in object storage: a real S3 server, started for it on this machine'
+	@echo 'make pretrained              three real ImageNet networks on twenty photographs, inverted at 240 px; half an hour'
 	@echo 'make test [ARGS=...]         everything CI runs: format, lint, types, tests'
 	@echo 'make check                   format, lint, types, and the audit as far as anybody answers'
 	@echo 'make audit                   the environment against the locks, and what is locked against known vulnerabilities'
@@ -41,6 +42,10 @@ demo: $(INSTALLED)
 # The server's data stay in runs/s3: the same command goes on where it stopped.
 demo-s3: $(INSTALLED_DEV)
 	$(BIN)/python tests/seaweed.py runs/s3 $(BIN)/netsim demo --store s3://netsim-tests/demo
+
+# Needs no network. What it makes stays in runs/pretrained: the same command goes on where it stopped.
+pretrained: $(INSTALLED_DEV)
+	$(BIN)/python tests/seaweed.py runs/pretrained/s3 $(BIN)/python tests/pretrained.py runs/pretrained
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -116,16 +121,17 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(install_project)
 	@touch $@
 
-$(INSTALLED_DEV): $(INSTALLED) requirements-cluster.lock requirements-dev.lock
+$(INSTALLED_DEV): $(INSTALLED) requirements-cluster.lock requirements-dev.lock requirements-pretrained.lock
 	@rm -f $@
 	@$(call install,requirements-cluster.lock)
 	@$(call install,requirements-dev.lock)
+	@$(call install,requirements-pretrained.lock --no-deps)
 	@touch $@
 
 # --- the locks -------------------------------------------------------------------------------------------------------
 # For every supported Python, on Linux and macOS, one version of each package (--fork-strategy fewest), so that numbers
 # do not depend on which Python computed them. The second lock adds what asks Kubernetes for pods, the third the
-# development tools.
+# development tools, the last packages of which only files are read.
 
 COMPILE = '$(UV)' pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-strip-extras \
 	--generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
@@ -142,3 +148,4 @@ lock:
 	$(COMPILE) --group cluster --constraints requirements.lock --output-file requirements-cluster.lock
 	@$(call with_plain_twins,requirements-cluster.lock)
 	$(COMPILE) --group dev --constraints requirements-cluster.lock --output-file requirements-dev.lock
+	$(COMPILE) --no-deps --group pretrained --output-file requirements-pretrained.lock

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
-LOCKS = ("requirements.lock", "requirements-cluster.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-cluster.lock", "requirements-dev.lock", "requirements-pretrained.lock")
 
 # The whole grammar of a lock: anything else (an address, an option, a path, a pin without hash) does not match.
 PIN = re.compile(
