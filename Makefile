@@ -75,7 +75,7 @@ ui: $(INSTALLED_DEV)
 
 # Needs postgresql of Debian.
 site: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -m site tests/test_site.py $(ARGS)
+	$(BIN)/python -m pytest -m site tests/test_deploy.py tests/test_site.py $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix-only --quiet .

@@ -10,6 +10,7 @@ from PIL import Image
 
 from netsim import stages
 from netsim.config import parse_settings
+from netsim.engine import relative_distance
 from netsim.errors import NetworkError
 from netsim.findings import warnings
 from netsim.inversion import invert_batches
@@ -46,10 +47,6 @@ def photos(tmp_path_factory) -> str:
     "networks",
     [
         ["torchvision:mobilenet_v2@none", "torchvision:shufflenet_v2_x1_0@none"],
-        ["torchvision:resnet18@none", "torchvision:resnet50@none"],
-        ["torchvision:densenet161@none", "torchvision:resnext50_32x4d@none"],
-        ["torchvision:vgg16_bn@none", "torchvision:wide_resnet50_2@none"],
-        ["torchvision:convnext_tiny@none", "torchvision:wide_resnet50_4@none"],
         ["timm:mobilenetv3_small_050@none", "timm:vit_tiny_patch16_224@none"],
         ["timm:tf_efficientnet_lite0@none", "timm:convnext_atto@none"],
     ],
@@ -79,15 +76,34 @@ def test_the_whole_pipeline_runs_on_it_at_224_px(networks, photos, tmp_path):
     assert "224 pixels a side" not in " ".join(warnings(load_results(run)))
 
 
-def test_a_large_vision_transformer_is_cut_and_inverted():
-    """ViT-B/16: one image, as a shard at 224 px costs a minute."""
-    network = load_network("torchvision:vit_b_16@none")
-    assert (network.width, network.preprocessing.size) == (768, 224)
-    seed, target = torch.rand(2, 1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    assert_linear(network, seed)
-    found = invert_batches(network, seed, target, iterations=1, steps=MomentumSteps(step_size=0.125), use_best=True)
-    assert found.final_loss < found.initial_loss  # one step of 1/8, a tenth of which counts at first
-    assert found.distance == pytest.approx(0.0125, rel=0.01)
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "torchvision:resnet18@none",
+        "torchvision:resnet50@none",
+        "torchvision:densenet161@none",
+        "torchvision:resnext50_32x4d@none",
+        "torchvision:vgg16_bn@none",
+        "torchvision:wide_resnet50_2@none",
+        "torchvision:wide_resnet50_4@none",
+        "torchvision:convnext_tiny@none",
+        "torchvision:vit_b_16@none",
+    ],
+)
+def test_a_large_one_is_cut_inverted_and_looked_at_as_stored_at_224_px(reference):
+    """Two images and one step, by the functions of the stages: shards of them would take minutes."""
+    network = load_network(reference, input_shape=(3, 224, 224)).eval()
+    assert network.preprocessing.size == 224
+    images = torch.rand(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    assert_linear(network, images[:1])
+    found = invert_batches(network, *images.split(2), iterations=1, steps=MomentumSteps(step_size=0.125), use_best=True)
+    assert (found.final_loss < found.initial_loss).all()  # one step of 1/8, a tenth of which counts at first
+    assert found.distance.numpy() == pytest.approx(0.0125, rel=0.01)
+    stored = stages.from_stored(stages._to_stored(found.images, "uint16"))
+    seen, target = (stages.look(network, x).numpy() for x in (stored, images[2:]))
+    assert relative_distance(*map(torch.from_numpy, (seen, target))).numpy() == pytest.approx(
+        found.final_loss.numpy(), rel=1e-3
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,17 +6,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import netsim, run_all, tiny
-from distributed import Client
+from conftest import netsim
+from distributed import Client, get_worker
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from seaweed import free_ports
 from test_flow_cluster import Cluster
-from test_flow_sweep import assert_same_bits
 
 from flows.certificates import make_certificates, read_certificates
 from flows.cluster import Local, parse_cluster
 from flows.workers import slurm_cluster, slurm_options, task_runner
 from netsim.errors import SettingsError
-from netsim.store import Run
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +108,21 @@ def test_an_address_and_its_certificates_go_together(said, says):
         parse_cluster({"kind": "scheduler", **said})
 
 
-def test_a_sweep_over_tls_is_the_same_to_the_last_bit(cluster, certificates, tmp_path):
-    settings, store = tmp_path / "mine.yaml", tmp_path / "run"
-    settings.write_text(tiny().to_yaml())
-    options = ["--scheduler", cluster.address, "--tls", str(certificates)]
-    found = netsim("run", str(settings), "--store", str(store), *options, env=cluster.environment, cwd=tmp_path)
-    assert found.returncode == 0, found.stderr
-    quiet = Run.create(str(tmp_path / "quiet"), tiny())
-    run_all(quiet)
-    assert_same_bits(Run.open(str(store)), quiet)
+def test_flows_submit_their_tasks_to_it_over_tls(server, cluster, certificates):
+    """What sweeps do; those on local workers talk TLS too."""
+    from prefect import flow, task
+
+    @task
+    def encrypted() -> str:
+        return get_worker().address
+
+    @flow
+    def ask() -> str:
+        return encrypted.submit().result()
+
+    where = parse_cluster({"kind": "scheduler", "address": cluster.address, "tls": str(certificates)})
+    with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}), task_runner(where) as runner:
+        assert ask.with_options(task_runner=runner)().startswith("tls://127.0.0.1:")
 
 
 @pytest.mark.parametrize("who", ["with others", "with none"])

@@ -39,7 +39,7 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["", "demo", "run", "status", "results", "report", "convert"])
+@pytest.mark.parametrize("command", ["", "demo", "run", "plan", "status", "results", "report", "convert"])
 def test_help_of_every_command_says_what_it_is_for(cli, command):
     code, out, _ = cli(*command.split(), "--help")
     assert code == 0 and "Usage" in out

@@ -113,6 +113,7 @@ def worker(server: dict[str, str], tmp_path: Path) -> Iterator[Path]:
         process.wait(timeout=60)
 
 
+@pytest.mark.site
 def test_a_schedule_produces_runs_and_a_worker_of_the_pool_runs_the_sweep(server, prefect, worker, tmp_path):
     """With an SQLAlchemy that Prefect did not expect, everything but schedules seems to work."""
     prefect("--no-prompt", "deploy", "--prefect-file", str(DEPLOY / "prefect.yaml"), "--name", "demo")
@@ -290,6 +291,7 @@ def told() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         listener.shutdown()
 
 
+@pytest.mark.site
 def test_a_crashed_run_is_started_again_as_it_was_three_times_a_day_and_somebody_is_told(
     server, prefect, told, tmp_path
 ):

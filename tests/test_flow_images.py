@@ -6,8 +6,11 @@ import image_formats
 import numpy as np
 import pytest
 import yaml
-from conftest import TINY, netsim
+from conftest import TINY, netsim, run_all
 from seaweed import BUCKET
+
+from netsim.config import parse_settings
+from netsim.store import Run
 
 pytestmark = pytest.mark.timeout(600)  # two busy cores: this starts many processes
 
@@ -29,8 +32,9 @@ def test_a_sweep_stops_at_broken_images_by_name_or_leaves_them_out(server, objec
     assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
     assert "cannot read 2 of 12 images" in stopped.stderr and "'ant/1.png'" in stopped.stderr
 
-    skip = ("--set", "images.unreadable=skip")
-    done = netsim("run", "s.yaml", *skip, "--store", "skipped", "--workers", "1", env=env, cwd=tmp_path)
+    without = parse_settings(settings | {"images": settings["images"] | {"unreadable": "skip"}})
+    run_all(Run.create(str(tmp_path / "skipped"), without))
+    done = netsim("run", "--store", "skipped", env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 12 test images could not be read and were left out" in " ".join(done.stdout.split())
     status = json.loads(netsim("status", "skipped", "--json", env=env, cwd=tmp_path).stdout)
