@@ -100,6 +100,8 @@ def show_estimate(found: Estimate, price: float | None) -> None:
         f"{_bytes(found.stored)} are stored{f', {_bytes(found.free)} are free' if found.free is not None else ''}.",
         soft_wrap=True,
     )
+    if found.at_most:
+        console.print("Images are finished at stop_loss, so that inversions take less than this.", soft_wrap=True)
     if found.downloaded:
         names = ", ".join(found.downloaded)
         console.print(plain(f"Every worker loads published weights, or downloads them: {names}."), soft_wrap=True)

@@ -28,7 +28,7 @@ from netsim import errors
 from netsim.config import SweepSettings
 from netsim.errors import NetsimError, NetworkError, SettingsError, StoreError
 from netsim.files import Files
-from netsim.images import load_images
+from netsim.images import Split, load_images
 from netsim.networks import needs_download, needs_training
 from netsim.preflight import check
 from netsim.probe import Asked, Probe
@@ -108,6 +108,7 @@ class Estimate:
     networks: tuple[Probe, ...]
     workers: int
     on: str  # what seconds are those of
+    at_most: bool  # whether images may be finished before their last iteration
     downloaded: tuple[str, ...]  # networks whose weights somebody publishes, which are downloaded unless they are here
     free: int | None  # bytes at the store, where that is known
 
@@ -175,7 +176,7 @@ def estimate(
         asked = Asked(settings.model_dump(mode="json"), name, threads, timed=device is None, imports=tuple(imports))
         probes.append(probed(asked, processes, environment))
         on_network()
-    costs = _Costs(settings, {probe.name: probe for probe in probes}, device)
+    costs = _Costs(settings, _images(settings), {probe.name: probe for probe in probes}, device)
     stored = _stored(settings, probes)
     found = tuple(
         _of_stage(costs, units, missing[units.stage], stored[units.stage], workers, shards_per_task.get(units.stage, 1))
@@ -186,6 +187,7 @@ def estimate(
         networks=tuple(probes),
         workers=workers,
         on=device.says if device else _here(),
+        at_most=settings.inversion.stop_loss is not None,
         downloaded=tuple(name for name in settings.names if needs_download(settings.reference(name))),
         free=check_place(store),
     )
@@ -279,11 +281,18 @@ def _stored(settings: SweepSettings, probes: Sequence[Probe]) -> dict[str, float
     return found
 
 
+def _images(settings: SweepSettings) -> dict[Split, int]:
+    trained = any(needs_training(settings.reference(name)) for name in settings.names)
+    splits: list[Split] = ["test", "train"] if trained else ["test"]
+    return {split: len(load_images(settings.images.source, split, settings.images.size)) for split in splits}
+
+
 @dataclass(frozen=True)
 class _Costs:
     """FLOPs and seconds of one shard, by stage and name."""
 
     settings: SweepSettings
+    images: Mapping[Split, int]  # of the splits that are used
     probes: Mapping[str, Probe]
     device: Device | None
 
@@ -292,8 +301,8 @@ class _Costs:
         if stage == "train":
             one = self.probes[name].flops
             # an epoch takes a forward and two gradients of each image
-            seen = 3 * settings.training.epochs * self._images("train") if self._trained(name) else 0
-            return one * (seen + self._images("test"))
+            seen = 3 * settings.training.epochs * self.images["train"] if self._trained(name) else 0
+            return one * (seen + (self.images["test"] if self.probes[name].asked else 0))
         if stage == "invert":
             return 2 * self.probes[name].flops * size * settings.inversion.iterations
         if stage == "embed":
@@ -303,7 +312,7 @@ class _Costs:
     def seconds(self, stage: str, name: str) -> Range:
         size, read = self.settings.pairs.shard_size, fmean(probe.read for probe in self.probes.values())
         if stage == "check":
-            return Range.sure(read * (self._images("test") + (self._images("train") if self._any_trained else 0)))
+            return Range.sure(read * sum(self.images.values()))
         if stage == "draw":
             return Range.sure(2 * size * read)
         if stage == "aggregate":
@@ -319,9 +328,9 @@ class _Costs:
         if stage == "invert":
             each = Range.of(probe.iteration) * self.settings.inversion.iterations
             return (each + Range.sure(probe.begin)) * size
-        seconds = (probe.ask + read) * self._images("test") if probe.ask else 0.0
+        seconds = (probe.ask + read) * self.images["test"] if probe.asked else 0.0
         if self._trained(name):
-            seconds += (probe.train + read) * self.settings.training.epochs * self._images("train")
+            seconds += (probe.train + read) * self.settings.training.epochs * self.images["train"]
         return Range.sure(seconds + probe.load)
 
     def _on_device(self, device: Device, stage: str, name: str) -> Range:
@@ -338,13 +347,6 @@ class _Costs:
 
     def _trained(self, name: str) -> bool:
         return needs_training(self.settings.reference(name))
-
-    @property
-    def _any_trained(self) -> bool:
-        return any(self._trained(name) for name in self.probes)
-
-    def _images(self, split: Any) -> int:
-        return len(load_images(self.settings.images.source, split, self.settings.images.size))
 
 
 def _of_stage(
@@ -399,7 +401,7 @@ def probed(asked: Asked, processes: int, environment: Mapping[str, str] | None) 
     with ThreadPoolExecutor(processes) as pool:
         found = list(pool.map(lambda _: _measured(asked, environment), range(processes)))
     usual: dict[str, Any] = {
-        key.name: fmean(getattr(one, key.name) for one in found) for key in fields(Probe) if key.type == "float"
+        key.name: fmean(getattr(one, key.name) for one in found) for key in fields(Probe) if key.type is float
     }
     usual["iteration"] = tuple(fmean(times) for times in zip(*(one.iteration for one in found), strict=True))
     usual["host_bytes"] = max(one.host_bytes for one in found)

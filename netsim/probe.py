@@ -70,6 +70,7 @@ class Probe:
     width: int
     input_shape: tuple[int, int, int]
     flops: int  # of representing one image
+    asked: bool  # whether its labels are those of the images, so that its accuracy is looked at
     precision: str
     batch_size: int  # images that a sweep inverts at a time
     host_bytes: int  # most that a worker holds while it inverts this network alone
@@ -78,7 +79,7 @@ class Probe:
     load: float = 0.0
     read: float = 0.0  # one image
     train: float = 0.0  # one image, one epoch; 0 for networks that have weights
-    ask: float = 0.0  # one image whose label it is asked for; 0 where labels are of other classes
+    ask: float = 0.0  # one image whose label it is asked for
     look: float = 0.0  # one image
     begin: float = 0.0  # one image, what inverting it takes besides its iterations
     iteration: tuple[float, ...] = (0.0,)  # one image, one iteration: as often as it was measured
@@ -120,6 +121,7 @@ def probe(asked: Asked) -> Probe:
         width=network.width,
         input_shape=images.shape,
         flops=flops,
+        asked=network.num_classes == len(images.classes),
         precision=str(plan),
         batch_size=batch_size,
         host_bytes=peak + in_shard + (0 if on_gpu else tensors(batch_size) - tensors(count)),

@@ -72,7 +72,8 @@ def test_probes_say_what_the_networks_are(plan):
         assert probe.parameters == sum(parameter.numel() for parameter in network.parameters())
         assert probe.batch_size == 8
         assert plan.worker_bytes > probe.host_bytes > 2e8  # torch alone has that much
-    assert plan.downloaded == ()
+        assert probe.asked
+    assert plan.downloaded == () and not plan.at_most
 
 
 def test_of_a_finished_run_nothing_is_missing_and_what_is_half_done_is_half_as_much(finished, tmp_path):
