@@ -1,6 +1,7 @@
 """What several test files share: a tiny sweep that has every stage, and real servers."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from netsim.store import Run
 from netsim.sweep import STAGES
 
 torch.set_num_threads(1)  # as in a worker; two test processes share the machine
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what is in the background deaf to Ctrl-C
 
 TINY: dict[str, Any] = {
     # random weights take no training; vgg is trained, so that every path is walked

@@ -88,6 +88,10 @@ def test_everything_done_means_nothing_is_computed(cli, finished):
         (["run", "demo", "--set", "networks=[small:vgg, small:resnet81]"], "did you mean 'resnet18'"),
         (["run", "demo", "--set", "pairs.count=3"], "pairs.count: got 3; input should be greater than or equal to 4"),
         (["run", "demo", "--workers", "2", "--scheduler", "tcp://x:1"], "give one of them"),
+        (["plan", "nowhere.yaml"], "no settings file 'nowhere.yaml'"),
+        (["plan", "demo", "--set", "pairs.count=33"], "count 33 is not a multiple of shard_size 64"),
+        (["plan", "demo", "--tflops", "x"], "as in 9, or as in 6-12"),
+        (["plan", "demo", "--tflops", "9", "--like", "runs/x"], "give one of them"),
     ],
 )
 def test_a_mistake_in_the_command_or_the_settings_is_one_clear_line_and_exit_code_2(cli, tmp_path, arguments, message):

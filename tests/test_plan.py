@@ -4,6 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,25 @@ from netsim.errors import NetworkError, SettingsError, StoreError
 from netsim.estimate import Device, Estimate, Range, check_place, device_of, device_said, estimate, probed
 from netsim.files import Files
 from netsim.networks import load_network
-from netsim.probe import Asked
+from netsim.probe import Asked, Probe
 from netsim.store import Run
 from netsim.units import ALL
 
 PER_TASK = {"draw": 4, "invert": 3, "embed": 8}
 DEVICE = Device("a device", Range(1e9, 2e9, 4e9), {})
+
+
+@cache
+def measured(asked: str) -> Probe:
+    """By a real process, once for all tests."""
+    return probed(Asked(**json.loads(asked)), 1, None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def measured_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "probed", lambda asked, *_: measured(json.dumps(asdict(asked))))
+        yield
 
 
 def planned(store: Any, **changes: Any) -> Estimate:
@@ -83,7 +99,7 @@ def test_of_a_finished_run_nothing_is_missing_and_what_is_half_done_is_half_as_m
 
 
 def test_a_planned_sweep_leaves_nothing_behind(tmp_path):
-    planned(tmp_path / "runs" / "x", networks=TINY["networks"][1:])
+    planned(tmp_path / "runs" / "x")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -120,7 +136,7 @@ def test_a_store_of_another_run_and_one_without_room_are_refused(finished, tmp_p
         planned(finished.url, inversion=TINY["inversion"] | {"iterations": 6})
     monkeypatch.setattr(planning.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(StoreError, match=r"has 0.0 GB free, and .* are still to be stored"):
-        planned(tmp_path / "run", networks=TINY["networks"][1:])
+        planned(tmp_path / "run")
 
 
 def test_a_file_in_the_place_of_a_store_is_refused(tmp_path):
@@ -160,13 +176,11 @@ def test_what_is_wrong_with_a_network_is_said_by_its_own_error():
         probed(Asked(settings.model_dump(mode="json"), "vgg"), 1, None)
 
 
-def test_the_command_measures_prints_and_refuses_nonsense(tmp_path):
+def test_the_command_measures_and_prints(tmp_path):
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(TINY | {"networks": TINY["networks"][1:]}))
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*NETSIM, "plan", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    done = run("sweep.yaml", "--workers", "1", "--price", "2", "--json")
+    command = [*NETSIM, "plan", "sweep.yaml", "--workers", "1", "--price", "2", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["wall"]["low"] <= found["wall"]["mean"] <= found["wall"]["high"]
@@ -175,10 +189,6 @@ def test_the_command_measures_prints_and_refuses_nonsense(tmp_path):
     for network in found["networks"]:
         assert min(network["iteration"]) > 0 and network["look"] > 0 and network["multiplications"] > 0
     assert not (tmp_path / "runs").exists()
-    for arguments in (["sweep.yaml", "--set", "pairs.count=33"], ["sweep.yaml", "--tflops", "x"], ["nothing.yaml"]):
-        assert run(*arguments).returncode == 2
-    both = run("sweep.yaml", "--tflops", "9", "--like", "runs/x")
-    assert both.returncode == 2 and "give one of them" in both.stderr
 
 
 def test_a_probe_prints_one_line_of_json():
