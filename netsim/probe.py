@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from netsim import stages
 from netsim.config import SweepSettings, parse_settings
-from netsim.engine import Engine, Plan, peak_bytes
+from netsim.engine import Engine, LiveBytes, Plan, peak_bytes
 from netsim.errors import NetsimError
 from netsim.flops import forward_flops
 from netsim.images import ArrayImages, ImageSet, load_images, to_unit
@@ -97,7 +98,7 @@ def probe(asked: Asked) -> Probe:
     network.eval().to(stages.device())
     sample = to_unit(images.read(np.arange(min(stages.CALIBRATION_IMAGES, len(images)))))
     plan = stages.choose_plan(network, settings.inversion.precision, sample)
-    batch_size, tensors = _memory(network, sample[:1], settings, plan)
+    batch_size, inverting, looking = _memory(network, sample[:1], settings, plan)
     on_gpu = network.mean.is_cuda
     count = batch_size if on_gpu else min(IMAGES, batch_size)
     drawn = draw_pairs(images.labels, count, rng_seed=settings.pairs.rng_seed)
@@ -109,6 +110,7 @@ def probe(asked: Asked) -> Probe:
     flops = forward_flops(network, network.mean.new_zeros(1, *images.shape))
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     in_shard = BYTES_A_VALUE * int(np.prod(images.shape)) * (settings.pairs.shard_size - count)
+    tensors = max(inverting(batch_size), looking(min(stages.LOOK_BATCH, settings.pairs.shard_size)))
     found: dict[str, Any] = {}
     if asked.timed:
         found |= invert.seconds()
@@ -124,9 +126,9 @@ def probe(asked: Asked) -> Probe:
         asked=network.num_classes == len(images.classes),
         precision=str(plan),
         batch_size=batch_size,
-        host_bytes=peak + in_shard + (0 if on_gpu else tensors(batch_size) - tensors(count)),
+        host_bytes=peak + in_shard + (0 if on_gpu else tensors - inverting(count)),
         weight_bytes=weights,
-        device_bytes=weights + tensors(batch_size),
+        device_bytes=weights + tensors,
         load=load,
         read=read / (2 * count),
         **found,
@@ -145,15 +147,29 @@ def _loaded(settings: SweepSettings, name: str, images: ImageSet) -> Network:
     return network
 
 
-def _memory(network: Network, example: Tensor, settings: SweepSettings, plan: Plan) -> tuple[int, Callable[[int], int]]:
-    """Images that a sweep inverts at a time, and the bytes of tensors that an iteration of so many holds at once."""
+Bytes = Callable[[int], int]  # of tensors that so many images at a time have in memory at once
+
+
+def _memory(network: Network, example: Tensor, settings: SweepSettings, plan: Plan) -> tuple[int, Bytes, Bytes]:
+    """Images that a sweep inverts at a time; the bytes of inverting so many, and of looking at them."""
     asked, most = settings.inversion.batch_size, settings.pairs.shard_size
     engine = Engine(network, example, plan=plan, batch_size=asked)
     chosen = min(engine.batch_size, most)
     engine.batch_size = 2
     example = example.to(engine.device)
-    one, two = (peak_bytes(engine, example.expand(count, -1, -1, -1)) for count in (1, 2))
-    return chosen, lambda count: one + (count - 1) * (two - one)
+
+    def looked_at(images: Tensor) -> int:
+        with LiveBytes() as live:
+            stages.look(network, images)
+        return live.peak
+
+    inverting, looking = (_growing(work, example) for work in (partial(peak_bytes, engine), looked_at))
+    return chosen, inverting, looking
+
+
+def _growing(bytes_of: Callable[[Tensor], int], example: Tensor) -> Bytes:
+    one, two = (bytes_of(example.expand(count, -1, -1, -1)) for count in (1, 2))
+    return lambda count: one + (count - 1) * (two - one)
 
 
 @dataclass
