@@ -251,7 +251,6 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.timeout(600)
 def test_a_sweep_with_credentials_in_a_block_only_ends_well_and_shows_them_nowhere(
     server, object_storage, make_block, finished, tmp_path
 ):

@@ -41,7 +41,6 @@ from netsim.config import load_settings, shipped_sweeps
 from netsim.networks import parse_reference
 from netsim.store import Run
 
-pytestmark = pytest.mark.timeout(600)  # two busy cores: these start many processes
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent

@@ -3,7 +3,6 @@
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from conftest import TINY, run_all
 from faults import Campaign, PrefectServer, Sweep
 from typer.testing import CliRunner
@@ -22,7 +21,6 @@ def verify_here(sweep: Sweep, *options: str) -> subprocess.CompletedProcess[str]
     return subprocess.CompletedProcess([], done.exit_code, done.stdout, done.stderr)
 
 
-@pytest.mark.timeout(600)
 def test_killed_cut_off_and_damaged_a_sweep_ends_with_the_same_bits_and_computes_nothing_twice(
     object_storage, tmp_path, monkeypatch
 ):

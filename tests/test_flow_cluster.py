@@ -27,7 +27,6 @@ from netsim.images import to_unit
 from netsim.store import Run
 from netsim.units import ALL
 
-pytestmark = pytest.mark.timeout(600)  # two busy cores: these start many processes
 POISON = '''
 import os
 from pathlib import Path

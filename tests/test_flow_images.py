@@ -4,15 +4,12 @@ import json
 
 import image_formats
 import numpy as np
-import pytest
 import yaml
 from conftest import TINY, netsim, run_all
 from seaweed import BUCKET
 
 from netsim.config import parse_settings
 from netsim.store import Run
-
-pytestmark = pytest.mark.timeout(600)  # two busy cores: this starts many processes
 
 
 def test_a_sweep_stops_at_broken_images_by_name_or_leaves_them_out(server, object_storage, tmp_path):

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
 import yaml
 from conftest import NETSIM, TINY, wait_until
 from seaweed import BUCKET, SeaweedFS
@@ -17,7 +16,6 @@ from netsim.store import Run
 from netsim.verify import verify
 
 
-@pytest.mark.timeout(600)
 def test_two_runs_of_the_same_settings_at_once_do_no_harm(server, object_storage, finished, tmp_path):
     """Both end well, with the same bits; a record stays as whoever was first wrote it."""
     store, seen = f"s3://{BUCKET}/{tmp_path.name}", {}

@@ -22,7 +22,6 @@ from netsim.store import Run
 from netsim.sweep import STAGES
 from netsim.units import rows
 
-pytestmark = pytest.mark.timeout(600)  # two busy cores: these start many processes
 SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}
 """Long enough to be caught in the middle of the inversions."""
 

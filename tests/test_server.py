@@ -38,7 +38,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             os.kill(int((home / "server.pid").read_text()), signal.SIGTERM)
 
 
-@pytest.mark.timeout(600)
 def test_a_sweep_starts_a_server_with_a_password_and_nobody_else_gets_in(guarded, tmp_path):
     path, port = tmp_path / "mine.yaml", guarded["PREFECT_SERVER_API_PORT"]
     small = TINY | {"networks": TINY["networks"][1:], "pairs": {"count": 8, "shard_size": 4}}

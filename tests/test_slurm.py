@@ -15,7 +15,7 @@ from test_flow_sweep import assert_same_bits, inverted_shards, records, wait_for
 from netsim.config import parse_settings
 from netsim.store import Run
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slurm
 
 SETTINGS = TINY | {"pairs": {"count": 96, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}
 CLUSTER: dict[str, Any] = {

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="import-untyped"
 """Where the values of columns lie in an Arrow stream, so that a few of them can be read out of a large file.
 
 pyarrow reads whole record batches, and one of Hugging Face's has a thousand images. This reads their headers instead.

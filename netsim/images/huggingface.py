@@ -1,4 +1,3 @@
-# mypy: disable-error-code="import-untyped"
 """A folder of Hugging Face's `datasets`: what `save_to_disk` wrote (Arrow), or Parquet files as on the Hub.
 
     FOLDER/dataset_dict.json, FOLDER/<split>/state.json, FOLDER/<split>/data-*.arrow     a dict of splits, saved
