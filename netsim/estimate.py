@@ -41,8 +41,8 @@ from netsim.units import ALL, INVERT, Units
 UNSEEN = 0.1
 """Of an estimate, either way: what seconds of measuring do not show of hours."""
 
-AROUND = 25.0
-"""Seconds of a sweep besides its shards: processes start, and the report is written."""
+AROUND = 60.0
+"""Seconds of a sweep besides its shards: processes start, Prefect's server too, and the report is written."""
 
 RECORD_BYTES = 2000
 """Of a commit record."""

@@ -39,6 +39,9 @@ from netsim.training import accuracy, train_epochs
 IMAGES = 8
 """Inverted at a time in a probe, where a sweep inverts more; on a GPU, as many as in a sweep."""
 
+QUICK = 1.0
+"""Seconds of a short inversion below which seconds are measured with as many images at a time as a sweep has."""
+
 LONG = 2.0
 """Seconds that the iterations of one measurement take at least, if there are more than three."""
 
@@ -113,8 +116,12 @@ def probe(asked: Asked) -> Probe:
     tensors = max(inverting(batch_size), looking(min(stages.LOOK_BATCH, settings.pairs.shard_size)))
     found: dict[str, Any] = {}
     if asked.timed:
+        if timed(lambda: invert(1))[0] < QUICK:  # small networks are faster with more images at a time
+            drawn = draw_pairs(images.labels, batch_size, rng_seed=settings.pairs.rng_seed)
+            seed, target = (to_unit(images.read(chosen)) for chosen in (drawn.seed, drawn.target))
+            invert = _Inverting(network, seed, target, settings, plan)
         found |= invert.seconds()
-        found |= {"look": best(lambda: stages.look(network, target)) / count}
+        found |= {"look": best(lambda: stages.look(network, target)) / len(target)}
         found |= _labelling(settings, asked.name, images)
         found |= {"multiplications": _comparing(settings, network)}
     return Probe(
