@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,13 @@ from rich.console import Console
 
 from benchmarks.images import make_photographs
 from flows.console import table_of
-from flows.workers import ENVIRONMENT
+from flows.workers import ENVIRONMENT, MODULES
 from netsim import stages
 from netsim.config import parse_settings, shipped_settings
 from netsim.estimate import probed
 from netsim.networks import untrained
 from netsim.probe import Asked, host_bytes
 from netsim.store import Run
-from netsim.units import ALL
 
 console = Console(highlight=False, width=120)
 
@@ -81,8 +81,7 @@ def cells(found: dict[str, float]) -> list[str]:
 
 def seconds(run: Run, stage: str) -> float:
     """Of all the shards of a stage, from their records."""
-    (units,) = (units for units in ALL if units.stage == stage)
-    return sum(run.record(stage, name, shard).seconds for name, shard in units.done(run))
+    return sum(run.record(stage, name, shard).seconds for name, shard in run.done(stage))
 
 
 def netsim(*arguments: str) -> str:
@@ -98,7 +97,7 @@ def show_memory(folder: Path) -> None:
     table = table_of("a worker's memory, GB; 224 px, 32 images at once", "planned", "actual", "planned / actual")
     for name, reference in NINE.items():
         values = of_one(f"{name}={reference}", images)
-        planned = probed(Asked(values, name, timed=False, imports=IMPORTS), 1, ENVIRONMENT).host_bytes
+        planned = probed(Asked(values, name, timed=False, imports=MODULES), 1, ENVIRONMENT).host_bytes
         code = "import sys; from benchmarks.plan import invert_one; invert_one(*sys.argv[1:])"
         done = subprocess.run(
             [sys.executable, "-c", code, name, images["source"]],
@@ -110,9 +109,6 @@ def show_memory(folder: Path) -> None:
         actual = int(done.stdout.splitlines()[-1])
         table.add_row(name, f"{planned / 1e9:.2f}", f"{actual / 1e9:.2f}", f"{planned / actual:.2f}")
     console.print(table)
-
-
-IMPORTS = ("tasks.invert", "distributed")
 
 
 def photographs(folder: Path) -> dict[str, Any]:
@@ -132,8 +128,8 @@ def of_one(reference: str, images: dict[str, Any]) -> dict[str, Any]:
 
 def invert_one(name: str, source: str) -> None:
     """Invert a shard as a worker does, and print the most bytes that this process had."""
-    import tasks.invert  # noqa: F401 (workers have it in memory)
-
+    for module in MODULES:
+        import_module(module)
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(folder, parse_settings(of_one(f"{name}={NINE[name]}", {"source": source, "size": 224})))
         stages.CHECK.work(run, "images", 0)

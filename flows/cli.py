@@ -179,7 +179,7 @@ def plan(
     from flows import tables
     from flows.compare import LOOKS
     from flows.console import progress_bar
-    from flows.workers import ENVIRONMENT, workers_at_most
+    from flows.workers import ENVIRONMENT, MODULES, workers_at_most
     from netsim import estimate as reckoned
     from netsim.store import Run
 
@@ -205,7 +205,7 @@ def plan(
             shards_per_task={"draw": size, "invert": size, "embed": LOOKS * size},
             device=device,
             environment=ENVIRONMENT,
-            imports=["tasks.invert", "distributed"],
+            imports=MODULES,
             on_network=advance,
         )
     if as_json:

@@ -38,6 +38,9 @@ ENVIRONMENT = {
 }
 """What workers are started with."""
 
+MODULES = ("tasks.invert",)
+"""What workers import, all of Prefect and Dask with it."""
+
 
 @contextmanager
 def task_runner(cluster: where.AnyCluster) -> Iterator[TaskRunner[Any]]:

@@ -32,11 +32,11 @@ from netsim.images import Split, load_images
 from netsim.networks import needs_download, needs_training
 from netsim.preflight import check
 from netsim.probe import Asked, Probe
-from netsim.stages import row_pairs
+from netsim.stages import row_pairs, used_splits
 from netsim.store import Run
 from netsim.streaming import feature_cost, gram_cost
 from netsim.sweep import STAGES
-from netsim.units import ALL, INVERT, Units
+from netsim.units import ALL, INVERT, Units, blocks
 
 UNSEEN = 0.1
 """Of an estimate, either way: what seconds of measuring do not show of hours."""
@@ -258,10 +258,7 @@ def _missing(settings: SweepSettings, store: str) -> dict[str, list[tuple[str, i
         run = Run.open(store)
         run.require(settings)
         return {units.stage: units.missing(run) for units in ALL}
-    return {
-        units.stage: [(name, shard) for name, shards in units.shards(settings).items() for shard in range(shards)]
-        for units in ALL
-    }
+    return {units.stage: units.every(settings) for units in ALL}
 
 
 def _stored(settings: SweepSettings, probes: Sequence[Probe]) -> dict[str, float]:
@@ -282,9 +279,8 @@ def _stored(settings: SweepSettings, probes: Sequence[Probe]) -> dict[str, float
 
 
 def _images(settings: SweepSettings) -> dict[Split, int]:
-    trained = any(needs_training(settings.reference(name)) for name in settings.names)
-    splits: list[Split] = ["test", "train"] if trained else ["test"]
-    return {split: len(load_images(settings.images.source, split, settings.images.size)) for split in splits}
+    of = settings.images
+    return {split: len(load_images(of.source, split, of.size)) for split in used_splits(settings)}
 
 
 @dataclass(frozen=True)
@@ -352,31 +348,23 @@ class _Costs:
 def _of_stage(
     costs: _Costs, units: Units, missing: Sequence[tuple[str, int]], stored: float, workers: int, shards_per_task: int
 ) -> StageEstimate:
-    blocks = [
-        costs.seconds(units.stage, name) * len(block)
-        for name, group in groupby(missing, key=lambda unit: unit[0])
-        for block in _cut(list(group), shards_per_task)
-    ]
+    tasks = [costs.seconds(units.stage, block.name) * len(block.shards) for block in blocks(missing, shards_per_task)]
     return StageEstimate(
         stage=units.stage,
         shards=len(missing),
-        tasks=len(blocks),
+        tasks=len(tasks),
         flops=sum(costs.flops(units.stage, name) for name, _ in missing),
         stored=round(stored * len(missing)),
-        seconds=_sum(blocks),
-        wall=Range(*(_makespan([block[at] for block in blocks], workers) for at in range(3))),
+        seconds=_sum(tasks),
+        wall=Range(*(_makespan([task[at] for task in tasks], workers) for at in range(3))),
         gpu=units.gpu,
     )
 
 
-def _cut(shards: list[Any], size: int) -> list[list[Any]]:
-    return [shards[start : start + size] for start in range(0, len(shards), size)]
-
-
-def _makespan(blocks: Iterable[float], workers: int) -> float:
-    """Seconds until all blocks are done, each by the worker that is free first."""
+def _makespan(tasks: Iterable[float], workers: int) -> float:
+    """Seconds until all tasks are done, each by the worker that is free first."""
     free = [0.0] * workers
-    for seconds in blocks:
+    for seconds in tasks:
         heapq.heapreplace(free, free[0] + seconds)
     return max(free)
 

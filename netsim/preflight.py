@@ -2,9 +2,9 @@
 
 from netsim.config import SweepSettings
 from netsim.images import ImageSet, load_images
-from netsim.networks import load_network, needs_download, needs_training, parse_reference, untrained
+from netsim.networks import Network, load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.pairs import draw_pairs
-from netsim.stages import check_classes
+from netsim.stages import check_classes, used_splits
 
 
 def check(settings: SweepSettings) -> None:
@@ -14,16 +14,14 @@ def check(settings: SweepSettings) -> None:
         parse_reference(reference)
     images = load_images(settings.images.source, "test", settings.images.size)
     draw_pairs(images.labels, settings.pairs.count, rng_seed=settings.pairs.rng_seed)
-    if any(needs_training(reference) for reference in references):
+    if "train" in used_splits(settings):
         load_images(settings.images.source, "train", settings.images.size)
     for reference in references:
-        _check_network(reference, images)
+        check_classes(build(reference, images), images)
 
 
-def _check_network(reference: str, images: ImageSet) -> None:
-    """Build it, and have it look at an image. Weights that are downloaded wait until they are used."""
+def build(reference: str, images: ImageSet) -> Network:
+    """The network, which has looked at an image. Where weights are trained or downloaded later, they are random."""
     if needs_training(reference):
-        load_network(untrained(reference), num_classes=len(images.classes), input_shape=images.shape)
-        return
-    built = untrained(reference) if needs_download(reference) else reference
-    check_classes(load_network(built, input_shape=images.shape), images)
+        return load_network(untrained(reference), num_classes=len(images.classes), input_shape=images.shape)
+    return load_network(untrained(reference) if needs_download(reference) else reference, input_shape=images.shape)

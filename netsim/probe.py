@@ -24,15 +24,14 @@ import torch
 from torch import Tensor
 
 from netsim import stages
-from netsim.config import SweepSettings, parse_settings
+from netsim.config import InversionSettings, SweepSettings, parse_settings
 from netsim.engine import Engine, LiveBytes, Plan, peak_bytes
 from netsim.errors import NetsimError
 from netsim.flops import forward_flops
 from netsim.images import ArrayImages, ImageSet, load_images, to_unit
-from netsim.inversion import invert_batches
-from netsim.networks import Network, content_hash, load_network, needs_download, needs_training, untrained
+from netsim.networks import Network, content_hash, needs_training
 from netsim.pairs import draw_pairs
-from netsim.steps import preset_steps
+from netsim.preflight import build
 from netsim.streaming import gram_cost, pair_hsic
 from netsim.training import accuracy, train_epochs
 
@@ -97,17 +96,15 @@ def probe(asked: Asked) -> Probe:
     torch.set_num_threads(asked.threads)
     settings = parse_settings(asked.settings)
     images = load_images(settings.images.source, "test", settings.images.size)
-    load, network = timed(lambda: _loaded(settings, asked.name, images))
+    load, network = timed(lambda: _loaded(settings.reference(asked.name), images))
     network.eval().to(stages.device())
     sample = to_unit(images.read(np.arange(min(stages.CALIBRATION_IMAGES, len(images)))))
     plan = stages.choose_plan(network, settings.inversion.precision, sample)
     batch_size, inverting, looking = _memory(network, sample[:1], settings, plan)
     on_gpu = network.mean.is_cuda
     count = batch_size if on_gpu else min(IMAGES, batch_size)
-    drawn = draw_pairs(images.labels, count, rng_seed=settings.pairs.rng_seed)
-    read, pixels = timed(lambda: images.read(np.concatenate([drawn.seed, drawn.target])))
-    seed, target = to_unit(pixels).split(count)
-    invert = _Inverting(network, seed, target, settings, plan)
+    read, (seed, target) = timed(lambda: _pairs(settings, images, count))
+    invert = _Inverting(network, seed, target, settings.inversion, plan)
     invert(1)  # the first one prepares more than it computes
     peak = host_bytes()
     flops = forward_flops(network, network.mean.new_zeros(1, *images.shape))
@@ -117,13 +114,12 @@ def probe(asked: Asked) -> Probe:
     found: dict[str, Any] = {}
     if asked.timed:
         if timed(lambda: invert(1))[0] < QUICK:  # small networks are faster with more images at a time
-            drawn = draw_pairs(images.labels, batch_size, rng_seed=settings.pairs.rng_seed)
-            seed, target = (to_unit(images.read(chosen)) for chosen in (drawn.seed, drawn.target))
-            invert = _Inverting(network, seed, target, settings, plan)
+            invert = _Inverting(network, *_pairs(settings, images, batch_size), settings.inversion, plan)
         found |= invert.seconds()
-        found |= {"look": best(lambda: stages.look(network, target)) / len(target)}
-        found |= _labelling(settings, asked.name, images)
+        found |= {"look": best(lambda: stages.look(network, invert.target)) / len(invert.target)}
         found |= {"multiplications": _comparing(settings, network)}
+        learns = needs_training(settings.reference(asked.name))
+        found |= _labelling(settings, network, images, learns=learns)  # last: it may change the weights
     return Probe(
         name=asked.name,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -142,16 +138,18 @@ def probe(asked: Asked) -> Probe:
     )
 
 
-def _loaded(settings: SweepSettings, name: str, images: ImageSet) -> Network:
-    """As a worker has it; what is trained or downloaded first has random weights here, which cost as much."""
-    reference = settings.reference(name)
-    if needs_training(reference):
-        network = load_network(untrained(reference), num_classes=len(images.classes), input_shape=images.shape)
-    else:
-        built = untrained(reference) if needs_download(reference) else reference
-        network = load_network(built, input_shape=images.shape)
+def _loaded(reference: str, images: ImageSet) -> Network:
+    """As a worker has it: its weights are hashed. Random ones cost as much."""
+    network = build(reference, images)
     content_hash(network)
     return network
+
+
+def _pairs(settings: SweepSettings, images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
+    """Seeds and targets."""
+    drawn = draw_pairs(images.labels, count, rng_seed=settings.pairs.rng_seed)
+    seed, target = to_unit(images.read(np.concatenate([drawn.seed, drawn.target]))).split(count)
+    return seed, target
 
 
 Bytes = Callable[[int], int]  # of tensors that so many images at a time have in memory at once
@@ -186,21 +184,14 @@ class _Inverting:
     network: Network
     seed: Tensor
     target: Tensor
-    settings: SweepSettings
+    inversion: InversionSettings
     plan: Plan
 
     def __call__(self, iterations: int) -> None:
-        inversion = self.settings.inversion
-        invert_batches(
-            self.network,
-            self.seed,
-            self.target,
-            batch_size=len(self.seed),
-            iterations=iterations,
-            steps=preset_steps(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum),
-            plan=self.plan,
-        )
-        stages.look(self.network, self.seed), stages.look(self.network, self.target)
+        short = {"iterations": iterations, "batch_size": len(self.seed), "stop_loss": None}
+        stages.invert_by(self.network, self.seed, self.target, self.inversion.model_copy(update=short), self.plan)
+        for images in (self.seed, self.target):
+            stages.look(self.network, images)
 
     def seconds(self) -> dict[str, Any]:
         """`iteration` and `begin`: a short inversion and a longer one, by turns."""
@@ -214,15 +205,13 @@ class _Inverting:
         return {"iteration": tuple(each), "begin": begin}
 
 
-def _labelling(settings: SweepSettings, name: str, images: ImageSet) -> dict[str, float]:
+def _labelling(settings: SweepSettings, network: Network, images: ImageSet, *, learns: bool) -> dict[str, float]:
     """`train` and `ask`: seconds for an image whose label the network learns, or is asked for."""
-    network = _loaded(settings, name, images).eval().to(stages.device())
-    training, learns = settings.training, needs_training(settings.reference(name))
+    training = settings.training
     count = min(TRAINING_STEPS * training.batch_size, len(images)) if learns else min(4 * IMAGES, len(images))
     drawn = np.arange(count)
     some = ArrayImages(images.name, images.read(drawn), images.labels[drawn], images.classes)
-    asked = network.num_classes == len(images.classes)
-    found = {"ask": best(lambda: accuracy(network, some)) / count if asked else 0.0}
+    found = {"ask": best(lambda: accuracy(network, some)) / count} if network.num_classes == len(images.classes) else {}
     times = [time.perf_counter()]
     if learns:
         train_epochs(

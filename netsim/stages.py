@@ -28,14 +28,14 @@ import torch
 from safetensors import SafetensorError
 
 from netsim import units
-from netsim.config import SweepSettings
+from netsim.config import InversionSettings, SweepSettings
 from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.errors import DataError, NetsimError, NetworkError, StoreError
 from netsim.flops import forward_flops, peak_flops
 from netsim.hsic import Hsic
 from netsim.image_sources import has_photographs
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
-from netsim.inversion import invert_batches
+from netsim.inversion import Inversion, OnIteration, invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
 from netsim.steps import preset_steps
@@ -165,11 +165,8 @@ def check_images(run: Run, name: str, shard: int) -> Work:
     Raises DataError that names and counts those, unless `images.unreadable` is `skip`; or if too few are left.
     """
     settings = run.settings.images
-    splits: list[Split] = ["test"]
-    if any(needs_training(run.settings.reference(name)) for name in run.settings.names):
-        splits.append("train")
     found: dict[Split, tuple[ListedImages, dict[int, str]]] = {}
-    for split in splits:
+    for split in used_splits(run.settings):
         images = _load_images(settings.source, split, settings.size)
         assert isinstance(images, ListedImages)
         found[split] = images, images.unreadable(partial(_say_progress, run, split, len(images)))
@@ -184,6 +181,12 @@ def check_images(run: Run, name: str, shard: int) -> Work:
     test, faults = found["test"]
     draw_pairs(test.without(list(faults)).labels, run.settings.pairs.count)
     return Work(facts={split: _checked_facts(*checked) for split, checked in found.items()})
+
+
+def used_splits(settings: SweepSettings) -> list[Split]:
+    """The test images, and those that networks without weights are trained on."""
+    trained = any(needs_training(settings.reference(name)) for name in settings.names)
+    return ["test", "train"] if trained else ["test"]
 
 
 def _say_progress(run: Run, split: Split, total: int, done: int) -> None:
@@ -500,18 +503,7 @@ def invert_shard(run: Run, name: str, shard: int) -> Work:
     images = run.read_some(drawn, ["images/seed", "images/target"])
     seed, target = (to_unit(images[f"images/{kind}"]) for kind in ("seed", "target"))
     through, plan = network(run, name), Plan(**run.record("train", name).facts["plan"])
-    result = invert_batches(
-        through,
-        seed,
-        target,
-        batch_size=inversion.batch_size,
-        iterations=inversion.iterations,
-        steps=preset_steps(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum),
-        stop_loss=inversion.stop_loss,
-        plan=plan,
-        use_best=True,
-        on_iteration=lambda _: run.pulse(),
-    )
+    result = invert_by(through, seed, target, inversion, plan, on_iteration=lambda _: run.pulse())
     stored = _to_stored(result.images, inversion.stored_as)
     final = relative_distance(look(through, from_stored(stored)), look(through, target))
     columns = {name: getattr(result, name).numpy() for name in QUANTITIES if name != "final_loss"}
@@ -533,6 +525,30 @@ def invert_shard(run: Run, name: str, shard: int) -> Work:
         "peak_flops": peak_flops(str(device()), plan.dtype),
     }
     return Work(arrays, facts=facts | _where())
+
+
+def invert_by(
+    network: Network,
+    seed: torch.Tensor,
+    target: torch.Tensor,
+    inversion: InversionSettings,
+    plan: Plan,
+    *,
+    on_iteration: OnIteration | None = None,
+) -> Inversion:
+    """Invert pairs of images as settings say."""
+    return invert_batches(
+        network,
+        seed,
+        target,
+        batch_size=inversion.batch_size,
+        iterations=inversion.iterations,
+        steps=preset_steps(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum),
+        stop_loss=inversion.stop_loss,
+        plan=plan,
+        use_best=True,
+        on_iteration=on_iteration,
+    )
 
 
 @lru_cache(maxsize=32)

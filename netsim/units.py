@@ -1,7 +1,8 @@
 """What there is to do in a sweep: the stages, and the units of each, as (name, shard). Imports no torch: fast."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from netsim.config import SweepSettings
 from netsim.image_sources import has_photographs
@@ -69,15 +70,30 @@ class Units:
             return {}
         return run.done(self.stage, list(shards) if sum(shards.values()) > MANY else ())
 
+    def every(self, settings: SweepSettings) -> list[tuple[str, int]]:
+        """(name, shard) of all units, in order."""
+        return [(name, shard) for name, shards in self.shards(settings).items() for shard in range(shards)]
+
     def missing(self, run: Run) -> list[tuple[str, int]]:
         """(name, shard) of what has no commit record, in order."""
         done = self.done(run)
-        return [
-            (name, shard)
-            for name, shards in self.shards(run.settings).items()
-            for shard in range(shards)
-            if (name, shard) not in done
-        ]
+        return [unit for unit in self.every(run.settings) if unit not in done]
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one task run works through: shards of one name."""
+
+    name: str
+    shards: list[int]
+
+
+def blocks(missing: Iterable[tuple[str, int]], size: int) -> Iterator[Block]:
+    """Cut missing (name, shard) units, which are in order, into blocks of at most `size` shards."""
+    for name, group in groupby(missing, key=lambda unit: unit[0]):
+        shards = [shard for _, shard in group]
+        for start in range(0, len(shards), size):
+            yield Block(name, shards[start : start + size])
 
 
 def _one_each(settings: SweepSettings) -> dict[str, int]:
@@ -141,8 +157,7 @@ def out_of_reach(settings: SweepSettings, without: Iterable[Unit]) -> set[Unit]:
     """The units of a sweep that can't be done while those of `without` are not; they among them."""
     found = set(without)
     for units in ALL if found else ():
-        for name, shards in units.shards(settings).items():
-            for shard in range(shards):
-                if not found.isdisjoint(units.needs(settings, name, shard)):
-                    found.add((units.stage, name, shard))
+        for name, shard in units.every(settings):
+            if not found.isdisjoint(units.needs(settings, name, shard)):
+                found.add((units.stage, name, shard))
     return found

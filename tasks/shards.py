@@ -11,7 +11,6 @@ meet the next shard too: it ends the stage.
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Any
 
 import dask
@@ -30,7 +29,7 @@ from netsim.errors import NetsimError, RunError, UnreachableError, Withdrawn
 from netsim.stages import ShardError, Stage, work_through
 from netsim.store import Record, Run, Stopwatch
 from netsim.sweep import STAGES
-from netsim.units import called, out_of_reach
+from netsim.units import Block, blocks, called, out_of_reach
 from tasks import metrics
 from tasks.artifacts import Shown, show_aside, shown
 from tasks.devices import GPU
@@ -131,26 +130,10 @@ def _found(record: Record) -> str:
 # ---- in the flow
 
 
-@dataclass(frozen=True)
-class Block:
-    """What one task run works through: shards of one name."""
-
-    name: str
-    shards: list[int]
-
-
 def tags_of(stage: Stage, block: Block, networks: Collection[str]) -> list[str]:
     """By what task runs can be filtered, besides their store."""
     last = block.name.rpartition("/")[2]  # of `vgg`, `inverted/vgg`, `rsa/natural/vgg`
     return [f"stage:{stage.name}", *([f"network:{last}"] if last in networks else [])]
-
-
-def blocks(missing: Iterable[tuple[str, int]], size: int) -> Iterator[Block]:
-    """Cut missing (name, shard) units, which are in order, into blocks of at most `size` shards."""
-    for name, group in groupby(missing, key=lambda unit: unit[0]):
-        shards = [shard for _, shard in group]
-        for start in range(0, len(shards), size):
-            yield Block(name, shards[start : start + size])
 
 
 @dataclass

@@ -16,6 +16,7 @@ import safetensors.torch
 import timm
 import torch
 import yaml
+from fsspec import AbstractFileSystem
 from seaweed import BUCKET
 
 LITE = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
@@ -60,15 +61,19 @@ def make_folders(folder: Path) -> None:
             link.symlink_to(path)
 
 
+def put_photographs(remote: AbstractFileSystem, prefix: str) -> str:
+    """The same in object storage; gives its URL."""
+    for path, label in photographs().items():
+        remote.pipe_file(f"{BUCKET}/{prefix}/{label:03d}/{path.name}", path.read_bytes())
+    return f"s3://{BUCKET}/{prefix}"
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    make_folders(folder / "photographs")
-    remote = fsspec.filesystem("s3", use_listings_cache=False)
-    for path in (folder / "photographs").rglob("*.jpg"):
-        remote.pipe_file(f"{BUCKET}/photographs/{path.relative_to(folder / 'photographs')}", path.read_bytes())
+    source = put_photographs(fsspec.filesystem("s3", use_listings_cache=False), "photographs")
     settings = {
-        "images": {"source": f"folder:s3://{BUCKET}/photographs", "size": 240},
+        "images": {"source": f"folder:{source}", "size": 240},
         "networks": [f"{name}={reference}" for name, reference in make_weights(folder / "weights").items()],
         "pairs": {"count": 20, "shard_size": 4},
         "inversion": {"preset": "fast", "iterations": 500, "stop_loss": 0.05},

@@ -325,5 +325,5 @@ def test_a_process_that_really_runs_out_of_memory_goes_on_with_fewer_images():
         if done.returncode != -signal.SIGSEGV:  # where memory ends while it writes code, oneDNN ends the process
             break
     assert done.returncode == 0, done.stderr
-    assert 1 <= int(done.stdout) <= 48  # oneDNN takes more or less for itself
+    assert int(done.stdout) in (1, 2, 3, 6, 12, 24, 48)  # oneDNN takes more or less for itself
     assert "out of memory with 96 images at a time; going on with 48" in done.stderr

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_all
-from pretrained import LITE, SIZES, make_folders, make_weights, photographs
-from seaweed import BUCKET
+from pretrained import LITE, SIZES, make_folders, make_weights, photographs, put_photographs
 from test_architectures import assert_linear
 
 from netsim import stages
@@ -50,12 +49,11 @@ def test_published_networks_know_the_photographs(name, top_1, top_5, references,
     assert_linear(network, pixels[:2])
 
 
-def test_a_sweep_of_them_on_photographs_in_object_storage(references, folder, object_storage, tmp_path):
-    for path in folder.rglob("*.jpg"):
-        object_storage.filesystem().pipe_file(f"{BUCKET}/lite/{path.relative_to(folder)}", path.read_bytes())
+def test_a_sweep_of_them_on_photographs_in_object_storage(references, object_storage, tmp_path):
+    source = put_photographs(object_storage.filesystem(), "lite")
     settings = parse_settings(
         {
-            "images": {"source": f"folder:s3://{BUCKET}/lite", "size": 224},
+            "images": {"source": f"folder:{source}", "size": 224},
             "networks": [f"{name}={references[name]}" for name in LITE[:2]],
             "pairs": {"count": 8, "shard_size": 4},
             "inversion": {"preset": "fast", "iterations": 8},

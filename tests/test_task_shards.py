@@ -14,9 +14,9 @@ from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 from netsim.errors import StoreError, UnreachableError
 from netsim.stages import EMBED, INVERT, TRAIN, Stage, Work
 from netsim.store import Run
-from netsim.units import Units
+from netsim.units import Block, Units, blocks
 from tasks import artifacts, shards
-from tasks.shards import AHEAD, LOST, OPTIONS, Block, _give_up_waiting, _worth_retrying, blocks, dask_client, tags_of
+from tasks.shards import AHEAD, LOST, OPTIONS, _give_up_waiting, _worth_retrying, dask_client, tags_of
 
 
 def test_a_block_holds_shards_of_one_name_in_order():
