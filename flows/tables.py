@@ -7,7 +7,16 @@ from rich.text import Text
 
 from flows.console import console, plain, show, table_of
 from netsim.estimate import Estimate, Range
-from netsim.findings import biased_headline, headline, intervals, network_table, number, warnings, with_error
+from netsim.findings import (
+    NETWORK_TABLE,
+    biased_headline,
+    headline,
+    intervals,
+    network_table,
+    number,
+    warnings,
+    with_error,
+)
 from netsim.measures import measures
 from netsim.measuring import Measured
 from netsim.published import Comparison
@@ -134,4 +143,4 @@ def _show_networks(results: Results) -> None:
     for row in rows:
         style = "green" if results.converged[row["network"]] else "bold red"
         table.add_row(*(Text(cell, style=style if column == "converged" else "") for column, cell in row.items()))
-    show("Networks and their inversions: medians of relative loss, and of L2 distance from the seed", table)
+    show(NETWORK_TABLE, table)

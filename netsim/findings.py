@@ -194,8 +194,12 @@ def matrix_table(results: Results, matrix: Matrix) -> list[dict[str, str]]:
     ]
 
 
+NETWORK_TABLE = "Networks and their inversions: medians of relative loss, and of L2 distance from the seed"
+"""What `network_table` has, for whoever shows it."""
+
+
 def network_table(results: Results) -> list[dict[str, str]]:
-    """The networks and their inversions: medians of relative loss, and of L2 distance from the seed."""
+    """A row a network, numbers in words."""
     return [
         {
             "network": name,

@@ -26,7 +26,15 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.exceptions import PrefectException
 
 from netsim.errors import NetsimError
-from netsim.findings import biased_headline, headline, intervals, matrix_table, network_table, warnings
+from netsim.findings import (
+    NETWORK_TABLE,
+    biased_headline,
+    headline,
+    intervals,
+    matrix_table,
+    network_table,
+    warnings,
+)
 from netsim.results import Gallery, Results
 from netsim.store import Run, Stopwatch
 from netsim.throughput import Tally, throughput_table
@@ -154,8 +162,7 @@ def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
     for title, matrix in (("natural", results.natural), ("inverted", results.inverted)):
         says = f"{title} CKA, unbiased; row = through, column = observer; 95 % interval in brackets"
         create_table_artifact(matrix_table(results, matrix), key=f"{title}-cka", description=says)
-    says = "Networks and their inversions: medians of relative loss, and of L2 distance from the seed"
-    create_table_artifact(network_table(results), key="losses", description=says)
+    create_table_artifact(network_table(results), key="losses", description=NETWORK_TABLE)
     picture = _data_uri("svg+xml", to_svg(heatmaps(results)).encode())
     create_image_artifact(picture, key="heatmaps", description="Natural and inverted CKA")
     if figure := gallery_figure(gallery):
