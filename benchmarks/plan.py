@@ -107,6 +107,7 @@ def show_memory(folder: Path) -> None:
             text=True,
         )
         actual = int(done.stdout.splitlines()[-1])
+        console.print(f"{name}: planned {planned / 1e9:.2f} GB, was {actual / 1e9:.2f} GB")
         table.add_row(name, f"{planned / 1e9:.2f}", f"{actual / 1e9:.2f}", f"{planned / actual:.2f}")
     console.print(table)
 
@@ -120,7 +121,7 @@ def photographs(folder: Path) -> dict[str, Any]:
 def of_one(reference: str, images: dict[str, Any]) -> dict[str, Any]:
     return {
         "images": images,
-        "networks": [reference, "small:vgg@none"],
+        "networks": [reference, "another=small:vgg@none"],  # a sweep has two at least
         "pairs": {"count": 64, "shard_size": 32},
         "inversion": {"iterations": 1, "batch_size": 32},
     }

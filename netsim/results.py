@@ -5,20 +5,18 @@
 
 import math
 from dataclasses import dataclass, field
-from shlex import quote
 from typing import Any
 
 import numpy as np
 
 from netsim import stages
 from netsim.cka import PairSimilarity, pair_similarities
-from netsim.errors import StoreError
 from netsim.hsic import Estimator
 from netsim.inversion import STOP_REASONS
-from netsim.status import left_out, stage_status
+from netsim.status import left_out
 from netsim.store import Record, Run
 from netsim.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
-from netsim.units import ALL, NATURAL, Units
+from netsim.units import ALL, NATURAL, Units, require_finished
 from netsim.units import inverted as inverted_set
 
 
@@ -122,7 +120,7 @@ class Gallery:
 
 def load_results(run: Run) -> Results:
     """Everything a finished run found. Raises StoreError naming what is missing, if anything is, or what is damaged."""
-    require_finished(run)
+    require_finished(run, ALL[:-1])
     names, shards = run.settings.names, run.settings.pairs.shards
     records = {units.stage: _records(run, units) for units in ALL[:-1]}
     _check_weights(run, records)
@@ -146,17 +144,6 @@ def load_results(run: Run) -> Results:
         left_out=left_out(run),
         provenance=_provenance(run, records),
     )
-
-
-def require_finished(run: Run) -> None:
-    """Raises StoreError if any shard before the report is missing."""
-    for units in ALL[:-1]:
-        now = stage_status(run, units)
-        if not now.finished:
-            raise StoreError(
-                f"{run.url} is not finished: {now.total - now.done} of {now.total} shards of {now.name} are missing; "
-                f"`netsim run --store {quote(run.url)}` goes on"
-            )
 
 
 def _records(run: Run, units: Units) -> dict[str, list[Record]]:

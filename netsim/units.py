@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from shlex import quote
 
 from netsim.config import SweepSettings
+from netsim.errors import StoreError
 from netsim.image_sources import has_photographs
 from netsim.store import Run
 
@@ -151,6 +153,18 @@ AGGREGATE = Units(
 REPORT = Units("report", "Reports written", lambda settings: {"report": 1}, _needs_of_report)
 
 ALL = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
+
+
+def require_finished(run: Run, stages: Iterable[Units]) -> None:
+    """Raises StoreError for the first of these stages that lacks a shard, which it names."""
+    for units in stages:
+        missing = units.missing(run)
+        if missing:
+            raise StoreError(
+                f"{run.url} is not finished: {len(missing)} of {units.total(run.settings)} shards of {units.stage} "
+                f"are missing, the first {called((units.stage, *missing[0]))}; "
+                f"`netsim run --store {quote(run.url)}` goes on"
+            )
 
 
 def out_of_reach(settings: SweepSettings, without: Iterable[Unit]) -> set[Unit]:

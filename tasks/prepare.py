@@ -1,15 +1,13 @@
 """Everything that can go wrong before work starts does so here."""
 
 from collections.abc import Sequence
-from shlex import quote
 
 from netsim.config import SweepSettings
-from netsim.errors import RunError
 from netsim.layers import keep_spec, layer_spec
 from netsim.measuring import measure_stage
 from netsim.preflight import check
 from netsim.store import Run
-from netsim.units import DRAW, EMBED, INVERT, TRAIN, Units
+from netsim.units import DRAW, EMBED, INVERT, TRAIN, Units, require_finished
 
 
 def prepare(settings: SweepSettings, store: str) -> str:
@@ -27,7 +25,7 @@ def prepare(settings: SweepSettings, store: str) -> str:
 def prepare_measures(store: str, measures: Sequence[str]) -> str:
     """Check that there are such measures, and that the run at `store` has what they need. Returns its URL.
 
-    Raises SettingsError for a measure that is not there, RunError or StoreError for a run that is not.
+    Raises SettingsError for a measure that is not there, StoreError for a run that is not.
     """
     measure_stage(measures)
     return _with(EMBED, store).url
@@ -36,7 +34,7 @@ def prepare_measures(store: str, measures: Sequence[str]) -> str:
 def prepare_layers(store: str, networks: Sequence[str], layers: Sequence[str], activations: str) -> tuple[str, str]:
     """The same for layers, whose names fit the patterns `layers`. Returns the run's URL, and the key of what is asked.
 
-    Raises SettingsError for networks or layers that are not there, RunError or StoreError for a run that is not.
+    Raises SettingsError for networks or layers that are not there, StoreError for a run that is not.
     """
     run = _with(INVERT, store)
     spec = layer_spec(run, networks, layers, activations)
@@ -47,12 +45,7 @@ def prepare_layers(store: str, networks: Sequence[str], layers: Sequence[str], a
 def _with(units: Units, store: str) -> Run:
     """The run at `store`, whose stage is finished."""
     run = Run.open(store)
-    missing = units.missing(run)
-    if missing:
-        raise RunError(
-            f"{run.url} is not finished: {len(missing)} of {units.total(run.settings)} shards of {units.stage} "
-            f"are missing; `netsim run --store {quote(run.url)}` goes on"
-        )
+    require_finished(run, [units])
     run.take_up_again()
     return run
 

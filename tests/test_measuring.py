@@ -10,7 +10,7 @@ import torch
 from netsim import stages
 from netsim.cka import linear_cka
 from netsim.config import SweepSettings
-from netsim.errors import RunError, SettingsError
+from netsim.errors import SettingsError, StoreError
 from netsim.images import to_unit
 from netsim.measures import Measure, left_out, measure
 from netsim.measuring import HALVES, evaluate, load_measured, measure_stage, measured_json
@@ -172,5 +172,6 @@ def test_a_measure_that_is_not_there_and_a_run_that_is_not_ready_are_said_before
         prepare_measures(finished.url, ["stirr"])
     settings: SweepSettings = finished.settings
     unfinished = Run.create(str(tmp_path / "run"), settings)
-    with pytest.raises(RunError, match=r"is not finished: 16 of 16 shards of embed are missing; `netsim run --store"):
+    missing = "not finished: 16 of 16 shards of embed are missing, the first embed natural shard 0; `netsim run --store"
+    with pytest.raises(StoreError, match=missing):
         prepare_measures(unfinished.url, ["stir"])

@@ -20,7 +20,7 @@ from netsim.errors import DataError
 from netsim.files import Files
 from netsim.images.decoding import DEFAULT_SIZE, Photograph
 from netsim.images.folder import listed_tree
-from netsim.images.listed import ListedImages, image_files
+from netsim.images.listed import ListedImages, image_files, last_name
 from netsim.images.sets import Split
 from netsim.images.tar import Member, extents, open_tar, walk
 
@@ -56,7 +56,7 @@ def _listed(
     found = sorted(found, key=lambda image: (image[0], image[1].name))
     members = [member for _, member in found]
     return ListedImages(
-        name=files.url.rpartition("/")[2],
+        name=last_name(files),
         place=files.place(archive),
         names=tuple(f"{wnid}/{member.name}" for wnid, member in found),
         labels=np.array([label[wnid] for wnid, _ in found], dtype=np.int64),
