@@ -164,15 +164,17 @@ class Files:
 
     # ---- writing
 
-    def put(self, path: str, *parts: bytes | memoryview) -> None:
-        """Write a file of these parts, one behind the other, in the place of an older one."""
+    def put(self, path: str, data: bytes) -> None:
+        """Write a file, in the place of an older one."""
+        self.put_parts(path, [data])
+
+    def put_parts(self, path: str, parts: Iterable[bytes]) -> None:
+        """The same of a file in parts, one behind the other. On a disk each is written before the next is asked for."""
         with self._explained():
             if self._local:
                 self._write(path, parts, os.replace)
-            else:
-                self._fs.pipe_file(
-                    f"{self._root}/{path}", b"".join(parts)
-                )  # an object appears only when it is complete
+            else:  # an object appears only when it is complete
+                self._fs.pipe_file(f"{self._root}/{path}", b"".join(parts))
 
     def put_new(self, path: str, data: bytes) -> None:
         """Write a file that is never written again: if it is there already, it stays as it is."""
@@ -199,7 +201,7 @@ class Files:
     def _explained(self, *, missing_is_fine: bool = False) -> AbstractContextManager[None]:
         return explained(self.url, missing_is_fine=missing_is_fine, setting=self._setting)
 
-    def _write(self, path: str, parts: Iterable[bytes | memoryview], put_in_place: Any) -> None:
+    def _write(self, path: str, parts: Iterable[bytes], put_in_place: Any) -> None:
         target = Path(self._root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = f"{target}.{uuid.uuid4().hex}.partial"  # not a tempfile, which only its owner could read

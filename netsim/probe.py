@@ -4,8 +4,8 @@
 process because memory is measured, which remembers whatever was there before; and because where a network does not fit
 into memory, the process ends and nothing else does.
 
-Images are inverted for a few iterations, a few at a time: seconds of an iteration are what longer runs take more, and
-bytes of an image what more images take more.
+Images are inverted for a few iterations: once as many at a time as a sweep has, for memory; then, of large networks on
+a processor, a few at a time. Seconds of an iteration are what longer runs take more.
 """
 
 import json
@@ -36,10 +36,10 @@ from netsim.streaming import gram_cost, pair_hsic
 from netsim.training import accuracy, train_epochs
 
 IMAGES = 8
-"""Inverted at a time in a probe, where a sweep inverts more; on a GPU, as many as in a sweep."""
+"""Inverted at a time where more would take too long;"""
 
-QUICK = 1.0
-"""Seconds of a short inversion below which seconds are measured with as many images at a time as a sweep has."""
+SLOW = 4.0
+"""seconds of one iteration with as many images as a sweep has at a time, above which it does."""
 
 LONG = 2.0
 """Seconds that the iterations of one measurement take at least, if there are more than three."""
@@ -102,19 +102,18 @@ def probe(asked: Asked) -> Probe:
     plan = stages.choose_plan(network, settings.inversion.precision, sample)
     batch_size, inverting, looking = _memory(network, sample[:1], settings, plan)
     on_gpu = network.mean.is_cuda
-    count = batch_size if on_gpu else min(IMAGES, batch_size)
-    read, (seed, target) = timed(lambda: _pairs(settings, images, count))
+    read, (seed, target) = timed(lambda: _pairs(settings, images, batch_size))
     invert = _Inverting(network, seed, target, settings.inversion, plan)
-    invert(1)  # the first one prepares more than it computes
+    first, _ = timed(lambda: invert(1))  # as many as in a sweep: what libraries take beside tensors is seen so
     peak = host_bytes()
     flops = forward_flops(network, network.mean.new_zeros(1, *images.shape))
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
-    in_shard = BYTES_A_VALUE * int(np.prod(images.shape)) * (settings.pairs.shard_size - count)
+    in_shard = BYTES_A_VALUE * int(np.prod(images.shape)) * (settings.pairs.shard_size - batch_size)
     tensors = max(inverting(batch_size), looking(min(stages.LOOK_BATCH, settings.pairs.shard_size)))
     found: dict[str, Any] = {}
     if asked.timed:
-        if timed(lambda: invert(1))[0] < QUICK:  # small networks are faster with more images at a time
-            invert = _Inverting(network, *_pairs(settings, images, batch_size), settings.inversion, plan)
+        if first > SLOW and not on_gpu:  # it takes its time, and small networks alone are faster with more at a time
+            invert = _Inverting(network, seed[:IMAGES], target[:IMAGES], settings.inversion, plan)
         found |= invert.seconds()
         found |= {"look": best(lambda: stages.look(network, invert.target)) / len(invert.target)}
         found |= {"multiplications": _comparing(settings, network)}
@@ -129,11 +128,11 @@ def probe(asked: Asked) -> Probe:
         asked=network.num_classes == len(images.classes),
         precision=str(plan),
         batch_size=batch_size,
-        host_bytes=peak + in_shard + (0 if on_gpu else tensors - inverting(count)),
+        host_bytes=peak + in_shard + (0 if on_gpu else tensors - inverting(batch_size)),
         weight_bytes=weights,
         device_bytes=weights + tensors,
         load=load,
-        read=read / (2 * count),
+        read=read / (2 * batch_size),
         **found,
     )
 

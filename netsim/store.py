@@ -17,7 +17,7 @@ import platform
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -377,8 +377,9 @@ class Run:
         dtype = self.array(path).dtype
         assert (values.shape, values.dtype) == (shape, dtype), (path, values.shape, values.dtype, shape, dtype)
         content = np.ascontiguousarray(values, dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
-        self.files.put(key, content.data, _crc32c(content))
-        return _hash(content.data)
+        digest = blake3()
+        self.files.put_parts(key, _chunk_of(content.data, digest))
+        return digest.hexdigest()
 
     def read(self, record: Record, path: str) -> np.ndarray:
         """An array's values in the record's shard, compared with the record's hash; they can't be written to.
@@ -516,6 +517,21 @@ def _why(data: bytes) -> dict[str, Any]:
 
 CHECKSUM = 4
 """Bytes of crc32c behind the values of a chunk."""
+
+
+PIECE = 2**20
+"""Bytes of a chunk that are hashed and written at a time: they are still in the processor's cache then."""
+
+
+def _chunk_of(values: memoryview, digest: blake3) -> Iterator[bytes]:
+    """The bytes of values, then their crc32c. `digest` has seen the values when all were taken."""
+    checksum = 0
+    for start in range(0, len(values), PIECE):
+        piece = values[start : start + PIECE].tobytes()
+        checksum = google_crc32c.extend(checksum, piece)
+        digest.update(piece)
+        yield piece
+    yield checksum.to_bytes(CHECKSUM, "little")
 
 
 def _crc32c(content: np.ndarray) -> bytes:
