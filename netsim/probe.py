@@ -48,9 +48,12 @@ REPEATS = 3
 TRAINING_STEPS = 4
 ROWS = 1024  # of representations that are compared
 
-BYTES_A_VALUE = 16
-"""Of a pixel of a shard, which is in memory while another is inverted: seed, target and result as float32, and what is
-just being written."""
+BYTES_A_VALUE = 29
+"""Of a pixel of a shard, as a worker with shards of 128 images grew beyond one with shards of 32: seed, target and
+result as float32, what is made of them, and what of the shard before is still being written."""
+
+BYTES_HERE = 8
+"""Of a pixel of those images that are inverted here."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def probe(asked: Asked) -> Probe:
     peak = host_bytes()
     flops = forward_flops(network, network.mean.new_zeros(1, *images.shape))
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
-    in_shard = BYTES_A_VALUE * int(np.prod(images.shape)) * (settings.pairs.shard_size - batch_size)
+    in_shard = int(np.prod(images.shape)) * (BYTES_A_VALUE * settings.pairs.shard_size - BYTES_HERE * batch_size)
     tensors = max(inverting(batch_size), looking(min(stages.LOOK_BATCH, settings.pairs.shard_size)))
     found: dict[str, Any] = {}
     if asked.timed:

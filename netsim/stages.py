@@ -576,13 +576,16 @@ def _to_stored(images: torch.Tensor, dtype: str) -> np.ndarray:
     """Images in [0, 1] as they are stored: float32, or uint16 where 65535 is 1."""
     if dtype == "float32":
         return images.float().numpy()
-    return (images.double() * IMAGE_STEPS).round().numpy().astype(np.uint16)
+    exact = images.to(torch.float64, copy=True)  # one copy of a shard, where an expression would make three
+    return exact.mul_(IMAGE_STEPS).round_().numpy().astype(np.uint16)
 
 
 def from_stored(images: np.ndarray) -> torch.Tensor:
     """The same the other way round, float32 in [0, 1]."""
     values = images.astype(np.float32)
-    return torch.from_numpy(values if images.dtype == np.float32 else values / np.float32(IMAGE_STEPS))
+    if images.dtype != np.float32:
+        values /= np.float32(IMAGE_STEPS)
+    return torch.from_numpy(values)
 
 
 # ---- embed
