@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
-from threading import Event
 from typing import Annotated, Any
 
 import typer
@@ -550,12 +549,13 @@ def _watched(opened: Any, units: Sequence[Any], debug: bool) -> Iterator[None]:
 @contextmanager
 def ctrl_c_stays_ctrl_c() -> Iterator[None]:
     """Libraries make errors of their own of a KeyboardInterrupt that meets them in the middle of something."""
-    from tasks.accounts import taken_for_dead
+    from tasks.accounts import interrupted, taken_for_dead
 
-    pressed, before = Event(), signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGINT)
+    interrupted.clear()
 
     def press(*_: Any) -> None:
-        pressed.set()
+        interrupted.set()
         raise KeyboardInterrupt
 
     if before is signal.default_int_handler:  # and not one that a shell had ignored
@@ -563,7 +563,7 @@ def ctrl_c_stays_ctrl_c() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if pressed.is_set() and not taken_for_dead.is_set():  # which has an error of its own
+        if interrupted.is_set() and not taken_for_dead.is_set():  # which has an error of its own
             raise KeyboardInterrupt from error
         raise
     finally:

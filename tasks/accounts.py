@@ -33,11 +33,23 @@ STATES_ARRIVE = 20.0
 """Seconds that the last states of a sweep may be on their way to the server: on two busy cores it took 3."""
 
 
+interrupted = Event()
+"""Whether somebody pressed Ctrl-C."""
+
 cancelled_in_prefect = Event()
 """Whether somebody cancelled the sweep of this process, in the UI or by the API."""
 
 taken_for_dead = Event()
 """Whether Prefect has the sweep of this process for crashed, as when no heartbeat came through."""
+
+
+def heed_interrupts() -> None:
+    """Raises KeyboardInterrupt if there was one: a library may have made an error of its own of it, as of a server that
+    did not answer, and such errors end no sweep.
+    """
+    if any(event.is_set() for event in (interrupted, cancelled_in_prefect, taken_for_dead)):
+        raise KeyboardInterrupt
+
 
 LOOK = 5.0
 """Seconds between two looks whether either is so."""

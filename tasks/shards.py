@@ -31,6 +31,7 @@ from netsim.store import Record, Run, Stopwatch
 from netsim.sweep import STAGES
 from netsim.units import Block, blocks, called, out_of_reach
 from tasks import metrics
+from tasks.accounts import heed_interrupts
 from tasks.artifacts import Shown, show_aside, shown
 from tasks.devices import GPU
 from tasks.logs import forwarded
@@ -272,6 +273,7 @@ class _Pass:
 
     def _settle_one(self) -> tuple[Block, Exception | None]:
         """Whichever ends first. Its future is dropped: Dask computes a result again when it loses what holds it."""
+        heed_interrupts()
         block, future = self._under_way.pop(next(self._ended).key)
         return block, _settle(future)
 

@@ -1,6 +1,7 @@
 """How missing shards become task runs."""
 
 import time
+from threading import Event
 from uuid import uuid4
 
 import httpx
@@ -15,7 +16,7 @@ from netsim.errors import StoreError, UnreachableError
 from netsim.stages import EMBED, INVERT, TRAIN, Stage, Work
 from netsim.store import Run
 from netsim.units import Block, Units, blocks
-from tasks import artifacts, shards
+from tasks import accounts, artifacts, shards
 from tasks.shards import AHEAD, LOST, OPTIONS, _give_up_waiting, _worth_retrying, dask_client, tags_of
 
 
@@ -104,6 +105,30 @@ def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, 
     key = {"artifacts": {"key": {"any_": ["queue"]}}}
     (artifact,) = httpx.post(f"{server['PREFECT_API_URL']}/artifacts/filter", json=key).json()
     assert artifact["data"] == 100
+
+
+def test_a_ctrl_c_that_a_library_takes_for_an_error_of_its_own_ends_the_sweep(server, tmp_path, monkeypatch):
+    """Here a client that was just telling the server of progress."""
+    run, told = Run.create(str(tmp_path / "run"), tiny()), []
+
+    def pressed(*_, **__):
+        told.append("a bar")
+        accounts.interrupted.set()
+        raise httpx.ReadError("interrupted")
+
+    @flow
+    def all_of_it() -> None:
+        shards.finish(run.url, queue, stage=QUEUE)
+
+    monkeypatch.setattr(artifacts, "create_progress_artifact", pressed)
+    monkeypatch.setattr(accounts, "interrupted", Event())
+    with (
+        temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}),
+        Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as client,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        all_of_it.with_options(task_runner=DaskTaskRunner(address=client.scheduler.address))()
+    assert told == ["a bar"]
 
 
 def test_task_runs_are_tagged_with_their_stage_and_network():
