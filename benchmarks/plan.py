@@ -129,7 +129,7 @@ def of_one(reference: str, images: dict[str, Any]) -> dict[str, Any]:
 
 
 def invert_one(name: str, source: str) -> None:
-    """Invert a shard as a worker does, and print the most bytes that this process had."""
+    """Invert two shards as a worker does, and print the most bytes that this process had."""
     for module in MODULES:
         import_module(module)
     with tempfile.TemporaryDirectory() as folder:

@@ -552,7 +552,6 @@ def ctrl_c_stays_ctrl_c() -> Iterator[None]:
     from tasks.accounts import interrupted, taken_for_dead
 
     before = signal.getsignal(signal.SIGINT)
-    interrupted.clear()
 
     def press(*_: Any) -> None:
         interrupted.set()
@@ -568,6 +567,7 @@ def ctrl_c_stays_ctrl_c() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+        interrupted.clear()  # another sweep of this process is none of its business
 
 
 @contextmanager

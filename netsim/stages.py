@@ -334,11 +334,11 @@ def check_weights(run: Run, record: Record) -> None:
             )
 
 
-SWEEP = 64
-"""Networks that a worker keeps, more than a sweep has: what does not fit would be loaded again for every shard."""
+NETWORKS_KEPT = 64
+"""By a worker, more than a sweep has: what does not fit would be loaded again for every shard."""
 
 
-@lru_cache(maxsize=SWEEP)
+@lru_cache(maxsize=NETWORKS_KEPT)
 def _network(url: str, name: str, weights_hash: str) -> Network:
     run = Run.open(url)
     record = run.record("train", name)
@@ -555,7 +555,7 @@ def invert_by(
     )
 
 
-@lru_cache(maxsize=SWEEP)
+@lru_cache(maxsize=NETWORKS_KEPT)
 def _flops_of_one(url: str, name: str, weights_hash: str) -> int:
     """Of representing one image."""
     one = _network(url, name, weights_hash)
