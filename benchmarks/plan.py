@@ -158,6 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: both")
     for part in parser.parse_args().parts or PARTS:
+        Path("runs").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=Path("runs")) as folder:
             PARTS[part](Path(folder).absolute())
 

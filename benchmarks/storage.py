@@ -250,6 +250,7 @@ def main() -> None:
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
     torch.set_num_threads(1)
+    Path("runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path("runs")) as folder:
         server = SeaweedFS(Path(folder).absolute() / "s3")
         server.start()
