@@ -110,26 +110,27 @@ def work_through(
     name: str,
     shards: Iterable[int],
     *,
-    may_begin: Callable[[int, float], bool] = lambda *_: True,
+    may_begin: Callable[[int], bool] = lambda _: True,
+    took: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Record]:
     """Compute those of the shards that are not done; each is committed while the next is computed.
 
     Two shards' values are in memory at a time, and both are computed again if the process is killed just then. Before
-    each shard, `may_begin` is asked with its number and the seconds that the one before it took (0 for the first); the
-    work ends where it says no. Raises NetsimError, or ShardError for what nobody foresaw.
+    each shard, `may_begin` is asked with its number, and the work ends where it says no; `took` is told the seconds of
+    each that was computed. Raises NetsimError, or ShardError for what nobody foresaw.
     """
     with ThreadPoolExecutor(1) as writer:
         writing: tuple[int, Future[Record]] | None = None
-        seconds = 0.0
         for shard in shards:
             if run.is_done(stage.name, name, shard):
                 continue
-            if not may_begin(shard, seconds):
+            if not may_begin(shard):
                 break
             with _of_shard(stage, name, shard):
                 watch = Stopwatch()
                 work = stage.compute(run, name, shard)
                 seconds = watch()
+            took(seconds)
             if writing:
                 yield _written(run, stage, name, *writing)
             writing = shard, writer.submit(stage.commit, run, name, shard, work, seconds)

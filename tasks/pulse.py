@@ -56,16 +56,18 @@ class Pulse:
         task = self._worker.state.tasks.get(self._key)
         return task is None or task.state == "cancelled"
 
-    def may_begin(self, shard: int, took: float) -> bool:
-        """Whether the worker lives long enough for a shard; `took` is what the last one took. If not, it leaves."""
+    def took(self, seconds: float) -> None:
+        """What a shard took. A later task of the stage goes by it too: a task may have one shard only."""
+        _seconds[self._stage] = seconds
+
+    def may_begin(self, shard: int) -> bool:
+        """Whether the worker lives long enough for a shard that takes as long as the last one. If not, it leaves."""
         self.shard = shard
-        if took:
-            _seconds[self._stage] = took
         lifetime = getattr(self._worker, "lifetime", None)
         if not lifetime:
             return True
         ends = psutil.Process().create_time() + lifetime
-        if time.time() + SAFETY * _seconds.get(self._stage, 0.0) < ends:
+        if time.time() + SAFETY * _seconds.get(self._stage, 0.0) + HANDS_OVER < ends:
             return True
         leave = partial(self._worker.close_gracefully, reason="no time for another shard")
         self._worker.loop.add_callback(self._worker.loop.call_later, HANDS_OVER, leave)

@@ -90,7 +90,7 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     computed = 0
     try:
         with forwarded(logger, lambda: f"{stage.name} {name} shard {pulse.shard}"):
-            for record in work_through(run, stage, name, shards, may_begin=pulse.may_begin):
+            for record in work_through(run, stage, name, shards, may_begin=pulse.may_begin, took=pulse.took):
                 computed += 1
                 _count(run, stage, record)
                 logger.info("%s %s shard %d took %s", stage.name, name, record.shard, _found(record))

@@ -190,6 +190,12 @@ def test_what_was_computed_before_a_fault_is_committed(tmp_path):
     assert set(run.done("noted")) == {("a", 0), ("a", 1)}
 
 
+def test_what_a_shard_took_is_told_when_it_is_the_only_one(tmp_path):
+    run, told = Run.create(str(tmp_path), tiny()), []
+    (record,) = stages.work_through(run, recorded(run, []), "a", [1], took=told.append)
+    assert [round(seconds, 3) for seconds in told] == [record.seconds] and told[0] >= 0.05
+
+
 def test_a_write_that_fails_ends_the_work(tmp_path):
     run = Run.create(str(tmp_path), tiny())
     (tmp_path / "report").write_text("in the way")

@@ -5,8 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster
@@ -72,9 +73,14 @@ def test_a_job_is_one_worker_that_leaves_before_its_walltime():
     assert "--lifetime 5940s --lifetime-stagger 660s" in command  # at the latest at 6600 of 7200 s
 
 
-def may_begin(took: float) -> bool:
-    """In a task."""
-    return Pulse("invert").may_begin(0, took)
+def told(seconds: float) -> None:
+    """In a task of one shard."""
+    Pulse("invert").took(seconds)
+
+
+def may_begin() -> bool:
+    """In the next task."""
+    return Pulse("invert").may_begin(0)
 
 
 def test_a_worker_without_time_for_another_shard_leaves_at_once():
@@ -86,12 +92,14 @@ def test_a_worker_without_time_for_another_shard_leaves_at_once():
 
         first, other = workers()
 
-        def asked(took: float) -> bool:
-            return client.submit(may_begin, took, pure=False, workers=[first]).result()
+        def on_the_first(work: Callable[..., Any], *arguments: float) -> Any:
+            return client.submit(work, *arguments, pure=False, workers=[first]).result()
 
-        assert asked(1.0)
-        assert asked(0.0)  # it goes by the last one
-        assert not asked(60.0)
+        assert on_the_first(may_begin)  # nothing is known yet
+        on_the_first(told, 1.0)
+        assert on_the_first(may_begin)
+        on_the_first(told, 60.0)
+        assert not on_the_first(may_begin)
         deadline = time.monotonic() + 20
         while first in workers() and time.monotonic() < deadline:
             time.sleep(0.1)
@@ -101,7 +109,7 @@ def test_a_worker_without_time_for_another_shard_leaves_at_once():
 def test_outside_of_a_worker_there_is_always_time_and_somebody_waits():
     pulse = Pulse("invert")
     pulse()
-    assert pulse.may_begin(0, 1e9) and pulse.worker is None
+    assert pulse.may_begin(0) and pulse.worker is None
 
 
 @contextmanager
