@@ -178,7 +178,7 @@ def plan(
     from flows import tables
     from flows.compare import LOOKS
     from flows.console import progress_bar
-    from flows.workers import ENVIRONMENT, MODULES, workers_at_most
+    from flows.workers import ENVIRONMENT, MODULES, require_time, workers_at_most
     from netsim import estimate as reckoned
     from netsim.store import Run
 
@@ -207,6 +207,7 @@ def plan(
             imports=MODULES,
             on_network=advance,
         )
+    require_time(found, where)
     if as_json:
         cost = {} if price is None else {"cost": (found.device_seconds * (price / 3600))._asdict()}
         print(json.dumps(found.to_json() | cost, indent=2))

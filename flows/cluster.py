@@ -101,9 +101,14 @@ class Slurm(Elsewhere):
         hours, minutes, seconds = map(int, clock.split(":"))
         return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
+    @property
+    def lives(self) -> int:
+        """Seconds that a worker has at most."""
+        return self.seconds - self.leave_early
+
     @model_validator(mode="after")
     def _some_time(self) -> Self:
-        if self.leave_early >= self.seconds:
+        if self.lives <= 0:
             raise ValueError(f"leave_early {self.leave_early} leaves nothing of walltime {self.walltime}")
         return self
 

@@ -25,6 +25,8 @@ from flows import cluster as where
 from flows.certificates import read_certificates
 from flows.credentials import UseBlock
 from netsim.errors import SettingsError
+from netsim.estimate import Estimate
+from netsim.units import ALL
 from tasks.devices import GPU, visible_gpus
 
 ENVIRONMENT = {
@@ -66,6 +68,20 @@ def workers_at_most(cluster: where.AnyCluster) -> int:
     if isinstance(cluster, where.Elsewhere):
         return cluster.maximum
     return len(visible_gpus(cluster.gpus)) or cluster.workers or CPU_COUNT
+
+
+def require_time(planned: Estimate, cluster: where.AnyCluster) -> None:
+    """Raises SettingsError if a shard takes longer than any worker lives: it would be begun again for ever."""
+    if not isinstance(cluster, where.Slurm):
+        return
+    of_pairs = {units.stage for units in ALL if units.pairs}
+    for stage in planned.stages:
+        if stage.longest.mean > cluster.lives:
+            raise SettingsError(
+                f"a shard of {stage.stage} takes about {stage.longest.mean / 60:,.0f} minutes, and a job of walltime "
+                f"{cluster.walltime} works for {cluster.lives / 60:,.0f} (leave_early: {cluster.leave_early}); give a "
+                f"longer walltime{', or shards of fewer pairs (pairs.shard_size)' if stage.stage in of_pairs else ''}"
+            )
 
 
 @dataclass(frozen=True)
@@ -176,9 +192,8 @@ def slurm_cluster() -> Any:
 
 def slurm_options(cluster: where.Slurm) -> dict[str, Any]:
     """What SLURMCluster is made with: a job is one worker of one thread, which leaves before SLURM kills it."""
-    lives = cluster.seconds - cluster.leave_early
-    spread = lives // 10  # workers that started together do not all leave together
-    leaves = ["--lifetime", f"{lives - spread}s", "--lifetime-stagger", f"{spread}s"]
+    spread = cluster.lives // 10  # workers that started together do not all leave together
+    leaves = ["--lifetime", f"{cluster.lives - spread}s", "--lifetime-stagger", f"{spread}s"]
     resources = ["--resources", "GPU=1"] if cluster.gpus else []
     told = ENVIRONMENT | {"DASK_LOGGING__DISTRIBUTED": "info"}  # jobs have logs of their own, no terminal
     return {

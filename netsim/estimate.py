@@ -97,6 +97,7 @@ class StageEstimate:
     stored: int  # bytes
     seconds: Range  # of all workers together
     wall: Range  # until the last worker is finished
+    longest: Range  # of its shards
     gpu: bool  # whether GPUs work on it where there are some
 
 
@@ -141,7 +142,8 @@ class Estimate:
     def to_json(self) -> dict[str, Any]:
         """Ranges as {"low", "mean", "high"}."""
         by_stage = [
-            asdict(stage) | {"seconds": stage.seconds._asdict(), "wall": stage.wall._asdict()} for stage in self.stages
+            asdict(stage) | {key: getattr(stage, key)._asdict() for key in ("seconds", "wall", "longest")}
+            for stage in self.stages
         ]
         found = {"stages": by_stage, "stored": self.stored, "flops": self.flops, "worker_bytes": self.worker_bytes}
         return asdict(self) | found | {"wall": self.wall._asdict(), "device_seconds": self.device_seconds._asdict()}
@@ -348,7 +350,8 @@ class _Costs:
 def _of_stage(
     costs: _Costs, units: Units, missing: Sequence[tuple[str, int]], stored: float, workers: int, shards_per_task: int
 ) -> StageEstimate:
-    tasks = [costs.seconds(units.stage, block.name) * len(block.shards) for block in blocks(missing, shards_per_task)]
+    shard = {name: costs.seconds(units.stage, name) for name, _ in missing}
+    tasks = [shard[block.name] * len(block.shards) for block in blocks(missing, shards_per_task)]
     return StageEstimate(
         stage=units.stage,
         shards=len(missing),
@@ -357,6 +360,7 @@ def _of_stage(
         stored=round(stored * len(missing)),
         seconds=_sum(tasks),
         wall=Range(*(_makespan([task[at] for task in tasks], workers) for at in range(3))),
+        longest=max(shard.values(), key=lambda seconds: seconds.mean, default=NOTHING),
         gpu=units.gpu,
     )
 

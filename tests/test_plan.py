@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import yaml
 from conftest import NETSIM, TINY, tiny
 from seaweed import BUCKET
 
+from flows.cluster import Local, Slurm
+from flows.workers import require_time
 from netsim import estimate as planning
 from netsim.errors import NetworkError, SettingsError, StoreError
 from netsim.estimate import Device, Estimate, Range, check_place, device_of, device_said, estimate, probed
@@ -174,6 +177,19 @@ def test_what_is_wrong_with_a_network_is_said_by_its_own_error():
     settings = tiny(images={"size": 16})
     with pytest.raises(SettingsError, match="are 28 pixels a side, not 16"):
         probed(Asked(settings.model_dump(mode="json"), "vgg"), 1, None)
+
+
+def test_shards_that_are_longer_than_jobs_live_are_refused(plan):
+    """They would be begun again for ever."""
+    longest = {stage.stage: stage.longest.mean for stage in plan.stages}
+    settings, flops = tiny(), max(probe.flops for probe in plan.networks)
+    steps = settings.pairs.shard_size * settings.inversion.iterations
+    assert longest["invert"] == pytest.approx(2 * flops * steps / DEVICE.flops.mean)
+    just = timedelta(seconds=10 + int(max(longest.values())))
+    require_time(plan, Slurm(walltime=f"0{just + timedelta(seconds=1)}", leave_early=10))
+    require_time(plan, Local())
+    with pytest.raises(SettingsError, match=r"^a shard of \w+ takes about .* give a longer walltime"):
+        require_time(plan, Slurm(walltime=f"0{just}", leave_early=10))
 
 
 def test_the_command_measures_and_prints(tmp_path):
