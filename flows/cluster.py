@@ -7,7 +7,8 @@ flows/workers.py does.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from dask.utils import parse_bytes
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from netsim.config import Settings, explain, read_settings
 from netsim.errors import SettingsError
@@ -59,11 +60,27 @@ class Scheduler(Execution):
 class Elsewhere(Execution):
     """Workers that are asked for as long as there is work for them, and come and go."""
 
-    minimum: int = Field(1, ge=0, description="workers that are kept while the sweep runs")
+    minimum: int = Field(1, gt=0, description="workers that are kept while the sweep runs")
     maximum: int = Field(8, gt=0, description="workers that are asked for at most")
     gpus: Literal[0, 1] = Field(1, description="GPUs of a worker: it makes one inversion at a time")
-    memory: str = Field("16GB", description="of a worker, as in 16GB")
+    memory: str = Field("16GB", description="of a worker, as in 16GB or 16GiB")
     cores: int = Field(2, gt=0, description="of a worker: one computes, one reads and writes")
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of a worker."""
+        return parse_bytes(self.memory)
+
+    @field_validator("memory")
+    @classmethod
+    def _an_amount(cls, memory: str) -> str:
+        try:
+            some = parse_bytes(memory) > 0
+        except (ValueError, OverflowError):
+            some = False
+        if not some:
+            raise ValueError(f"{memory!r} is no amount of memory, as 16GB and 16GiB are")
+        return memory
 
     @model_validator(mode="after")
     def _some_workers(self) -> Self:

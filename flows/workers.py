@@ -9,15 +9,18 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import dask
 from dask.system import CPU_COUNT  # heeds affinity and container limits
 from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
 from distributed.security import Security
+from prefect import get_run_logger
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
@@ -39,6 +42,11 @@ ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
 }
 """What workers are started with."""
+
+UNLIMITED = ["--memory-limit", "0"]
+"""For workers. Dask would give one its share of the cores, of memory too, and have it pause for ever near that: what is
+freed stays with the process. How many images are inverted at a time goes by the memory there is.
+"""
 
 MODULES = ("tasks.invert",)
 """What workers import, all of Prefect and Dask with it."""
@@ -144,7 +152,7 @@ def worker_specs(workers: int, gpus: list[str], security: Security) -> dict[str,
     def spec(visible: str, resources: dict[str, int]) -> dict[str, Any]:
         reached = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
         options = {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": visible}, "resources": resources}
-        return {"cls": Nanny, "options": reached | options}
+        return {"cls": Nanny, "options": reached | options | {"memory_limit": 0}}
 
     plain = {f"cpu-{k}": spec("", {}) for k in range(workers)}
     return plain | {f"gpu-{gpu}": spec(gpu, GPU) for gpu in gpus}
@@ -178,7 +186,8 @@ def start_slurm(cluster: where.Slurm) -> Iterator[Found]:
     with slurm_cluster()(**options) as started:
         try_submission(started.job_script())
         started.adapt(minimum_jobs=cluster.minimum, maximum_jobs=cluster.maximum)
-        yield Found(started.scheduler_address, options["security"])
+        with forgetting_lost_jobs(started):
+            yield Found(started.scheduler_address, options["security"])
 
 
 def slurm_cluster() -> Any:
@@ -206,7 +215,7 @@ def slurm_options(cluster: where.Slurm) -> dict[str, Any]:
         "processes": 1,
         "job_extra_directives": [*(["--gres=gpu:1"] if cluster.gpus else []), *cluster.directives],
         "job_script_prologue": [*(f"export {name}={value}" for name, value in told.items()), *cluster.prologue],
-        "worker_extra_args": [*leaves, *resources],
+        "worker_extra_args": [*leaves, *resources, *UNLIMITED],  # SLURM sees to it
         "python": cluster.python or sys.executable,
         "interface": cluster.interface,
         "log_directory": str(Path(cluster.logs).absolute()),
@@ -227,6 +236,46 @@ def try_submission(script: str) -> None:
         raise SettingsError(f"SLURM does not take such a job: {' '.join(tried.stderr.split())}")
 
 
+LOOK = 30.0
+"""Seconds between two looks at the queue."""
+
+
+@contextmanager
+def forgetting_lost_jobs(cluster: Any) -> Iterator[None]:
+    """Has others submitted for jobs that ended before their worker came, and for those that SLURM did not take.
+
+    dask-jobqueue replaces what its scheduler loses. What never came it would wait for as long as the sweep lives.
+    """
+    over, logger = Event(), get_run_logger()
+
+    def look() -> None:
+        suspected: dict[Any, Any] = {}
+        while not over.wait(LOOK):
+            lost = lost_jobs(cluster)
+            for name in [name for name, job in lost.items() if suspected.get(name) is job]:
+                logger.warning("job %s of SLURM ended before its worker came; another is asked for", lost[name].job_id)
+                cluster.loop.add_callback(cluster.workers.pop, name, None)
+            suspected = lost
+
+    looking = Thread(target=copy_context().run, args=(look,), daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def lost_jobs(cluster: Any) -> dict[Any, Any]:
+    """Of a SLURMCluster, by name: jobs that are not in the queue and whose worker is not there. It may yet come."""
+    jobs = dict(cluster.workers)
+    asked = subprocess.run(["squeue", "--me", "--noheader", "--format=%i"], capture_output=True, text=True, check=False)
+    if asked.returncode:  # SLURM is away for a while
+        return {}
+    queued = set(asked.stdout.split())
+    there = {worker["name"] for worker in cluster.scheduler_info["workers"].values()}
+    return {name: job for name, job in jobs.items() if job.job_id not in queued and name not in there}
+
+
 # ---- Kubernetes
 
 
@@ -241,12 +290,18 @@ def start_kubernetes(cluster: where.Kubernetes) -> Iterator[Found]:
         yield Found(started.scheduler_address)
 
 
+IDLE = 4 * 3600
+"""Seconds after which the operator takes back what a sweep has whose pod was killed. It also ends a sweep that waits so
+long for its first worker; the next goes on."""
+
+
 def kubernetes_spec(cluster: where.Kubernetes) -> dict[str, Any]:
     """The DaskCluster that the Dask operator is asked for; a name of its own, as two sweeps may run at once."""
     name = f"netsim-{uuid.uuid4().hex[:8]}"
-    limits = {"cpu": str(cluster.cores), "memory": cluster.memory} | ({"nvidia.com/gpu": "1"} if cluster.gpus else {})
+    limits = {"cpu": str(cluster.cores), "memory": str(cluster.memory_bytes)}
+    limits |= {"nvidia.com/gpu": "1"} if cluster.gpus else {}
     resources = ["--resources", "GPU=1"] if cluster.gpus else []
-    work = ["dask", "worker", "--nthreads", "1", *resources, "--name", "$(DASK_WORKER_NAME)"]
+    work = ["dask", "worker", "--nthreads", "1", *UNLIMITED, *resources, "--name", "$(DASK_WORKER_NAME)"]
     schedule = ["dask", "scheduler", "--host", "0.0.0.0"]
     ports = [{"name": "tcp-comm", "containerPort": 8786}, {"name": "http-dashboard", "containerPort": 8787}]
     alive = {"httpGet": {"port": "http-dashboard", "path": "/health"}, "periodSeconds": 20}
@@ -256,6 +311,7 @@ def kubernetes_spec(cluster: where.Kubernetes) -> dict[str, Any]:
         "kind": "DaskCluster",
         "metadata": {"name": name},
         "spec": {
+            "idleTimeout": IDLE,
             "worker": {
                 "replicas": cluster.minimum,
                 "spec": pod(cluster, "worker", [*work, "--dashboard-address", ":8788"], limits),

@@ -4,12 +4,12 @@ Dask can't interrupt a thread, so a task whose flow was cancelled or killed woul
 ends is killed in the middle of a shard. Both are known in the worker itself: no server is asked.
 """
 
+import asyncio
 import time
-from functools import partial
 from typing import Any
 
 import psutil
-from distributed import get_worker
+from distributed import Status, get_worker
 from distributed.worker import thread_state
 
 from netsim.errors import Withdrawn
@@ -32,7 +32,8 @@ class Pulse:
 
     def __init__(self, stage: str) -> None:
         self._stage, self._looked = stage, 0.0
-        self.shard: int | None = None  # under way
+        self.shard: int | None = None  # under way, or the first that there was no time for
+        self.leaves = False
         try:
             self._worker: Any = get_worker()
         except ValueError:
@@ -69,6 +70,15 @@ class Pulse:
         ends = psutil.Process().create_time() + lifetime
         if time.time() + SAFETY * _seconds.get(self._stage, 0.0) + HANDS_OVER < ends:
             return True
-        leave = partial(self._worker.close_gracefully, reason="no time for another shard")
-        self._worker.loop.add_callback(self._worker.loop.call_later, HANDS_OVER, leave)
+        self.leaves = True
+        self._worker.loop.add_callback(_leave, self._worker)
         return False
+
+
+async def _leave(worker: Any) -> None:
+    """What waits in the worker is not begun any more, and goes to others when it closes."""
+    worker.status = Status.closing_gracefully
+    await asyncio.sleep(HANDS_OVER)
+    # as Worker.close_gracefully, which does nothing for one that closes gracefully already
+    await worker.scheduler.retire_workers(workers=[worker.address], close_workers=False, remove=True)
+    await worker.close(reason="no time for another shard")

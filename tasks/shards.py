@@ -82,7 +82,8 @@ OPTIONS: dict[str, Any] = {
 def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     """Compute those of the shards that are not done, until the worker has to leave.
 
-    Returns how many were computed and found, and the seconds; or the state Cancelled, if nobody waits for them.
+    Returns how many were computed, found, and left to others, and the seconds; or the state Cancelled, if nobody waits
+    for them.
     """
     run, watch, pulse = Run.open(store), Stopwatch(), Pulse(stage.name)
     run.pulse = pulse
@@ -103,9 +104,11 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     seconds, waited = watch(), run.seconds_waited
     metrics.WAITED.labels(stage.name).inc(waited)
     logger.info("%d shards in %.1f s, of which %.1f s were spent waiting for the store", computed, seconds, waited)
+    left = len(shards) - shards.index(pulse.shard) if pulse.leaves and pulse.shard is not None else 0
     return {
         "computed": computed,
-        "found": len(shards) - computed,
+        "found": len(shards) - computed - left,
+        "left": left,
         "seconds": round(seconds, 3),
         "waited": round(waited, 3),
     }
@@ -177,10 +180,10 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
                 get_run_logger().warning("%s: try %d of %d shards", stage.name, tries + 1, len(missing))
             size, hopeless = (shards_per_task, HOPELESS) if tries == 0 else (1, len(missing))
             one_pass = _Pass(run, stage, verb, faults, bar, alone=tries == PASSES - 1)
-            failed = one_pass.submit_all(missing, size, hopeless)
+            failed, left_to_others = one_pass.submit_all(missing, size, hopeless)
             before, (left, missing) = missing, look()
             bar.left(left)
-            if failed or not set(missing) < set(before):  # else some workers only had to leave
+            if failed or not (left_to_others or set(missing) < set(before)):
                 tries += 1
     if unexplained := [unit for unit in missing if unit not in faults.errors]:
         name, shard = unexplained[0]
@@ -234,33 +237,35 @@ class _Pass:
         self._under_way: dict[str, tuple[Block, Any]] = {}  # by the key of the Dask future
         self._ended = as_completed(loop=self._client.loop)
 
-    def submit_all(self, missing: list[tuple[str, int]], shards_per_task: int, hopeless: int) -> int:
-        """Submit every block and settle each as it ends. Returns how many failed.
+    def submit_all(self, missing: list[tuple[str, int]], shards_per_task: int, hopeless: int) -> tuple[int, int]:
+        """Submit every block and settle each as it ends.
 
-        Raises the first NetsimError of a task, or RunError when more than `hopeless` fail before one succeeds.
+        Returns how many failed, and how many shards were left to others by workers that had to go. Raises the first
+        NetsimError of a task, or RunError when more than `hopeless` fail before one succeeds.
         """
         todo = blocks(missing, shards_per_task)
-        failed, fault, succeeded = 0, None, False
+        failed, left, fault, succeeded = 0, 0, None, False
         while True:
             self._submit_more(todo)
             if not self._under_way:
                 break
-            block, error = self._settle_one()
-            if error is None:
-                succeeded = True
-                self._bar.add(len(block.shards))
-            else:
+            block, ended = self._settle_one()
+            if isinstance(ended, Exception):
                 failed += 1
-                self._faults.add(block, error)
-            if isinstance(error, NetsimError) or (failed > hopeless and not succeeded):
-                fault = fault or error
+                self._faults.add(block, ended)
+            else:
+                succeeded = True
+                left += ended["left"]
+                self._bar.add(len(block.shards) - ended["left"])
+            if isinstance(ended, NetsimError) or (failed > hopeless and not succeeded):
+                fault = fault or ended
                 todo = iter(())
                 _give_up_waiting([future for _, future in self._under_way.values()])
         if isinstance(fault, NetsimError):
             raise fault
         if fault:
             raise RunError(f"{self._stage.name}: the first {failed} blocks all failed, at last of {fault}") from fault
-        return failed
+        return failed, left
 
     def _submit_more(self, todo: Iterator[Block]) -> None:
         """As many as keep every worker busy until the flow is here again."""
@@ -271,7 +276,7 @@ class _Pass:
             self._under_way[future.wrapped_future.key] = block, future
             self._ended.add(future.wrapped_future)
 
-    def _settle_one(self) -> tuple[Block, Exception | None]:
+    def _settle_one(self) -> tuple[Block, Any]:
         """Whichever ends first. Its future is dropped: Dask computes a result again when it loses what holds it."""
         heed_interrupts()
         block, future = self._under_way.pop(next(self._ended).key)
@@ -282,9 +287,15 @@ class _Pass:
             return self._verb.submit(self._run.url, block.name, block.shards)
 
     def _placed(self, block: Block) -> AbstractContextManager[Any]:
-        """Where a block is to run: on a GPU if the stage gains from one, and not where it failed before."""
+        """Where a block is to run: on a GPU if the stage gains from one, and not where it failed before.
+
+        Any GPU will do where some workers have none: `workers` would have to be no more than a wish, as those may be
+        gone by then, and with a wish Dask lets go of `resources` as well.
+        """
         avoid = set().union(*(self._faults.workers.get((block.name, shard), set()) for shard in block.shards))
-        others = [worker for worker in workers_of(self._client) if worker not in avoid] if avoid else []
+        workers = workers_of(self._client) if avoid else {}
+        alike = not self._slots or all(worker["resources"].get("GPU") for worker in workers.values())
+        others = [worker for worker in workers if worker not in avoid] if alike else []
         asked: dict[str, Any] = {"resources": self._slots} if self._slots else {}
         asked |= {"workers": others, "allow_other_workers": True} if others else {}
         return dask.annotate(**asked) if asked else nullcontext()
@@ -329,20 +340,27 @@ def _give_up_waiting(futures: Iterable[Any]) -> None:
     """Have Dask drop the blocks that no worker has begun: they would be computed in vain."""
     wrapped = [future.wrapped_future for future in futures]
     if wrapped:
-        begun = {key for keys in wrapped[0].client.processing().values() for key in keys}
-        wrapped[0].client.cancel([future for future in wrapped if future.key not in begun])
+        client = wrapped[0].client
+        begun = {key for keys in client.run(_begun, on_error="ignore").values() for key in keys}
+        client.cancel([future for future in wrapped if future.key not in begun])
 
 
-def _settle(future: Any) -> Exception | None:
-    """Wait for a task run. One that Dask gave up on would be 'Running' in Prefect for ever: mark it."""
+def _begun(dask_worker: Any) -> list[str]:
+    """In a worker: what it computes just now."""
+    return [task.key for task in dask_worker.state.executing]
+
+
+def _settle(future: Any) -> Any:
+    """Wait for a task run: what it returned, or raised. One that Dask gave up on would be 'Running' in Prefect for
+    ever: mark it.
+    """
     try:
-        future.result()
+        return future.result()
     except LOST as error:
         _mark_crashed(future.task_run_id, f"{type(error).__name__}: {error}"[:300])
         return error
     except Exception as error:
         return error
-    return None
 
 
 def _mark_crashed(task_run_id: Any, message: str) -> None:

@@ -75,6 +75,7 @@ def test_every_deployment_runs_the_flow_with_parameters_it_takes(deployment):
     assert deployment["parameters"]["settings"] == f"{{{{ {arguments['id']}.settings }}}}"
     taken = sweep.validate_parameters(deployment["parameters"] | {"settings": settings})
     assert taken["cluster"] == parse_cluster(deployment["parameters"]["cluster"])
+    assert deployment["work_pool"]["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
 
@@ -262,10 +263,12 @@ def test_the_pods_a_sweep_asks_for_are_what_the_dask_operator_takes():
         (container,) = pod["spec"]["containers"]  # type: ignore[index]
         assert container["envFrom"] == [{"secretRef": {"name": "netsim-runs"}}]
     worker = spec["spec"]["worker"]["spec"]["containers"][0]
-    assert worker["resources"]["limits"] == {"cpu": "2", "memory": "32Gi", "nvidia.com/gpu": "1"}
+    assert worker["resources"]["limits"] == {"cpu": "2", "memory": str(32 << 30), "nvidia.com/gpu": "1"}
     assert "--resources" in worker["args"] and spec["spec"]["worker"]["replicas"] == 2
     without = kubernetes_spec(parse_cluster(said | {"gpus": 0}))["spec"]["worker"]["spec"]["containers"][0]
-    assert "nvidia.com/gpu" not in without["resources"]["limits"] and "--resources" not in without["args"]
+    assert (
+        without["resources"]["limits"] == {"cpu": "2", "memory": "16000000000"} and "--resources" not in without["args"]
+    )
 
 
 # ---- automations: what they do to runs that nothing executes

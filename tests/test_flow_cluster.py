@@ -180,6 +180,28 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
         assert done['netsim_pairs_total{stage="invert"}'] == 12 * 8
 
 
+def test_a_shard_that_failed_is_tried_on_gpus_only(cluster, settings, tmp_path, monkeypatch):
+    """A worker without one is where it had not failed yet, but Dask can't give it there what it asks for."""
+    monkeypatch.syspath_prepend(cluster.folder)
+    store, poisoned = tmp_path / "run", cluster.folder / "poison.npy"
+    run = Run.create(str(store), parse_settings(SETTINGS))
+    poison(run, poisoned)
+    cluster.start("worker", cluster.address, "--nthreads", "1")
+    plain = cluster.processes.pop()
+    try:
+        with Client(cluster.address) as client:
+            client.wait_for_workers(3, timeout=60)
+        command = ("run", str(settings), "--store", str(store), "--scheduler", cluster.address)
+        found = netsim(*command, env=cluster.environment, cwd=tmp_path)
+    finally:
+        os.killpg(plain.pid, signal.SIGKILL)
+        plain.wait()
+        poisoned.unlink()
+    assert found.returncode == 1, found.stderr
+    (why,) = run.aside().values()
+    assert why["error"].endswith("an illegal memory access was encountered"), why
+
+
 def set_aside_events(cluster: Cluster, which: dict[str, Any]) -> list[dict[str, Any]]:
     api = cluster.environment["PREFECT_API_URL"]
     return httpx.post(f"{api}/events/filter", json={"filter": which}).raise_for_status().json()["events"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 from conftest import NETSIM, TINY, netsim, run_all, wait_until
@@ -81,6 +82,17 @@ def test_jobs_that_reach_their_walltime_leave_before_it_and_others_take_their_pl
     assert len(jobs) > 1
     said = "".join(path.read_text() for path in (tmp_path / "slurm-logs").glob("*.err"))
     assert "no time for another shard" in said and "DUE TO TIME LIMIT" not in said
+
+
+def test_jobs_that_end_before_their_worker_comes_are_replaced(environment, tmp_path):
+    """dask-jobqueue would wait for theirs as long as the sweep lives."""
+    once = f"mkdir {tmp_path}/broken && exit 1 || true"  # a node on which nothing works, the first time
+    path = write(tmp_path / "mine.yaml", maximum=1, prologue=[once])
+    found = netsim("run", str(path), "--store", str(tmp_path / "run"), env=environment, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "broken").exists()
+    logs = httpx.post(f"{environment['PREFECT_API_URL']}/logs/filter", json={"limit": 200}).raise_for_status().json()
+    assert any("ended before its worker came; another is asked for" in log["message"] for log in logs)
 
 
 def test_a_job_that_slurm_does_not_take_is_one_clear_error(environment, tmp_path):

@@ -17,7 +17,9 @@ from netsim.stages import EMBED, INVERT, TRAIN, Stage, Work
 from netsim.store import Run
 from netsim.units import Block, Units, blocks
 from tasks import accounts, artifacts, shards
-from tasks.shards import AHEAD, LOST, OPTIONS, _give_up_waiting, _worth_retrying, dask_client, tags_of
+from tasks.devices import GPU
+from tasks.pulse import Pulse
+from tasks.shards import AHEAD, LOST, OPTIONS, PASSES, _give_up_waiting, _worth_retrying, dask_client, tags_of
 
 
 def test_a_block_holds_shards_of_one_name_in_order():
@@ -40,20 +42,23 @@ def test_only_what_may_pass_is_tried_again(error, again):
 
 
 def test_blocks_that_no_worker_has_begun_are_given_up():
-    """After a fault that the next block would meet too. What a worker has begun is seen through."""
+    """After a fault that the next block would meet too. What a worker has begun is seen through; what waits in it for
+    its GPU is not begun.
+    """
 
     def work(number: int) -> int:
         time.sleep(1)
         return number
 
-    with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as client:
-        futures = [client.submit(work, number) for number in range(20)]
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
+    with Client(**options, resources=GPU) as client:
+        futures = [client.submit(work, number, resources=GPU) for number in range(20)]
         while not client.processing():
             time.sleep(0.01)
         time.sleep(0.2)
         _give_up_waiting([PrefectDaskFuture(uuid4(), future) for future in futures])
         assert futures[0].result() == 0
-        for future in futures[5:]:
+        for future in futures[2:]:
             with pytest.raises(LOST):
                 future.result()
         _give_up_waiting([])
@@ -105,6 +110,28 @@ def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, 
     key = {"artifacts": {"key": {"any_": ["queue"]}}}
     (artifact,) = httpx.post(f"{server['PREFECT_API_URL']}/artifacts/filter", json=key).json()
     assert artifact["data"] == 100
+
+
+def test_workers_that_have_to_leave_cost_a_shard_no_try(server, tmp_path, monkeypatch):
+    """As many as there are: each job of SLURM ends some time."""
+    run, may_begin, asked = Run.create(str(tmp_path / "run"), tiny()), Pulse.may_begin, []
+
+    def seldom(pulse: Pulse, shard: int) -> bool:
+        asked.append(shard)
+        pulse.leaves = shard == 0 and asked.count(0) <= 2 * PASSES
+        return may_begin(pulse, shard) and not pulse.leaves
+
+    @flow
+    def all_of_it() -> None:
+        shards.finish(run.url, queue, stage=QUEUE)
+
+    monkeypatch.setattr(Pulse, "may_begin", seldom)
+    with (
+        temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}),
+        Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as client,
+    ):
+        all_of_it.with_options(task_runner=DaskTaskRunner(address=client.scheduler.address))()
+    assert len(run.done("queue")) == SHARDS and asked.count(0) == 2 * PASSES + 1
 
 
 def test_a_ctrl_c_that_a_library_takes_for_an_error_of_its_own_ends_the_sweep(server, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from distributed import Client, LocalCluster, Scheduler, SpecCluster
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, get_worker
 from distributed.security import Security
 from seaweed import free_ports
 
@@ -31,7 +31,7 @@ def test_every_gpu_has_a_worker_of_its_own_and_other_workers_see_none():
         known = client.scheduler_info(n_workers=-1)["workers"]
         found = sorted((known[worker]["name"], gpu, known[worker]["resources"]) for worker, gpu in seen.items())
         assert found == [("cpu-0", "", {}), ("gpu-0", "0", {"GPU": 1}), ("gpu-3", "3", {"GPU": 1})]
-        assert {worker["nthreads"] for worker in known.values()} == {1}
+        assert {(worker["nthreads"], worker["memory_limit"]) for worker in known.values()} == {(1, 0)}
 
 
 def test_gpus_that_are_not_there_are_not_taken_for_a_cpu():
@@ -70,6 +70,7 @@ def test_a_job_is_one_worker_that_leaves_before_its_walltime():
     assert "export OMP_NUM_THREADS=1" in script and "\nmodule load cuda\n" in script
     (command,) = (line for line in script.splitlines() if "dask" in line and "worker" in line and "tcp://" in line)
     assert "--nthreads 1" in command and "--resources GPU=1" in command
+    assert command.rindex("--memory-limit 0") > command.index("--memory-limit ")  # the last one counts
     assert "--lifetime 5940s --lifetime-stagger 660s" in command  # at the latest at 6600 of 7200 s
 
 
@@ -99,7 +100,11 @@ def test_a_worker_without_time_for_another_shard_leaves_at_once():
         on_the_first(told, 1.0)
         assert on_the_first(may_begin)
         on_the_first(told, 60.0)
-        assert not on_the_first(may_begin)
+        refused = client.submit(may_begin, pure=False, workers=[first])
+        loosely = {"pure": False, "workers": [first], "allow_other_workers": True}
+        waiting = [client.submit(lambda: get_worker().address, **loosely) for _ in range(4)]
+        assert not refused.result()
+        assert {where.result() for where in waiting} == {other}  # it empties no queue in which it computes nothing
         deadline = time.monotonic() + 20
         while first in workers() and time.monotonic() < deadline:
             time.sleep(0.1)
