@@ -176,9 +176,10 @@ def plan(
     """
     _quiet(debug)
     from flows import tables
+    from flows.cluster import Slurm
     from flows.compare import LOOKS
     from flows.console import progress_bar
-    from flows.workers import ENVIRONMENT, MODULES, require_time, workers_at_most
+    from flows.workers import ENVIRONMENT, MODULES, workers_at_most
     from netsim import estimate as reckoned
     from netsim.store import Run
 
@@ -207,7 +208,8 @@ def plan(
             imports=MODULES,
             on_network=advance,
         )
-    require_time(found, where)
+    if isinstance(where, Slurm):
+        reckoned.require_time(found, where.lives)
     if as_json:
         cost = {} if price is None else {"cost": (found.device_seconds * (price / 3600))._asdict()}
         print(json.dumps(found.to_json() | cost, indent=2))
@@ -334,8 +336,9 @@ def verify(
         console.console.print(f"{total:,} shards are as they were committed", soft_wrap=True)
         return
     if repair:
-        shards = {(fault.stage, fault.name, fault.shard) for fault in faults if fault.shard is not None}
-        documents = len({fault.name for fault in faults if fault.shard is None})
+        mended = [fault for fault in faults if fault.mends]
+        shards = {(fault.stage, fault.name, fault.shard) for fault in mended if fault.shard is not None}
+        documents = len({fault.name for fault in mended if fault.shard is None})
         again = f"`netsim run --store {quote(opened.url)}` computes them again"
         if documents:
             console.errors.print(f"{documents:,} documents written again", soft_wrap=True)

@@ -28,8 +28,6 @@ from flows import cluster as where
 from flows.certificates import read_certificates
 from flows.credentials import UseBlock
 from netsim.errors import SettingsError
-from netsim.estimate import Estimate
-from netsim.units import ALL
 from tasks.devices import GPU, visible_gpus
 
 ENVIRONMENT = {
@@ -76,20 +74,6 @@ def workers_at_most(cluster: where.AnyCluster) -> int:
     if isinstance(cluster, where.Elsewhere):
         return cluster.maximum
     return len(visible_gpus(cluster.gpus)) or cluster.workers or CPU_COUNT
-
-
-def require_time(planned: Estimate, cluster: where.AnyCluster) -> None:
-    """Raises SettingsError if a shard takes longer than any worker lives: it would be begun again for ever."""
-    if not isinstance(cluster, where.Slurm):
-        return
-    of_pairs = {units.stage for units in ALL if units.pairs}
-    for stage in planned.stages:
-        if stage.longest.mean > cluster.lives:
-            raise SettingsError(
-                f"a shard of {stage.stage} takes about {stage.longest.mean / 60:,.0f} minutes, and a job of walltime "
-                f"{cluster.walltime} works for {cluster.lives / 60:,.0f} (leave_early: {cluster.leave_early}); give a "
-                f"longer walltime{', or shards of fewer pairs (pairs.shard_size)' if stage.stage in of_pairs else ''}"
-            )
 
 
 @dataclass(frozen=True)

@@ -201,6 +201,18 @@ def estimate(
     return made
 
 
+def require_time(planned: Estimate, lives: float) -> None:
+    """Raises SettingsError if a shard takes longer than the `lives` seconds of a worker: it would be begun for ever."""
+    of_pairs = {units.stage for units in ALL if units.pairs}
+    for stage in planned.stages:
+        if stage.longest.mean > lives:
+            fewer = ", or shards of fewer pairs (pairs.shard_size)" if stage.stage in of_pairs else ""
+            raise SettingsError(
+                f"a shard of {stage.stage} takes about {stage.longest.mean / 60:,.0f} minutes, and a worker lives for "
+                f"{lives / 60:,.0f}, the walltime without `leave_early`; give a longer walltime{fewer}"
+            )
+
+
 def check_place(store: str) -> int | None:
     """Bytes that are free at a store, where that is known. Raises StoreError if it can't be written to.
 

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -62,6 +63,8 @@ class Files:
         """Path below the folder -> when it was written, in seconds since 1970. Lists; opens nothing."""
         prefix = f"{self._root}/{folder}/"
         with self._explained():
+            if self._local:  # fsspec would pass over a folder that can't be listed
+                return {path: info.st_mtime for path, info in _scan(prefix, "")}
             self._fs.invalidate_cache()
             entries = self._fs.find(prefix, detail=True)
         # s3fs finds nothing, asks for the folder itself, and lists that if its first file has come in between
@@ -103,7 +106,7 @@ class Files:
         root = f"{self._root}/{folder}".rstrip("/")
         with self._explained():
             if self._local:
-                return dict(_scan(root, "", depth)) if os.path.isdir(root) else {}
+                return {path: info.st_size for path, info in _scan(root, "", depth)}
             self._fs.invalidate_cache()
             entries = self._fs.find(root, detail=True)
         below = {path.removeprefix(f"{root}/"): info["size"] for path, info in entries.items() if path != root}
@@ -176,13 +179,10 @@ class Files:
             else:  # an object appears only when it is complete
                 self._fs.pipe_file(f"{self._root}/{path}", b"".join(parts))
 
-    def put_new(self, path: str, data: bytes) -> None:
-        """Write a file that is never written again: if it is there already, it stays as it is."""
+    def put_new(self, path: str, data: bytes) -> bool:
+        """Write a file that is never written again: if it is there already, it stays as it is. Whether it was not."""
         with self._explained():
-            if self._local:
-                self._write(path, [data], _link)
-            else:
-                self._create(path, data)
+            return self._write(path, [data], _link) if self._local else self._create(path, data)
 
     def put_all(self, files: Mapping[str, bytes]) -> None:
         """Write files at the same time where storage is far away."""
@@ -201,7 +201,7 @@ class Files:
     def _explained(self, *, missing_is_fine: bool = False) -> AbstractContextManager[None]:
         return explained(self.url, missing_is_fine=missing_is_fine, setting=self._setting)
 
-    def _write(self, path: str, parts: Iterable[bytes], put_in_place: Any) -> None:
+    def _write(self, path: str, parts: Iterable[bytes], put_in_place: Any) -> Any:
         target = Path(self._root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = f"{target}.{uuid.uuid4().hex}.partial"  # not a tempfile, which only its owner could read
@@ -210,21 +210,25 @@ class Files:
                 file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
-            put_in_place(partial, target)
+            done = put_in_place(partial, target)
             _sync(target.parent)
+            return done
         finally:
             Path(partial).unlink(missing_ok=True)
 
-    def _create(self, path: str, data: bytes) -> None:
-        """By a conditional PUT (If-None-Match), where the server knows it."""
+    def _create(self, path: str, data: bytes) -> bool:
+        """By a conditional PUT (If-None-Match), where the server knows it. Whether it was not there."""
         target = f"{self._root}/{path}"
         try:
             self._fs.pipe_file(target, data, mode="create")
         except OSError as error:
             if error.errno == errno.ENOSYS:  # 501: the server has no conditional PUT
                 self._fs.pipe_file(target, data)
-            elif not self.exists(path):  # 412: it is there; 409: another is just writing it
+            elif self.exists(path):  # 412: it is there; 409: another is just writing it
+                return False
+            else:
                 raise
+        return True
 
 
 LOCAL_BLOCK, REMOTE_JUMP, REMOTE_BLOCK = 2**15, 2**16, 2**23
@@ -262,22 +266,35 @@ class _Window(io.RawIOBase):
         return len(data)
 
 
-def _scan(root: str, prefix: str, depth: int) -> Iterator[tuple[str, int]]:
-    for entry in os.scandir(root):
+def _scan(root: str, prefix: str, depth: int = 100) -> Iterator[tuple[str, os.stat_result]]:
+    """What is in a folder and is no folder, by its path; nothing if the folder is not there."""
+    try:
+        entries = list(os.scandir(root))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
         if not entry.is_dir():
-            yield f"{prefix}{entry.name}", entry.stat().st_size if entry.is_file() else 0
+            with suppress(FileNotFoundError):  # it was there a moment ago
+                yield f"{prefix}{entry.name}", entry.stat()
         elif depth > 1:
             yield from _scan(entry.path, f"{prefix}{entry.name}/", depth - 1)
 
 
-def _link(partial: str, target: Path) -> None:
-    """Give a file its name, unless that is taken."""
+def _link(partial: str, target: Path) -> bool:
+    """Give a file its name, unless that is taken. Whether it was not."""
     try:
         os.link(partial, target)
     except FileExistsError:
-        pass
-    except OSError:  # a file system without hard links
+        return False
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
         os.replace(partial, target)
+    return True
+
+
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What a file system says that has no hard links."""
 
 
 def _sync(path: str | Path) -> None:
@@ -302,12 +319,21 @@ def normalise(url: str | os.PathLike[str]) -> str:
     if not isinstance(url, str | os.PathLike) or not os.fspath(url):
         raise StoreError(f"{url!r} is no place for a run; give a path or a URL, as in runs/demo")
     url = str(os.fspath(url))
-    if urlsplit(url).password or (urlsplit(url).username and url.startswith("s3://")):
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise StoreError(f"{url} is no URL: {error}") from None
+    if parts.password or (parts.username and parts.scheme == "s3"):
         raise StoreError("the URL holds credentials; give them by AWS_* variables or a profile instead")
+    if parts.scheme == "s3" and not BUCKET.fullmatch(parts.netloc):
+        raise StoreError(f"{url} names no bucket that S3 could have; give one, as in s3://bucket/sweep")
     if "://" in url and not url.startswith("file://"):
         return url.rstrip("/")
     return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
 
+
+BUCKET = re.compile(r"[A-Za-z0-9.\-_:/]{1,255}")
+"""Its name, or the ARN of an access point: what S3 clients look for in vain otherwise."""
 
 S3_CLIENT = {
     "retries": {"mode": "adaptive", "max_attempts": 10},  # sits out a server that is away for about 50 s

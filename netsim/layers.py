@@ -30,7 +30,7 @@ from netsim.networks import Network
 from netsim.stages import Stage, Work
 from netsim.store import Run
 from netsim.uncertainty import jackknife_se
-from netsim.units import NATURAL, Units, inverted
+from netsim.units import NATURAL, Units, inverted, sources
 
 Activations = Literal["pooled", "flattened"]
 
@@ -116,7 +116,7 @@ def layers_shard(run: Run, name: str, shard: int) -> Work:
     """HSIC_1 of every two layers on a shard of a set: `name` is `<key of the spec>/<set>`."""
     key, _, set_name = name.partition("/")
     spec = find_spec(run, key)
-    images = stages.set_images(run, set_name, shard)
+    images, source = stages.set_images(run, set_name, shard)
     grams = [
         gram
         for network, layers in zip(spec.networks, spec.layers, strict=True)
@@ -125,9 +125,9 @@ def layers_shard(run: Run, name: str, shard: int) -> Work:
     stacked = np.stack(grams)
     buffer = io.BytesIO()
     np.savez(buffer, hsic=hsic_unbiased(stacked), magnitudes=magnitude(stacked))
-    facts = {"weights": {network: stages.weights_hash(run, network) for network in spec.networks}}
+    weights = {network: stages.weights_hash(run, network) for network in spec.networks}
     files = {_file_path(name, shard): buffer.getvalue()}
-    return Work(files=files, facts=facts)
+    return Work(files=files, facts={"weights": weights, "made_from": stages.made_from([source.content])})
 
 
 def _file_path(name: str, shard: int) -> str:
@@ -203,15 +203,15 @@ def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
     for shard in range(run.settings.pairs.shards):
         record = run.record("layers", name, shard)
         stages.check_weights(run, record)
+        units = sources(run.settings, ("layers", name, shard))
+        stages.check_origin(run, record, {unit: run.record(*unit) for unit in units})
         path = _file_path(name, shard)
         try:
             with np.load(io.BytesIO(run.read_file(record, path)), allow_pickle=False) as stored:
                 hsic.append(stored["hsic"])
                 magnitudes.append(stored["magnitudes"])
         except (ValueError, KeyError, OSError) as error:
-            raise StoreError(
-                f"{path} in {run.url} is damaged ({error}); remove its commit record and run again"
-            ) from None
+            raise StoreError(f"{path} in {run.url} is damaged ({error}); {run.mend}") from None
     weights = np.full(len(hsic), float(run.settings.pairs.shard_size))
     whole, left_out = cka_of_blocks(np.stack(hsic), np.stack(magnitudes), weights)
     rows, columns = slice(len(spec.layers[0])), slice(len(spec.layers[0]), None)

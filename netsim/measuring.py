@@ -24,7 +24,7 @@ from netsim.results import off_diagonal
 from netsim.stages import Stage, Work
 from netsim.store import ArraySpec, Run
 from netsim.uncertainty import Estimate, half_sampling, jackknife, plain
-from netsim.units import NATURAL, Units, row_parts, rows
+from netsim.units import NATURAL, Units, row_parts, rows, sources
 
 HALVES = 20
 """Random halves for the error of a measure that does not stream."""
@@ -88,8 +88,9 @@ def measure_row(run: Run, name: str, shard: int) -> Work:
         kind, empty = spec.path.rpartition("/")[2], np.full(spec.shape[1:], np.nan)
         values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
         arrays[spec.path] = np.array(values, dtype=np.float64)
+    looked_at = [run.record(*unit) for unit in sources(run.settings, ("measure", name, shard))]
     facts = {"title": measure.title, "source": measure.source, "streams": measure.streams}
-    return Work(arrays, facts=facts)
+    return Work(arrays, facts=facts | {"made_from": stages.made_from(record.content for record in looked_at)})
 
 
 def _observers(measure: Measure, names: tuple[str, ...], row: str) -> tuple[str, ...]:
@@ -187,7 +188,10 @@ class Measured:
 
 
 def load_measured(run: Run) -> dict[str, Measured]:
-    """Every measure that is complete in the store, by name."""
+    """Every measure that is complete in the store, by name.
+
+    Raises StoreError if one was computed from representations that are no longer those in the store.
+    """
     done = {name for name, _ in run.done("measure")}
     names = sorted({name.partition("/")[0] for name in done})
     inverted_rows = [row for row in rows(run.settings) if row_parts(row)[0] != NATURAL]
@@ -220,6 +224,9 @@ def _measured(run: Run, name: str, facts: dict[str, Any], natural: list[str], in
 
 def _stacked(run: Run, name: str, of: list[str]) -> dict[str, np.ndarray]:
     records = [(row, run.record("measure", f"{name}/{row}")) for row in of]
+    for _, record in records:
+        units = sources(run.settings, (record.stage, record.name, record.shard))
+        stages.check_origin(run, record, {unit: run.record(*unit) for unit in units})
     return {
         kind: np.stack([run.read(record, f"measures/{name}/{row}/{kind}") for row, record in records])
         for kind in ("value", "resampled", "null")

@@ -123,7 +123,7 @@ def load_results(run: Run) -> Results:
     require_finished(run, ALL[:-1])
     names, shards = run.settings.names, run.settings.pairs.shards
     records = {units.stage: _records(run, units) for units in ALL[:-1]}
-    _check_weights(run, records)
+    _check(run, records)
     natural, inverted = _natural(run), _inverted(run)
     facts = {name: _facts(name, records["train"][name][0]) for name in names}
     draw = records["draw"]["pairs"][0]
@@ -150,12 +150,13 @@ def _records(run: Run, units: Units) -> dict[str, list[Record]]:
     return {name: run.records(units.stage, name, range(n)) for name, n in units.shards(run.settings).items()}
 
 
-def _check_weights(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
-    """Raises StoreError if a shard was computed with other weights than the run goes by now."""
-    for stage in ("invert", "embed"):
-        for own in records[stage].values():
-            for record in own:
-                stages.check_weights(run, record)
+def _check(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
+    """Raises StoreError if a shard was computed with other weights, or from other values, than the run has now."""
+    every = [record for by_name in records.values() for own in by_name.values() for record in own]
+    known = {(record.stage, record.name, record.shard): record for record in every}
+    for record in every:
+        stages.check_weights(run, record)
+        stages.check_origin(run, record, known)
 
 
 MATRICES = ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor")

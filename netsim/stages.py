@@ -12,6 +12,7 @@ A set is `natural` (the targets) or `inverted/<through>`. Arrays pass between st
 piece runs on any machine, alone, again. Nothing here knows who schedules it.
 """
 
+import json
 import logging
 import platform
 import traceback
@@ -23,9 +24,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from blake3 import blake3
 
 from netsim import units
 from netsim.config import InversionSettings, SweepSettings
@@ -42,7 +42,7 @@ from netsim.steps import preset_steps
 from netsim.store import ArraySpec, Record, Run, Stopwatch
 from netsim.streaming import pair_hsic
 from netsim.training import accuracy, train_epochs
-from netsim.units import NATURAL, Unit, Units, inverted, row_parts, rows, sets
+from netsim.units import NATURAL, Unit, Units, called, inverted, row_parts, rows, sets, sources
 
 logger = logging.getLogger(__name__)
 
@@ -262,7 +262,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
     def keep(_epoch: int, loss: float, state: bytes) -> None:
         losses.append(loss)
-        run.files.put(_checkpoint_path(name), state)
+        run.files.put(_checkpoint_path(name), blake3(state).digest() + state)
 
     train_epochs(
         network,
@@ -281,12 +281,9 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
 def _last_epoch(run: Run, name: str) -> bytes | None:
     """Where an interrupted training goes on. A damaged file is as good as none: training begins anew."""
-    state = run.files.find(_checkpoint_path(name))
-    try:
-        safetensors.torch.load(state or b"")
-    except SafetensorError:
-        return None
-    return state
+    kept = run.files.find(_checkpoint_path(name)) or b""
+    digest, state = kept[: blake3.digest_size], kept[blake3.digest_size :]
+    return state if digest == blake3(state).digest() else None
 
 
 def _untrained(settings: SweepSettings, reference: str, *, classes: int, shape: Shape) -> Network:
@@ -307,7 +304,7 @@ def _weights_path(name: str) -> str:
 
 
 def _checkpoint_path(name: str) -> str:
-    return f"training/{name}.safetensors"
+    return f"training/{name}.checkpoint"
 
 
 def network(run: Run, name: str) -> Network:
@@ -327,12 +324,29 @@ def weights_hash(run: Run, name: str) -> str:
 
 def check_weights(run: Run, record: Record) -> None:
     """Raises StoreError if a shard was computed with other weights than the run goes by now."""
-    for name, used in record.facts["weights"].items():
+    for name, used in record.facts.get("weights", {}).items():
         if used != weights_hash(run, name):
-            raise StoreError(
-                f"{record.stage} {record.name} in {run.url} was computed with other weights of {name}; "
-                f"remove commits/{record.stage}/{record.name} and run again"
-            )
+            unit = called((record.stage, record.name, record.shard))
+            raise StoreError(f"{unit} in {run.url} was computed with other weights of {name}; {run.mend}")
+
+
+def made_from(contents: Iterable[str]) -> str:
+    """For a record: BLAKE3 over the `Record.content` of what a shard was computed from, in the order of
+    `netsim.units.sources`.
+    """
+    return blake3(json.dumps(list(contents)).encode()).hexdigest()
+
+
+def check_origin(run: Run, record: Record, known: Mapping[Unit, Record]) -> None:
+    """Raises StoreError if a shard was computed from other values than those that are there, whose records are `known`.
+
+    That is so where one of them was computed again and came out otherwise, as it may on a GPU. Records of an older
+    netsim do not tell.
+    """
+    unit = record.stage, record.name, record.shard
+    there = made_from(known[source].content for source in sources(run.settings, unit))
+    if record.facts.get("made_from", there) != there:
+        raise StoreError(f"{called(unit)} in {run.url} was computed from other values than are there; {run.mend}")
 
 
 NETWORKS_KEPT = 64
@@ -522,6 +536,7 @@ def invert_shard(run: Run, name: str, shard: int) -> Work:
     median = float(final.median())
     facts = {
         "weights": {name: weights_hash(run, name)},
+        "made_from": made_from([drawn.content]),
         "median_loss": median if np.isfinite(median) else None,
         "precision": str(plan),
         "batch_size": result.batch_size,
@@ -609,24 +624,28 @@ def representation_path(set_name: str, observer: str) -> str:
 
 def embed_shard(run: Run, name: str, shard: int) -> Work:
     """What every network says of a shard of the set `name`. Raises NetworkError for values that are not finite."""
-    images = set_images(run, name, shard)
+    images, source = set_images(run, name, shard)
     arrays = {}
     for observer in run.settings.names:
         representation = look(network(run, observer), images).numpy().astype(np.float32)
         if not np.isfinite(representation).all():
             raise NetworkError(f"{observer} represents images of {name}, shard {shard}, by values that are not finite")
         arrays[representation_path(name, observer)] = representation
-    facts = {"weights": {observer: weights_hash(run, observer) for observer in run.settings.names}}
-    return Work(arrays, facts=facts | _where())
+    weights = {observer: weights_hash(run, observer) for observer in run.settings.names}
+    return Work(arrays, facts={"weights": weights, "made_from": made_from([source.content]), **_where()})
 
 
-def set_images(run: Run, set_name: str, shard: int) -> torch.Tensor:
-    """A shard's images of a set (n, C, H, W), float32 in [0, 1]. Raises StoreError if they are missing or damaged."""
+def set_images(run: Run, set_name: str, shard: int) -> tuple[torch.Tensor, Record]:
+    """A shard's images of a set (n, C, H, W), float32 in [0, 1], and the record that covers them.
+
+    Raises StoreError if they are missing or damaged.
+    """
     if set_name == NATURAL:
-        return to_unit(run.read(run.record("draw", "pairs", shard), "images/target"))
+        record = run.record("draw", "pairs", shard)
+        return to_unit(run.read(record, "images/target")), record
     record = run.record("invert", set_name.removeprefix("inverted/"), shard)
     check_weights(run, record)
-    return from_stored(run.read(record, f"{set_name}/image"))
+    return from_stored(run.read(record, f"{set_name}/image")), record
 
 
 # ---- aggregate
@@ -680,7 +699,7 @@ def aggregate_row(run: Run, name: str, shard: int) -> Work:
         check_weights(run, record)
     found = pair_hsic([partial(_representations, run, record, needed) for record in records], pairs)
     moments = np.array([[getattr(found[pair], moment) for moment in MOMENTS] for pair in pairs])
-    return Work({moments_path(name): moments})
+    return Work({moments_path(name): moments}, facts={"made_from": made_from(record.content for record in records)})
 
 
 def row_sums(run: Run, row: str) -> dict[tuple[str, str], Hsic]:

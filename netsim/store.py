@@ -90,6 +90,11 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     process: str = ""  # host:pid
 
+    @property
+    def content(self) -> str:
+        """BLAKE3 over the hashes of all values that it covers."""
+        return _hash(json.dumps([self.arrays, self.files], sort_keys=True).encode())
+
 
 class Run:
     """One run in its store. Make it with `create` (new, or the same settings again) or `open`."""
@@ -150,6 +155,7 @@ class Run:
         try:
             document = json.loads(data)
             attributes = document.get("attributes", {}).get("netsim")
+            group = (document.get("zarr_format"), document.get("node_type")) == (3, "group")
         except (ValueError, AttributeError) as error:
             raise StoreError(f"{url}/zarr.json is damaged ({error}); restore it, or use another store") from None
         if not isinstance(attributes, dict):
@@ -161,7 +167,7 @@ class Run:
                 f"Use the netsim that made it ({made_by.get('netsim', '?') if isinstance(made_by, dict) else '?'}), "
                 "or another store"
             )
-        if not _is_sealed(attributes):
+        if not (group and _is_sealed(attributes)):
             raise StoreError(f"{url}/zarr.json is damaged or was edited; restore it, or use another store")
         try:
             settings = parse_settings(attributes["settings"], origin=url)
@@ -233,16 +239,18 @@ class Run:
             whole = json.dumps(found).encode() == data and _is_sealed(found)
             record = Record(**{key: value for key, value in found.items() if key != SEAL})
             whole = whole and all(_lies_within(path) for path in (*record.arrays, *record.files))
+            whole = whole and _commit_path(record.stage, record.name, record.shard) == path  # not one of another shard
         except (ValueError, TypeError, AttributeError):  # not UTF-8, not JSON, not a record
             whole = False
         if not whole:
-            raise StoreError(f"the commit record {path} in {self.url} is damaged; {self._mend}")
+            raise StoreError(f"the commit record {path} in {self.url} is damaged; {self.mend}")
         if record.digest != self.digest:
             raise StoreError(f"the commit record {path} in {self.url} belongs to another run ({record.digest})")
         return record
 
     @property
-    def _mend(self) -> str:
+    def mend(self) -> str:
+        """What to do about damage, for a message."""
         return f"`netsim verify --repair {quote(self.url)}`, and run again"
 
     # ---- what was set aside
@@ -257,10 +265,11 @@ class Run:
         found = self.files.get_all(f"aside/{path}" for path in sorted(listed))
         return {_unit_of(path): _why(data) for path, data in found.items()}
 
-    def take_up_again(self) -> None:
-        """Forget what was set aside: it is to be tried again."""
-        for path in self.files.below("aside"):
-            self.files.remove(f"aside/{path}")
+    def take_up_again(self, stage: str = "") -> None:
+        """Forget what was set aside, of all stages or of one: it is to be tried again."""
+        folder = f"aside/{stage}".rstrip("/")
+        for path in self.files.below(folder):
+            self.files.remove(f"{folder}/{path}")
 
     # ---- arrays
 
@@ -273,7 +282,7 @@ class Run:
         found = self.files.get_all(expected)
         for path, fault in _differences(expected, found).items():
             if path in found:
-                raise StoreError(f"{self.files.place(path)} is damaged ({fault}); {self._mend}")
+                raise StoreError(f"{self.files.place(path)} is damaged ({fault}); {self.mend}")
         self.files.put_all({path: data for path, data in expected.items() if path not in found})
 
     def array_faults(self, specs: Iterable[ArraySpec]) -> dict[str, str]:
@@ -328,7 +337,7 @@ class Run:
                     array = zarr.open_array(self._zarr, path=path, mode="r", zarr_format=3)
                 except (ValueError, TypeError, KeyError) as error:
                     document = self.files.place(f"{path}/zarr.json")
-                    raise StoreError(f"{document} is damaged ({error}); {self._mend}") from error
+                    raise StoreError(f"{document} is damaged ({error}); {self.mend}") from error
             self._opened[path] = array
         return self._opened[path]
 
@@ -343,33 +352,43 @@ class Run:
         facts: Mapping[str, Any] | None = None,
         seconds: float,
     ) -> Record:
-        """Write everything of a shard, then, last, the record that makes it done.
+        """Write everything of a shard, then, last, the record that makes it done. Returns the record that is there.
 
-        A record that is there already stays: whoever came first had the same values. Raises StoreError when the store
-        can't be written or is full; the shard is then simply missing.
+        Where another run of the same settings was faster, its record and its values stay. If it was so just now, while
+        these values were written over its own, and they differ, these stay: its record would not fit any more. Raises
+        StoreError when the store can't be written or is full; the shard is then simply missing.
         """
         arrays, files = arrays or {}, files or {}
-        with ThreadPoolExecutor(WRITERS) as pool:
-            hashes = dict(
-                zip(arrays, pool.map(lambda path: self._write(path, arrays[path], shard), arrays), strict=True)
+        while not self.is_done(stage, name, shard):
+            record = Record(
+                stage=stage,
+                name=name,
+                shard=shard,
+                digest=self.digest,
+                arrays=self._write_all(arrays, shard),
+                files=self._write_files(files),
+                facts=dict(facts or {}),
+                seconds=round(seconds, 3),
+                committed=datetime.now(UTC).isoformat(timespec="seconds"),
+                versions=versions(),
+                process=f"{socket.gethostname()}:{os.getpid()}",
             )
+            document = json.dumps(sealed(asdict(record)), allow_nan=False).encode()
+            if self.files.put_new(_commit_path(stage, name, shard), document):
+                return record
+            if self.record(stage, name, shard).content != record.content:
+                self.forget(stage, name, shard)
+        return self.record(stage, name, shard)
+
+    def _write_all(self, arrays: Mapping[str, np.ndarray], shard: int) -> dict[str, str]:
+        """Their parts of a shard, at the same time. Gives their hashes."""
+        with ThreadPoolExecutor(WRITERS) as pool:
+            hashes = pool.map(lambda path: self._write(path, arrays[path], shard), arrays)
+            return dict(zip(arrays, hashes, strict=True))
+
+    def _write_files(self, files: Mapping[str, bytes]) -> dict[str, str]:
         self.files.put_all(files)
-        record = Record(
-            stage=stage,
-            name=name,
-            shard=shard,
-            digest=self.digest,
-            arrays=hashes,
-            files={path: _hash(data) for path, data in files.items()},
-            facts=dict(facts or {}),
-            seconds=round(seconds, 3),
-            committed=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions=versions(),
-            process=f"{socket.gethostname()}:{os.getpid()}",
-        )
-        document = json.dumps(sealed(asdict(record)), allow_nan=False).encode()
-        self.files.put_new(_commit_path(stage, name, shard), document)
-        return record
+        return {path: _hash(data) for path, data in files.items()}
 
     def _write(self, path: str, values: np.ndarray, shard: int) -> str:
         """One array's part of a shard, one object, as Zarr's codecs make it, without their copies. Gives its hash."""
@@ -438,7 +457,7 @@ class Run:
         return data
 
     def _damaged(self, record: Record, path: str, why: str) -> StoreError:
-        return StoreError(f"{path}, shard {record.shard}, in {self.url} is damaged ({why}); {self._mend}")
+        return StoreError(f"{path}, shard {record.shard}, in {self.url} is damaged ({why}); {self.mend}")
 
     def _chunk(self, path: str, shard: int) -> tuple[str, tuple[int, ...]]:
         """Where an array's values of a shard are, and their shape. An array that is not per-pair is one chunk."""

@@ -167,6 +167,21 @@ def require_finished(run: Run, stages: Iterable[Units]) -> None:
             )
 
 
+def sources(settings: SweepSettings, unit: Unit) -> list[Unit]:
+    """The units whose values a unit is computed from, of any stage. Weights have hashes of their own in records."""
+    stage, name, shard = unit
+    shards, (_, _, rest) = range(settings.pairs.shards), name.partition("/")
+    if stage == "layers":  # <key>/<set>, which looks at images as `embed` does
+        return _sources(EMBED.needs(settings, rest, shard))
+    if stage == "measure":  # <measure>/<row>, which may hold the set against the natural one
+        return [("embed", of, k) for of in dict.fromkeys((NATURAL, row_parts(rest)[0])) for k in shards]
+    return _sources(next(units for units in ALL if units.stage == stage).needs(settings, name, shard))
+
+
+def _sources(needs: Iterable[Unit]) -> list[Unit]:
+    return [unit for unit in needs if unit[0] not in ("check", "train")]
+
+
 def out_of_reach(settings: SweepSettings, without: Iterable[Unit]) -> set[Unit]:
     """The units of a sweep that can't be done while those of `without` are not; they among them."""
     found = set(without)

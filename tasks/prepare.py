@@ -28,7 +28,7 @@ def prepare_measures(store: str, measures: Sequence[str]) -> str:
     Raises SettingsError for a measure that is not there, StoreError for a run that is not.
     """
     measure_stage(measures)
-    return _with(EMBED, store).url
+    return _with(EMBED, store, "measure").url
 
 
 def prepare_layers(store: str, networks: Sequence[str], layers: Sequence[str], activations: str) -> tuple[str, str]:
@@ -36,17 +36,17 @@ def prepare_layers(store: str, networks: Sequence[str], layers: Sequence[str], a
 
     Raises SettingsError for networks or layers that are not there, StoreError for a run that is not.
     """
-    run = _with(INVERT, store)
+    run = _with(INVERT, store, "layers")
     spec = layer_spec(run, networks, layers, activations)
     keep_spec(run, spec)
     return run.url, spec.key
 
 
-def _with(units: Units, store: str) -> Run:
-    """The run at `store`, whose stage is finished."""
+def _with(units: Units, store: str, stage: str) -> Run:
+    """The run at `store`, where `units` are finished. What was set aside of `stage` is to be tried again."""
     run = Run.open(store)
     require_finished(run, [units])
-    run.take_up_again()
+    run.take_up_again(stage)
     return run
 
 

@@ -63,7 +63,7 @@ def test_the_whole_pipeline_runs_on_it_at_224_px(networks, photos, tmp_path):
     )
     run = Run.create(str(tmp_path / "run"), settings)
     run_all(run, only=("check", "train", "draw", "invert", "embed", "aggregate"))
-    x = stages.set_images(run, "natural", 0)[:2]
+    x = stages.set_images(run, "natural", 0)[0][:2]
     for name in settings.names:
         assert_linear(stages.network(run, name), x)
         losses = run.array(f"inverted/{name}/losses")[...]

@@ -37,7 +37,7 @@ def by_hand(run: Run, set_name: str, network: str, layer: str, pooled: bool) -> 
     body = stages.network(run, network).body
     rows = []
     for shard in range(run.settings.pairs.shards):
-        x = (stages.set_images(run, set_name, shard) - 0.286) / 0.353
+        x = (stages.set_images(run, set_name, shard)[0] - 0.286) / 0.353
         with torch.no_grad():
             x = body.maxpool(body.relu(body.bn1(body.conv1(x))))
             for name in ("layer1", "layer2", "layer3", "layer4"):

@@ -91,8 +91,8 @@ def test_jobs_that_end_before_their_worker_comes_are_replaced(environment, tmp_p
     found = netsim("run", str(path), "--store", str(tmp_path / "run"), env=environment, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "broken").exists()
-    logs = httpx.post(f"{environment['PREFECT_API_URL']}/logs/filter", json={"limit": 200}).raise_for_status().json()
-    assert any("ended before its worker came; another is asked for" in log["message"] for log in logs)
+    logs = httpx.post(f"{environment['PREFECT_API_URL']}/logs/filter", json={"sort": "TIMESTAMP_DESC", "limit": 200})
+    assert any("ended before its worker came; another is asked for" in log["message"] for log in logs.json())
 
 
 def test_a_job_that_slurm_does_not_take_is_one_clear_error(environment, tmp_path):

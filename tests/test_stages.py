@@ -288,10 +288,10 @@ def test_shards_computed_with_other_weights_are_not_mixed(tmp_path):
     run.files.put("commits/train/vgg/00000.json", json.dumps(sealed(record)).encode())
     run = Run.open(run.url)
     with pytest.raises(
-        StoreError, match=r"invert vgg in .* was computed with other weights of vgg; remove commits/invert"
+        StoreError, match=r"invert vgg shard 0 in .* was computed with other weights of vgg; `netsim verify --repair "
     ):
         load_results(run)
-    with pytest.raises(StoreError, match=r"embed natural in .* was computed with other weights"):
+    with pytest.raises(StoreError, match=r"embed natural shard 0 in .* was computed with other weights"):
         stages.AGGREGATE.work(run, "natural/vgg", 0)
 
 
@@ -360,9 +360,20 @@ def dead() -> torch.nn.Module:
 
 def test_a_damaged_checkpoint_is_as_good_as_none(finished, tmp_path):
     run = Run.create(str(tmp_path / "run"), finished.settings)
-    run.files.put("training/vgg.safetensors", b"damaged")
+    run.files.put("training/vgg.checkpoint", b"damaged")
     stages.TRAIN.work(run, "vgg", 0)
     assert stages.weights_hash(run, "vgg") == stages.weights_hash(finished, "vgg")
+
+
+def test_training_does_not_go_on_from_a_flipped_bit(tmp_path):
+    """It would end as weights that every later check takes for right."""
+    run = Run.create(str(tmp_path / "run"), tiny())
+    stages._train(run, "vgg", stages._untrained(run.settings, "small:vgg", classes=10, shape=(1, 28, 28)))
+    kept = bytearray(run.files.get("training/vgg.checkpoint"))
+    assert stages._last_epoch(run, "vgg") == kept[32:]
+    kept[-1] ^= 1
+    run.files.put("training/vgg.checkpoint", bytes(kept))
+    assert stages._last_epoch(run, "vgg") is None
 
 
 def test_trained_weights_that_were_damaged_are_refused(tmp_path):

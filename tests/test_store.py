@@ -153,6 +153,16 @@ def test_a_damaged_root_document_is_refused(tmp_path):
         Run.open(run.url)
 
 
+@pytest.mark.parametrize("key", ["zarr_format", "node_type"])
+def test_a_root_that_is_no_zarr_group_is_refused(tmp_path, key):
+    """It is not sealed, as only what netsim keeps in it is."""
+    run = Run.create(str(tmp_path), SETTINGS)
+    path = Path(run.url) / "zarr.json"
+    path.write_text(path.read_text().replace(f'"{key}"', f'"{key[:-1]}u"'))
+    with pytest.raises(StoreError, match=r"zarr.json is damaged or was edited"):
+        Run.open(run.url)
+
+
 def test_a_store_below_folders_with_any_names_knows_what_is_done(tmp_path):
     run = Run.create(str(tmp_path / "commits" / "invert" / "run"), SETTINGS)
     run.commit("invert", "vgg", 1, arrays={}, seconds=0)
@@ -193,6 +203,15 @@ def test_credentials_in_a_url_are_refused_and_not_repeated():
     with pytest.raises(StoreError, match="the URL holds credentials") as caught:
         Run.create("s3://AKIAEXAMPLE:secret@bucket/run", SETTINGS)
     assert "secret" not in str(caught.value) and "AKIA" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///sweep", "s3://my bucket/sweep"])
+def test_a_url_without_a_bucket_is_refused(url):
+    """Unset variables leave such; a folder called `s3:` is not what anybody wants."""
+    with pytest.raises(StoreError, match=r"names no bucket that S3 could have; give one, as in s3://bucket/sweep"):
+        Run.create(url, SETTINGS)
+    with pytest.raises(StoreError, match="is no URL"):
+        Run.create("s3://buck[et/sweep", SETTINGS)
 
 
 @pytest.mark.parametrize("nothing", ["", None, 3])
@@ -359,15 +378,69 @@ def test_a_record_of_another_run_is_refused_and_one_that_is_not_there_is_said(ru
         run.record("invert", "vgg", 7)
 
 
-def test_the_first_record_of_a_shard_stays(run):
-    """Two runs of the same settings may both compute a shard, to the same values."""
+def test_a_record_in_the_place_of_another_is_refused(run):
+    """As a sync tool or a hand may put it there: it would have one shard count twice."""
+    commit(run, 0, 1.0)
+    run.files.put("commits/invert/vgg/00001.json", run.files.get(RECORD))
+    with pytest.raises(StoreError, match=r"commit record commits/invert/vgg/00001.json in .* is damaged"):
+        run.record("invert", "vgg", 1)
+
+
+def test_the_first_record_of_a_shard_stays_and_its_values_too(run):
+    """Two runs of the same settings may both compute a shard; on GPUs not to the same bits."""
     commit(run, 0, 1.0)
     first = run.files.get(RECORD)
-    run.commit("invert", "vgg", 0, arrays=arrays(1.0), facts={"note": "slower"}, seconds=9)
-    assert run.files.get(RECORD) == first
+    late = run.commit("invert", "vgg", 0, arrays=arrays(2.0), facts={"note": "slower"}, seconds=9)
+    assert run.files.get(RECORD) == first and late.seconds == 1.5
+    np.testing.assert_array_equal(run.read(late, LOSS.path), arrays(1.0)[LOSS.path])
     run.forget("invert", "vgg", 0)
     run.commit("invert", "vgg", 0, arrays=arrays(1.0), facts={"note": "slower"}, seconds=9)
     assert run.record("invert", "vgg", 0).seconds == 9
+
+
+@pytest.mark.parametrize("value", [1.0, 2.0])
+def test_values_and_record_fit_when_two_write_a_shard_at_the_same_time(run, monkeypatch, value):
+    """The slower has begun to write before the record of the faster is there, and goes on after it."""
+    write, faster = Run._write, Run.open(run.url)
+
+    def write_late(self: Run, *of: Any) -> str:
+        if self is run and not self.is_done("invert", "vgg", 0):
+            monkeypatch.setattr(Run, "_write", write)
+            commit(faster, 0, 1.0)
+        return write(self, *of)
+
+    monkeypatch.setattr(Run, "_write", write_late)
+    monkeypatch.setattr("netsim.store.WRITERS", 1)
+    record = commit(run, 0, value)
+    for reader in (run, faster):
+        found = reader.record("invert", "vgg", 0)
+        assert found == record
+        np.testing.assert_array_equal(reader.read(found, LOSS.path), arrays(value)[LOSS.path])
+
+
+def test_what_one_stage_set_aside_is_taken_up_again_without_the_others(run):
+    for stage in ("invert", "measure"):
+        run.set_aside(stage, "natural/vgg", 3, {"error": "E"})
+    run.take_up_again("measure")
+    assert list(run.aside()) == [("invert", "natural/vgg", 3)]
+    run.take_up_again()
+    assert run.aside() == {}
+
+
+def test_a_folder_that_can_not_be_listed_is_no_empty_one(tmp_path, monkeypatch):
+    """Or `verify` would find nothing wrong in it."""
+    run, scandir = Run.create(str(tmp_path), SETTINGS), os.scandir
+    run.create_arrays([LOSS, IMAGE])
+    commit(run, 0, 1.0)
+
+    def denied(path: Any) -> Any:
+        if str(path).rstrip("/").endswith("commits/invert/vgg"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(StoreError, match="is not writable or not readable for this user"):
+        run.done("invert")
 
 
 def test_of_two_that_make_a_run_at_once_one_does(url):
@@ -505,13 +578,13 @@ def requests(monkeypatch) -> Counter[str]:
 
 
 def test_a_shard_is_one_request_an_array_and_one_for_its_record(object_storage, requests):
-    """Each request is paid for, and takes its time: none that only asks whether something is there, or how large."""
+    """Each request is paid for, and takes its time."""
     run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
     run.create_arrays([LOSS, IMAGE])
     commit(run, 1, 1.0)
     requests.clear()
     commit(run, 0, 1.0)
-    assert requests == {"PutObject": 3}
+    assert requests == {"PutObject": 3, "GetObject": 1}  # whether another was faster
     requests.clear()
     assert not run.is_done("invert", "vgg", 7)
     record = run.record("invert", "vgg", 0)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from conftest import run_all
 from typer.testing import CliRunner
 
 from flows.cli import app
-from netsim import units
-from netsim.stages import QUANTITIES
+from netsim import stages, units
+from netsim.errors import NetworkError, StoreError
+from netsim.results import load_results
 from netsim.status import status
 from netsim.store import Run
 from netsim.verify import committed, verify
@@ -104,17 +106,76 @@ def test_a_damaged_record_is_named(run):
     assert str(fault).startswith("invert vgg 2: the commit record commits/invert/vgg/00002.json in ")
 
 
-def test_losses_that_do_not_belong_to_the_images_are_found_though_every_checksum_fits(run):
-    """As after a change of the network's code that no hash of weights sees."""
-    record = run.record("invert", "vgg", 2)
+def recommit(run: Run, unit: tuple[str, str, int], *, facts: dict[str, Any], change: float = 0) -> None:
+    """Make a shard done again, by a record and values that fit each other."""
+    record = run.record(*unit)
     arrays = {path: run.read(record, path).copy() for path in record.arrays}
-    arrays["inverted/vgg/losses"][:, QUANTITIES.index("final_loss")] += 0.01
-    run.forget("invert", "vgg", 2)
-    run.commit("invert", "vgg", 2, arrays=arrays, facts=record.facts, seconds=1)
-    faults = verify(run)
-    assert {(f.stage, f.name, f.shard) for f in faults} == {("invert", "vgg", 2)} and len(faults) == 8
-    assert "pair 16 has a loss of " in faults[0].what
+    for values in arrays.values():
+        values.flat[0] += change
+    files = {path: run.read_file(record, path) for path in record.files}
+    run.forget(*unit)
+    run.commit(*unit, arrays=arrays, files=files, facts=record.facts | facts, seconds=1)
+
+
+OF_VGG_2 = {("embed", "inverted/vgg", 2), ("aggregate", "inverted/vgg", 0), ("report", "report", 0)}
+
+
+def test_what_was_computed_from_other_values_is_found_and_not_shown(run):
+    """A repaired shard that came out otherwise, as on a GPU: every checksum fits, and the matrix is of another set."""
+    recommit(run, ("invert", "vgg", 2), facts={}, change=1)
+    faults = verify(run, sample=0)
+    assert {(f.stage, f.name, f.shard) for f in faults} == OF_VGG_2
+    assert [fault.what for fault in faults] == [
+        "it was computed from other values than are there",
+        *["it was computed from what is at fault"] * 2,
+    ]
+    with pytest.raises(StoreError, match=r"embed inverted/vgg shard 2 in .* was computed from other values .*--repair"):
+        load_results(run)
+    verify(run, sample=0, repair=True)
+    run_all(run)
     assert verify(run, sample=0) == []
+    load_results(run)
+
+
+def test_what_is_left_of_other_weights_goes_in_one_repair(run):
+    recommit(run, ("train", "vgg", 0), facts={"weights_hash": "of another training"})
+    faults = verify(run, sample=0)
+    rows = {f"{kind}/{name}" for kind in ("natural", "inverted") for name in run.settings.names}
+    looks = {
+        ("embed", of, shard) for of in ("natural", *(row for row in rows if "inverted" in row)) for shard in range(4)
+    }
+    inversions = {("invert", "vgg", shard) for shard in range(4)}
+    compared = {("aggregate", row, 0) for row in rows} | {("report", "report", 0)}
+    assert {(f.stage, f.name, f.shard) for f in faults} == inversions | looks | compared
+
+
+def test_records_of_a_netsim_that_did_not_say_what_they_were_made_from_are_as_good_as_ever(run):
+    for unit in (unit for unit in committed(run) if unit[0] not in ("train", "draw")):
+        recommit(run, unit, facts={"made_from": None})
+    assert verify(run) == []
+
+
+def test_a_network_that_computes_otherwise_is_found_though_every_checksum_fits(run, monkeypatch):
+    """As after a change of its code that no hash of weights sees. To compute one shard again would hide it."""
+    look = stages.look
+    monkeypatch.setattr(stages, "look", lambda network, images: look(network, images).sqrt())
+    faults = verify(run, repair=True)
+    assert {(f.stage, f.name, f.shard) for f in faults} == {("invert", name, 2) for name in run.settings.names}
+    assert "pair 16 has a loss of " in faults[0].what and "computes otherwise than it did" in faults[0].what
+    assert verify(run, sample=0) == [] and len(committed(run)) == 42
+
+
+def test_what_is_damaged_is_named_though_no_network_can_be_looked_at(run, monkeypatch):
+    def unavailable(*_: Any) -> Any:
+        raise NetworkError("weights can't be downloaded")
+
+    flip(Path(run.url) / "report/natural.csv")
+    monkeypatch.setattr(stages, "network", unavailable)
+    faults = verify(run, repair=True)
+    assert [str(fault) for fault in faults[1:]] == [
+        f"invert {name}: no loss could be measured again: weights can't be downloaded" for name in run.settings.names
+    ]
+    assert not run.is_done("report", "report", 0)
 
 
 def test_the_command_says_what_is_off_and_how_to_mend_it(run):
