@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from shlex import quote
 from typing import Any, Self
@@ -90,7 +90,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     process: str = ""  # host:pid
 
-    @property
+    @cached_property
     def content(self) -> str:
         """BLAKE3 over the hashes of all values that it covers."""
         return _hash(json.dumps([self.arrays, self.files], sort_keys=True).encode())

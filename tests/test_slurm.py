@@ -53,7 +53,9 @@ def write(path: Path, **cluster: Any) -> Path:
 
 
 def test_a_sweep_that_loses_a_job_ends_with_the_same_bits(slurm, environment, tmp_path):
-    path, store, log = write(tmp_path / "mine.yaml"), tmp_path / "run", tmp_path / "log"
+    """Over TLS, by certificates that jobs read from a folder."""
+    assert netsim("certificates", "tls", env=environment, cwd=tmp_path).returncode == 0
+    path, store, log = write(tmp_path / "mine.yaml", tls=str(tmp_path / "tls")), tmp_path / "run", tmp_path / "log"
     command = [*NETSIM, "run", str(path), "--store", str(store)]
     with log.open("wb") as output:
         flow = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=output, stderr=output)
@@ -66,6 +68,8 @@ def test_a_sweep_that_loses_a_job_ends_with_the_same_bits(slurm, environment, tm
     finally:
         flow.kill()
     assert before.items() <= records(store).items()
+    said = "".join(path.read_text() for path in (tmp_path / "slurm-logs").glob("*.err"))
+    assert "Waiting to connect to:      tls://" in said and "tcp://" not in said
     run, quiet = Run.open(str(store)), Run.create(str(tmp_path / "quiet"), parse_settings(SETTINGS))
     run_all(quiet)
     assert_same_bits(run, quiet)

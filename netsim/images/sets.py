@@ -37,7 +37,10 @@ class ImageSet(Protocol):
     def read(self, indices: ArrayLike) -> np.ndarray: ...
 
     def content_hash(self) -> str:
-        """BLAKE3 hex that changes when an image, a label or the preprocessing does; not with where the images lie."""
+        """BLAKE3 hex that changes when an image, a label or the preprocessing does; not with where the images lie.
+
+        Of a list of files, an image has changed when its name or its size has.
+        """
 
 
 def to_unit(images: np.ndarray) -> Tensor:
