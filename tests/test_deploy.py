@@ -36,7 +36,7 @@ from test_flow_sweep import ask
 from flows.cluster import parse_cluster
 from flows.deployment import read_sweep
 from flows.sweep import sweep
-from flows.workers import kubernetes_spec
+from flows.workers import ENVIRONMENT, kubernetes_spec
 from netsim.config import load_settings, shipped_sweeps
 from netsim.networks import parse_reference
 from netsim.store import Run
@@ -164,6 +164,8 @@ def test_the_image_is_built_from_what_is_there_and_nobody_is_root_in_it():
     assert {name for names in copied for name in names} == let_in
     assert all((ROOT / name).exists() for name in let_in)
     assert [line for line in lines if line.startswith("USER ")][-1] == "USER 10001:10001"
+    variables = " ".join(line for line in lines if line.startswith("ENV "))
+    assert all(f"{name}={value}" in variables for name, value in ENVIRONMENT.items() if name.startswith("DASK_"))
     installs = [line for line in lines if "pip install" in line]
     assert all("--require-hashes" in line or "--no-deps" in line for line in installs)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import dask
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, get_worker
 from distributed.security import Security
@@ -51,6 +52,9 @@ def test_a_scheduler_that_does_not_answer_is_one_clear_error():
 def test_local_workers_end_with_the_sweep():
     with task_runner(Local(workers=1)) as runner, Client(runner.address, **runner.client_kwargs) as client:
         (pid,) = client.run(os.getpid).values()
+        asked = [f"distributed.{key}" for key in ("worker.profile.enabled", "admin.tick.interval")]
+        (found,) = client.run(lambda: [dask.config.get(key) for key in asked]).values()
+        assert found == [False, "1s"]  # what Dask does all the time would take 6 % of the processor
     deadline = time.monotonic() + 10
     while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
         time.sleep(0.1)
