@@ -9,11 +9,10 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import copy_context
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 import dask
@@ -28,6 +27,7 @@ from flows import cluster as where
 from flows.certificates import read_certificates
 from flows.credentials import UseBlock
 from netsim.errors import SettingsError
+from tasks.accounts import beside
 from tasks.devices import GPU, visible_gpus
 
 CALM = {
@@ -143,8 +143,8 @@ def worker_specs(workers: int, gpus: list[str], security: Security) -> dict[str,
 
     def spec(visible: str, resources: dict[str, int]) -> dict[str, Any]:
         reached = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
-        options = {"nthreads": 1, "env": {"CUDA_VISIBLE_DEVICES": visible}, "resources": resources}
-        return {"cls": Nanny, "options": reached | options | {"memory_limit": 0}}
+        options = {"nthreads": 1, "memory_limit": 0, "env": {"CUDA_VISIBLE_DEVICES": visible}, "resources": resources}
+        return {"cls": Nanny, "options": reached | options}
 
     plain = {f"cpu-{k}": spec("", {}) for k in range(workers)}
     return plain | {f"gpu-{gpu}": spec(gpu, GPU) for gpu in gpus}
@@ -238,9 +238,9 @@ def forgetting_lost_jobs(cluster: Any) -> Iterator[None]:
 
     dask-jobqueue replaces what its scheduler loses. What never came it would wait for as long as the sweep lives.
     """
-    over, logger = Event(), get_run_logger()
+    logger = get_run_logger()
 
-    def look() -> None:
+    def look(over: Event) -> None:
         suspected: dict[Any, Any] = {}
         while not over.wait(LOOK):
             lost = lost_jobs(cluster)
@@ -249,12 +249,8 @@ def forgetting_lost_jobs(cluster: Any) -> Iterator[None]:
                 cluster.loop.add_callback(cluster.workers.pop, name, None)
             suspected = lost
 
-    looking = Thread(target=copy_context().run, args=(look,), daemon=True)
-    looking.start()
-    try:
+    with beside(look):
         yield
-    finally:
-        over.set()
 
 
 def lost_jobs(cluster: Any) -> dict[Any, Any]:

@@ -30,7 +30,7 @@ from netsim.networks import Network
 from netsim.stages import Stage, Work
 from netsim.store import Run
 from netsim.uncertainty import jackknife_se
-from netsim.units import NATURAL, Units, inverted, sources
+from netsim.units import NATURAL, Units, inverted
 
 Activations = Literal["pooled", "flattened"]
 
@@ -200,11 +200,11 @@ def load_layers(run: Run, spec: LayerSpec) -> dict[str, LayerSimilarity]:
 
 def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
     name, hsic, magnitudes = f"{spec.key}/{set_name}", [], []
-    for shard in range(run.settings.pairs.shards):
-        record = run.record("layers", name, shard)
+    shards = range(run.settings.pairs.shards)
+    known = stages.source_records(run, (("layers", name, shard) for shard in shards))
+    for shard, record in zip(shards, run.records("layers", name, shards), strict=True):
         stages.check_weights(run, record)
-        units = sources(run.settings, ("layers", name, shard))
-        stages.check_origin(run, record, {unit: run.record(*unit) for unit in units})
+        stages.check_origin(run, record, known)
         path = _file_path(name, shard)
         try:
             with np.load(io.BytesIO(run.read_file(record, path)), allow_pickle=False) as stored:

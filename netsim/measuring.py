@@ -24,7 +24,7 @@ from netsim.results import off_diagonal
 from netsim.stages import Stage, Work
 from netsim.store import ArraySpec, Run
 from netsim.uncertainty import Estimate, half_sampling, jackknife, plain
-from netsim.units import NATURAL, Units, row_parts, rows, sources
+from netsim.units import NATURAL, Units, row_parts, rows
 
 HALVES = 20
 """Random halves for the error of a measure that does not stream."""
@@ -88,7 +88,7 @@ def measure_row(run: Run, name: str, shard: int) -> Work:
         kind, empty = spec.path.rpartition("/")[2], np.full(spec.shape[1:], np.nan)
         values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
         arrays[spec.path] = np.array(values, dtype=np.float64)
-    looked_at = [run.record(*unit) for unit in sources(run.settings, ("measure", name, shard))]
+    looked_at = stages.source_records(run, [("measure", name, shard)]).values()
     facts = {"title": measure.title, "source": measure.source, "streams": measure.streams}
     return Work(arrays, facts=facts | {"made_from": stages.made_from(record.content for record in looked_at)})
 
@@ -224,9 +224,9 @@ def _measured(run: Run, name: str, facts: dict[str, Any], natural: list[str], in
 
 def _stacked(run: Run, name: str, of: list[str]) -> dict[str, np.ndarray]:
     records = [(row, run.record("measure", f"{name}/{row}")) for row in of]
+    known = stages.source_records(run, ((record.stage, record.name, record.shard) for _, record in records))
     for _, record in records:
-        units = sources(run.settings, (record.stage, record.name, record.shard))
-        stages.check_origin(run, record, {unit: run.record(*unit) for unit in units})
+        stages.check_origin(run, record, known)
     return {
         kind: np.stack([run.read(record, f"measures/{name}/{row}/{kind}") for row, record in records])
         for kind in ("value", "resampled", "null")

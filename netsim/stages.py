@@ -21,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -335,6 +336,16 @@ def made_from(contents: Iterable[str]) -> str:
     `netsim.units.sources`.
     """
     return blake3(json.dumps(list(contents)).encode()).hexdigest()
+
+
+def source_records(run: Run, units: Iterable[Unit]) -> dict[Unit, Record]:
+    """The records of what some units are computed from, each asked for once."""
+    wanted = dict.fromkeys(source for unit in units for source in sources(run.settings, unit))
+    found: dict[Unit, Record] = {}
+    for (stage, name), group in groupby(wanted, key=lambda unit: unit[:2]):
+        own = list(group)
+        found |= zip(own, run.records(stage, name, [shard for _, _, shard in own]), strict=True)
+    return found
 
 
 def check_origin(run: Run, record: Record, known: Mapping[Unit, Record]) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from netsim import units
 from netsim.results import MATRICES, both_matrices, gallery, load_results
-from netsim.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, TRAIN, Stage, Work, made_from
+from netsim.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, TRAIN, Stage, Work, made_from, source_records
 from netsim.store import ArraySpec, Run
-from netsim.units import sources
 
 
 def report_arrays(run: Run) -> list[ArraySpec]:
@@ -26,7 +25,7 @@ def write_report_files(run: Run, name: str, shard: int) -> Work:
     with tempfile.TemporaryDirectory() as folder:
         write_report(results, gallery(run), Path(folder), settings_yaml=run.settings.to_yaml())
         files = {f"report/{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    made_of = [run.record(*unit) for unit in sources(run.settings, ("report", name, shard))]
+    made_of = source_records(run, [("report", name, shard)]).values()
     matrices = {f"results/{kind}": cells for kind, cells in both_matrices(results).items()}
     return Work(matrices, files, facts={"made_from": made_from(record.content for record in made_of)})
 

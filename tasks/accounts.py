@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from threading import Event, Thread
@@ -98,9 +98,9 @@ def _heeding_prefect() -> Iterator[None]:
         ends |= dict.fromkeys((StateType.CANCELLING, StateType.CANCELLED), cancelled_in_prefect)
     for event in ends.values():
         event.clear()
-    over, flow_run = Event(), UUID(runtime.flow_run.id)
+    flow_run = UUID(runtime.flow_run.id)
 
-    def look() -> None:
+    def look(over: Event) -> None:
         while not over.wait(LOOK):
             with suppress(Exception), get_client(sync_client=True) as client:  # a server that is away for a while
                 state = client.read_flow_run(flow_run).state
@@ -109,9 +109,16 @@ def _heeding_prefect() -> Iterator[None]:
                     os.kill(os.getpid(), signal.SIGINT)
                     return
 
+    with beside(look):
+        yield
+
+
+@contextmanager
+def beside(work: Callable[[Event], None]) -> Iterator[None]:
+    """`work` in a thread, until the event that it is given is set: at the end of the body."""
+    over = Event()
     # in this context, which knows the server: without, Prefect would start a temporary one at every look
-    looking = Thread(target=copy_context().run, args=(look,), daemon=True)
-    looking.start()
+    Thread(target=copy_context().run, args=(work, over), daemon=True).start()
     try:
         yield
     finally:
