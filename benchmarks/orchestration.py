@@ -3,7 +3,8 @@
 overhead  CPU of every process of a sweep of real inversions in tasks of about 30 s, against the CPU of the inversions
 many      10,000 task runs of shards that do nothing: memory of the flow process over time, records, states, CPU a task
 latency   from the command, and from the first submission, to the first commit, on workers that are there
-scaling   shards a second with one worker process and with two, by turns: real inversions, and shards that only wait
+scaling   shards a second with one worker process and with two, by turns: real inversions, the same by bare processes
+          (what the machine can do), and shards that only wait
 drain     how fast a Prefect server records task runs, in SQLite and (with --postgres) in PostgreSQL
 
 Everything is real, and started for this: a Prefect server, a Dask scheduler and workers as their own commands, stores
@@ -35,7 +36,7 @@ import torch
 from distributed import Client
 from rich.console import Console
 
-from benchmarks.simulated import NOTHING, waiting
+from benchmarks.simulated import NOTHING, WAIT, waiting
 from flows.console import table_of
 from flows.offline import OFFLINE
 from flows.workers import ENVIRONMENT
@@ -370,30 +371,68 @@ def median_and_range(values: Iterable[float], digits: int = 1) -> str:
 
 
 def scaling(server: Server, folder: Path, pairs: int) -> None:
-    """Shards a second: 8 real inversions of 5 CPU s by turns on one and two workers; then 16 that wait for 5 s."""
+    """Shards a second by turns on one and two workers: 8 real inversions of 5 CPU s; the same by processes without
+    Prefect, Dask or commits, which is what the machine can do; and 16 that wait for 5 s."""
     table = table_of("", "one worker", "two workers", "ratio", "of CPU that workers had", "ratio for equal CPU")
     with dask_cluster(folder, 1, server.environment) as one, dask_cluster(folder, 2, server.environment) as two:
         warm(server, one, folder)
         warm(server, two, folder)
-        for name in ("invert", waiting(5)):
+        for name in ("invert", BARE, waiting(5)):
             rates: dict[str, list[float]] = {"one": [], "two": [], "cpu one": [], "cpu two": []}
             for k in range(pairs):
                 for kind, dask in {"one": one, "two": two}.items():
                     run = run_for(folder, f"scaling-{name.replace('/', '-')}-{kind}-{k}", name)
-                    spent = run_sweep(server, dask, run, name, log=folder / f"{kind}-{k}-{name[:4]}.log")
-                    rates[kind].append(len(run.done("invert" if name == "invert" else "simulated")) / spent.seconds)
+                    log = folder / f"{kind}-{k}-{name[:4]}.log"
+                    if name == BARE:
+                        spent = run_bare(run, len(dask.workers), log)
+                    else:
+                        spent = run_sweep(server, dask, run, name, log=log)
+                    rates[kind].append(shards_of(name) / spent.seconds)
                     rates[f"cpu {kind}"].append(spent.cpu["workers"] / spent.seconds)
                     console.print(f"  {name}, {kind}: {rates[kind][-1]:.3f}/s, load {os.getloadavg()[0]:.1f}")
             ratios, cpus = divided(rates["two"], rates["one"]), divided(rates["cpu two"], rates["cpu one"])
             each = [median_and_range(rates[kind], 3) for kind in ("one", "two")]
             equal = median_and_range([2 * a / b for a, b in zip(ratios, cpus, strict=True)], 2)
-            shown = equal if name == "invert" else ""
+            shown = "" if name.startswith(WAIT) else equal
             table.add_row(name, *each, median_and_range(ratios, 2), median_and_range(cpus, 2), shown)
     console.print(table)
 
 
+BARE = "bare"
+
+
+def shards_of(name: str) -> int:
+    return 16 if name.startswith(WAIT) else 8
+
+
 def run_for(folder: Path, place: str, name: str) -> Run:
-    return run_to_invert(folder, place, shards=8, seconds=5) if name == "invert" else empty_run(folder, place, 16)
+    shards = shards_of(name)
+    return (
+        empty_run(folder, place, shards)
+        if name.startswith(WAIT)
+        else run_to_invert(folder, place, shards=shards, seconds=5)
+    )
+
+
+def run_bare(run: Run, processes: int, log: Path) -> Spent:
+    """All that is missing, by so many processes of `benchmarks.simulated` that begin together."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    logs = [log.with_suffix(f".{k}") for k in range(processes)]
+    with ExitStack() as started:
+        programs = [
+            Program("benchmarks.simulated", run.url, f"bare/{k}/{processes}", environment=environment, log=own)
+            for k, own in enumerate(logs)
+        ]
+        for k, program in enumerate(programs):
+            started.callback(program.stop)
+            program.wait_for(Path(f"{run.url}.ready-{k}").exists, seconds=300)
+        Path(f"{run.url}.go").touch()
+        for program in programs:
+            if program.popen.wait(timeout=600):
+                raise RuntimeError(program.said())
+    said = [json.loads(path.read_text().splitlines()[-1]) for path in logs]
+    seconds = max(one["seconds"] for one in said)
+    return Spent({"workers": sum(one["cpu"] for one in said)}, seconds, seconds, min(one["began"] for one in said))
 
 
 def divided(above: Iterable[float], below: Iterable[float]) -> list[float]:

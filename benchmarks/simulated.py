@@ -8,6 +8,7 @@ import argparse
 import json
 import time
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
@@ -85,7 +86,7 @@ def nothing_at_all(number: int) -> None:
 
 @dataclass
 class Spent:
-    """By the process of the flow, from when the workers are there to when all is settled; and wall-clock time then."""
+    """By this process, from when the workers are there to when all is settled; and wall-clock time then."""
 
     cpu: float
     seconds: float
@@ -117,18 +118,40 @@ def burst(count: int) -> None:
         future.result()
 
 
+# ---- the same work without all that
+
+
+def bare(store: str, share: str) -> None:
+    """Every n-th missing inversion from the k-th on, in this process alone, once STORE.go is there; `share` is k/n."""
+    run, (first, step) = Run.open(store), map(int, share.split("/"))
+    units = list(INVERT.missing(run))[first::step]
+    INVERT.compute(run, *units[0])  # all is imported and loaded now
+    Path(f"{store}.ready-{first}").touch()
+    while not Path(f"{store}.go").exists():
+        time.sleep(0.01)
+    cpu, clock, began = time.process_time(), time.perf_counter(), time.time()
+    for unit in units:
+        INVERT.compute(run, *unit)
+    report(Spent(time.process_time() - cpu, time.perf_counter() - clock, began))
+
+
+def report(spent: Spent) -> None:
+    print(json.dumps(spent.__dict__), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("store", help="of a run; `burst:COUNT` makes COUNT task runs without one")
-    parser.add_argument("name", nargs="?", default=NOTHING, help="`nothing`, `wait/SECONDS` or `invert`")
+    parser.add_argument("name", nargs="?", default=NOTHING, help="`nothing`, `wait/SECONDS`, `invert` or `bare/K/N`")
     parser.add_argument("--scheduler", help="address of a Dask scheduler")
     parser.add_argument("--shards-per-task", type=int, default=1)
     options = parser.parse_args()
     if options.store.startswith("burst:"):
         burst(int(options.store.removeprefix("burst:")))
+    elif options.name.startswith("bare/"):
+        bare(options.store, options.name.removeprefix("bare/"))
     else:
-        spent = sweep(options.store, options.name, options.scheduler, options.shards_per_task)
-        print(json.dumps(spent.__dict__))
+        report(sweep(options.store, options.name, options.scheduler, options.shards_per_task))
 
 
 if __name__ == "__main__":

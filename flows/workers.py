@@ -141,13 +141,23 @@ def start_local(cluster: where.Local) -> Iterator[Found]:
 def worker_specs(workers: int, gpus: list[str], security: Security) -> dict[str, Any]:
     """Processes of one thread: `workers` that see no GPU, and one for each of the GPUs, which sees only that one."""
 
-    def spec(visible: str, resources: dict[str, int]) -> dict[str, Any]:
+    def spec(visible: str, resources: dict[str, int], **more: Any) -> dict[str, Any]:
         reached = {"host": "127.0.0.1", "protocol": "tls://", "security": security}
         options = {"nthreads": 1, "memory_limit": 0, "env": {"CUDA_VISIBLE_DEVICES": visible}, "resources": resources}
-        return {"cls": Nanny, "options": reached | options}
+        return {"cls": Nanny, "options": reached | options | more}
 
     plain = {f"cpu-{k}": spec("", {}) for k in range(workers)}
-    return plain | {f"gpu-{gpu}": spec(gpu, GPU) for gpu in gpus}
+    return plain | {f"gpu-{gpu}": spec(gpu, GPU, plugins=keep_near(gpu)) for gpu in gpus}
+
+
+def keep_near(gpu: str) -> list[WorkerPlugin]:
+    """What keeps a worker on the processors next to its GPU: dask-cuda knows them, where it is installed."""
+    try:
+        from dask_cuda.plugins import CPUAffinity
+        from dask_cuda.utils import get_cpu_affinity, nvml_device_index
+    except ImportError:
+        return []
+    return [CPUAffinity(get_cpu_affinity(nvml_device_index(0, gpu)))]
 
 
 # ---- a scheduler that is there
