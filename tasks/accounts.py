@@ -1,7 +1,7 @@
 """No run of ours stays 'Running' in Prefect when it is not: not after Ctrl-C, not after kill -9, not for a lost worker.
 
 A worker tells the server of its task runs by events, which a killed worker takes with it and a busy server records
-late, even after the flow has ended. So every run of a sweep has in its tags which process on which host it belongs to,
+late, even after the flow has ended. So every flow run of a sweep has in its tags which process on which host it is of,
 and every sweep closes, when it begins and when it ends, what was left open by processes of the same store that are
 gone: from this host, or from another if Prefect knows the end of their sweep (deploy/automations.yaml marks a sweep as
 crashed whose machine is gone, but not its tasks). What may live is left alone.
@@ -152,9 +152,10 @@ def _await_states(client: SyncPrefectClient, tag: str) -> None:
 def _close_the_dead(client: SyncPrefectClient, of_store: str) -> None:
     """Close what sweeps of a store left open whose process is gone."""
     crashed = _crashed("Its process was killed.")
-    flow_runs = _open_flows(client, [of_store])
-    known = [run.tags for run in flow_runs] + [run.tags for run in _open_tasks(client, [of_store])]
-    processes = {tag for tags_of_run in known for tag in tags_of_run if tag.startswith("process:")}
+    flow_runs = _flows(client, tags={"all_": [of_store]}, state=OPEN)
+    ids = sorted({str(run.flow_run_id) for run in _open_tasks(client, [of_store])})
+    known = [*flow_runs, *(_flows(client, id={"any_": ids}) if ids else [])]
+    processes = {tag for run in known for tag in run.tags if tag.startswith("process:")}
     dead = {tag for tag in processes if _is_gone(tag) or _is_over(client, [of_store, tag])}
     for tag in sorted(dead):
         _close_tasks(client, [of_store, tag], crashed)
@@ -170,21 +171,21 @@ def _close_tasks(client: SyncPrefectClient, having: list[str], state: Any) -> No
 
 
 def _open_tasks(client: SyncPrefectClient, having: list[str]) -> list[TaskRun]:
-    """One page of them, which is more than a sweep has at a time."""
-    wanted = TaskRunFilter.model_validate({"tags": {"all_": having}, "state": OPEN})
-    return client.read_task_runs(task_run_filter=wanted)
+    """Of flow runs with these tags. One page, which is more than a sweep has at a time."""
+    return client.read_task_runs(
+        flow_run_filter=FlowRunFilter.model_validate({"tags": {"all_": having}}),
+        task_run_filter=TaskRunFilter.model_validate({"state": OPEN}),
+    )
 
 
-def _open_flows(client: SyncPrefectClient, having: list[str]) -> list[FlowRun]:
-    wanted = FlowRunFilter.model_validate({"tags": {"all_": having}, "state": OPEN})
-    return client.read_flow_runs(flow_run_filter=wanted)
+def _flows(client: SyncPrefectClient, **wanted: Any) -> list[FlowRun]:
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
 
 
 def _is_over(client: SyncPrefectClient, having: list[str]) -> bool:
     """Whether Prefect was told of the end of every sweep with these tags."""
-    outermost = {"parent_task_run_id": {"is_null_": True}}
-    wanted = FlowRunFilter.model_validate({"tags": {"all_": having}} | outermost)
-    states = [run.state for run in client.read_flow_runs(flow_run_filter=wanted)]
+    outermost = {"is_null_": True}
+    states = [run.state for run in _flows(client, tags={"all_": having}, parent_task_run_id=outermost)]
     return bool(states) and all(state is not None and state.is_final() for state in states)
 
 

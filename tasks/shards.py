@@ -8,7 +8,7 @@ aside with its traceback, and the rest of the sweep goes on. What a user can men
 meet the next shard too: it ends the stage.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,10 @@ from typing import Any
 import dask
 from distributed import Client, KilledWorker, as_completed
 from distributed.client import FutureCancelledError
-from prefect import Task, get_run_logger, tags
+from prefect import Task, get_run_logger
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.context import FlowRunContext, SettingsContext
+from prefect.context import FlowRunContext, SettingsContext, TagsContext, TaskRunContext
 from prefect.events import emit_event
 from prefect.states import Cancelled, Crashed
 from prefect.tasks import exponential_backoff
@@ -87,6 +87,7 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     """
     run, watch, pulse = Run.open(store), Stopwatch(), Pulse(stage.name)
     run.pulse = pulse
+    _tag(run, stage, name)
     logger = get_run_logger()
     computed = 0
     try:
@@ -114,6 +115,18 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     }
 
 
+def _tag(run: Run, stage: Stage, name: str) -> None:
+    """By what task runs can be filtered: the server hears of it with the next state, which is their last.
+
+    A task run that has tags when it begins asks the server for slots of them. On SQLite that is refused whenever
+    another state is recorded at the moment, one time in three, and asked again after 2 s or more: a GPU waits for it.
+    """
+    if context := TaskRunContext.get():
+        last = name.rpartition("/")[2]  # of `vgg`, `inverted/vgg`, `rsa/natural/vgg`
+        network = [f"network:{last}"] if last in run.settings.names else []
+        context.task_run.tags = [f"store:{run.url}", f"stage:{stage.name}", *network]
+
+
 def _count(run: Run, stage: Stage, record: Record) -> None:
     metrics.SHARDS.labels(stage.name).inc()
     metrics.COMPUTED.labels(stage.name).inc(record.seconds)
@@ -132,12 +145,6 @@ def _found(record: Record) -> str:
 
 
 # ---- in the flow
-
-
-def tags_of(stage: Stage, block: Block, networks: Collection[str]) -> list[str]:
-    """By what task runs can be filtered, besides their store."""
-    last = block.name.rpartition("/")[2]  # of `vgg`, `inverted/vgg`, `rsa/natural/vgg`
-    return [f"stage:{stage.name}", *([f"network:{last}"] if last in networks else [])]
 
 
 @dataclass
@@ -283,7 +290,7 @@ class _Pass:
         return block, _settle(future)
 
     def _submit(self, block: Block) -> Any:
-        with self._placed(block), tags(*tags_of(self._stage, block, self._run.settings.names)):
+        with self._placed(block), TagsContext():  # none: see _tag
             return self._verb.submit(self._run.url, block.name, block.shards)
 
     def _placed(self, block: Block) -> AbstractContextManager[Any]:
