@@ -286,7 +286,8 @@ def show_cpu_a_task(spent: Spent, tasks: int) -> None:
 
 def overhead(server: Server, dask: Dask, folder: Path, tasks: int, seconds: float) -> None:
     """Real inversions of one small network, four shards a task, as many iterations as take so many CPU seconds."""
-    run = run_to_invert(folder, "overhead", shards=4 * tasks, seconds=seconds / 4)
+    iterations = iterations_that_take(seconds / 4, folder)
+    run = run_to_invert(folder, "overhead", shards=4 * tasks, iterations=iterations)
     spent = run_sweep(server, dask, run, "invert", shards_per_task=4, log=folder / "overhead.log")
     facts = [run.record("invert", name, shard).facts for name, shard in run.done("invert")]
     work = sum(fact["cpu"] for fact in facts)
@@ -301,27 +302,29 @@ def overhead(server: Server, dask: Dask, folder: Path, tasks: int, seconds: floa
     show_cpu_a_task(spent, tasks)
 
 
-def run_to_invert(folder: Path, name: str, *, shards: int, seconds: float) -> Run:
-    """A run whose inversions are missing, `shards` in all, each of which takes about so many CPU seconds."""
+def run_to_invert(folder: Path, name: str, *, shards: int, iterations: int) -> Run:
+    """A run whose inversions are missing, `shards` in all."""
+    settings = {
+        "networks": [f"{network}=small:resnet18@none" for network in ("one", "two")],
+        "pairs": {"count": 16 * shards, "shard_size": 32},
+        "inversion": {"batch_size": 32, "iterations": iterations},
+    }
+    run = Run.create(str(folder / name), parse_settings(settings))
+    for stage in (TRAIN, DRAW):
+        stage.prepare(run)
+        for unit in stage.missing(run):
+            stage.work(run, *unit)
+    return run
 
-    def prepared(place: str, iterations: int, shards: int) -> Run:
-        settings = {
-            "networks": [f"{network}=small:resnet18@none" for network in ("one", "two")],
-            "pairs": {"count": 16 * shards, "shard_size": 32},
-            "inversion": {"batch_size": 32, "iterations": iterations},
-        }
-        run = Run.create(str(folder / place), parse_settings(settings))
-        for stage in (TRAIN, DRAW):
-            stage.prepare(run)
-            for unit in stage.missing(run):
-                stage.work(run, *unit)
-        return run
 
-    trial = prepared(f"{name}-trial", TRIAL, 4)
+def iterations_that_take(seconds: float, folder: Path) -> int:
+    """CPU seconds of a shard of `run_to_invert`, about."""
+    trial = run_to_invert(folder, f"trial-{seconds:g}", shards=6, iterations=TRIAL)
     INVERT.compute(trial, "one", 0)  # the network is loaded now
     start = time.thread_time()
-    INVERT.compute(trial, "one", 1)
-    return prepared(name, max(1, round(TRIAL * seconds / (time.thread_time() - start))), shards)
+    for shard in (1, 2):
+        INVERT.compute(trial, "one", shard)
+    return max(1, round(2 * TRIAL * seconds / (time.thread_time() - start)))
 
 
 TRIAL = 20
@@ -377,11 +380,12 @@ def scaling(server: Server, folder: Path, pairs: int) -> None:
     with dask_cluster(folder, 1, server.environment) as one, dask_cluster(folder, 2, server.environment) as two:
         warm(server, one, folder)
         warm(server, two, folder)
+        iterations = iterations_that_take(2.5, folder)
         for name in ("invert", BARE, waiting(2.5)):
             rates: dict[str, list[float]] = {"one": [], "two": [], "cpu one": [], "cpu two": []}
             for k in range(pairs):
                 for kind, dask in {"one": one, "two": two}.items():
-                    run = run_for(folder, f"scaling-{name.replace('/', '-')}-{kind}-{k}", name)
+                    run = run_for(folder, f"scaling-{name.replace('/', '-')}-{kind}-{k}", name, iterations)
                     log = folder / f"{kind}-{k}-{name[:4]}.log"
                     if name == BARE:
                         spent = run_bare(run, len(dask.workers), log)
@@ -405,10 +409,10 @@ SCALED = 16
 """Shards of a sweep that is to show how it scales."""
 
 
-def run_for(folder: Path, place: str, name: str) -> Run:
+def run_for(folder: Path, place: str, name: str, iterations: int) -> Run:
     if name.startswith(WAIT):
         return empty_run(folder, place, SCALED)
-    return run_to_invert(folder, place, shards=SCALED, seconds=2.5)
+    return run_to_invert(folder, place, shards=SCALED, iterations=iterations)
 
 
 def run_bare(run: Run, processes: int, log: Path) -> Spent:
