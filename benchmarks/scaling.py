@@ -31,6 +31,9 @@ RELATIVE = {
 }
 """CPU seconds of an iteration on four images (docs/benchmarks.md): how much longer one network takes than another."""
 
+SLOWEST_FIRST = sorted(RELATIVE, key=lambda name: -RELATIVE[name])
+"""As inversions are submitted (tasks/shards.py)."""
+
 WIDTHS = 17_312
 """Features of the nine together."""
 
@@ -67,16 +70,11 @@ class Sweep:
     pairs: int = 10_000  # n
     shard: int = 64  # s
     block: int = 4  # b
-    slowest_first: bool = False  # `networks:` lists them so; else in the order of the paper
     store: float = 1e9  # bytes a second that the store takes, and gives, from and to all workers together
 
     @property
     def shards(self) -> int:
         return ceil(self.pairs / self.shard)
-
-    @property
-    def networks(self) -> list[str]:
-        return sorted(RELATIVE, key=lambda name: -RELATIVE[name] if self.slowest_first else 0)
 
     def seconds(self, network: str) -> float:
         """To invert an image through this one."""
@@ -100,11 +98,11 @@ def tasks_of(sweep: Sweep) -> dict[str, list[float]]:
     looks = sweep.shard * sum(sweep.look(network) for network in RELATIVE)
     of_row = COSTS.row * (sweep.pairs / 10_000) ** 2
     return {
-        "train": [COSTS.tests * sweep.look(network) for network in sweep.networks],  # they have weights: a check
+        "train": [COSTS.tests * sweep.look(network) for network in RELATIVE],  # they have weights: a check
         "draw": cut(sweep.shards, sweep.block, 2 * sweep.shard * COSTS.decode),
         "invert": [
             task
-            for network in sweep.networks
+            for network in SLOWEST_FIRST
             for task in cut(sweep.shards, sweep.block, sweep.shard * sweep.seconds(network))
         ],
         "embed": (len(RELATIVE) + 1) * cut(sweep.shards, 8 * sweep.block, looks),
@@ -170,7 +168,7 @@ def stages_of(sweep: Sweep) -> dict[str, Stage]:
 
 def show_sweeps(sweeps: list[Sweep]) -> None:
     """Where the time of a whole sweep goes."""
-    names = ("GPUs", "g", "s, b", "order", "all", "inverting", "of it uneven", "flow", "store", "other stages", "busy")
+    names = ("GPUs", "g", "s, b", "all", "inverting", "of it uneven", "flow", "store", "other stages", "busy")
     table = table_of(*names)
     for sweep in sweeps:
         stages = stages_of(sweep)
@@ -181,7 +179,6 @@ def show_sweeps(sweeps: list[Sweep]) -> None:
             str(sweep.gpus),
             f"{sweep.image:g} s",
             f"{sweep.shard}, {sweep.block}",
-            "slowest first" if sweep.slowest_first else "as listed",
             clock(whole),
             clock(invert.took),
             *(f"{share:.0%}" for share in [*shares, busy]),
@@ -242,8 +239,8 @@ def main() -> None:
     sweeps = [
         Sweep(gpus, image, pairs=options.pairs, store=options.store) for gpus in options.gpus for image in options.image
     ]
-    smaller = [replace(sweep, shard=16, block=1, slowest_first=True) for sweep in sweeps]
-    steps = [{}, {"block": 1}, {"block": 1, "slowest_first": True}, {"shard": 16, "block": 1, "slowest_first": True}]
+    smaller = [replace(sweep, shard=16, block=1) for sweep in sweeps]
+    steps = [{}, {"block": 1}, {"shard": 16, "block": 1}]
     console.print("What a task run costs beside its work")
     show_share()
     console.print("Whole sweeps, as it comes, and changed step by step")

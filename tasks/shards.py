@@ -26,7 +26,7 @@ from prefect.tasks import exponential_backoff
 from pydantic import PrivateAttr
 
 from netsim.errors import NetsimError, RunError, UnreachableError, Withdrawn
-from netsim.stages import ShardError, Stage, work_through
+from netsim.stages import INVERT, ShardError, Stage, work_through
 from netsim.store import Record, Run, Stopwatch
 from netsim.sweep import STAGES
 from netsim.units import Block, blocks, called, out_of_reach
@@ -177,7 +177,8 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
 
     def look() -> tuple[int, list[tuple[str, int]]]:
         missing = stage.missing(run)
-        return len(missing), [unit for unit in missing if (stage.name, *unit) not in without]
+        within_reach = [unit for unit in missing if (stage.name, *unit) not in without]
+        return len(missing), slowest_first(run, within_reach) if stage.units is INVERT.units else within_reach
 
     (left, missing), faults, tries = look(), Faults(), 0
     with shown(run, stage.units, left) as bar, _SettingsOnce.now():
@@ -200,6 +201,13 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
         )
     if missing:
         _set_aside(run, stage, missing, faults)
+
+
+def slowest_first(run: Run, inversions: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """By what it took to train or check their networks: a slow one that comes last has all workers but its own wait."""
+    names = {name for name, _ in inversions}
+    seconds = {name: run.record("train", name).seconds for name in names if run.is_done("train", name, 0)}
+    return sorted(inversions, key=lambda unit: -seconds.get(unit[0], 0.0))  # those of a name stay together
 
 
 def _set_aside(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Faults) -> None:

@@ -13,13 +13,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from netsim.errors import StoreError, UnreachableError
-from netsim.stages import TRAIN, Stage, Work
+from netsim.stages import INVERT, TRAIN, Stage, Work
 from netsim.store import Run
 from netsim.units import Block, Units, blocks
 from tasks import accounts, artifacts, shards
 from tasks.devices import GPU
 from tasks.pulse import Pulse
-from tasks.shards import AHEAD, LOST, OPTIONS, PASSES, _give_up_waiting, _worth_retrying, dask_client
+from tasks.shards import AHEAD, LOST, OPTIONS, PASSES, _give_up_waiting, _worth_retrying, dask_client, slowest_first
 
 
 def test_a_block_holds_shards_of_one_name_in_order():
@@ -156,6 +156,16 @@ def test_a_ctrl_c_that_a_library_takes_for_an_error_of_its_own_ends_the_sweep(se
     ):
         all_of_it.with_options(task_runner=DaskTaskRunner(address=client.scheduler.address))()
     assert told == ["a bar"]
+
+
+def test_inversions_of_the_slowest_network_come_first_and_those_of_a_network_stay_together(finished):
+    seconds = {name: finished.record("train", name).seconds for name in finished.settings.names}
+    ordered = slowest_first(finished, INVERT.units.every(finished.settings))
+    slowest, *_, fastest = sorted(seconds, key=seconds.__getitem__, reverse=True)
+    assert ordered[:4] == [(slowest, shard) for shard in range(4)]
+    assert ordered[-4:] == [(fastest, shard) for shard in range(4)]
+    assert slowest == "vgg"  # the one that is trained, and not only looked at
+    assert len([block.name for block in blocks(ordered, 4)]) == 3
 
 
 def test_a_bar_moves_every_few_seconds_at_most_and_once_more_at_the_end(finished, monkeypatch):
