@@ -44,14 +44,14 @@ ITERATIONS, PIXELS = 2000, 3 * 224 * 224
 class Costs:
     """Seconds of one task run, CPU unless said, and rates.
 
-    By `benchmarks.orchestration many`, 300 tasks, on two cores that had ten times too much to do: upper bounds.
+    By `benchmarks.orchestration many drain`, 10,000 task runs, and 1000, on two quiet cores (docs/scaling.md).
     """
 
-    flow: float = 0.044  # to submit and to settle: one thread does it, for one task run after the other
-    scheduler: float = 0.053
-    worker: float = 0.337  # before and behind the work
-    server: float = 0.164
-    drain: float = 6.0  # task runs a second that a server records: 1 / server, until `drain` is measured
+    flow: float = 0.027  # to submit and to settle: one thread does it, for one task run after the other
+    scheduler: float = 0.013
+    worker: float = 0.219  # before and behind the work
+    server: float = 0.067
+    drain: float = 28.0  # task runs a second that a server records
     stage: float = 3.0  # seconds from the last commit of a stage to the first task run of the next: assumed
     row: float = 53.5  # CPU seconds to sum a row of 10,000 images; grows with n squared (docs/benchmarks.md)
     decode: float = 0.01  # CPU seconds to read an image from its file: assumed
