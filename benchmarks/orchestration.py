@@ -403,7 +403,7 @@ def scaling(server: Server, folder: Path, pairs: int) -> None:
 
 
 BARE = "bare"
-
+"""The name of inversions by processes of their own."""
 
 SCALED = 16
 """Shards of a sweep that is to show how it scales."""

@@ -528,5 +528,11 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
-OUT_OF_MEMORY = ("Cannot allocate memory", "bad_alloc", "could not create a primitive", "could not create a memory")
-"""What the plain RuntimeErrors say that a CPU has for it: the system's, C++'s, and those of oneDNN."""
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "Cannot allocate memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+)
+"""What the plain RuntimeErrors say that a CPU has for it: torch's own, the system's, C++'s, and those of oneDNN."""

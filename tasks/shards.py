@@ -8,7 +8,7 @@ aside with its traceback, and the rest of the sweep goes on. What a user can men
 meet the next shard too: it ends the stage.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +26,7 @@ from prefect.tasks import exponential_backoff
 from pydantic import PrivateAttr
 
 from netsim.errors import NetsimError, RunError, UnreachableError, Withdrawn
-from netsim.stages import INVERT, ShardError, Stage, work_through
+from netsim.stages import INVERT, TRAIN, ShardError, Stage, work_through
 from netsim.store import Record, Run, Stopwatch
 from netsim.sweep import STAGES
 from netsim.units import Block, blocks, called, out_of_reach
@@ -87,7 +87,7 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     """
     run, watch, pulse = Run.open(store), Stopwatch(), Pulse(stage.name)
     run.pulse = pulse
-    _tag(run, stage, name)
+    _tag(run, stage, Block(name, shards))
     logger = get_run_logger()
     computed = 0
     try:
@@ -115,16 +115,20 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     }
 
 
-def _tag(run: Run, stage: Stage, name: str) -> None:
-    """By what task runs can be filtered: the server hears of it with the next state, which is their last.
+def _tag(run: Run, stage: Stage, block: Block) -> None:
+    """The server hears of it with the next state, which is the last of this task run.
 
     A task run that has tags when it begins asks the server for slots of them. On SQLite that is refused whenever
     another state is recorded at the moment, one time in three, and asked again after 2 s or more: a GPU waits for it.
     """
     if context := TaskRunContext.get():
-        last = name.rpartition("/")[2]  # of `vgg`, `inverted/vgg`, `rsa/natural/vgg`
-        network = [f"network:{last}"] if last in run.settings.names else []
-        context.task_run.tags = [f"store:{run.url}", f"stage:{stage.name}", *network]
+        context.task_run.tags = [f"store:{run.url}", *tags_of(stage, block, run.settings.names)]
+
+
+def tags_of(stage: Stage, block: Block, networks: Collection[str]) -> list[str]:
+    """By what task runs can be filtered, besides their store."""
+    last = block.name.rpartition("/")[2]  # of `vgg`, `inverted/vgg`, `rsa/natural/vgg`
+    return [f"stage:{stage.name}", *([f"network:{last}"] if last in networks else [])]
 
 
 def _count(run: Run, stage: Stage, record: Record) -> None:
@@ -205,8 +209,8 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
 
 def slowest_first(run: Run, inversions: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """By what it took to train or check their networks: a slow one that comes last has all workers but its own wait."""
-    names = {name for name, _ in inversions}
-    seconds = {name: run.record("train", name).seconds for name in names if run.is_done("train", name, 0)}
+    trained = TRAIN.units.done(run) if inversions else {}
+    seconds = {name: run.record("train", name).seconds for name, _ in trained}
     return sorted(inversions, key=lambda unit: -seconds.get(unit[0], 0.0))  # those of a name stay together
 
 

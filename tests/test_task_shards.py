@@ -13,13 +13,23 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from netsim.errors import StoreError, UnreachableError
-from netsim.stages import INVERT, TRAIN, Stage, Work
+from netsim.stages import EMBED, INVERT, TRAIN, Stage, Work
 from netsim.store import Run
 from netsim.units import Block, Units, blocks
 from tasks import accounts, artifacts, shards
 from tasks.devices import GPU
 from tasks.pulse import Pulse
-from tasks.shards import AHEAD, LOST, OPTIONS, PASSES, _give_up_waiting, _worth_retrying, dask_client, slowest_first
+from tasks.shards import (
+    AHEAD,
+    LOST,
+    OPTIONS,
+    PASSES,
+    _give_up_waiting,
+    _worth_retrying,
+    dask_client,
+    slowest_first,
+    tags_of,
+)
 
 
 def test_a_block_holds_shards_of_one_name_in_order():
@@ -156,6 +166,13 @@ def test_a_ctrl_c_that_a_library_takes_for_an_error_of_its_own_ends_the_sweep(se
     ):
         all_of_it.with_options(task_runner=DaskTaskRunner(address=client.scheduler.address))()
     assert told == ["a bar"]
+
+
+def test_task_runs_are_tagged_with_their_stage_and_network():
+    networks = ("vgg", "wrn2")
+    assert tags_of(INVERT, Block("vgg", [0]), networks) == ["stage:invert", "network:vgg"]
+    assert tags_of(EMBED, Block("inverted/wrn2", [0]), networks) == ["stage:embed", "network:wrn2"]
+    assert tags_of(EMBED, Block("natural", [0]), networks) == ["stage:embed"]
 
 
 def test_inversions_of_the_slowest_network_come_first_and_those_of_a_network_stay_together(finished):
