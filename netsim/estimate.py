@@ -203,10 +203,10 @@ def estimate(
 
 def require_time(planned: Estimate, lives: float) -> None:
     """Raises SettingsError if a shard takes longer than the `lives` seconds of a worker: it would be begun for ever."""
-    of_pairs = {units.stage for units in ALL if units.pairs}
+    of = {units.stage: units for units in ALL}
     for stage in planned.stages:
-        if stage.longest.mean > lives:
-            fewer = ", or shards of fewer pairs (pairs.shard_size)" if stage.stage in of_pairs else ""
+        if stage.longest.mean > lives and not of[stage.stage].resumes:
+            fewer = ", or shards of fewer pairs (pairs.shard_size)" if of[stage.stage].pairs else ""
             raise SettingsError(
                 f"a shard of {stage.stage} takes about {stage.longest.mean / 60:,.0f} minutes, and a worker lives for "
                 f"{lives / 60:,.0f}, the walltime without `leave_early`; give a longer walltime{fewer}"

@@ -61,6 +61,7 @@ class Units:
     needs: Needs = lambda *_: ()
     gpu: bool = False  # whether it gains from one: the others leave it to somebody else
     pairs: bool = False  # whether a shard of it is a shard of pairs, and not all there is of a name
+    resumes: bool = False  # whether a shard goes on where a killed worker left it
 
     def total(self, settings: SweepSettings) -> int:
         return sum(self.shards(settings).values())
@@ -141,7 +142,7 @@ def _needs_of_report(settings: SweepSettings, name: str, shard: int) -> Iterable
 
 
 CHECK = Units("check", "Image sets looked at", _checked)
-TRAIN = Units("train", "Networks trained or checked", _one_each, _needs_of_train, gpu=True)
+TRAIN = Units("train", "Networks trained or checked", _one_each, _needs_of_train, gpu=True, resumes=True)
 DRAW = Units(
     "draw", "Shards of pairs drawn", lambda settings: {"pairs": settings.pairs.shards}, _needs_of_draw, pairs=True
 )

@@ -1,10 +1,11 @@
-"""What work asks its worker in between: does anybody still wait for it, and is there time for another shard?
+"""What work asks its worker in between: does anybody still wait for it, and is there time for this shard, and another?
 
 Dask can't interrupt a thread, so a task whose flow was cancelled or killed would run to its end, and a worker whose job
 ends is killed in the middle of a shard. Both are known in the worker itself: no server is asked.
 """
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -12,7 +13,8 @@ import psutil
 from distributed import Status, get_worker
 from distributed.worker import thread_state
 
-from netsim.errors import Withdrawn
+from netsim.errors import RunError, Withdrawn
+from netsim.units import Units
 
 EVERY = 1.0
 """Seconds between two looks; work asks much more often."""
@@ -30,8 +32,8 @@ _seconds: dict[str, float] = {}
 class Pulse:
     """For the thread of one task run. Outside of a Dask worker there is always time, and somebody waits."""
 
-    def __init__(self, stage: str) -> None:
-        self._stage, self._looked = stage, 0.0
+    def __init__(self, units: Units) -> None:
+        self._units, self._looked, self._began = units, 0.0, 0.0
         self.shard: int | None = None  # under way, or the first that there was no time for
         self.leaves = False
         try:
@@ -41,12 +43,29 @@ class Pulse:
         self._key = getattr(thread_state, "key", None)
 
     def __call__(self) -> None:
-        """Raises Withdrawn if Dask has dropped this task: its flow was cancelled, or is dead."""
+        """Raises Withdrawn if Dask has dropped this task: its flow was cancelled, or is dead.
+
+        Raises RunError if the worker has to go before the shard is done, and another worker would have to as well.
+        """
         now = time.monotonic()
-        if self._worker is not None and now > self._looked + EVERY:
-            self._looked = now
-            if self._dropped():
-                raise Withdrawn("Nobody waits for it any more")
+        if self._worker is None or now < self._looked + EVERY:
+            return
+        since, self._looked = now - self._looked, now
+        if self._dropped():
+            raise Withdrawn("Nobody waits for it any more")
+        # the last look before it goes
+        if self._left() < HANDS_OVER + 2 * since and not self._units.resumes:
+            self._require_time(now - self._began)
+
+    def _require_time(self, taken: float) -> None:
+        """A shard that was begun late is for another worker. One that had most of a worker's life never ends."""
+        lives = self._worker.lifetime
+        if taken > lives / 2:
+            fewer = ", or shards of fewer pairs (pairs.shard_size)" if self._units.pairs else ""
+            raise RunError(
+                f"{self._units.stage} shard {self.shard} was not done after {taken / 60:,.1f} minutes, and a worker "
+                f"lives for {lives / 60:,.1f}, the walltime without `leave_early`; give a longer walltime{fewer}"
+            )
 
     @property
     def worker(self) -> str | None:
@@ -59,20 +78,22 @@ class Pulse:
 
     def took(self, seconds: float) -> None:
         """What a shard took. A later task of the stage goes by it too: a task may have one shard only."""
-        _seconds[self._stage] = seconds
+        _seconds[self._units.stage] = seconds
 
     def may_begin(self, shard: int) -> bool:
         """Whether the worker lives long enough for a shard that takes as long as the last one. If not, it leaves."""
-        self.shard = shard
-        lifetime = getattr(self._worker, "lifetime", None)
-        if not lifetime:
-            return True
-        ends = psutil.Process().create_time() + lifetime
-        if time.time() + SAFETY * _seconds.get(self._stage, 0.0) + HANDS_OVER < ends:
+        self.shard, self._began = shard, time.monotonic()
+        self._looked = self._began
+        if SAFETY * _seconds.get(self._units.stage, 0.0) + HANDS_OVER < self._left():
             return True
         self.leaves = True
         self._worker.loop.add_callback(_leave, self._worker)
         return False
+
+    def _left(self) -> float:
+        """Seconds that the worker still lives."""
+        lifetime = getattr(self._worker, "lifetime", None)
+        return psutil.Process().create_time() + lifetime - time.time() if lifetime else math.inf
 
 
 async def _leave(worker: Any) -> None:

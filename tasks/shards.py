@@ -85,7 +85,7 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     Returns how many were computed, found, and left to others, and the seconds; or the state Cancelled, if nobody waits
     for them.
     """
-    run, watch, pulse = Run.open(store), Stopwatch(), Pulse(stage.name)
+    run, watch, pulse = Run.open(store), Stopwatch(), Pulse(stage.units)
     run.pulse = pulse
     _tag(run, stage, Block(name, shards))
     logger = get_run_logger()

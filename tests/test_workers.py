@@ -17,7 +17,8 @@ from seaweed import free_ports
 
 from flows.cluster import Local, parse_cluster
 from flows.workers import slurm_cluster, slurm_options, task_runner, worker_specs
-from netsim.errors import SettingsError
+from netsim.errors import RunError, SettingsError
+from netsim.units import INVERT, TRAIN, Units
 from tasks.devices import visible_gpus
 from tasks.pulse import Pulse
 
@@ -80,12 +81,12 @@ def test_a_job_is_one_worker_that_leaves_before_its_walltime():
 
 def told(seconds: float) -> None:
     """In a task of one shard."""
-    Pulse("invert").took(seconds)
+    Pulse(INVERT).took(seconds)
 
 
 def may_begin() -> bool:
     """In the next task."""
-    return Pulse("invert").may_begin(0)
+    return Pulse(INVERT).may_begin(0)
 
 
 def test_a_worker_without_time_for_another_shard_leaves_at_once():
@@ -115,8 +116,30 @@ def test_a_worker_without_time_for_another_shard_leaves_at_once():
         assert workers() == [other]
 
 
+def endless(units: Units) -> str:
+    """A shard that takes longer than a worker lives."""
+    pulse = Pulse(units)
+    pulse.may_begin(3)
+    while True:
+        time.sleep(0.1)
+        pulse()
+
+
+def test_a_shard_that_takes_longer_than_a_worker_lives_is_an_error_but_where_the_next_goes_on():
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with LocalCluster(**options, lifetime="20s") as cluster, Client(cluster) as client:
+        first, other = client.scheduler_info(n_workers=-1)["workers"]
+        resumed = client.submit(endless, TRAIN, workers=[other])
+        message = r"invert shard 3 was not done after 0.\d minutes, and a worker lives for 0.3, .* fewer pairs"
+        with pytest.raises(RunError, match=message):
+            client.submit(endless, INVERT, workers=[first]).result(timeout=60)
+        while other in client.scheduler_info(n_workers=-1)["workers"]:
+            time.sleep(0.1)
+        assert resumed.status == "pending"  # for the worker that comes next
+
+
 def test_outside_of_a_worker_there_is_always_time_and_somebody_waits():
-    pulse = Pulse("invert")
+    pulse = Pulse(INVERT)
     pulse()
     assert pulse.may_begin(0) and pulse.worker is None
 
