@@ -331,7 +331,7 @@ class _Costs:
         if stage not in ("train", "invert", "embed"):
             return NOTHING
         if self.device is not None:
-            return self._on_device(self.device, stage, name)
+            return self._on_device(self.device, stage, name, read)
         if stage == "embed":
             return Range.sure(size * sum(probe.look for probe in self.probes.values()))
         probe = self.probes[name]
@@ -343,8 +343,12 @@ class _Costs:
             seconds += (probe.train + read) * self.settings.training.epochs * self.images["train"]
         return Range.sure(seconds + probe.load)
 
-    def _on_device(self, device: Device, stage: str, name: str) -> Range:
-        if stage != "embed":
+    def _on_device(self, device: Device, stage: str, name: str, read: float) -> Range:
+        if stage == "train":
+            images = self.images["test"] if self.probes[name].asked else 0
+            images += self.settings.training.epochs * self.images["train"] if self._trained(name) else 0
+            return device.seconds(name, self.flops(stage, name)) + Range.sure(read * images)
+        if stage == "invert":
             return device.seconds(name, self.flops(stage, name))
         size = self.settings.pairs.shard_size
         return _sum(device.seconds(other, size * probe.flops) for other, probe in self.probes.items())

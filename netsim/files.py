@@ -11,6 +11,7 @@ from copy import deepcopy
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from stat import S_ISLNK
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,7 +65,7 @@ class Files:
         prefix = f"{self._root}/{folder}/"
         with self._explained():
             if self._local:  # fsspec would pass over a folder that can't be listed
-                return {path: info.st_mtime for path, info in _scan(prefix, "")}
+                return {path: info.st_mtime for path, info in _scan(prefix, "") if not S_ISLNK(info.st_mode)}
             self._fs.invalidate_cache()
             entries = self._fs.find(prefix, detail=True)
         # s3fs finds nothing, asks for the folder itself, and lists that if its first file has come in between
@@ -106,7 +107,8 @@ class Files:
         root = f"{self._root}/{folder}".rstrip("/")
         with self._explained():
             if self._local:
-                return {path: info.st_size for path, info in _scan(root, "", depth)}
+                scanned = _scan(root, "", depth)
+                return {path: 0 if S_ISLNK(info.st_mode) else info.st_size for path, info in scanned}
             self._fs.invalidate_cache()
             entries = self._fs.find(root, detail=True)
         below = {path.removeprefix(f"{root}/"): info["size"] for path, info in entries.items() if path != root}
@@ -266,18 +268,32 @@ class _Window(io.RawIOBase):
         return len(data)
 
 
-def _scan(root: str, prefix: str, depth: int = 100) -> Iterator[tuple[str, os.stat_result]]:
-    """What is in a folder and is no folder, by its path; nothing if the folder is not there."""
+def _scan(
+    root: str, prefix: str, depth: int = 100, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, os.stat_result]]:
+    """What is in a folder and is no folder, by its path; nothing if the folder is not there.
+
+    Links are followed, but not back to a folder that they are in. One that leads to nowhere comes as the link it is.
+    """
     try:
+        here = os.stat(root)
         entries = list(os.scandir(root))
     except (FileNotFoundError, NotADirectoryError):
         return
-    for entry in entries:
+    me = here.st_dev, here.st_ino
+    for entry in entries if me not in above else ():
         if not entry.is_dir():
             with suppress(FileNotFoundError):  # it was there a moment ago
-                yield f"{prefix}{entry.name}", entry.stat()
+                yield f"{prefix}{entry.name}", _stat(entry)
         elif depth > 1:
-            yield from _scan(entry.path, f"{prefix}{entry.name}/", depth - 1)
+            yield from _scan(entry.path, f"{prefix}{entry.name}/", depth - 1, above | {me})
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result:
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        return entry.stat(follow_symlinks=False)
 
 
 def _link(partial: str, target: Path) -> bool:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -22,9 +23,13 @@ TRYING = 0.2
 
 
 def forward_flops(network: Network, images: torch.Tensor) -> int:
-    """Floating-point operations of representing `images` (n, C, H, W): those of convolutions and products."""
-    with _Counting() as counting, torch.no_grad():
-        network.represent(images)
+    """Floating-point operations of representing `images` (n, C, H, W): those of convolutions and products.
+
+    As in an inversion, with gradients: without, torch has operations for whole attention layers, which say nothing of
+    what they multiply. Nor do some of those for attention itself, so it is counted as the products that it is made of.
+    """
+    with _Counting() as counting, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        network.represent(images.detach().requires_grad_())
     return counting.total
 
 

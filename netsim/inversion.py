@@ -36,7 +36,7 @@ from tqdm import tqdm
 from netsim.engine import Engine, Plan, Represent, measure, relative_distance
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.networks import Network, as_network
-from netsim.steps import MomentumSteps, Steps, preset_steps
+from netsim.steps import MomentumSteps, Steps, kept_bytes, preset_steps
 
 STOP_REASONS = ("iterations", "loss", "nonfinite")
 """What `Inversion.stop_reason` counts in: all iterations done, `stop_loss` reached, a loss or gradient not finite."""
@@ -157,8 +157,8 @@ def invert_batches(
     _check_pairs(seed_images, target_images)
     seed_images, target_images = seed_images.cpu(), target_images.cpu()
     with _evaluating(network), torch.inference_mode(False), torch.no_grad():
-        kept_bytes = sum(tensor.nbytes for tensor in steps.fresh(seed_images[:1]).values())
-        engine = Engine(network, seed_images, plan=plan, batch_size=batch_size, kept_bytes=kept_bytes)
+        kept = kept_bytes(steps, seed_images[:1])
+        engine = Engine(network, seed_images, plan=plan, batch_size=batch_size, kept_bytes=kept)
         exact, target = _represent_targets(engine, target_images)
         record = _invert(
             engine.measure,

@@ -4,7 +4,7 @@ from netsim.config import SweepSettings
 from netsim.images import ImageSet, load_images
 from netsim.networks import Network, load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.pairs import draw_pairs
-from netsim.stages import check_classes, used_splits
+from netsim.stages import check_classes, classes_of
 
 
 def check(settings: SweepSettings) -> None:
@@ -14,14 +14,16 @@ def check(settings: SweepSettings) -> None:
         parse_reference(reference)
     images = load_images(settings.images.source, "test", settings.images.size)
     draw_pairs(images.labels, settings.pairs.count, rng_seed=settings.pairs.rng_seed)
-    if "train" in used_splits(settings):
-        load_images(settings.images.source, "train", settings.images.size)
+    classes = classes_of(settings)  # and so the images to train on are there, too
     for reference in references:
-        check_classes(build(reference, images), images)
+        check_classes(build(reference, images, classes), images)
 
 
-def build(reference: str, images: ImageSet) -> Network:
-    """The network, which has looked at an image. Where weights are trained or downloaded later, they are random."""
+def build(reference: str, images: ImageSet, classes: int) -> Network:
+    """The network, which has looked at an image.
+
+    Where weights are trained, to tell so many `classes` apart, or downloaded later, they are random.
+    """
     if needs_training(reference):
-        return load_network(untrained(reference), num_classes=len(images.classes), input_shape=images.shape)
+        return load_network(untrained(reference), num_classes=classes, input_shape=images.shape)
     return load_network(untrained(reference) if needs_download(reference) else reference, input_shape=images.shape)

@@ -13,14 +13,15 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from netsim import stages
@@ -28,10 +29,12 @@ from netsim.config import InversionSettings, SweepSettings, parse_settings
 from netsim.engine import Engine, LiveBytes, Plan, peak_bytes
 from netsim.errors import NetsimError
 from netsim.flops import forward_flops
-from netsim.images import ArrayImages, ImageSet, load_images, to_unit
+from netsim.images import ArrayImages, ImageSet, ListedImages, load_images, to_unit
+from netsim.images.decoding import Unreadable
 from netsim.networks import Network, content_hash, needs_training
-from netsim.pairs import draw_pairs
+from netsim.pairs import FEWEST_PAIRS, draw_pairs
 from netsim.preflight import build
+from netsim.steps import kept_bytes
 from netsim.streaming import gram_cost, pair_hsic
 from netsim.training import accuracy, train_epochs
 
@@ -98,8 +101,8 @@ def probe(asked: Asked) -> Probe:
         import_module(module)
     torch.set_num_threads(asked.threads)
     settings = parse_settings(asked.settings)
-    images = load_images(settings.images.source, "test", settings.images.size)
-    load, network = timed(lambda: _loaded(settings.reference(asked.name), images))
+    images, classes = _images(settings), stages.classes_of(settings)
+    load, network = timed(lambda: _loaded(settings.reference(asked.name), images, classes))
     network.eval().to(stages.device())
     sample = to_unit(images.read(np.arange(min(stages.CALIBRATION_IMAGES, len(images)))))
     plan = stages.choose_plan(network, settings.inversion.precision, sample)
@@ -119,16 +122,15 @@ def probe(asked: Asked) -> Probe:
             invert = _Inverting(network, seed[:IMAGES], target[:IMAGES], settings.inversion, plan)
         found |= invert.seconds()
         found |= {"look": best(lambda: stages.look(network, invert.target)) / len(invert.target)}
-        found |= {"multiplications": _comparing(settings, network)}
         learns = needs_training(settings.reference(asked.name))
-        found |= _labelling(settings, network, images, learns=learns)  # last: it may change the weights
+        found |= _labelling(settings, network, images, classes, learns=learns)  # last: it may change the weights
     return Probe(
         name=asked.name,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         width=network.width,
         input_shape=images.shape,
         flops=flops,
-        asked=network.num_classes == len(images.classes),
+        asked=network.num_classes == classes,
         precision=str(plan),
         batch_size=batch_size,
         host_bytes=peak + in_shard + (0 if on_gpu else tensors - inverting(batch_size)),
@@ -136,21 +138,41 @@ def probe(asked: Asked) -> Probe:
         device_bytes=weights + tensors,
         load=load,
         read=read / (2 * batch_size),
+        multiplications=_comparing(settings, network),
         **found,
     )
 
 
-def _loaded(reference: str, images: ImageSet) -> Network:
+class _Forgiving(ListedImages):
+    """For images that can't be read, others are given: a sweep that leaves them out draws others, too."""
+
+    def read(self, indices: ArrayLike) -> np.ndarray:
+        found = list(self._decoded(np.asarray(indices, dtype=np.int64)))
+        fine = cycle([image for image in found if not isinstance(image, Unreadable)])
+        try:
+            return np.stack([next(fine) if isinstance(image, Unreadable) else image for image in found])
+        except StopIteration:
+            return super().read(indices)  # says which, and why
+
+
+def _images(settings: SweepSettings) -> ImageSet:
+    images = load_images(settings.images.source, "test", settings.images.size)
+    if settings.images.unreadable == "stop" or not isinstance(images, ListedImages):
+        return images
+    return _Forgiving(**{part.name: getattr(images, part.name) for part in fields(images)})
+
+
+def _loaded(reference: str, images: ImageSet, classes: int) -> Network:
     """As a worker has it: its weights are hashed. Random ones cost as much."""
-    network = build(reference, images)
+    network = build(reference, images, classes)
     content_hash(network)
     return network
 
 
 def _pairs(settings: SweepSettings, images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
     """Seeds and targets."""
-    drawn = draw_pairs(images.labels, count, rng_seed=settings.pairs.rng_seed)
-    seed, target = to_unit(images.read(np.concatenate([drawn.seed, drawn.target]))).split(count)
+    drawn = draw_pairs(images.labels, max(count, FEWEST_PAIRS), rng_seed=settings.pairs.rng_seed)
+    seed, target = to_unit(images.read(np.concatenate([drawn.seed[:count], drawn.target[:count]]))).split(count)
     return seed, target
 
 
@@ -160,7 +182,8 @@ Bytes = Callable[[int], int]  # of tensors that so many images at a time have in
 def _memory(network: Network, example: Tensor, settings: SweepSettings, plan: Plan) -> tuple[int, Bytes, Bytes]:
     """Images that a sweep inverts at a time; the bytes of inverting so many, and of looking at them."""
     asked, most = settings.inversion.batch_size, settings.pairs.shard_size
-    engine = Engine(network, example, plan=plan, batch_size=asked)
+    kept = kept_bytes(stages.steps_of(settings.inversion), example)
+    engine = Engine(network, example, plan=plan, batch_size=asked, kept_bytes=kept)
     chosen = min(engine.batch_size, most)
     engine.batch_size = 2
     example = example.to(engine.device)
@@ -170,8 +193,8 @@ def _memory(network: Network, example: Tensor, settings: SweepSettings, plan: Pl
             stages.look(network, images)
         return live.peak
 
-    inverting, looking = (_growing(work, example) for work in (partial(peak_bytes, engine), looked_at))
-    return chosen, inverting, looking
+    iteration, looking = (_growing(work, example) for work in (partial(peak_bytes, engine), looked_at))
+    return chosen, lambda count: iteration(count) + kept * count, looking
 
 
 def _growing(bytes_of: Callable[[Tensor], int], example: Tensor) -> Bytes:
@@ -207,13 +230,15 @@ class _Inverting:
         return {"iteration": tuple(each), "begin": begin}
 
 
-def _labelling(settings: SweepSettings, network: Network, images: ImageSet, *, learns: bool) -> dict[str, float]:
+def _labelling(
+    settings: SweepSettings, network: Network, images: ImageSet, classes: int, *, learns: bool
+) -> dict[str, float]:
     """`train` and `ask`: seconds for an image whose label the network learns, or is asked for."""
     training = settings.training
     count = min(TRAINING_STEPS * training.batch_size, len(images)) if learns else min(4 * IMAGES, len(images))
     drawn = np.arange(count)
     some = ArrayImages(images.name, images.read(drawn), images.labels[drawn], images.classes)
-    found = {"ask": best(lambda: accuracy(network, some)) / count} if network.num_classes == len(images.classes) else {}
+    found = {"ask": best(lambda: accuracy(network, some)) / count} if network.num_classes == classes else {}
     times = [time.perf_counter()]
     if learns:
         train_epochs(
@@ -233,7 +258,8 @@ def _labelling(settings: SweepSettings, network: Network, images: ImageSet, *, l
 def _comparing(settings: SweepSettings, network: Network) -> float:
     """Multiplications a second with which representations of this width are compared."""
     pairs = settings.pairs
-    rows = np.random.default_rng(0).normal(size=(min(pairs.count, ROWS), network.width)).astype(np.float32)
+    count = min(pairs.count, max(ROWS, 2 * pairs.shard_size))  # of whole shards
+    rows = np.random.default_rng(0).normal(size=(count, network.width)).astype(np.float32)
     bounds = range(0, len(rows) + 1, pairs.shard_size)
     shards = [{0: rows[start:stop]} for start, stop in pairwise(bounds)]
     seconds = best(lambda: pair_hsic(shards, [(0, 0)], space="gram"))

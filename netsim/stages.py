@@ -39,7 +39,7 @@ from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.inversion import Inversion, OnIteration, invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
-from netsim.steps import preset_steps
+from netsim.steps import Steps, preset_steps
 from netsim.store import ArraySpec, Record, Run, Stopwatch
 from netsim.streaming import pair_hsic
 from netsim.training import accuracy, train_epochs
@@ -219,11 +219,11 @@ def train_network(run: Run, name: str, shard: int) -> Work:
     Raises NetworkError if weights do not fit, DataError if the network and the images do not.
     """
     reference, test = run.settings.reference(name), _images(run, "test")
-    trained_here = needs_training(reference)
+    trained_here, classes = needs_training(reference), classes_of(run.settings)
     files: dict[str, bytes] = {}
     facts: dict[str, Any] = {}
     if trained_here:
-        network = _untrained(run.settings, reference, classes=len(test.classes), shape=test.shape).to(device())
+        network = _untrained(run.settings, reference, classes=classes, shape=test.shape).to(device())
         facts["training_loss"] = _train(run, name, network)
         files[_weights_path(name)] = weights_to_bytes(network)
     else:
@@ -233,7 +233,7 @@ def train_network(run: Run, name: str, shard: int) -> Work:
         "reference": reference,
         "trained_here": trained_here,
         # labels of other classes say nothing about a network
-        "accuracy": accuracy(network, test) if network.num_classes == len(test.classes) else None,
+        "accuracy": accuracy(network, test) if network.num_classes == classes else None,
         "parameters": sum(p.numel() for p in network.parameters()),
         "width": network.width,
         "weights_hash": content_hash(network),
@@ -241,11 +241,17 @@ def train_network(run: Run, name: str, shard: int) -> Work:
         "input_shape": list(test.shape),
         "preprocessing": network.preprocessing.as_facts(),
         "origin": dict(network.origin),
-        "classes": len(test.classes),
+        "classes": classes,
         "plan": asdict(_plan(run.settings, network, test)),
         **_where(),
     }
     return Work(files=files, facts=facts, obsolete=(_checkpoint_path(name),))
+
+
+def classes_of(settings: SweepSettings) -> int:
+    """Classes that networks are trained for. Where they have no names, the last may be in one of the splits only."""
+    of = settings.images
+    return max(len(_load_images(of.source, split, of.size).classes) for split in used_splits(settings))
 
 
 def _plan(settings: SweepSettings, network: Network, images: ImageSet) -> Plan:
@@ -574,12 +580,16 @@ def invert_by(
         target,
         batch_size=inversion.batch_size,
         iterations=inversion.iterations,
-        steps=preset_steps(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum),
+        steps=steps_of(inversion),
         stop_loss=inversion.stop_loss,
         plan=plan,
         use_best=True,
         on_iteration=on_iteration,
     )
+
+
+def steps_of(inversion: InversionSettings) -> Steps:
+    return preset_steps(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum)
 
 
 @lru_cache(maxsize=NETWORKS_KEPT)

@@ -160,6 +160,11 @@ def _scale(growth: Tensor, yy: Tensor, used: Tensor, r: Tensor) -> Tensor:
     return torch.where(used.any(dim=1, keepdim=True), torch.minimum(last, 1 / r), 1 / r)
 
 
+def kept_bytes(steps: Steps, images: Tensor) -> int:
+    """What is kept of `images` (n, C, H, W) between their steps."""
+    return sum(tensor.nbytes for tensor in steps.fresh(images).values())
+
+
 def preset_steps(preset: str, *, step_size: float = 1 / 8, momentum: float = 0.9) -> Steps:
     """The steps of a preset, `published` or `fast`. The two numbers belong to `published`.
 

@@ -12,6 +12,7 @@ from netsim import stages
 from netsim.errors import DataError, StoreError
 from netsim.findings import warnings
 from netsim.images import load_images
+from netsim.probe import Asked, probe
 from netsim.results import load_results, to_json
 from netsim.store import Run
 from tasks.prepare import prepare
@@ -70,6 +71,16 @@ def test_a_run_says_what_it_left_out(tmp_path, capsys):
     assert [(image["index"], image["name"]) for image in found] == list(zip((1, 8, 10, 11), BROKEN, strict=True))
     console.show_status(run)
     assert "4 of 12 test images can't be read and are left out: ant/1.png (" in capsys.readouterr().out
+
+
+def test_what_a_sweep_leaves_out_a_plan_leaves_out_too(tmp_path):
+    run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", unreadable="skip")
+    first, few = run.settings.names[0], {"batch_size": 2, "iterations": 1}  # fewer than there can be pairs
+    settings = run.settings.model_dump(mode="json") | {"inversion": few}
+    found = probe(Asked(settings, first, timed=False))
+    assert found.batch_size == 2 and found.read > 0
+    with pytest.raises(DataError, match=r"cannot read 2 of 8 images of .*'ant/1.png'"):
+        probe(Asked(settings | {"images": settings["images"] | {"unreadable": "stop"}}, first, timed=False))
 
 
 def test_too_few_images_that_can_be_read_are_no_run(tmp_path):

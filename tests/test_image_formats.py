@@ -242,6 +242,23 @@ def test_a_class_has_the_same_label_in_every_split(tmp_path):
         assert images.classes == ("ant", "bee") and images.labels.tolist() == labels
 
 
+def test_a_tree_is_listed_as_torchvision_lists_it_and_what_is_not_there_is_counted(tmp_path):
+    """Folders in class folders, one that leads back to itself, hidden ones, and a link to what is not there."""
+    for path in ("ant/2.png", "ant/1.d/x.png", "ant/1.d/e/0.png", "ant/1/z.png", "bee/x.PNG", "bee/words.txt"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(png(np.asarray(COLOURS)))
+    theirs = torchvision.datasets.ImageFolder(str(tmp_path)).samples
+    (tmp_path / "ant/.thumbnails").mkdir()
+    (tmp_path / "ant/.thumbnails/2.png").write_bytes(b"")
+    (tmp_path / "ant/again").symlink_to(tmp_path / "ant")
+    images = load_images(f"folder:{tmp_path}", size=SIZE)
+    assert [(str(tmp_path / name), label) for name, label in zip(images.names, images.labels, strict=True)] == theirs
+    assert images.unreadable() == {}
+    (tmp_path / "bee/y.png").symlink_to("/nowhere/y.png")
+    images = load_images(f"folder:{tmp_path}", size=SIZE)
+    assert images.names[-1] == "bee/y.png" and images.unreadable() == {5: "it is empty"}
+
+
 # ---- ImageNet
 
 
@@ -318,15 +335,18 @@ def test_an_imagenet_that_lacks_something_is_refused(tmp_path, harm, message):
         ("a.tar", ["a.tar"]),
         ("a-{08..11}.tar", ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]),
         ("{x,y}-{0..1}.tar", ["x-0.tar", "x-1.tar", "y-0.tar", "y-1.tar"]),
+        ("{x-{0..1},{y,z}-{8..9}}.tar", ["x-0.tar", "x-1.tar", "y-8.tar", "y-9.tar", "z-8.tar", "z-9.tar"]),
     ],
 )
 def test_braces_mean_what_they_mean_in_a_shell(pattern, paths):
     assert braces(pattern) == paths
 
 
-@pytest.mark.parametrize("pattern", ["a-{0..}.tar", "a-{9..0}.tar", "a-{0..3.tar", "a-{5}.tar"])
-def test_braces_that_mean_nothing_are_refused(pattern):
-    with pytest.raises(SettingsError, match=r"braces|counts nothing|is neither"):
+@pytest.mark.parametrize(
+    "pattern", ["a-{0..}.tar", "a-{9..0}.tar", "a-{0..3.tar", "a-{5}.tar", "a}{.tar", "{a,{0..3}.tar", "{a,{a,b}}.tar"]
+)
+def test_braces_that_mean_nothing_or_a_path_twice_are_refused(pattern):
+    with pytest.raises(SettingsError, match=r"braces|counts nothing|is neither|names a.tar twice"):
         braces(pattern)
 
 
@@ -346,6 +366,21 @@ def one_shard(path: Path, **members: bytes) -> None:
             add(tar, f"0.{name}", data)
 
 
+def holed(path: Path) -> None:
+    """As a download leaves it that was begun with its full size: a hole, behind which members may be whole."""
+    one_shard(path, cls=b"1", png=b"x" * 600, txt=b"x" * 200_000)
+    data = bytearray(path.read_bytes())
+    data[2560:100_000] = bytes(100_000 - 2560)
+    path.write_bytes(data)
+
+
+def same_twice(path: Path) -> None:
+    with tarfile.open(path, "w") as tar:
+        for _ in range(2):
+            add(tar, "0.cls", b"1")
+            add(tar, "0.png", png(np.asarray(COLOURS)))
+
+
 def cut(path: Path, at: int) -> None:
     path.write_bytes(path.read_bytes()[:at])
 
@@ -362,6 +397,8 @@ def flipped(path: Path, at: int) -> None:
         (lambda path: one_shard(path, png=b"x"), r"sample '/0' in .* has .png; one image .* and .cls fit"),
         (lambda path: one_shard(path, cls=b"3"), r"has .cls; one image"),
         (lambda path: one_shard(path, cls=b"dog", png=b"x"), r"0\.cls holds b'dog'; a class as a whole number"),
+        (same_twice, r"has 0\.cls twice"),
+        (holed, "damaged at byte 2560"),
         (lambda path: cut(path, 1024), "damaged at byte 1024"),  # between two members
         (lambda path: cut(path, 2000), "damaged"),
         (lambda path: flipped(path, 1024 + 100), "damaged at byte 1024"),
@@ -428,6 +465,7 @@ ONES = np.ones(4, dtype=int)
         ({"images": BYTES, "labels": ONES[:3]}, "has 4 images in images and 3 labels in labels"),
         ({"images": BYTES, "labels": ONES * 0.5}, "labels in .* are float64"),
         ({"images": BYTES, "labels": -ONES}, "4 of 4 images in .* have no label of these"),
+        ({"images": BYTES, "labels": ONES * 10_000_000}, "a label in .* is 10000000; .* labels below 100,000 fit"),
         ({"images": BYTES[..., :2], "labels": ONES}, r"has shape \(4, 5, 6, 2\); \(n, H, W\)"),
         ({"images": BYTES[:, :3], "labels": ONES}, "and this is two of them"),
         ({"images": np.asfortranarray(BYTES), "labels": ONES}, "in Fortran's order"),
@@ -463,6 +501,41 @@ def test_one_saved_set_is_both_splits(tmp_path):
     dataset(made_by.photographs(np.random.default_rng(0), 3), [2, 0, 1]).save_to_disk(tmp_path / "one")
     for split in ("train", "test"):
         assert load_images(f"hf:{tmp_path / 'one'}", split).labels.tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "name", ["{}/0000.parquet", "{}/part-00000.parquet", "data/{}-00000-of-00001.parquet", "ant_{}.parquet"]
+)
+def test_splits_of_parquet_are_found_in_names_of_folders_and_files(tmp_path, name):
+    made = dataset(made_by.photographs(np.random.default_rng(0), 5), [2, 0, 1, 1, 2])
+    for split, rows in {"train": [0, 1, 2], "validation": [3, 4]}.items():
+        (tmp_path / name.format(split)).parent.mkdir(exist_ok=True)
+        made.select(rows).to_parquet(tmp_path / name.format(split))
+    assert load_images(f"hf:{tmp_path}", "train").labels.tolist() == [2, 0, 1]
+    assert load_images(f"hf:{tmp_path}", "test").labels.tolist() == [1, 2]
+
+
+def test_of_several_sets_in_a_folder_one_has_to_be_given(tmp_path):
+    made = dataset(made_by.photographs(np.random.default_rng(0), 3), [2, 0, 1])
+    for folder in ("coarse", "fine"):
+        (tmp_path / folder / "test").mkdir(parents=True)
+        made.to_parquet(tmp_path / folder / "test/0000.parquet")
+    with pytest.raises(DataError, match="has several sets, coarse/test and fine/test; give the folder of one"):
+        load_images(f"hf:{tmp_path}")
+    assert load_images(f"hf:{tmp_path}/fine").labels.tolist() == [2, 0, 1]
+
+
+def test_the_split_that_is_used_may_be_chosen(tmp_path):
+    """The Hub's ImageNet has test images without labels."""
+    made = dataset(made_by.photographs(np.random.default_rng(0), 3), [2, 0, 1])
+    for split in ("test", "dev"):
+        unlabelled = made.map(lambda row, split=split: {"label": -1 if split == "test" else row["label"]})
+        unlabelled.to_parquet(tmp_path / f"{split}-00000-of-00001.parquet")
+    with pytest.raises(DataError, match=r"3 of 3 images in .* have no label"):
+        load_images(f"hf:{tmp_path}")
+    assert load_images(f"hf:{tmp_path}?test=dev").labels.tolist() == [2, 0, 1]
+    with pytest.raises(DataError, match=r"has the splits dev, test, and none called val; \?test=SPLIT"):
+        load_images(f"hf:{tmp_path}?test=val")
 
 
 def test_where_a_set_has_several_labels_one_is_chosen(tmp_path):

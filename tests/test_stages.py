@@ -365,6 +365,19 @@ def test_a_damaged_checkpoint_is_as_good_as_none(finished, tmp_path):
     assert stages.weights_hash(run, "vgg") == stages.weights_hash(finished, "vgg")
 
 
+def test_a_class_that_is_in_the_training_images_only_is_learned(tmp_path):
+    """Classes without names are as many as the largest label says, and that is another one in each split."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(256, size=(24, 28, 28), dtype=np.uint8)
+    arrays = {"x_train": pixels, "y_train": np.arange(24) % 4, "x_test": pixels, "y_test": np.arange(24) % 3}
+    np.savez(tmp_path / "some.npz", **arrays)
+    source = {"source": f"npz:{tmp_path}/some.npz"}
+    settings = tiny(images=source, networks=["small:vgg", "small:resnet18@none"], pairs={"count": 8, "shard_size": 4})
+    check(settings)
+    facts = stages.TRAIN.work(Run.create(str(tmp_path / "run"), settings), "vgg", 0).facts
+    assert facts["classes"] == 4 and facts["accuracy"] is not None
+
+
 def test_training_does_not_go_on_from_a_flipped_bit(tmp_path):
     """It would end as weights that every later check takes for right."""
     run = Run.create(str(tmp_path / "run"), tiny())

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import ViT_B_32_Weights
 
 from netsim.flops import forward_flops, peak_flops
 from netsim.networks import load_network
@@ -42,6 +43,14 @@ def test_flops_are_those_that_torch_counts(reference):
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.represent(images)
     assert forward_flops(network, images) == counter.get_total_flops() > 0
+
+
+def test_flops_of_attention_are_those_that_torchvision_states():
+    """It counts multiplications, with the head. torch's own attention says nothing of what it multiplies."""
+    network = load_network("torchvision:vit_b_32@none", input_shape=(3, 224, 224))
+    stated = 2e9 * ViT_B_32_Weights.IMAGENET1K_V1.meta["_ops"]
+    head = 2 * network.width * network.num_classes
+    assert forward_flops(network, torch.zeros(1, 3, 224, 224)) + head == pytest.approx(stated, rel=1e-3)
 
 
 def test_the_peak_is_what_the_fastest_product_reached():

@@ -1,4 +1,4 @@
-"""Photographs in a tree of class folders, in the order of their names: [train|test|val]/<class>/<image>."""
+"""Photographs in a tree of class folders, [train|test|val]/<class>/<image>, in the order of torchvision's."""
 
 from collections.abc import Mapping
 
@@ -13,6 +13,9 @@ from netsim.images.sets import Split
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 """What the folder of a split may be called; ImageNet has train and val."""
 
+DEEPEST = 20
+"""Folders in each other, of which the first is the class."""
+
 
 def load(place: str, *, split: Split, size: int | None) -> ListedImages:
     """The images of a split. Without folders for splits, both are all of `place`."""
@@ -24,16 +27,17 @@ def load(place: str, *, split: Split, size: int | None) -> ListedImages:
 
 
 def listed_tree(files: Files, folder: str, classes: Mapping[str, str], size: int | None) -> ListedImages:
-    """Images in `<folder>/<class>/`, `classes` being those folders and what they are called; labels are their order.
+    """Images in `<folder>/<class>/` and folders therein, `classes` being those folders and what they are called; labels
+    are their order.
 
     Classes without an image in this split keep their label: other splits may have some.
     """
     label = {name: place for place, name in enumerate(sorted(classes))}
-    sizes = {path: size for path, size in files.sizes(folder, depth=2).items() if _is_image(path, label)}
+    sizes = {path: size for path, size in files.sizes(folder, depth=DEEPEST).items() if _is_image(path, label)}
     if not sizes:
         where = files.place(folder) if folder else files.url
         raise DataError(f"no images in {where!r}: expected <class>/<image>{', '.join(SUFFIXES)}")
-    names = sorted(sizes, key=lambda path: tuple(path.split("/")))
+    names = sorted(sizes, key=_place)
     return ListedImages(
         name=last_name(files),
         place=files.place(folder) if folder else files.url,
@@ -58,5 +62,12 @@ def split_folder(files: Files, split: Split) -> str:
 
 
 def _is_image(path: str, classes: Mapping[str, int]) -> bool:
-    folder, _, name = path.partition("/")
-    return folder in classes and not name.startswith(".") and name.lower().endswith(SUFFIXES)
+    folder, *rest = path.split("/")
+    hidden = any(part.startswith(".") for part in rest)
+    return bool(rest) and folder in classes and not hidden and path.lower().endswith(SUFFIXES)
+
+
+def _place(path: str) -> tuple[str, str, str]:
+    """Class, folder and name, which order images as ImageFolder does."""
+    folder, _, name = path.rpartition("/")
+    return folder.partition("/")[0], folder, name

@@ -2,15 +2,16 @@
 
     FOLDER/dataset_dict.json, FOLDER/<split>/state.json, FOLDER/<split>/data-*.arrow     a dict of splits, saved
     FOLDER/state.json, FOLDER/data-*.arrow                                               one set: both splits
-    FOLDER[/data]/<split>-*.parquet                                                      as downloaded from the Hub
+    FOLDER[/data]/<split>-*.parquet, FOLDER/<split>/*.parquet                            as downloaded from the Hub
 
 Images lie in the files as {bytes, path}. The schema says which column is of images and which of labels, and what labels
-are called; `?image=COLUMN&label=COLUMN` behind the folder chooses where there are several.
+are called; `?image=COLUMN&label=COLUMN` behind the folder chooses where there are several, and
+`?test=SPLIT&train=SPLIT` which splits are used.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -25,10 +26,10 @@ from netsim.files import Files
 from netsim.images import arrow
 from netsim.images.decoding import DEFAULT_SIZE, Photograph
 from netsim.images.listed import Contents, Extents, ListedImages, image_files, last_name
-from netsim.images.sets import Split, checked_labels
+from netsim.images.sets import Split, checked_labels, numbered
 
 SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
-OPTIONS = ("image", "label")
+OPTIONS = ("image", "label", "train", "test")
 
 ROW_GROUP = 2**28
 """Bytes of a row group of Parquet, up to which it is read: that is the least that can be."""
@@ -47,7 +48,7 @@ def load(place: str, *, split: Split, size: int | None) -> ListedImages:
     folder, _, query = place.partition("?")
     asked = _options(query, place)
     files = image_files(folder)
-    paths, read = _files_of(files, split)
+    paths, read = _files_of(files, (asked[split],) if split in asked else SPLITS[split])
     if not paths:
         raise DataError(
             f"{files.url!r} holds no dataset: what save_to_disk writes (dataset_dict.json or state.json), or "
@@ -57,7 +58,7 @@ def load(place: str, *, split: Split, size: int | None) -> ListedImages:
         listed = read(files, paths, asked)
     except FileNotFoundError as error:
         raise DataError(f"{files.url} lacks a file of its dataset: {error}") from None
-    classes = listed.columns.classes or tuple(map(str, range(int(listed.labels.max(initial=-1)) + 1)))
+    classes = listed.columns.classes or numbered(listed.labels, files.url)
     if not len(listed.labels):
         raise DataError(f"the dataset in {files.url!r} has no images for the split {split}")
     return ListedImages(
@@ -87,29 +88,39 @@ def _options(query: str, place: str) -> dict[str, str]:
     return options
 
 
-def _files_of(files: Files, split: Split) -> tuple[list[str], Any]:
-    """The files of a split in order, below `files`, and the function that lists what is in them."""
+def _files_of(files: Files, names: Sequence[str]) -> tuple[list[str], Any]:
+    """The files of the first of the splits `names` that is there, in order, below `files`; and the function that lists
+    what is in them.
+    """
     here = files.names()
     if "dataset_dict.json" in here:
         there = _json(files, "dataset_dict.json").get("splits", [])
-        folder = f"{_one_of(there, split, files)}/"
+        folder = f"{_one_of(there, names, files)}/"
         return _arrow_files(files, folder), _list_arrow
     if "state.json" in here:
         return _arrow_files(files, ""), _list_arrow
-    sizes = files.sizes(depth=3)
-    parquet = sorted(path for path in sizes if path.endswith(".parquet"))
+    parquet = sorted(path for path in files.sizes(depth=3) if path.endswith(".parquet"))
+    if not parquet:
+        return [], _list_parquet
+    known = {*names, *(name for usual in SPLITS.values() for name in usual)}
     by_split: dict[str, list[str]] = {}
     for path in parquet:
-        folder, _, name = path.rpartition("/")
-        # data/train-00000-of-00005.parquet, and train/0000.parquet as the Hub's own conversion has it
-        first = re.split(r"[-.]", name)[0]
-        of = folder.rpartition("/")[2] if first.isdecimal() else first
-        by_split.setdefault(of, []).append(path)
-    if len(by_split) == 1 and not set(by_split) & {name for names in SPLITS.values() for name in names}:
-        return parquet, _list_parquet  # one set without a name of a split
-    found = by_split[_one_of(by_split, split, files)] if parquet else []
+        by_split.setdefault(_split_of(path, known), []).append(path)
+    # one set without a name of a split is all of them
+    found = parquet if len(by_split) == 1 and not by_split.keys() & known else by_split[_one_of(by_split, names, files)]
+    folders = sorted({path.rpartition("/")[0] for path in found})
+    if len(folders) > 1:
+        raise DataError(f"{files.url!r} has several sets, {' and '.join(folders)}; give the folder of one")
     _require_all(files, found)
     return found, _list_parquet
+
+
+def _split_of(path: str, known: Set[str]) -> str:
+    """data/train-00000-of-00005.parquet, train/0000.parquet as the Hub's own conversion has it, cifar-train.parquet."""
+    folder, _, name = path.rpartition("/")
+    own, around = re.split(r"[-._]", name), folder.split("/")[::-1]
+    said = [word for word in (*own, *around) if word in known]
+    return said[0] if said else around[0] if own[0].isdecimal() else own[0]
 
 
 def _require_all(files: Files, paths: Sequence[str]) -> None:
@@ -120,11 +131,14 @@ def _require_all(files: Files, paths: Sequence[str]) -> None:
             raise DataError(f"{files.url!r} has {len(paths)} of {int(counted[1])} files like {path}")
 
 
-def _one_of(there: Sequence[str] | Mapping[str, Any], split: Split, files: Files) -> str:
-    for name in SPLITS[split]:
+def _one_of(there: Sequence[str] | Mapping[str, Any], names: Sequence[str], files: Files) -> str:
+    for name in names:
         if name in there:
             return name
-    raise DataError(f"{files.url!r} has the splits {', '.join(there)}, and none called {' or '.join(SPLITS[split])}")
+    raise DataError(
+        f"{files.url!r} has the splits {', '.join(there)}, and none called {' or '.join(names)}; "
+        "?test=SPLIT behind the folder chooses"
+    )
 
 
 def _arrow_files(files: Files, folder: str) -> list[str]:

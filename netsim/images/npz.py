@@ -16,7 +16,7 @@ from numpy.lib import format as npy
 from netsim.errors import DataError
 from netsim.images.decoding import Raw
 from netsim.images.listed import Contents, Extents, ListedImages, image_files
-from netsim.images.sets import Split, checked_labels
+from netsim.images.sets import Split, checked_labels, numbered
 
 NAMES = (("{split}_images", "{split}_labels"), ("x_{split}", "y_{split}"), ("images", "labels"))
 """Of images and labels; {split} is train, and test or else val. The last are both splits."""
@@ -116,8 +116,7 @@ def _array(archive: zipfile.ZipFile, name: str, where: str) -> np.ndarray:
 def _classes(archive: zipfile.ZipFile, here: Collection[str], labels: np.ndarray, where: str) -> tuple[str, ...]:
     if "classes" in here:
         return tuple(map(str, _array(archive, "classes", where).tolist()))
-    largest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else -1
-    return tuple(map(str, range(largest + 1)))
+    return numbered(labels, where)
 
 
 def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> tuple[tuple[int, ...], int]:

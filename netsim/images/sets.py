@@ -88,6 +88,18 @@ def hash_of(labels: np.ndarray, shape: tuple[int, int, int], names: tuple[str, .
     return digest.hexdigest()
 
 
+MOST_CLASSES = 100_000
+"""Of labels without names. More come from a label that is none, and each would get an output of a network."""
+
+
+def numbered(labels: np.ndarray, where: str) -> tuple[str, ...]:
+    """What classes are called that have no names: their numbers, up to the largest label. Raises DataError for many."""
+    largest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else -1
+    if largest >= MOST_CLASSES:
+        raise DataError(f"a label in {where} is {largest}; without names of classes, labels below {MOST_CLASSES:,} fit")
+    return tuple(map(str, range(largest + 1)))
+
+
 def checked_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
     """Labels (n,) as int64. Raises DataError unless they are whole numbers from 0 up to the number of classes."""
     labels = np.asarray(labels)

@@ -7,9 +7,11 @@ Source of the format: https://github.com/webdataset/webdataset.
 
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO
 
 import numpy as np
@@ -19,10 +21,13 @@ from netsim.files import Files
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
 from netsim.images.folder import split_folder
 from netsim.images.listed import Extents, ListedImages, image_files, last_name
-from netsim.images.sets import Split, checked_labels
+from netsim.images.sets import Split, checked_labels, numbered
 
 WALKERS = 8
 """Tar files that are walked at a time."""
+
+LONGEST_END = 2**16
+"""Bytes of zeros that a tar file may end with, which fill its last record. More are a hole: something is missing."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,14 @@ def load(place: str, *, split: Split, size: int | None) -> ListedImages:
     if not samples:
         raise DataError(f"no images in {place!r}: expected samples of {', '.join(SUFFIXES)} and .cls")
     numbers = [_label(cls, f"{files.place(paths[which])}: {cls.name}") for which, _, cls in samples]
+    classes = numbered(np.array(numbers), place)
     members = [image for _, image, _ in samples]
     return ListedImages(
         name=last_name(files),
         place=files.url,
         names=tuple(f"{paths[which]}/{image.name}" for which, image, _ in samples),
-        labels=checked_labels(np.array(numbers), max(numbers) + 1, place),
-        classes=tuple(map(str, range(max(numbers) + 1))),
+        labels=checked_labels(np.array(numbers), len(classes), place),
+        classes=classes,
         contents=extents(files, paths, np.array([which for which, _, _ in samples]), members),
         decode=Photograph(size or DEFAULT_SIZE),
     )
@@ -76,10 +82,10 @@ def walk(file: IO[bytes], where: str, read: Callable[[str], bool] = lambda _: Fa
                     content = wanted.read() if wanted else None
                     yield Member(member.name, member.offset_data, member.size, content)
             file.seek(tar.offset)
-            end = file.read(tarfile.BLOCKSIZE)
+            end = file.read(LONGEST_END + 1)
     except tarfile.TarError as error:
         raise DataError(f"{where} is damaged, or no tar file without compression ({error})") from None
-    if len(end) < tarfile.BLOCKSIZE or any(end):
+    if len(end) < tarfile.BLOCKSIZE or len(end) > LONGEST_END or any(end):
         raise DataError(f"{where} is damaged at byte {tar.offset}: no header of a tar file, and not its end")
 
 
@@ -100,7 +106,10 @@ def _samples(files: Files, path: str) -> list[tuple[Member, Member]]:
     with open_tar(files, path) as file:
         for member in walk(file, where, read=lambda name: name.lower().endswith(".cls")):
             key, extension = _key(member.name)
-            samples.setdefault(key, {})[extension] = member
+            sample = samples.setdefault(key, {})
+            if extension in sample:
+                raise DataError(f"{where} has {member.name} twice; samples of a shard are called differently")
+            sample[extension] = member
     found = []
     for key, by_extension in samples.items():
         images = [member for extension, member in by_extension.items() if f".{extension}" in SUFFIXES]
@@ -148,21 +157,53 @@ def _before_braces(place: str) -> tuple[str, str, str]:
 
 
 def braces(pattern: str) -> list[str]:
-    """As a shell expands them: {000..099} counts, {a,b} lists. Raises SettingsError for braces that do neither."""
-    match = re.search(r"\{([^{}]*)\}", pattern)
-    if match is None:
-        if "{" in pattern or "}" in pattern:
-            raise SettingsError(f"braces in {pattern!r} do not match; as in shard-{{000000..000099}}.tar fits")
-        return [pattern]
-    inside, counted = match[1], re.fullmatch(r"(\d+)\.\.(\d+)", match[1])
-    if counted:
-        first, last = counted.groups()
-        if int(first) > int(last):
-            raise SettingsError(f"{{{inside}}} in {pattern!r} counts nothing; write the smaller number first")
-        parts = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-    elif "," in inside:
-        parts = inside.split(",")
-    else:
+    """As a shell expands them: {000..099} counts, {a,b} lists.
+
+    Raises SettingsError for braces that do neither, and for a pattern that names a path twice.
+    """
+    paths = list(_expanded(pattern))
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+        raise SettingsError(f"{pattern!r} names {twice[0]} twice")
+    return paths
+
+
+def _expanded(pattern: str) -> Iterator[str]:
+    """The outermost braces first, from the left."""
+    start, stop, parts = _outermost(pattern)
+    if not parts:
+        yield pattern
+        return
+    before, after = pattern[:start], pattern[stop:]
+    for part in parts if len(parts) > 1 else _counted(parts[0], pattern):
+        yield from _expanded(f"{before}{part}{after}")
+
+
+def _outermost(pattern: str) -> tuple[int, int, list[str]]:
+    """Where the first braces are, and what is between them, cut at the commas that are in no other braces."""
+    depth, start, cuts = 0, 0, []
+    for at, sign in enumerate(pattern):
+        if sign == "{":
+            depth += 1
+            if depth == 1:
+                start, cuts = at, [at]
+        elif sign == "," and depth == 1:
+            cuts.append(at)
+        elif sign == "}":
+            depth -= 1
+            if depth == 0:
+                return start, at + 1, [pattern[low + 1 : high] for low, high in pairwise([*cuts, at])]
+            if depth < 0:
+                break
+    if depth:
+        raise SettingsError(f"braces in {pattern!r} do not match; as in shard-{{000000..000099}}.tar fits")
+    return 0, 0, []
+
+
+def _counted(inside: str, pattern: str) -> list[str]:
+    counted = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
+    if counted is None:
         raise SettingsError(f"{{{inside}}} in {pattern!r} is neither {{000..099}} nor {{a,b}}")
-    before, after = pattern[: match.start()], pattern[match.end() :]
-    return [path for part in parts for path in braces(f"{before}{part}{after}")]
+    first, last = counted.groups()
+    if int(first) > int(last):
+        raise SettingsError(f"{{{inside}}} in {pattern!r} counts nothing; write the smaller number first")
+    return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
