@@ -13,6 +13,7 @@ Images are evaluated `batch_size` at a time. When that does not fit into memory,
 
 import gc
 import logging
+import math
 import os
 import time
 from collections import Counter
@@ -30,6 +31,7 @@ from torch.utils._pytree import tree_leaves
 
 from netsim.errors import DataError, NetworkError
 from netsim.networks import Network, sharing_copy
+from netsim.networks.network import first_line
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,11 @@ class Engine:
         with torch.inference_mode(False):
             example = example.clone()  # what was made in inference mode takes no gradient
             self._body = _prepared(network, example, plan)
-        self.batch_size = batch_size or fitting_batch_size(self, example, kept_bytes=kept_bytes)
+        self.batch_size = batch_size or 1
+        if plan != Plan():
+            self._require_precision(example)
+        if batch_size is None:
+            self.batch_size = fitting_batch_size(self, example, kept_bytes=kept_bytes)
 
     def parts(self) -> Iterator[nn.Module]:
         """The layers that are evaluated."""
@@ -133,6 +139,16 @@ class Engine:
                     raise
                 fault = str(error).partition("\n")[0]
             self._halve(images, fault)  # out here, where the error no longer holds what was allocated
+
+    @torch.no_grad()
+    def _require_precision(self, example: Tensor) -> None:
+        try:
+            self._fitting(lambda: self.represent(example), 1)
+        except RuntimeError as error:
+            raise NetworkError(
+                f"{self.network.name} cannot be computed in {self.plan} ({first_line(error)}); "
+                "give inversion.precision float32 or auto"
+            ) from error
 
     def _in_batches(self, images: Tensor, target: Tensor, with_descent: bool) -> tuple[Tensor, Tensor]:
         found = [
@@ -227,7 +243,7 @@ def _gradient(representation: Tensor, leaf: Tensor, unit: Tensor, scales: tuple[
 
 def _prepared(network: Network, example: Tensor, plan: Plan) -> nn.Module:
     """The body of the network, folded, channels last, in the precision of the plan."""
-    body = _folded(network, example).to(memory_format=torch.channels_last)
+    body = _laid_out(_folded(network, example), network, example)
     if plan.dtype == plan.grouped == "float32":
         body = _with_quick_stem(body) if example.device.type == "cpu" else body
         return body.eval().requires_grad_(False)
@@ -238,6 +254,57 @@ def _prepared(network: Network, example: Tensor, plan: Plan) -> nn.Module:
             if isinstance(conv, nn.Conv2d) and conv.groups > 1:
                 body = _replaced(body, path, _OfOtherPrecision(conv.to(grouped), inside=grouped, outside=half))
     return _Entering(body, half).eval().requires_grad_(False)
+
+
+def _laid_out(body: nn.Module, network: Network, example: Tensor) -> nn.Module:
+    """Channels last, which convolutions are quickest in; but not if the network then fails, as one does that takes maps
+    of features for rows of numbers with `view`.
+    """
+    try:
+        with torch.no_grad():
+            _in_format(body, torch.channels_last)(network.normalised(example.to(network.mean)))
+    except RuntimeError as error:
+        if _is_out_of_memory(error):
+            raise
+        logger.info("%s: not stored channels last (%s)", network.name, first_line(error))
+    else:
+        return body
+    for path, norm in list(_in_format(body, torch.contiguous_format).named_modules()):
+        if type(norm) is nn.BatchNorm2d and norm.running_mean is not None:
+            body = _replaced(body, path, _ScaleAndShift(norm))
+    return body
+
+
+def _in_format(body: nn.Module, layout: torch.memory_format) -> nn.Module:
+    """Its tensors of four dimensions: `Module.to` knows no other."""
+    for module in body.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None and parameter.dim() == 4:
+                parameter.data = parameter.data.to(memory_format=layout)
+        for name, buffer in module._buffers.items():
+            if buffer is not None and buffer.dim() == 4:
+                module._buffers[name] = buffer.to(memory_format=layout)
+    return body
+
+
+class _ScaleAndShift(nn.Module):
+    """A BatchNorm in evaluation. Through its own, torch (2.14) takes a wrong gradient on CPUs of one contiguous image
+    where the cotangent has other strides.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+        shift = (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+        for name, values in (("scale", scale), ("shift", shift)):
+            self.register_buffer(name, values.detach()[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
 
 
 class _Entering(nn.Module):
@@ -266,7 +333,7 @@ def _folded(network: Network, example: Tensor) -> nn.Module:
     Which convolution comes before a BatchNorm is observed, not read off the names: so no architecture needs code of its
     own. Whether its output goes elsewhere too cannot be observed; then the folded copy gives other representations.
     """
-    body = sharing_copy(network.body)
+    body, rounding = sharing_copy(network.body), 1e-4 if network.mean.dtype == torch.float32 else 1e-10
     normalised = network.normalised(example.to(network.mean))
     with torch.no_grad():
         expected = network.body(normalised)
@@ -275,10 +342,12 @@ def _folded(network: Network, example: Tensor) -> nn.Module:
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
             fused = fuse_conv_bn_eval(conv, norm)
             body = _replaced(_replaced(body, conv_path, fused), norm_path, nn.Identity())
-        rounding = 1e-4 if expected.dtype == torch.float32 else 1e-10
-        change = torch.linalg.vector_norm(body(normalised) - expected)
-    if change <= rounding * torch.linalg.vector_norm(expected):
-        return body
+        try:
+            change = float(torch.linalg.vector_norm(body(normalised) - expected))
+        except AttributeError:  # of a BatchNorm that the network asks for
+            change = math.inf
+        if change <= rounding * float(torch.linalg.vector_norm(expected)):
+            return body
     logger.info("%s: BatchNorm cannot be folded into its convolutions; inverting it unfolded", network.name)
     return sharing_copy(network.body)
 
@@ -401,7 +470,7 @@ def choose_plan(network: Network, precision: Precision, images: Tensor) -> Plan:
     "auto" tries, on `images` (n, C, H, W), those that the device has, and takes the fastest that changes no
     representation by more than `EXACT_ENOUGH`; only then does the answer depend on the clock.
 
-    A network in float64 stays in it.
+    A network in float64 stays in it. Raises NetworkError for one that cannot be computed in the precision asked for.
     """
     if precision == "float32" or network.mean.dtype != torch.float32:
         return Plan()
@@ -409,7 +478,9 @@ def choose_plan(network: Network, precision: Precision, images: Tensor) -> Plan:
         grouped: Dtype = "float32" if network.mean.device.type == "cpu" else precision
         if precision not in fast_precisions(network.mean.device):
             logger.warning("%s is slow on this %s: it has no instructions for it", precision, network.mean.device.type)
-        return Plan(precision, grouped)
+        plan = Plan(precision, grouped)
+        Engine(network, images, plan=plan, batch_size=1)  # or it could not be computed, which is said here
+        return plan
     halves = fast_precisions(network.mean.device)
     candidates = [Plan(), *(Plan(half, grouped) for half in halves for grouped in (half, "float32"))]
     timed = {plan: _seconds(network, plan, images) for plan in candidates if _is_exact(network, plan, images)}
@@ -440,7 +511,11 @@ def _is_exact(network: Network, plan: Plan, images: Tensor) -> bool:
     with torch.no_grad():
         images = images.to(network.mean.device)
         exact = network.represent(images)
-        rounded = Engine(network, images, plan=plan, batch_size=len(images)).represent(images)
+        try:
+            rounded = Engine(network, images, plan=plan, batch_size=len(images)).represent(images)
+        except NetworkError as error:
+            logger.info("%s", error)
+            return False
     return bool((relative_distance(rounded, exact) <= EXACT_ENOUGH).all())  # false for NaN
 
 

@@ -124,6 +124,52 @@ def test_a_norm_that_cannot_be_folded_stays(kind):
     torch.testing.assert_close(ready.represent(x), network.represent(x), rtol=1e-12, atol=1e-12)
 
 
+class Flattens(nn.Module):
+    """As LeNet does: a map of features is taken for a row of numbers, which it is not when stored channels last."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 8, 3)
+        self.out = nn.Linear(8 * 12 * 12, 5)
+        with torch.no_grad():
+            self.norm.running_mean.uniform_(-1, 1), self.norm.running_var.uniform_(0.5, 2)
+            self.norm.weight.uniform_(0.5, 2), self.norm.bias.uniform_(-1, 1)
+
+    def forward(self, x):
+        return self.out(self.second(self.norm(self.first(x).relu())).view(-1, self.out.in_features))
+
+
+class OfVolumes(Flattens):
+    """A weight of five dimensions, which no layout of images fits."""
+
+    def __init__(self):
+        super().__init__()
+        self.volume = nn.Conv3d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        return self.out(self.second(self.volume(self.first(x).relu()[:, None])[:, 0]).flatten(1))
+
+
+class AsksItsNorm(Flattens):
+    def forward(self, x):
+        x = self.norm(self.first(x)) * self.norm.weight.mean()
+        return self.out(self.second(x).flatten(1))
+
+
+@pytest.mark.parametrize("kind", [Flattens, OfVolumes, AsksItsNorm])
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_cannot_be_stored_or_folded_as_it_would_be_quickest_is_inverted_all_the_same(kind, count):
+    torch.manual_seed(0)
+    network = as_network(kind().double(), images(1, (3, 16, 16)).double())
+    x, goal = images(count, (3, 16, 16)).double(), torch.rand(count, network.width, dtype=torch.float64)
+    loss, descent = Engine(network, x, batch_size=count).measure(x, goal)
+    leaf = x.clone().requires_grad_()
+    distance = torch.linalg.vector_norm(network.represent(leaf) - goal, dim=1)
+    (gradient,) = torch.autograd.grad(distance.sum(), leaf)
+    torch.testing.assert_close(loss, distance.detach() / torch.linalg.vector_norm(goal, dim=1))
+    torch.testing.assert_close(descent, -gradient)
+
+
 def test_the_network_is_left_as_it_was():
     network = convolutional()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -242,6 +288,26 @@ def test_auto_measures_for_real_and_leaves_out_what_the_device_has_no_instructio
         plan = choose_plan(network, "auto", images(4))
     assert plan.dtype in ("float32", *fast_precisions(torch.device("cpu")))
     assert "float32: " in caplog.text
+
+
+class WithCoordinates(nn.Module):
+    """It makes tensors of its own, in float32 whatever it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(4, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x):
+        where = torch.linspace(0, 1, x.shape[-1]).expand(len(x), 1, *x.shape[-2:])
+        return self.out(self.conv(torch.cat([x, where], dim=1)).mean((2, 3)))
+
+
+def test_what_cannot_be_computed_in_half_precision_is_not(monkeypatch):
+    network = as_network(WithCoordinates(), images(1, (3, 16, 16)))
+    monkeypatch.setattr(engine, "fast_precisions", lambda _device: ("bfloat16",))
+    assert choose_plan(network, "auto", images(2, (3, 16, 16))) == Plan()
+    with pytest.raises(NetworkError, match=r"cannot be computed in bfloat16.* float32 or auto"):
+        choose_plan(network, "bfloat16", images(2, (3, 16, 16)))
 
 
 def test_a_network_in_double_precision_stays_in_it():

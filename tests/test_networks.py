@@ -93,6 +93,24 @@ def test_a_module_says_its_range_and_order_of_channels_and_pixels_stay_as_they_a
         as_network(model, torch.rand(1, 4, 16, 16))
 
 
+@pytest.mark.parametrize(
+    ("expects", "black", "white"),
+    [
+        (netsim.Preprocessing(largest=255), 0, 255),
+        (netsim.Preprocessing(largest=255, mean=(100, 100, 100)), -100, 155),
+        (netsim.Preprocessing(std=(0.5, 0.5, 0.5)), 0, 2),
+        (netsim.Preprocessing(), 0, 1),
+    ],
+)
+def test_what_a_module_does_not_say_changes_nothing(expects, black, white):
+    model = Classifier()
+    model.preprocessing = expects
+    network = as_network(model, images(1))
+    for pixel, expected in ((0, black), (1, white)):
+        given = network.normalised(torch.full((1, 3, 16, 16), float(pixel)))
+        torch.testing.assert_close(given, torch.full_like(given, expected))
+
+
 def test_images_in_minus_one_to_one_are_a_mean_and_a_std_of_one_half():
     assert load_network("timm:mixer_s32_224@none").mean.flatten().tolist() == [0.5] * 3
 
@@ -200,9 +218,20 @@ class NotInOrder(Classifier):
         self.first, self.unused = nn.Linear(5, 3), nn.Linear(3, 9)
 
 
+class AsksItsLastLayer(Classifier):
+    def forward(self, x):
+        x = self.hidden(self.features(x).flatten(1)).view(-1, self.out.in_features)
+        return self.out(x.to(self.out.weight.dtype))
+
+
 @pytest.mark.parametrize(
     ("model", "width", "classes"),
-    [(TwoNames(), 12, 5), (NotInOrder(), 5, 3), (nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), 768, 4)],
+    [
+        (TwoNames(), 12, 5),
+        (NotInOrder(), 5, 3),
+        (AsksItsLastLayer(), 12, 5),
+        (nn.Sequential(nn.Flatten(), nn.Linear(768, 4)), 768, 4),
+    ],
 )
 def test_the_head_is_the_linear_layer_that_runs_last(model, width, classes):
     network = as_network(model, images(1))
@@ -268,6 +297,7 @@ def test_values_that_are_not_finite_are_noticed():
         ("torchvision:resnet50", "torchvision", "resnet50", None, None, False),
         ("torchvision:resnet50@IMAGENET1K_V1", "torchvision", "resnet50", "IMAGENET1K_V1", None, False),
         ("timm:resnet18@a1_in1k", "timm", "resnet18", "a1_in1k", None, False),
+        ("timm:flexivit_base@1200ep_in1k", "timm", "flexivit_base", "1200ep_in1k", None, False),
         ("timm:resnet18@a1.safetensors", "timm", "resnet18", *["a1.safetensors"] * 2, False),
         ("robust:vgg16_bn_l2_eps3", "robust", "vgg16_bn_l2_eps3", None, "weights/vgg16_bn_l2_eps3.safetensors", False),
         ("robustness:cifar:resnet50@x", "robustness", "cifar:resnet50", "x", "x", False),
@@ -354,6 +384,36 @@ def test_a_function_of_the_users_can_return_a_network(tmp_path, monkeypatch):
         load_network("python:lab_models:wrong")
 
 
+def test_a_network_that_its_file_makes_another_function_is_cut_with_its_weights(tmp_path, monkeypatch):
+    """With the temperature that it begins with, the last layer makes the logits; with that of the file, it does not."""
+    (tmp_path / "tempered.py").write_text(TEMPERED)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = load_network("python:tempered:network", input_shape=TINY)
+    tensors = safetensors.torch.load(weights_to_bytes(network))
+    safetensors.torch.save_file(tensors, tmp_path / "same.safetensors")
+    again = load_network(f"python:tempered:network@{tmp_path}/same.safetensors", input_shape=TINY)
+    assert content_hash(again) == content_hash(network)
+    safetensors.torch.save_file(tensors | {"temperature": torch.tensor(4.0)}, tmp_path / "other.safetensors")
+    with pytest.raises(NetworkError, match="what its last linear layer makes of one vector an image is not what it"):
+        load_network(f"python:tempered:network@{tmp_path}/other.safetensors", input_shape=TINY)
+
+
+TEMPERED = """
+import torch
+
+class Tempered(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, 5)
+        self.temperature = torch.nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        return self.out(self.conv(x).mean((2, 3))) / self.temperature
+
+network = Tempered
+"""
+
+
 def test_images_of_another_shape_than_the_network_reads_are_refused():
     with pytest.raises(NetworkError, match="reads images of 1 channels, and these have 3"):
         load_network("small:vgg", input_shape=(3, 28, 28))
@@ -393,6 +453,33 @@ def test_tensors_that_do_not_fit_are_named():
     gone = {name: None for name in good if name.startswith("features")}
     names = "features.0.weight, features.1.bias, features.1.running_mean"
     assert f"missing {names} and 26 more" in message(**gone)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("my tool", None),
+        ("[1, 2]", None),
+        ('{"mean": 0.5, "std": 0.5}', r"says that mean is 0.5; a list of numbers fits"),
+    ],
+)
+def test_an_entry_of_netsims_name_that_somebody_else_made_is_passed_over_or_refused(tmp_path, entry, message):
+    file = tmp_path / "x.safetensors"
+    tensors = safetensors.torch.load(weights_to_bytes(load_network("small:vgg")))
+    file.write_bytes(safetensors.torch.save(tensors, {"netsim": entry}))
+    if message is None:
+        load_network(f"small:vgg@{file}")
+    else:
+        with pytest.raises(NetworkError, match=message):
+            load_network(f"small:vgg@{file}")
+
+
+def test_weights_of_eight_bits_are_read():
+    network = load_network("small:vgg")
+    tensors = safetensors.torch.load(weights_to_bytes(network))
+    short = tensors["classifier.6.weight"].to(torch.float8_e4m3fn)
+    load_weights(network, safetensors.torch.save(tensors | {"classifier.6.weight": short}))
+    assert torch.equal(network.head.weight, short.float())
 
 
 def test_files_from_before_batchnorm_counted_still_fit():

@@ -55,7 +55,7 @@ class Network(nn.Module):
         with torch.no_grad():
             self.head, logits = self._last_linear(body, self.normalised(example))
             self.head_paths = _paths_to(self.head, body)
-            self.body = _without(self.head_paths, body)
+            self.body = _without(self.head, self.head_paths, body)
             self._check_cut(example, logits)
         self.eval()
 
@@ -120,7 +120,7 @@ class Network(nn.Module):
             raise NetworkError(f"{self.name} gives values that are not finite for images in [0, 1]")
         try:
             representation = self.represent(example)
-        except RuntimeError:  # what follows the layer cannot read what enters it
+        except Exception:  # what follows the layer cannot read what enters it
             representation = logits[:0]
         if representation.shape != (len(example), self.width) or not _close(self.head(representation), logits):
             raise NetworkError(
@@ -186,14 +186,33 @@ def _paths_to(layer: nn.Module, model: nn.Module) -> tuple[str, ...]:
     return tuple(path for path, module in model.named_modules(remove_duplicate=False) if module is layer)
 
 
-def _without(paths: Sequence[str], model: nn.Module) -> nn.Module:
-    """The model with nn.Identity at `paths`."""
+def _without(layer: nn.Linear, paths: Sequence[str], model: nn.Module) -> nn.Module:
+    """The model without the layer at `paths`: what enters it passes there."""
     if "" in paths:  # the model is one linear layer
         return nn.Identity()
     for path in paths:
         parent, _, child = path.rpartition(".")
-        setattr(model.get_submodule(parent), child, nn.Identity())
+        setattr(model.get_submodule(parent), child, _InPlaceOf(layer))
     return model
+
+
+class _InPlaceOf(nn.Module):
+    """Returns what it is given. Models ask their last layer for its `in_features`, or for the dtype of its `weight`."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self._layer = (layer,)  # no module of this one, with tensors of its own
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("in_features", "out_features", "weight", "bias"):
+            return getattr(self._layer[0], name)
+        return super().__getattr__(name)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_InPlaceOf":
+        return _InPlaceOf(self._layer[0])
 
 
 def _any_float_tensor(model: nn.Module) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from netsim.errors import NetworkError
 
 Shape = tuple[int, int, int]  # (C, H, W)
-Channels = Sequence[float] | Tensor | None  # one value a channel; None: the network does without
+Channels = Sequence[float] | Tensor | None  # one value a channel; None: nothing is subtracted, or divided by
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -43,7 +43,7 @@ class Preprocessing:
         """Mean and std (C, 1, 1) for pixels in [0, 1], in the dtype and the channels of the images `like`."""
         channels = like.shape[1]
         mean = [0.0] * channels if self.mean is None else self.mean
-        std = [self.largest] * channels if self.std is None else self.std
+        std = [1.0] * channels if self.std is None else self.std
         if self.order == "BGR" and channels != 3:
             raise NetworkError(f"{name} reads BGR images, and these have {channels} channels")
         return self._per_channel(mean, like, name=name), self._per_channel(std, like, name=name)
@@ -60,9 +60,12 @@ class Preprocessing:
         return facts | {key: torch.as_tensor(facts[key]).flatten().tolist() for key in ("mean", "std") if key in facts}
 
     def with_file(self, facts: Mapping[str, Any]) -> Self:
-        """The same with the mean and std that a converted file brings."""
+        """The same with the mean and std that a converted file brings. Raises NetworkError for what are none."""
         if not {"mean", "std"} <= facts.keys():
             return self
+        for key in ("mean", "std"):
+            if not isinstance(facts[key], list) or not all(isinstance(value, int | float) for value in facts[key]):
+                raise NetworkError(f"the file of weights says that {key} is {facts[key]!r}; a list of numbers fits")
         return replace(self, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
 
 

@@ -2,9 +2,9 @@
 
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 
 import torch
@@ -110,20 +110,22 @@ def assembled(
     """The network as its source builds it, filled with `given`. Raises NetworkError naming what does not fit."""
     facts = {} if given is None else given.facts
 
-    def build(classes: int | None) -> Network:
-        return _built(parsed, reference, classes, facts, input_shape=input_shape, rng_seed=rng_seed)
+    def build(classes: int | None) -> tuple[Network, Callable[[], Network]]:
+        cut = _builder(parsed, reference, classes, facts, input_shape=input_shape, rng_seed=rng_seed)
+        return cut(), cut
 
-    network = build(num_classes)
+    network, cut = build(num_classes)
     if given is not None:
         found = class_count(given.tensors, network)
         if num_classes is None and found != network.num_classes and parsed.source not in ("python", "robust"):
-            network = build(found)
+            network, cut = build(found)
         fill(network, given.tensors, origin=given.name)
+        network = cut()  # with these weights it may be another function: is it still cut where it was?
         network.origin = facts
     return network
 
 
-def _built(
+def _builder(
     parsed: Reference,
     reference: str,
     num_classes: int | None,
@@ -131,14 +133,14 @@ def _built(
     *,
     input_shape: Shape | None,
     rng_seed: int,
-) -> Network:
-    """With the weights published for it, or random ones."""
+) -> Callable[[], Network]:
+    """With the weights published for it, or random ones. Networks that are cut from it have its tensors."""
     with _random_numbers(f"{parsed.name}/{rng_seed}"):
         model, preprocessing = source(parsed.source).build(parsed, num_classes)
     shape = input_shape or preprocessing.shape
     example = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).reshape(1, *shape)
     preprocessing = preprocessing.with_file(facts)
-    return Network(model, example, name=parsed.architecture, reference=reference, preprocessing=preprocessing)
+    return partial(Network, model, example, name=parsed.architecture, reference=reference, preprocessing=preprocessing)
 
 
 def _check_origin(parsed: Reference, reference: str, given: Weights) -> None:

@@ -1,5 +1,6 @@
 """What every source of networks gives: each has a module here, which `netsim.networks.references` lists."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -57,6 +58,6 @@ class Source:
 
     def file(self, parsed: Reference) -> str | None:
         """Names of published weights have neither dots nor slashes."""
-        if self.publishes and parsed.weights is not None and parsed.weights.isidentifier():
+        if self.publishes and parsed.weights is not None and re.fullmatch(r"\w+", parsed.weights):
             return None
         return self.find_file(parsed)

@@ -79,8 +79,11 @@ def _parse(data: bytes, *, origin: str) -> Weights:
 def _facts(data: bytes) -> dict[str, Any]:
     """The header is JSON behind its length (8 bytes, little-endian)."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    found = json.loads(header.get("__metadata__", {}).get(FACTS, "{}"))
-    return found if isinstance(found, dict) else {}
+    try:
+        found = json.loads(header.get("__metadata__", {}).get(FACTS, "{}"))
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}  # somebody else's entry
 
 
 def class_count(tensors: Mapping[str, Tensor], network: Network) -> int:
@@ -119,7 +122,7 @@ def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[
             for name in both
             if given[name].shape != wanted[name].shape
         ],
-        "not finite": [name for name in both if not torch.isfinite(given[name]).all()],
+        "not finite": [name for name in both if not torch.isfinite(given[name].to(wanted[name].dtype)).all()],
     }
     return [f"{fault} {_some(names)}" for fault, names in faults.items() if names]
 
