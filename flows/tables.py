@@ -84,8 +84,9 @@ def show_estimate(found: Estimate, price: float | None) -> None:
         hours = _time(stage.seconds) if stage.seconds.mean else ""
         table.add_row(stage.stage, f"{stage.shards:,}", f"{stage.tasks:,}", counted, _bytes(stage.stored), hours)
     show("What is missing", table)
-    columns = ("parameters", "GFLOP an image", "in", "at a time", "tensors", "a worker's memory", "images × steps / s")
-    table = table_of("", *columns)
+    measured = any(fmean(network.iteration) for network in found.networks)  # not for another device
+    speed = ["images × steps / s"] if measured else []
+    table = table_of("", "parameters", "GFLOP an image", "in", "at a time", "tensors", "a worker's memory", *speed)
     for network in found.networks:
         rate = fmean(network.iteration)
         table.add_row(
@@ -96,7 +97,7 @@ def show_estimate(found: Estimate, price: float | None) -> None:
             str(network.batch_size),
             _bytes(network.device_bytes),
             _bytes(network.host_bytes),
-            f"{1 / rate:.3g}" if rate else "",
+            *([f"{1 / rate:.3g}" if rate else ""] if measured else []),
         )
     show("Networks, inverted", table)
     hours = _interval(found.device_seconds * (1 / 3600))
@@ -122,7 +123,8 @@ def _time(seconds: Range) -> str:
 
 
 def _interval(found: Range) -> str:
-    return f"{found.mean:.3g} ({found.low:.3g} to {found.high:.3g})"
+    mean, low, high = (f"{value:.3g}" for value in (found.mean, found.low, found.high))
+    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def _bytes(count: float) -> str:
