@@ -77,6 +77,19 @@ def _other_steps(results: Results) -> Iterable[str]:
         )
 
 
+def all_well(results: Results) -> str:
+    """What can be said where there are no warnings."""
+    unknown = [name for name in results.networks if not np.isfinite(results.facts[name].accuracy)]
+    said = f"Every network converged (median final relative loss at most {results.tolerance:g})"
+    if not unknown:
+        return f"{said} and is clearly better than chance; no image stalled; every value is defined."
+    verb = "is" if len(unknown) == 1 else "are"
+    return (
+        f"{said}; no image stalled; every value is defined. How good {_listed(unknown)} {verb} on these images is not "
+        "known: other classes are told apart there."
+    )
+
+
 def _left_out(results: Results) -> Iterable[str]:
     for split, (unreadable, listed) in results.left_out.items():
         if unreadable:

@@ -65,7 +65,8 @@ def _losses(results: Results) -> xr.Dataset:
 def _images(run: Run) -> xr.Dataset:
     drawn = _group(run, "images")
     through = [_group(run, inverted(name)).image for name in run.settings.names]
-    return drawn.assign(inverted=xr.concat(through, dim="through")).assign_coords(through=list(run.settings.names))
+    both = drawn.assign(inverted=xr.concat(through, dim="through")).assign_coords(through=list(run.settings.names))
+    return both.astype(np.float32)  # xarray decodes fixed point as float64
 
 
 def _group(run: Run, group: str) -> xr.Dataset:

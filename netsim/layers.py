@@ -145,6 +145,8 @@ def layer_grams(network: Network, images: Tensor, layers: Sequence[str], activat
     def keep(layer: str, output: Any) -> None:
         if not isinstance(output, Tensor):
             raise NetworkError(f"layer {layer} of {network.name} gives {type(output).__name__}, not a tensor")
+        if len(output) != len(images):
+            raise NetworkError(f"layer {layer} of {network.name} gives {len(output)} rows for {len(images)} images")
         rows = flat_rows(output, activations)
         if not torch.isfinite(rows).all():
             raise NetworkError(f"layer {layer} of {network.name} gives values that are not finite")
@@ -160,9 +162,13 @@ def layer_grams(network: Network, images: Tensor, layers: Sequence[str], activat
 
 
 def flat_rows(output: Tensor, activations: Activations) -> Tensor:
-    """Activations (n, C, H, W), (n, tokens, C) or (n, d) as float32 rows: all of them, or their mean over places."""
+    """Activations (n, C, H, W), (n, tokens, C) or (n, d) as float32 rows: all of them, or their mean over places.
+
+    Of square maps (n, H, H, C), as Swin and ConvNeXt have them inside, the last dimension is that of channels.
+    """
     if activations == "pooled" and output.ndim == 4:
-        output = output.mean(dim=(2, 3))
+        _, first, second, last = output.shape
+        output = output.mean(dim=(1, 2) if first == second != last else (2, 3))
     elif activations == "pooled" and output.ndim == 3:
         output = output.mean(dim=1)
     return output.flatten(1).float()

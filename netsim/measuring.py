@@ -90,6 +90,7 @@ def measure_row(run: Run, name: str, shard: int) -> Work:
         arrays[spec.path] = np.array(values, dtype=np.float64)
     looked_at = stages.source_records(run, [("measure", name, shard)]).values()
     facts = {"title": measure.title, "source": measure.source, "streams": measure.streams}
+    facts["symmetric"] = measure.symmetric
     return Work(arrays, facts=facts | {"made_from": stages.made_from(record.content for record in looked_at)})
 
 
@@ -138,8 +139,7 @@ def evaluate(measure: Measure, shards: Shards, *, rng_seed: int = 0) -> Evaluati
     """A measure of two sides that come as shards; see `netsim.measures.measure` for what those hold."""
     if measure.streams:
         value, left_out = measure.compute(shards)
-        null = [measure.compute([partial(_permuted, shard, rng_seed, draw, at) for at, shard in enumerate(shards)])[0]
-                for draw in range(NULLS)]  # fmt: skip
+        null = [measure.compute(_permuted(shards, rng_seed, draw))[0] for draw in range(NULLS)]
         return Evaluation(float(value), np.asarray(left_out), np.array(null, dtype=np.float64))
     x, y = read(shards, measure.images)
     halves = [np.sort(_rng(rng_seed, draw).permutation(len(x))[: len(x) // 2]) for draw in range(HALVES)]
@@ -151,10 +151,18 @@ def evaluate(measure: Measure, shards: Shards, *, rng_seed: int = 0) -> Evaluati
     )
 
 
-def _permuted(shard: Any, rng_seed: int, draw: int, at: int) -> Sides:
-    """Images of one side permuted within the shard, so that shards need not meet."""
-    x, y = shard()
-    return x, y[_rng(rng_seed, draw, at).permutation(len(y))]
+def _permuted(shards: Shards, rng_seed: int, draw: int) -> Shards:
+    """Against each shard's images of one side, those of another shard of the other, permuted: two shards at a time.
+
+    Within a shard alone, one image in as many as a shard has would stay in its place.
+    """
+
+    def sides(at: int) -> Sides:
+        other = (at + 1 + draw % max(1, len(shards) - 1)) % len(shards)
+        (x, _), (_, y) = shards[at](), shards[other]()
+        return x, y[_rng(rng_seed, draw, at).permutation(len(y))]
+
+    return [partial(sides, at) for at in range(len(shards))]
 
 
 def _rng(*names: int) -> np.random.Generator:
@@ -209,7 +217,9 @@ def load_measured(run: Run) -> dict[str, Measured]:
 
 
 def _measured(run: Run, name: str, facts: dict[str, Any], natural: list[str], inverted: list[str]) -> Measured:
-    before = _mirrored(_stacked(run, name, natural)) if natural else None
+    before = _stacked(run, name, natural) if natural else None
+    if before and facts.get("symmetric", True):  # records of an older netsim do not tell
+        before = _mirrored(before)
     after = _stacked(run, name, inverted)
     streams = facts["streams"]
     return Measured(

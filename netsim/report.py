@@ -20,6 +20,7 @@ from matplotlib.image import imsave
 
 from netsim.errors import SettingsError
 from netsim.findings import (
+    all_well,
     biased_headline,
     floor_mean,
     headline,
@@ -97,7 +98,7 @@ def write_layers(run: Run, spec: LayerSpec, directory: Path) -> tuple[Path, Path
     found = load_layers(run, spec)
     panels = {name.replace("inverted/", "inverted through "): values.cka for name, values in found.items()}
     figure = layer_heatmaps(spec.layers, spec.networks, panels)
-    stem = f"layers-{spec.networks[0]}-{spec.networks[1]}-{spec.activations}"
+    stem = f"layers-{spec.networks[0]}-{spec.networks[1]}-{spec.activations}-{spec.key[:6]}"  # and which layers
     contents = {
         ".svg": to_svg(figure).encode(),
         ".png": to_png(figure, dpi=300),
@@ -155,9 +156,9 @@ def layers_csv(spec: LayerSpec, found: Mapping[str, LayerSimilarity]) -> bytes:
     """One line for each set, layer of the first network and layer of the second."""
     first, second = spec.networks
     return _csv(
-        ("set", f"{first} layer", f"{second} layer", "cka_unbiased", "cka_unbiased_se"),
+        ("set", "network", "layer", "other_network", "other_layer", "cka_unbiased", "cka_unbiased_se"),
         (
-            (set_name, row, column, _field(similarity.cka[i, j]), _field(similarity.se[i, j]))
+            (set_name, first, row, second, column, _field(similarity.cka[i, j]), _field(similarity.se[i, j]))
             for set_name, similarity in found.items()
             for i, row in enumerate(spec.layers[0])
             for j, column in enumerate(spec.layers[1])
@@ -283,7 +284,7 @@ _templates = Environment(
 )
 _templates.filters.update(number=number, percent=percent)
 _templates.globals.update(
-    with_error=with_error, floor_mean=floor_mean, interval=interval, probability=probability, zip=zip
+    all_well=all_well, with_error=with_error, floor_mean=floor_mean, interval=interval, probability=probability, zip=zip
 )
 
 

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -261,7 +262,10 @@ def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, np.ndarray]:
     found: dict[str, Any] = {"cka": pair.cka, "cka_unbiased": pair.cka_unbiased, "floor": pair.floor}
     found |= {"cka_left_out": pair.left_out, "cka_unbiased_left_out": pair.left_out_unbiased}
     # a network is like itself: 1, not 1 give or take rounding, and NaN if its representation is constant
-    cell = {kind: np.where(np.isnan(value), np.nan, 1.0 if same else value) for kind, value in found.items()}
+    cell = {
+        kind: np.where(np.isnan(value), np.nan, 1.0 if same and kind != "floor" else value)
+        for kind, value in found.items()
+    }
     return cell | {"undefined": np.array(pair.undefined), "undefined_unbiased": np.array(pair.undefined_unbiased)}
 
 
@@ -297,7 +301,8 @@ def _facts(name: str, record: Record) -> NetworkFacts:
 
 
 def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[str, str]:
-    draw, invert = records["draw"]["pairs"][0], records["invert"][run.settings.names[0]][0]
+    draw = records["draw"]["pairs"][0]
+    computed = [record for stage in ("invert", "embed") for own in records[stage].values() for record in own]
     seconds = {
         stage: sum(record.seconds for own in by.values() for record in own) for stage, by in records.items() if by
     }
@@ -307,10 +312,18 @@ def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[s
         "images": f"{draw.facts['source']}, BLAKE3 {draw.facts['images_hash'][:16]}",
         "preset": run.settings.inversion.preset,
         "precision": _precisions({name: own[0] for name, own in records["invert"].items()}),
-        "device": f"{invert.facts['device']}, {invert.facts['threads']} thread(s) a worker",
+        "device": _distinct(f"{r.facts['device']}, {r.facts['threads']} thread(s) a worker" for r in computed),
         "task seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
-        **{f"version of {name}": value for name, value in invert.versions.items()},
+        **{
+            f"version of {name}": _distinct(record.versions.get(name, "unknown") for record in computed)
+            for name in computed[0].versions
+        },
     }
+
+
+def _distinct(values: Iterable[str]) -> str:
+    """Workers may differ."""
+    return "; ".join(dict.fromkeys(values))
 
 
 def _precisions(records: dict[str, Record]) -> str:

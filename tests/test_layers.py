@@ -75,7 +75,9 @@ def test_layers_of_two_networks_are_rows_and_columns_on_three_sets(run, tmp_path
     assert found["natural"].cka.shape == (2, len(spec.layers[1])) and np.isfinite(found["natural"].cka).all()
     svg, png, table = write_layers(run, spec, tmp_path / "out")
     assert svg.read_text().count("features.3") == 3 and png.read_bytes().startswith(b"\x89PNG")
+    assert spec.key[:6] in table.name  # or another question would take its place
     lines = list(csv.DictReader(io.StringIO(table.read_text())))
+    assert (lines[1]["network"], lines[1]["layer"], lines[1]["other_network"]) == ("resnet18", "layer1", "vgg")
     assert len(lines) == 3 * found["natural"].cka.size
     assert float(lines[1]["cka_unbiased"]) == found["natural"].cka[0, 1]
 
@@ -118,7 +120,23 @@ def test_pooled_is_the_mean_over_places_of_maps_and_of_tokens():
     maps, tokens = torch.rand(2, 3, 4, 5), torch.rand(2, 7, 3)
     torch.testing.assert_close(flat_rows(maps, "pooled"), maps.mean(dim=(2, 3)))
     torch.testing.assert_close(flat_rows(tokens, "pooled"), tokens.mean(dim=1))
+    channels_last = torch.rand(2, 4, 4, 6)
+    torch.testing.assert_close(flat_rows(channels_last, "pooled"), channels_last.mean(dim=(1, 2)))
     assert flat_rows(maps, "flattened").shape == (2, 60) and flat_rows(tokens, "flattened").shape == (2, 21)
+
+
+def test_a_layer_that_does_not_give_a_row_an_image_is_refused():
+    class Windows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.window, self.fc = nn.Linear(4, 4), nn.Linear(16, 3)
+
+        def forward(self, x):
+            return self.fc(self.window(x.reshape(-1, 4)).reshape(len(x), 16))
+
+    network = Network(Windows(), torch.rand(5, 1, 4, 4), name="windows", reference="x")
+    with pytest.raises(NetworkError, match="layer window of windows gives 20 rows for 5 images"):
+        layer_grams(network, torch.rand(5, 1, 4, 4), ["window"], "pooled")
 
 
 def test_figures_grow_with_layers_and_are_not_square():

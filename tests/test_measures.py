@@ -282,6 +282,13 @@ def test_neighbours_are_nan_where_all_others_are_neighbours(rng):
     assert np.isnan(mutual_knn(X[:11], Y[:11])) and np.isnan(knn_jaccard(X[:11], Y[:11]))
 
 
+def test_neighbours_are_nan_where_an_image_is_represented_by_zeros(rng):
+    """Its neighbours would be whichever come first, and the same on both sides."""
+    X, Y = rng.normal(size=(2, 50, 4))
+    Y[7] = 0
+    assert np.isnan(mutual_knn(X, Y)) and np.isnan(knn_jaccard(Y, X))
+
+
 def test_neighbours_are_nan_where_all_images_lie_in_one_direction(rng):
     X, Y = np.outer(rng.uniform(1, 2, size=50), [0.1, 0.2, 0.7]), rng.normal(size=(50, 3))
     assert np.isnan(mutual_knn(X, Y)) and np.isnan(knn_jaccard(Y, X))

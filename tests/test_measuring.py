@@ -29,7 +29,12 @@ def positive(shards) -> tuple[float, np.ndarray]:
     return left_out(lambda x, y: float(((x[:, 0] > 0) & (y[:, 0] > 0)).mean()), shards)
 
 
-NAMES = ["test_measuring:plain", "test_measuring:positive", "stir"]
+@measure(title="Defined one way only", source="this test", symmetric=False)
+def one_way(X: np.ndarray, Y: np.ndarray) -> float:
+    return float("nan") if X[0, 0] < Y[0, 0] else 1.0
+
+
+NAMES = ["test_measuring:plain", "test_measuring:positive", "test_measuring:one_way", "stir"]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,14 @@ def test_values_are_those_of_the_function_on_all_images(measured):
             after = plain(*(represented(measured, f"inverted/{through}", name) for name in (through, observer)))
             assert found.natural.value[i, j] == pytest.approx(natural, abs=1e-12)
             assert found.inverted.value[i, j] == pytest.approx(after, abs=1e-12)
+
+
+def test_a_cell_of_an_asymmetric_measure_stays_undefined_where_the_other_way_round_is_not(measured):
+    found = load_measured(measured)["test_measuring:one_way"]
+    firsts = [represented(measured, "natural", name)[0, 0] for name in measured.settings.names]
+    expected = [[np.nan if x < y else 1.0 for y in firsts] for x in firsts]
+    np.testing.assert_array_equal(found.natural.value, expected)
+    assert np.isnan(found.natural.value).any()
 
 
 def test_predictions_are_the_logits_of_the_networks(measured):
@@ -120,6 +133,17 @@ def test_null_values_lose_what_belongs_to_the_image_and_keep_the_rest():
     found = evaluate(cka, [lambda: (X, 2 * X)])
     assert found.value == pytest.approx(1)
     assert abs(found.null.mean()) < 0.05
+
+
+@pytest.mark.parametrize("shard_size", [4, 20, 60])
+def test_null_values_do_not_depend_on_how_images_are_cut_into_shards(shard_size):
+    """Permuted within shards of 4, every fourth image stays in its place."""
+    X = np.random.default_rng(0).integers(2, size=(1200, 1))
+    same = partial(left_out, lambda x, y: float((x == y).mean()))
+    agree = Measure("agree", "", "", same, "representations", None, True, True)
+    shards = [lambda part=part: (part, part) for part in X.reshape(-1, shard_size, 1)]
+    found = evaluate(agree, shards)
+    assert found.value == 1 and found.null.mean() == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_measure_sees_no_more_images_than_it_asks_for():

@@ -18,7 +18,16 @@ from PIL import Image
 
 from netsim import findings, plots
 from netsim.errors import SettingsError
-from netsim.findings import better_than_chance, biased_headline, headline, matrix_table, network_table, number, warnings
+from netsim.findings import (
+    all_well,
+    better_than_chance,
+    biased_headline,
+    headline,
+    matrix_table,
+    network_table,
+    number,
+    warnings,
+)
 from netsim.plots import gallery_figure, to_webp
 from netsim.report import (
     data_uri,
@@ -402,7 +411,10 @@ def test_warning_names_the_networks_that_have_not_converged_and_only_those(resul
 
 def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
     """Of a network that tells other classes apart than the images have."""
-    assert warnings(with_facts(results, "densenet", accuracy=np.nan)) == []
+    unknown = with_facts(results, "densenet", accuracy=np.nan)
+    assert warnings(unknown) == []
+    assert "clearly better than chance; no image" in all_well(results) and "chance" not in all_well(unknown)
+    assert "How good densenet is on these images is not known" in all_well(unknown)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from netsim import cka, stages
 from netsim.errors import DataError, NetworkError, SettingsError, StoreError
 from netsim.images import load_images, to_unit
 from netsim.inversion import STOP_REASONS, invert_batches
+from netsim.labelled import open_run
 from netsim.preflight import check
 from netsim.results import gallery, load_results, to_json
 from netsim.steps import PathSteps
@@ -237,6 +238,17 @@ def test_xarray_opens_a_whole_run_without_netsim(finished):
     assert tree["representations/natural"].vgg.dims == ("pair", "feature_vgg")
     moments = tree["similarity/inverted/vgg"].moments
     assert moments.sel(model_pair="vgg shufflenet", moment="square").shape == (5,)
+
+
+def test_a_finished_run_opens_as_labelled_arrays(finished):
+    opened, results = open_run(finished.url), load_results(finished)
+    cell = {"set": "inverted", "through": "resnet18", "observer": "vgg"}
+    assert float(opened.similarity.cka_unbiased.sel(cell)) == results.inverted.cka_unbiased[1, 0]
+    alike = np.diag(results.natural.cka), np.diag(results.natural.floor)
+    assert (alike[0] == 1).all() and (alike[1] < 0.9).all()  # a floor is that of unrelated images
+    images = opened.images.inverted.sel(through="vgg", pair=7)
+    assert images.dtype == np.float32 and opened.images.seed.dtype == np.float32
+    np.testing.assert_array_equal(images, stages.from_stored(finished.array("inverted/vgg/image")[7]))
 
 
 def test_a_longer_run_keeps_the_pairs_and_inversions_of_a_shorter_one(finished, tmp_path):

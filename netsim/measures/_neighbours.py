@@ -12,7 +12,8 @@ K = 10
 def shared_neighbours(X: np.ndarray, Y: np.ndarray) -> np.ndarray | None:
     """How many of its K nearest neighbours each image has in both X (n, d) and Y (n, d'): (n,), 0 to K.
 
-    None where neighbours say nothing: all images in one direction, or so few that all others are neighbours.
+    None where neighbours say nothing: all images in one direction, one without any, or so few that all others are
+    neighbours.
     """
     if len(X) <= K + 1:
         return None
@@ -21,8 +22,11 @@ def shared_neighbours(X: np.ndarray, Y: np.ndarray) -> np.ndarray | None:
 
 
 def _neighbours(X: np.ndarray) -> np.ndarray | None:
-    """The K images of largest cosine similarity to each, itself excluded, (n, K); None if all are equally near."""
+    """The K images of largest cosine similarity to each, itself excluded, (n, K); None if all are equally near.
+
+    That is so of an image that is represented by zeros, too: its neighbours would be those that come first.
+    """
     unit = normalize(np.asarray(X, dtype=np.float64))
-    if np.ptp(unit, axis=0).max(initial=0) <= ROUNDING:
+    if np.ptp(unit, axis=0).max(initial=0) <= ROUNDING or not unit.any(axis=1).all():
         return None
     return NearestNeighbors(n_neighbors=K, metric="cosine").fit(unit).kneighbors(return_distance=False)

@@ -17,7 +17,8 @@ def mutual_knn(X: np.ndarray, Y: np.ndarray) -> float:
     Nearest by cosine similarity, the image itself excluded. In [0, 1]; 1 if all neighbours are the same; k / (n - 1)
     for unrelated rows, so values of different n do not compare. Rotations, and a scale of each image,
     do not change it; a shift does, as the cosine is of features about 0.
-    NaN if all images of a side lie in one direction, or n <= k + 1, where all others are neighbours.
+    NaN if all images of a side lie in one direction, or one is represented by zeros, or n <= k + 1, where all others
+    are neighbours. Of others that are equally near, those that come first count, on both sides.
     """
     shared = shared_neighbours(X, Y)
     return float("nan") if shared is None else float((shared / K).mean())
