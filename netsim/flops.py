@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -17,6 +16,10 @@ from netsim.networks import Network
 
 SIDES = {"cpu": 512, "cuda": 4096}
 """Of the matrices: a product of these takes milliseconds, and larger ones are no faster."""
+
+ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention
+FORMULAS = flop_registry | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[ATTENTION]}
+"""By operation; torch has none for attention on CPUs."""
 
 TRYING = 0.2
 """Seconds in which products are tried again and again; the fastest counts, as the others were interrupted."""
@@ -26,9 +29,9 @@ def forward_flops(network: Network, images: torch.Tensor) -> int:
     """Floating-point operations of representing `images` (n, C, H, W): those of convolutions and products.
 
     As in an inversion, with gradients: without, torch has operations for whole attention layers, which say nothing of
-    what they multiply. Nor do some of those for attention itself, so it is counted as the products that it is made of.
+    what they multiply.
     """
-    with _Counting() as counting, torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    with _Counting() as counting, torch.enable_grad():
         network.represent(images.detach().requires_grad_())
     return counting.total
 
@@ -42,7 +45,7 @@ class _Counting(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
+        formula = FORMULAS.get(func._overloadpacket)
         self.total += formula(*args, **(kwargs or {}), out_val=result) if formula else 0
         return result
 
