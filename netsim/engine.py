@@ -277,14 +277,7 @@ def _laid_out(body: nn.Module, network: Network, example: Tensor) -> nn.Module:
 
 def _in_format(body: nn.Module, layout: torch.memory_format) -> nn.Module:
     """Its tensors of four dimensions: `Module.to` knows no other."""
-    for module in body.modules():
-        for parameter in module._parameters.values():
-            if parameter is not None and parameter.dim() == 4:
-                parameter.data = parameter.data.to(memory_format=layout)
-        for name, buffer in module._buffers.items():
-            if buffer is not None and buffer.dim() == 4:
-                module._buffers[name] = buffer.to(memory_format=layout)
-    return body
+    return body._apply(lambda tensor: tensor.to(memory_format=layout) if tensor.dim() == 4 else tensor)
 
 
 class _ScaleAndShift(nn.Module):
@@ -333,7 +326,7 @@ def _folded(network: Network, example: Tensor) -> nn.Module:
     Which convolution comes before a BatchNorm is observed, not read off the names: so no architecture needs code of its
     own. Whether its output goes elsewhere too cannot be observed; then the folded copy gives other representations.
     """
-    body, rounding = sharing_copy(network.body), 1e-4 if network.mean.dtype == torch.float32 else 1e-10
+    body = sharing_copy(network.body)
     normalised = network.normalised(example.to(network.mean))
     with torch.no_grad():
         expected = network.body(normalised)
@@ -342,6 +335,7 @@ def _folded(network: Network, example: Tensor) -> nn.Module:
             assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
             fused = fuse_conv_bn_eval(conv, norm)
             body = _replaced(_replaced(body, conv_path, fused), norm_path, nn.Identity())
+        rounding = 1e-4 if expected.dtype == torch.float32 else 1e-10
         try:
             change = float(torch.linalg.vector_norm(body(normalised) - expected))
         except AttributeError:  # of a BatchNorm that the network asks for

@@ -28,11 +28,11 @@ from netsim import errors
 from netsim.config import SweepSettings
 from netsim.errors import NetsimError, NetworkError, SettingsError, StoreError
 from netsim.files import Files
-from netsim.images import Split, load_images
+from netsim.images import Split
 from netsim.networks import needs_download, needs_training
 from netsim.preflight import check
 from netsim.probe import Asked, Probe
-from netsim.stages import row_pairs, used_splits
+from netsim.stages import row_pairs, used_images
 from netsim.store import Run
 from netsim.streaming import feature_cost, gram_cost
 from netsim.sweep import STAGES
@@ -178,7 +178,8 @@ def estimate(
         asked = Asked(settings.model_dump(mode="json"), name, threads, timed=device is None, imports=tuple(imports))
         probes.append(probed(asked, processes, environment))
         on_network()
-    costs = _Costs(settings, _images(settings), {probe.name: probe for probe in probes}, device)
+    listed = {split: len(images) for split, images in used_images(settings).items()}
+    costs = _Costs(settings, listed, {probe.name: probe for probe in probes}, device)
     stored = _stored(settings, probes)
     found = tuple(
         _of_stage(costs, units, missing[units.stage], stored[units.stage], workers, shards_per_task.get(units.stage, 1))
@@ -206,10 +207,9 @@ def require_time(planned: Estimate, lives: float) -> None:
     of = {units.stage: units for units in ALL}
     for stage in planned.stages:
         if stage.longest.mean > lives and not of[stage.stage].resumes:
-            fewer = ", or shards of fewer pairs (pairs.shard_size)" if of[stage.stage].pairs else ""
             raise SettingsError(
                 f"a shard of {stage.stage} takes about {stage.longest.mean / 60:,.0f} minutes, and a worker lives for "
-                f"{lives / 60:,.0f}, the walltime without `leave_early`; give a longer walltime{fewer}"
+                f"{lives / 60:,.0f}, the walltime without `leave_early`; {of[stage.stage].more_time}"
             )
 
 
@@ -292,11 +292,6 @@ def _stored(settings: SweepSettings, probes: Sequence[Probe]) -> dict[str, float
     return found
 
 
-def _images(settings: SweepSettings) -> dict[Split, int]:
-    of = settings.images
-    return {split: len(load_images(of.source, split, of.size)) for split in used_splits(settings)}
-
-
 @dataclass(frozen=True)
 class _Costs:
     """FLOPs and seconds of one shard, by stage and name."""
@@ -309,10 +304,8 @@ class _Costs:
     def flops(self, stage: str, name: str) -> int:
         settings, size = self.settings, self.settings.pairs.shard_size
         if stage == "train":
-            one = self.probes[name].flops
-            # an epoch takes a forward and two gradients of each image
-            seen = 3 * settings.training.epochs * self.images["train"] if self._trained(name) else 0
-            return one * (seen + (self.images["test"] if self.probes[name].asked else 0))
+            learned, asked = self._shown(name)
+            return self.probes[name].flops * (3 * learned + asked)  # to learn is a forward and two gradients
         if stage == "invert":
             return 2 * self.probes[name].flops * size * settings.inversion.iterations
         if stage == "embed":
@@ -326,8 +319,8 @@ class _Costs:
         if stage == "draw":
             return Range.sure(2 * size * read)
         if stage == "aggregate":
-            rates = [probe.multiplications for probe in self.probes.values() if probe.multiplications]
-            return Range.sure(self._multiplications(name) / fmean(rates)) if rates else NOTHING
+            rate = fmean(probe.multiplications for probe in self.probes.values())
+            return Range.sure(self._multiplications(name) / rate)
         if stage not in ("train", "invert", "embed"):
             return NOTHING
         if self.device is not None:
@@ -338,16 +331,12 @@ class _Costs:
         if stage == "invert":
             each = Range.of(probe.iteration) * self.settings.inversion.iterations
             return (each + Range.sure(probe.begin)) * size
-        seconds = (probe.ask + read) * self.images["test"] if probe.asked else 0.0
-        if self._trained(name):
-            seconds += (probe.train + read) * self.settings.training.epochs * self.images["train"]
-        return Range.sure(seconds + probe.load)
+        learned, asked = self._shown(name)
+        return Range.sure((probe.train + read) * learned + (probe.ask + read) * asked + probe.load)
 
     def _on_device(self, device: Device, stage: str, name: str, read: float) -> Range:
         if stage == "train":
-            images = self.images["test"] if self.probes[name].asked else 0
-            images += self.settings.training.epochs * self.images["train"] if self._trained(name) else 0
-            return device.seconds(name, self.flops(stage, name)) + Range.sure(read * images)
+            return device.seconds(name, self.flops(stage, name)) + Range.sure(read * sum(self._shown(name)))
         if stage == "invert":
             return device.seconds(name, self.flops(stage, name))
         size = self.settings.pairs.shard_size
@@ -359,8 +348,11 @@ class _Costs:
         n = self.settings.pairs.count
         return min(gram_cost(n, widths, pairs), feature_cost(n, widths, pairs))
 
-    def _trained(self, name: str) -> bool:
-        return needs_training(self.settings.reference(name))
+    def _shown(self, name: str) -> tuple[int, int]:
+        """Images that a network learns from, over all epochs, and whose label it is asked for."""
+        trained = needs_training(self.settings.reference(name))
+        learned = self.settings.training.epochs * self.images["train"] if trained else 0
+        return learned, self.images["test"] if self.probes[name].asked else 0
 
 
 def _of_stage(

@@ -89,8 +89,7 @@ def measure_row(run: Run, name: str, shard: int) -> Work:
         values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
         arrays[spec.path] = np.array(values, dtype=np.float64)
     looked_at = stages.source_records(run, [("measure", name, shard)]).values()
-    facts = {"title": measure.title, "source": measure.source, "streams": measure.streams}
-    facts["symmetric"] = measure.symmetric
+    facts = {key: getattr(measure, key) for key in ("title", "source", "streams", "symmetric")}
     return Work(arrays, facts=facts | {"made_from": stages.made_from(record.content for record in looked_at)})
 
 

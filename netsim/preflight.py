@@ -1,10 +1,10 @@
 """What a sweep would trip over, found before it starts and costs anything."""
 
 from netsim.config import SweepSettings
-from netsim.images import ImageSet, load_images
+from netsim.images import ImageSet
 from netsim.networks import Network, load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.pairs import draw_pairs
-from netsim.stages import check_classes, classes_of
+from netsim.stages import check_classes, classes_of, used_images
 
 
 def check(settings: SweepSettings) -> None:
@@ -12,9 +12,9 @@ def check(settings: SweepSettings) -> None:
     references = [settings.reference(name) for name in settings.names]
     for reference in references:
         parse_reference(reference)
-    images = load_images(settings.images.source, "test", settings.images.size)
+    sets = used_images(settings)
+    images, classes = sets["test"], classes_of(sets.values())
     draw_pairs(images.labels, settings.pairs.count, rng_seed=settings.pairs.rng_seed)
-    classes = classes_of(settings)  # and so the images to train on are there, too
     for reference in references:
         check_classes(build(reference, images, classes), images)
 

@@ -29,7 +29,7 @@ from netsim.config import InversionSettings, SweepSettings, parse_settings
 from netsim.engine import Engine, LiveBytes, Plan, peak_bytes
 from netsim.errors import NetsimError
 from netsim.flops import forward_flops
-from netsim.images import ArrayImages, ImageSet, ListedImages, load_images, to_unit
+from netsim.images import ArrayImages, ImageSet, ListedImages, to_unit
 from netsim.images.decoding import Unreadable
 from netsim.networks import Network, content_hash, needs_training
 from netsim.pairs import FEWEST_PAIRS, draw_pairs
@@ -101,7 +101,8 @@ def probe(asked: Asked) -> Probe:
         import_module(module)
     torch.set_num_threads(asked.threads)
     settings = parse_settings(asked.settings)
-    images, classes = _images(settings), stages.classes_of(settings)
+    sets = stages.used_images(settings)
+    images, classes = _as_a_sweep_reads(sets["test"], settings), stages.classes_of(sets.values())
     load, network = timed(lambda: _loaded(settings.reference(asked.name), images, classes))
     network.eval().to(stages.device())
     sample = to_unit(images.read(np.arange(min(stages.CALIBRATION_IMAGES, len(images)))))
@@ -155,8 +156,7 @@ class _Forgiving(ListedImages):
             return super().read(indices)  # says which, and why
 
 
-def _images(settings: SweepSettings) -> ImageSet:
-    images = load_images(settings.images.source, "test", settings.images.size)
+def _as_a_sweep_reads(images: ImageSet, settings: SweepSettings) -> ImageSet:
     if settings.images.unreadable == "stop" or not isinstance(images, ListedImages):
         return images
     return _Forgiving(**{part.name: getattr(images, part.name) for part in fields(images)})

@@ -191,6 +191,12 @@ def used_splits(settings: SweepSettings) -> list[Split]:
     return ["test", "train"] if trained else ["test"]
 
 
+def used_images(settings: SweepSettings) -> dict[Split, ImageSet]:
+    """All that is listed in those splits, listed anew."""
+    of = settings.images
+    return {split: load_images(of.source, split, of.size) for split in used_splits(settings)}
+
+
 def _say_progress(run: Run, split: Split, total: int, done: int) -> None:
     run.pulse()
     if done % PROGRESS == 0:
@@ -219,7 +225,8 @@ def train_network(run: Run, name: str, shard: int) -> Work:
     Raises NetworkError if weights do not fit, DataError if the network and the images do not.
     """
     reference, test = run.settings.reference(name), _images(run, "test")
-    trained_here, classes = needs_training(reference), classes_of(run.settings)
+    trained_here, of = needs_training(reference), run.settings.images
+    classes = classes_of(_load_images(of.source, split, of.size) for split in used_splits(run.settings))
     files: dict[str, bytes] = {}
     facts: dict[str, Any] = {}
     if trained_here:
@@ -248,10 +255,9 @@ def train_network(run: Run, name: str, shard: int) -> Work:
     return Work(files=files, facts=facts, obsolete=(_checkpoint_path(name),))
 
 
-def classes_of(settings: SweepSettings) -> int:
+def classes_of(sets: Iterable[ImageSet]) -> int:
     """Classes that networks are trained for. Where they have no names, the last may be in one of the splits only."""
-    of = settings.images
-    return max(len(_load_images(of.source, split, of.size).classes) for split in used_splits(settings))
+    return max(len(images.classes) for images in sets)
 
 
 def _plan(settings: SweepSettings, network: Network, images: ImageSet) -> Plan:

@@ -63,6 +63,11 @@ class Units:
     pairs: bool = False  # whether a shard of it is a shard of pairs, and not all there is of a name
     resumes: bool = False  # whether a shard goes on where a killed worker left it
 
+    @property
+    def more_time(self) -> str:
+        """What to do about shards that take longer than a worker lives."""
+        return f"give a longer walltime{', or shards of fewer pairs (pairs.shard_size)' if self.pairs else ''}"
+
     def total(self, settings: SweepSettings) -> int:
         return sum(self.shards(settings).values())
 

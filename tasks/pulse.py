@@ -61,10 +61,9 @@ class Pulse:
         """A shard that was begun late is for another worker. One that had most of a worker's life never ends."""
         lives = self._worker.lifetime
         if taken > lives / 2:
-            fewer = ", or shards of fewer pairs (pairs.shard_size)" if self._units.pairs else ""
             raise RunError(
                 f"{self._units.stage} shard {self.shard} was not done after {taken / 60:,.1f} minutes, and a worker "
-                f"lives for {lives / 60:,.1f}, the walltime without `leave_early`; give a longer walltime{fewer}"
+                f"lives for {lives / 60:,.1f}, the walltime without `leave_early`; {self._units.more_time}"
             )
 
     @property

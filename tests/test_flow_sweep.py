@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -122,7 +123,8 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     measures = ("measure", str(store), "agreement", "stir", "--workers", "1")
     assert "STIR (unbiased linear CKA)" in run_on_it(*measures)
     layers = ("layers", str(store), "resnet18", "vgg", "--layer", "layer1", "--layer", "features.0")
-    assert "layers-resnet18-vgg-pooled-" in run_on_it(*layers, "--activations", "pooled", "--workers", "1")
+    written = run_on_it(*layers, "--activations", "pooled", "--workers", "1")
+    assert re.search(r"layers-resnet18-vgg-pooled-[0-9a-f]{6}\.csv", written)
     assert {"measure-stir/inverted/vgg", "measure-agreement/natural/vgg"} <= set(states())
     wait_until(lambda: set(states().values()) == {"Completed"}, seconds=120, what=states)
 

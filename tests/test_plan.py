@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
@@ -223,7 +222,7 @@ def test_the_command_measures_and_prints(tmp_path):
     hours = found["device_seconds"]["mean"] / 3600
     assert found["cost"]["mean"] == pytest.approx(2 * hours) and hours > 0
     for network in found["networks"]:
-        assert median(network["iteration"]) > 0 and network["look"] > 0 and network["multiplications"] > 0
+        assert min(network["iteration"]) > 0 and network["look"] > 0 and network["multiplications"] > 0
     assert not (tmp_path / "runs").exists()
 
 

@@ -110,15 +110,14 @@ def assembled(
     """The network as its source builds it, filled with `given`. Raises NetworkError naming what does not fit."""
     facts = {} if given is None else given.facts
 
-    def build(classes: int | None) -> tuple[Network, Callable[[], Network]]:
-        cut = _builder(parsed, reference, classes, facts, input_shape=input_shape, rng_seed=rng_seed)
-        return cut(), cut
+    def build(classes: int | None) -> Callable[[], Network]:
+        return _builder(parsed, reference, classes, facts, input_shape=input_shape, rng_seed=rng_seed)
 
-    network, cut = build(num_classes)
+    network = (cut := build(num_classes))()
     if given is not None:
         found = class_count(given.tensors, network)
         if num_classes is None and found != network.num_classes and parsed.source not in ("python", "robust"):
-            network, cut = build(found)
+            network = (cut := build(found))()
         fill(network, given.tensors, origin=given.name)
         network = cut()  # with these weights it may be another function: is it still cut where it was?
         network.origin = facts
