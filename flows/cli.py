@@ -16,7 +16,7 @@ import typer
 from flows.cluster import AnyCluster, chosen_cluster
 from netsim.config import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
 from netsim.errors import NetsimError, SettingsError, printable
-from netsim.sources import FORMS
+from netsim.sources import NETWORK_FORMS
 
 app = typer.Typer(
     name="netsim",
@@ -82,7 +82,7 @@ def demo(
 
 def _networks() -> str:
     """For --help: how networks are named."""
-    lines = [f"* `{form}`: {description}" for form, description in FORMS.values()]
+    lines = [f"* `{form}`: {description}" for form, description in NETWORK_FORMS.values()]
     return "\n".join(["Networks are named by reference:\n", *lines])
 
 

@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from netsim import image_sources
+from netsim.image_sources import IMAGE_SOURCES_HELP
 from netsim.errors import SettingsError, nearest
-from netsim.sources import FORMS
+from netsim.sources import NETWORK_FORMS
 
 ALGORITHM = 3
 """Raised when a change to the code, or of a setting's default, alters stored numbers: old and new never mix."""
@@ -37,7 +37,7 @@ class ImageSettings(Settings):
 
     source: str = Field(
         "fashion-mnist",
-        description=f"where they lie, a path or a URL as in s3://bucket/images. {image_sources.DESCRIPTION}",
+        description=f"where they lie, a path or a URL as in s3://bucket/images. {IMAGE_SOURCES_HELP}",
     )
     size: int | None = Field(
         None, gt=0, description="pixels a side; null: 224 for photographs, else what the images have"
@@ -130,7 +130,7 @@ class SweepSettings(Settings):
 
     images: ImageSettings = ImageSettings()
     networks: Annotated[tuple[str, ...], Field(strict=False, min_length=2)] = Field(
-        description="references `[name=]source:name[@weights]`, of the sources " + ", ".join(FORMS)
+        description="references `[name=]source:name[@weights]`, of the sources " + ", ".join(NETWORK_FORMS)
     )
     training: TrainingSettings = TrainingSettings()
     pairs: PairSettings = PairSettings()

@@ -6,7 +6,7 @@ from netsim.errors import SettingsError, nearest
 
 
 @dataclass(frozen=True)
-class Source:
+class ImageSource:
     """A kind of image set. `loader` is `module:function` in `netsim.images`."""
 
     form: str
@@ -23,38 +23,38 @@ class Source:
         return ":" in self.form
 
 
-SOURCES = {
+IMAGE_SOURCES = {
     source.kind: source
     for source in (
-        Source(
+        ImageSource(
             "fashion-mnist",
             "5000 + 2000 grey images of 28 pixels that come with netsim",
             "fashion_mnist:load",
             photographs=False,
         ),
-        Source("folder:PATH", "photographs, one folder a class, as ImageFolder has them", "folder:load"),
-        Source("imagenet:FOLDER", "the ILSVRC 2012 archives with their devkit, or train/ and val/", "imagenet:load"),
-        Source("cifar10:FOLDER", "the binary version of CIFAR-10", "cifar:load_cifar10", photographs=False),
-        Source("cifar100:FOLDER", "the binary version of CIFAR-100", "cifar:load_cifar100", photographs=False),
-        Source("npz:FILE", "a NumPy archive of uint8 images and their labels", "npz:load", photographs=False),
-        Source("tar:PATTERN", "WebDataset shards, as in shard-{000000..000099}.tar", "tar:load"),
-        Source("hf:FOLDER", "a Hugging Face dataset: save_to_disk or Parquet", "huggingface:load"),
+        ImageSource("folder:PATH", "photographs, one folder a class, as ImageFolder has them", "folder:load"),
+        ImageSource("imagenet:FOLDER", "the ILSVRC 2012 archives with their devkit, or train/ and val/", "imagenet:load"),
+        ImageSource("cifar10:FOLDER", "the binary version of CIFAR-10", "cifar:load_cifar10", photographs=False),
+        ImageSource("cifar100:FOLDER", "the binary version of CIFAR-100", "cifar:load_cifar100", photographs=False),
+        ImageSource("npz:FILE", "a NumPy archive of uint8 images and their labels", "npz:load", photographs=False),
+        ImageSource("tar:PATTERN", "WebDataset shards, as in shard-{000000..000099}.tar", "tar:load"),
+        ImageSource("hf:FOLDER", "a Hugging Face dataset: save_to_disk or Parquet", "huggingface:load"),
     )
 }
 """By kind. Every FOLDER, FILE and PATTERN is a path or a URL as in s3://bucket/images."""
 
-FORMS = ", ".join(source.form for source in SOURCES.values())
+IMAGE_FORMS = ", ".join(source.form for source in IMAGE_SOURCES.values())
 
-DESCRIPTION = "; ".join(f"`{source.form}`: {source.says}" for source in SOURCES.values())
+IMAGE_SOURCES_HELP = "; ".join(f"`{source.form}`: {source.says}" for source in IMAGE_SOURCES.values())
 """For the form of the UI."""
 
 
-def parse_source(reference: str) -> tuple[Source, str]:
+def parse_image_source(reference: str) -> tuple[ImageSource, str]:
     """`folder:photos` -> what reads it, and `photos`. Raises SettingsError for what no source is written like."""
     kind, colon, place = reference.partition(":")
-    source = SOURCES.get(kind)
+    source = IMAGE_SOURCES.get(kind)
     if source is None:
-        raise SettingsError(f"no image set {reference!r}{nearest(kind, SOURCES)}; sources are {FORMS}")
+        raise SettingsError(f"no image set {reference!r}{nearest(kind, IMAGE_SOURCES)}; sources are {IMAGE_FORMS}")
     if source.takes_a_place and not place:
         raise SettingsError(f"image set {reference!r} names no place: write {source.form!r}")
     if colon and not source.takes_a_place:
@@ -64,4 +64,4 @@ def parse_source(reference: str) -> tuple[Source, str]:
 
 def has_photographs(reference: str) -> bool:
     """Whether the images are decoded one by one, so that some may be unreadable."""
-    return reference.partition(":")[0] in SOURCES and parse_source(reference)[0].photographs
+    return reference.partition(":")[0] in IMAGE_SOURCES and parse_image_source(reference)[0].photographs

@@ -1,6 +1,6 @@
 """Where networks come from, in a line each. Without torch, so that `--help` need not wait for it."""
 
-FORMS = {
+NETWORK_FORMS = {
     "torchvision": (
         "torchvision:NAME[@WEIGHTS|@none|@FILE]",
         "any of torchvision's classifiers, or wide_resnet50_4; WEIGHTS as in IMAGENET1K_V1",

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from netsim.config import ImageSettings
 from netsim.errors import DataError, SettingsError
 from netsim.files import Files
-from netsim.image_sources import SOURCES, parse_source
+from netsim.image_sources import IMAGE_SOURCES, parse_image_source
 from netsim.images import ListedImages, huggingface, listed, load_images, npz
 from netsim.images.decoding import THREADS, Photograph, Unreadable
 from netsim.images.tar import braces
@@ -92,7 +92,7 @@ def test_images_that_have_one_size_keep_it_unless_another_is_asked_for(name, loc
     assert np.array_equal(images.read(range(12)), np.stack(made.pixels).transpose(0, 3, 1, 2))
 
 
-PHOTOGRAPHS = [name for name in FORMATS if parse_source(name.partition("_")[0] + ":x")[0].photographs]
+PHOTOGRAPHS = [name for name in FORMATS if parse_image_source(name.partition("_")[0] + ":x")[0].photographs]
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
@@ -627,8 +627,8 @@ def test_a_folder_that_is_no_dataset_is_refused(tmp_path, files, message):
 def test_every_source_is_in_the_documentation_and_in_the_form_of_the_settings():
     page = (Path(__file__).parents[1] / "docs/images.md").read_text()
     described = ImageSettings.model_fields["source"].description
-    assert {"folder", "imagenet", "cifar10", "cifar100", "npz", "tar", "hf", "fashion-mnist"} == set(SOURCES)
-    for source in SOURCES.values():
+    assert {"folder", "imagenet", "cifar10", "cifar100", "npz", "tar", "hf", "fashion-mnist"} == set(IMAGE_SOURCES)
+    for source in IMAGE_SOURCES.values():
         assert f"`{source.form}`" in page and f"`{source.form}`: {source.says}" in described
 
 

@@ -29,7 +29,7 @@ from netsim.networks import (
     weights_to_bytes,
 )
 from netsim.networks.references import MODULES
-from netsim.sources import FORMS
+from netsim.sources import NETWORK_FORMS
 
 TINY = (3, 64, 64)
 LITTLE = "torchvision:shufflenet_v2_x0_5@none"  # the cheapest of torchvision's
@@ -594,9 +594,9 @@ def test_weights_of_timm_that_cannot_be_downloaded_leave_three_ways_out(hub):
 
 
 def test_every_source_has_its_line_and_its_place_in_the_documentation():
-    assert list(FORMS) == list(MODULES)
+    assert list(NETWORK_FORMS) == list(MODULES)
     text = (Path(__file__).parents[1] / "docs" / "networks.md").read_text().replace("\\|", "|")
-    assert [form for form, _ in FORMS.values() if f"`{form}`" not in text] == []
+    assert [form for form, _ in NETWORK_FORMS.values() if f"`{form}`" not in text] == []
 
 
 def test_a_pickle_in_the_cache_cannot_run_code(cache):

@@ -7,7 +7,7 @@ that fit in memory give a `ListedImages`: what there is, in the order of names, 
 from importlib import import_module
 
 from netsim.errors import SettingsError, nearest
-from netsim.image_sources import parse_source
+from netsim.image_sources import parse_image_source
 from netsim.images.listed import ListedImages
 from netsim.images.sets import ArrayImages, ImageSet, Split, to_unit
 
@@ -23,7 +23,7 @@ def load_images(reference: str, split: Split = "test", size: int | None = None) 
     Raises SettingsError for a reference or a split that does not exist, DataError for files that are not as they should
     be, StoreError for a place that does not let itself be read.
     """
-    source, place = parse_source(reference)
+    source, place = parse_image_source(reference)
     if split not in ("train", "test"):
         raise SettingsError(f"no split {split!r}{nearest(split, ('train', 'test'))}")
     if size is not None and size < 1:
