@@ -16,7 +16,7 @@ import typer
 from flows.cluster import AnyCluster, chosen_cluster
 from netsim.config import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
 from netsim.errors import NetsimError, SettingsError, printable
-from netsim.sources import NETWORK_FORMS
+from netsim.references import NETWORK_FORMS
 
 app = typer.Typer(
     name="netsim",

@@ -18,9 +18,8 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from netsim.image_sources import IMAGE_SOURCES_HELP
 from netsim.errors import SettingsError, nearest
-from netsim.sources import NETWORK_FORMS
+from netsim.references import IMAGE_SOURCES_HELP, NAME, NETWORK_FORMS, _is_named, network_name
 
 ALGORITHM = 3
 """Raised when a change to the code, or of a setting's default, alters stored numbers: old and new never mix."""
@@ -122,9 +121,6 @@ class InversionSettings(Settings):
         return self
 
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
 class SweepSettings(Settings):
     """Everything that a sweep's numbers depend on."""
 
@@ -166,18 +162,6 @@ class SweepSettings(Settings):
 
     def to_yaml(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-def network_name(reference: str) -> str:
-    """`resnet18` for `small:resnet18`, `mine` for `mine=python:lab.models:tiny@weights.safetensors`."""
-    if _is_named(reference):
-        return reference.partition("=")[0]
-    return reference.partition("@")[0].rpartition(":")[2]
-
-
-def _is_named(reference: str) -> bool:
-    """A name stands before the source: `=` before the first `:` (later ones belong to a path or a URL)."""
-    return "=" in reference.partition(":")[0]
 
 
 def load_settings(source: str, overrides: Iterable[str] = ()) -> SweepSettings:

@@ -7,7 +7,7 @@ from shlex import quote
 
 from netsim.config import SweepSettings
 from netsim.errors import StoreError
-from netsim.image_sources import has_photographs
+from netsim.references import has_photographs
 from netsim.store import Run
 
 NATURAL = "natural"

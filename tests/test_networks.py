@@ -29,7 +29,7 @@ from netsim.networks import (
     weights_to_bytes,
 )
 from netsim.networks.references import MODULES
-from netsim.sources import NETWORK_FORMS
+from netsim.references import NETWORK_FORMS
 
 TINY = (3, 64, 64)
 LITTLE = "torchvision:shufflenet_v2_x0_5@none"  # the cheapest of torchvision's

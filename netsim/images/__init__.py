@@ -1,21 +1,21 @@
 """Image sets: labelled images that are read only when they are asked for. n, k = images; C, H, W = shape of one.
 
-A set is named by a reference (`netsim.image_sources` lists the kinds). One file here reads one kind; all but those
+A set is named by a reference (`netsim.references` lists the kinds). One file here reads one kind; all but those
 that fit in memory give a `ListedImages`: what there is, in the order of names, and where its bytes are.
 """
 
 from importlib import import_module
 
 from netsim.errors import SettingsError, nearest
-from netsim.image_sources import parse_image_source
 from netsim.images.listed import ListedImages
 from netsim.images.sets import ArrayImages, ImageSet, Split, to_unit
+from netsim.references import parse_image_source
 
 __all__ = ["ArrayImages", "ImageSet", "ListedImages", "Split", "load_images", "to_unit"]
 
 
 def load_images(reference: str, split: Split = "test", size: int | None = None) -> ImageSet:
-    """The image set that `reference` names: `netsim.image_sources` has the kinds, docs/images.md what each may hold.
+    """The image set that `reference` names: `netsim.references` has the kinds, docs/images.md what each may hold.
 
     Photographs are RGB: the shorter side is resized to `size` (default 224) and the centre cropped to a square. Sets
     whose images all have one size keep it, unless `size` is another; fashion-mnist has 28 only.

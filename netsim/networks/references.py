@@ -1,4 +1,4 @@
-"""References: `source:name[@weights]`, and the networks they name. netsim/sources.py has a line about each source."""
+"""References: `source:name[@weights]`, and the networks they name. netsim/references.py has a line about each source."""
 
 import hashlib
 import threading
@@ -14,7 +14,7 @@ from netsim.networks.network import Network
 from netsim.networks.preprocessing import Shape
 from netsim.networks.source import Reference, Source
 from netsim.networks.weights import Weights, class_count, fill, read_weights
-from netsim.sources import NETWORK_FORMS
+from netsim.references import NETWORK_FORMS
 
 MODULES = {
     "torchvision": "netsim.networks.from_torchvision",
@@ -39,7 +39,9 @@ def parse_reference(reference: str) -> Reference:
     name_of_source, colon, rest = reference.partition(":")
     name, at, weights = rest.partition("@")
     if name_of_source not in NETWORK_FORMS:
-        raise SettingsError(f"no source {name_of_source!r} in network {reference!r}{nearest(name_of_source, NETWORK_FORMS)}")
+        raise SettingsError(
+            f"no source {name_of_source!r} in network {reference!r}{nearest(name_of_source, NETWORK_FORMS)}"
+        )
     if not colon or not name or (at and not weights):
         raise SettingsError(f"network {reference!r} is incomplete: write {NETWORK_FORMS[name_of_source][0]}")
     of = source(name_of_source)

@@ -1,8 +1,23 @@
-"""Where images may come from: how `images.source` is written, and which module reads it. Imports nothing heavy."""
+"""References: how images and networks are named. Imports nothing heavy, so `--help` and readers stay fast."""
 
+import re
 from dataclasses import dataclass
 
 from netsim.errors import SettingsError, nearest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def network_name(reference: str) -> str:
+    """`resnet18` for `small:resnet18`, `mine` for `mine=python:lab.models:tiny@weights.safetensors`."""
+    if _is_named(reference):
+        return reference.partition("=")[0]
+    return reference.partition("@")[0].rpartition(":")[2]
+
+
+def _is_named(reference: str) -> bool:
+    """A name stands before the source: `=` before the first `:` (later ones belong to a path or a URL)."""
+    return "=" in reference.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,9 @@ IMAGE_SOURCES = {
             photographs=False,
         ),
         ImageSource("folder:PATH", "photographs, one folder a class, as ImageFolder has them", "folder:load"),
-        ImageSource("imagenet:FOLDER", "the ILSVRC 2012 archives with their devkit, or train/ and val/", "imagenet:load"),
+        ImageSource(
+            "imagenet:FOLDER", "the ILSVRC 2012 archives with their devkit, or train/ and val/", "imagenet:load"
+        ),
         ImageSource("cifar10:FOLDER", "the binary version of CIFAR-10", "cifar:load_cifar10", photographs=False),
         ImageSource("cifar100:FOLDER", "the binary version of CIFAR-100", "cifar:load_cifar100", photographs=False),
         ImageSource("npz:FILE", "a NumPy archive of uint8 images and their labels", "npz:load", photographs=False),
@@ -43,7 +60,9 @@ IMAGE_SOURCES = {
 }
 """By kind. Every FOLDER, FILE and PATTERN is a path or a URL as in s3://bucket/images."""
 
+
 IMAGE_FORMS = ", ".join(source.form for source in IMAGE_SOURCES.values())
+
 
 IMAGE_SOURCES_HELP = "; ".join(f"`{source.form}`: {source.says}" for source in IMAGE_SOURCES.values())
 """For the form of the UI."""
@@ -65,3 +84,23 @@ def parse_image_source(reference: str) -> tuple[ImageSource, str]:
 def has_photographs(reference: str) -> bool:
     """Whether the images are decoded one by one, so that some may be unreadable."""
     return reference.partition(":")[0] in IMAGE_SOURCES and parse_image_source(reference)[0].photographs
+
+
+NETWORK_FORMS = {
+    "torchvision": (
+        "torchvision:NAME[@WEIGHTS|@none|@FILE]",
+        "any of torchvision's classifiers, or wide_resnet50_4; WEIGHTS as in IMAGENET1K_V1",
+    ),
+    "timm": ("timm:NAME[@TAG|@none|@FILE]", "any of timm's classifiers; TAG as in a1_in1k"),
+    "robust": ("robust:ARCH_NORM_epsE", "one of the robust ImageNet networks of Salman et al. 2020, once converted"),
+    "robustness": (
+        "robustness:DATASET:ARCH@FILE",
+        "a network of the robustness library, from a converted checkpoint (or @none)",
+    ),
+    "small": ("small:NAME[@none|@FILE]", "one of nine small networks for 28x28 grey images, which a run trains"),
+    "python": (
+        "python:MODULE:FUNCTION[@FILE]",
+        "what a function of yours returns: a classifier of images in [0, 1], or an AttackerModel",
+    ),
+}
+"""How a reference is written, and what it names. none: random weights; FILE: safetensors, a path or a URL."""
