@@ -40,7 +40,7 @@ from benchmarks.simulated import NOTHING, WAIT, waiting
 from flows.console import table_of
 from flows.offline import OFFLINE
 from flows.workers import ENVIRONMENT
-from netsim.config import parse_settings
+from netsim.settings import parse_settings
 from netsim.stages import DRAW, INVERT, TRAIN
 from netsim.store import Run
 from tests.seaweed import free_ports

@@ -23,10 +23,10 @@ from benchmarks.images import make_photographs
 from flows.console import table_of
 from flows.workers import ENVIRONMENT, MODULES
 from netsim import stages
-from netsim.config import parse_settings, shipped_settings
 from netsim.estimate import probed
 from netsim.networks import untrained
 from netsim.probe import Asked, host_bytes
+from netsim.settings import parse_settings, shipped_settings
 from netsim.store import Run
 
 console = Console(highlight=False, width=120)

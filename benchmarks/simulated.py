@@ -17,7 +17,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.cluster import Scheduler
 from flows.names import after_the_store
 from flows.workers import task_runner
-from netsim.config import SweepSettings
+from netsim.settings import SweepSettings
 from netsim.stages import INVERT, Stage, Work
 from netsim.store import Run
 from netsim.units import Units

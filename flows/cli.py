@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from flows.cluster import AnyCluster, chosen_cluster
-from netsim.config import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
 from netsim.errors import NetsimError, SettingsError, printable
 from netsim.references import NETWORK_FORMS
+from netsim.settings import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
 
 app = typer.Typer(
     name="netsim",

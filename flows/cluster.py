@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 from dask.utils import parse_bytes
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from netsim.config import Settings, explain, read_settings
 from netsim.errors import SettingsError
+from netsim.settings import Settings, explain, read_settings
 
 
 class Execution(Settings):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from netsim.config import load_settings
+from netsim.settings import load_settings
 
 
 def read_sweep(sweep: str, changes: Sequence[str] = ()) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from flows.credentials import use_block
 from flows.names import after_the_store
 from flows.train import train
 from flows.workers import task_runner
-from netsim.config import SweepSettings
+from netsim.settings import SweepSettings
 from tasks.accounts import accounted, say_cancelled
 from tasks.prepare import prepare
 from tasks.shards import none_set_aside

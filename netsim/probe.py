@@ -25,7 +25,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from netsim import stages
-from netsim.config import InversionSettings, SweepSettings, parse_settings
 from netsim.engine import Engine, LiveBytes, Plan, peak_bytes
 from netsim.errors import NetsimError
 from netsim.flops import forward_flops
@@ -34,6 +33,7 @@ from netsim.images.decoding import Unreadable
 from netsim.networks import Network, content_hash, needs_training
 from netsim.pairs import FEWEST_PAIRS, draw_pairs
 from netsim.preflight import build
+from netsim.settings import InversionSettings, SweepSettings, parse_settings
 from netsim.steps import kept_bytes
 from netsim.streaming import gram_cost, pair_hsic
 from netsim.training import accuracy, train_epochs

@@ -29,7 +29,6 @@ import torch
 from blake3 import blake3
 
 from netsim import units
-from netsim.config import InversionSettings, SweepSettings
 from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.errors import DataError, NetsimError, NetworkError, StoreError
 from netsim.flops import forward_flops, peak_flops
@@ -39,6 +38,7 @@ from netsim.inversion import Inversion, OnIteration, invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
 from netsim.references import has_photographs
+from netsim.settings import InversionSettings, SweepSettings
 from netsim.steps import Steps, preset_steps
 from netsim.store import ArraySpec, Record, Run, Stopwatch
 from netsim.streaming import pair_hsic

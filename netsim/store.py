@@ -34,9 +34,9 @@ from zarr.codecs import Crc32cCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from netsim.config import SweepSettings, parse_settings
 from netsim.errors import SettingsError, StoreError
 from netsim.files import Files, explained, zarr_store
+from netsim.settings import SweepSettings, parse_settings
 
 FORMAT = 4
 """Version of the layout. A store of another version is refused, never guessed at."""

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from shlex import quote
 
-from netsim.config import SweepSettings
 from netsim.errors import StoreError
 from netsim.references import has_photographs
+from netsim.settings import SweepSettings
 from netsim.store import Run
 
 NATURAL = "natural"

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from netsim.config import SweepSettings
 from netsim.layers import keep_spec, layer_spec
 from netsim.measuring import measure_stage
 from netsim.preflight import check
+from netsim.settings import SweepSettings
 from netsim.store import Run
 from netsim.units import DRAW, EMBED, INVERT, TRAIN, Units, require_finished
 

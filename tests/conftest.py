@@ -14,7 +14,7 @@ import pytest
 import torch
 from seaweed import SeaweedFS, free_ports
 
-from netsim.config import SweepSettings, parse_settings
+from netsim.settings import SweepSettings, parse_settings
 from netsim.store import Run
 from netsim.sweep import STAGES
 

@@ -100,7 +100,7 @@ def test_flows_take_only_settings_and_errors_from_netsim():
     taken = [
         offence
         for offence in offences("flows", ("netsim",), besides=COMMAND_LINE)
-        if not any(within(offence.split(": ")[1], allowed) for allowed in ("netsim.config", "netsim.errors"))
+        if not any(within(offence.split(": ")[1], allowed) for allowed in ("netsim.settings", "netsim.errors"))
     ]
     assert taken == []
 

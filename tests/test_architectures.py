@@ -9,7 +9,6 @@ from conftest import run_all
 from PIL import Image
 
 from netsim import stages
-from netsim.config import parse_settings
 from netsim.engine import relative_distance
 from netsim.errors import NetworkError
 from netsim.findings import warnings
@@ -17,6 +16,7 @@ from netsim.inversion import invert_batches
 from netsim.networks import Network, load_network
 from netsim.preflight import check
 from netsim.results import load_results
+from netsim.settings import parse_settings
 from netsim.steps import MomentumSteps
 from netsim.store import Run
 

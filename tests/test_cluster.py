@@ -6,8 +6,8 @@ from conftest import TINY, netsim
 from pydantic import TypeAdapter
 
 from flows.cluster import Cluster, Kubernetes, Local, Scheduler, Slurm, chosen_cluster, parse_cluster
-from netsim.config import load_settings, parse_settings, read_settings
 from netsim.errors import SettingsError
+from netsim.settings import load_settings, parse_settings, read_settings
 
 SLURM = {"kind": "slurm", "partition": "gpu", "walltime": "1-02:00:00"}
 

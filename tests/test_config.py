@@ -3,9 +3,9 @@
 import pytest
 import yaml
 
-from netsim.config import ALGORITHM, SweepSettings, load_settings, parse_settings, shipped_settings, shipped_sweeps
 from netsim.errors import SettingsError
 from netsim.references import network_name
+from netsim.settings import ALGORITHM, SweepSettings, load_settings, parse_settings, shipped_settings, shipped_sweeps
 from netsim.store import flatten
 
 NETWORKS = {"networks": ["small:vgg", "small:resnet18"]}

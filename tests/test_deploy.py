@@ -37,8 +37,8 @@ from flows.cluster import parse_cluster
 from flows.deployment import read_sweep
 from flows.sweep import sweep
 from flows.workers import ENVIRONMENT, kubernetes_spec
-from netsim.config import load_settings, shipped_sweeps
 from netsim.networks import parse_reference
+from netsim.settings import load_settings, shipped_sweeps
 from netsim.store import Run
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from faults import Campaign, PrefectServer, Sweep
 from typer.testing import CliRunner
 
 from flows.cli import app
-from netsim.config import parse_settings
+from netsim.settings import parse_settings
 from netsim.store import Run
 
 SETTINGS = TINY | {"networks": TINY["networks"][:2], "pairs": {"count": 16, "shard_size": 4}}

@@ -22,8 +22,8 @@ from distributed import Client
 from seaweed import free_ports
 from test_flow_sweep import ask, assert_same_bits, runs_of, task_runs_of
 
-from netsim.config import parse_settings
 from netsim.images import to_unit
+from netsim.settings import parse_settings
 from netsim.store import Run
 from netsim.units import ALL
 

@@ -8,7 +8,7 @@ import yaml
 from conftest import TINY, netsim, run_all
 from seaweed import BUCKET
 
-from netsim.config import parse_settings
+from netsim.settings import parse_settings
 from netsim.store import Run
 
 

@@ -13,12 +13,12 @@ import yaml
 from conftest import TINY, tiny
 from test_cli import call
 
-from netsim.config import load_settings
 from netsim.errors import NetsimError, SettingsError, StoreError
 from netsim.labelled import open_run
 from netsim.measuring import load_measured
 from netsim.report import write_report
 from netsim.results import gallery, load_results
+from netsim.settings import load_settings
 from netsim.status import status
 from netsim.store import Run, sealed
 from netsim.verify import verify

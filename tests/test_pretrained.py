@@ -8,10 +8,10 @@ from pretrained import LITE, SIZES, make_folders, make_weights, photographs, put
 from test_architectures import assert_linear
 
 from netsim import stages
-from netsim.config import parse_settings
 from netsim.images import load_images, to_unit
 from netsim.networks import Network, load_network
 from netsim.results import load_results
+from netsim.settings import parse_settings
 from netsim.store import Run
 
 

@@ -18,7 +18,7 @@ from conftest import NETSIM, TINY, netsim
 from seaweed import free_ports
 
 from flows.server import shown
-from netsim.config import parse_settings
+from netsim.settings import parse_settings
 
 AUTH = "somebody:a-password"
 

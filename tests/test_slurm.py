@@ -13,7 +13,7 @@ from conftest import NETSIM, TINY, netsim, run_all, wait_until
 from slurm import Slurm
 from test_flow_sweep import assert_same_bits, inverted_shards, records, wait_for_more
 
-from netsim.config import parse_settings
+from netsim.settings import parse_settings
 from netsim.store import Run
 
 pytestmark = pytest.mark.slurm

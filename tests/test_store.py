@@ -22,9 +22,9 @@ from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 from seaweed import BUCKET, KEYS
 
-from netsim.config import parse_settings
 from netsim.errors import StoreError, UnreachableError
 from netsim.files import S3_CLIENT, _when, _zarr_store
+from netsim.settings import parse_settings
 from netsim.store import ArraySpec, Run, sealed
 
 SETTINGS = parse_settings({"networks": ["small:vgg", "small:resnet18"], "pairs": {"count": 8, "shard_size": 4}})
@@ -505,7 +505,7 @@ def test_a_store_that_is_not_writable_is_explained():
     with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others anyway
         Path(folder).chmod(0o555)
         code = f"""
-from netsim.config import parse_settings
+from netsim.settings import parse_settings
 from netsim.store import Run
 settings = parse_settings({SETTINGS.model_dump(mode="json")!r})
 Run.create("memory://warm", settings)  # import everything before the privileges to do so are gone

@@ -17,9 +17,9 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect, sync_playwright
 from test_flow_sweep import runs_of
 
-from netsim.config import parse_settings
 from netsim.findings import network_table
 from netsim.results import load_results
+from netsim.settings import parse_settings
 from netsim.store import Run
 
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(900)]  # a server, workers and a browser on two busy cores
