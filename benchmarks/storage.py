@@ -26,12 +26,12 @@ from rich.console import Console
 from torch.nn.functional import interpolate
 
 from flows.console import table_of
-from netsim.files import Files
 from netsim.images import load_images, to_unit
 from netsim.results import load_results
 from netsim.settings import SweepSettings, parse_settings
 from netsim.stages import work_through
 from netsim.status import status
+from netsim.storage.files import Files
 from netsim.store import ArraySpec, Run
 from netsim.sweep import STAGES
 from netsim.units import ALL

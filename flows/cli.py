@@ -412,9 +412,9 @@ def layers(
     For example: `netsim layers runs/demo resnet18 vgg --layer "layer?" --layer "features.*" --activations pooled`
     """
     from flows import console
-    from netsim.files import explained
     from netsim.layers import find_spec, layer_stage
     from netsim.report import write_layers
+    from netsim.storage.s3 import explained
     from netsim.store import Run
     from tasks.prepare import prepare_layers
 
@@ -447,9 +447,9 @@ def report(
 ) -> None:
     """Write the report of a finished run: one self-contained HTML page, figures as PNG and SVG, tables as CSV."""
     from flows import console
-    from netsim.files import explained
     from netsim.report import write_report
     from netsim.results import gallery, load_results
+    from netsim.storage.s3 import explained
     from netsim.store import Run
 
     _use(credentials, debug)

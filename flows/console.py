@@ -15,7 +15,8 @@ from rich.text import Text
 
 from netsim.errors import StoreError, printable
 from netsim.status import StageStatus, stage_status, status, unreadable
-from netsim.store import Run, Stopwatch
+from netsim.storage.stopwatch import Stopwatch
+from netsim.store import Run
 from netsim.throughput import Throughput, throughput_table
 from netsim.units import ALL, Units, called
 

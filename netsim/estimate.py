@@ -26,13 +26,13 @@ import torch
 
 from netsim import errors
 from netsim.errors import NetsimError, NetworkError, SettingsError, StoreError
-from netsim.files import Files
 from netsim.images import Split
 from netsim.networks import needs_download, needs_training
 from netsim.preflight import check
 from netsim.probe import Asked, Probe
 from netsim.settings import SweepSettings
 from netsim.stages import row_pairs, used_images
+from netsim.storage.files import Files
 from netsim.store import Run
 from netsim.streaming import feature_cost, gram_cost
 from netsim.sweep import STAGES

@@ -12,9 +12,9 @@ from os import PathLike
 import numpy as np
 import xarray as xr
 
-from netsim.files import zarr_store
 from netsim.results import Results, both_matrices, load_results
 from netsim.settings import SweepSettings
+from netsim.storage.files import zarr_store
 from netsim.store import Run
 from netsim.units import inverted
 

@@ -40,7 +40,8 @@ from netsim.pairs import draw_pairs
 from netsim.references import has_photographs
 from netsim.settings import InversionSettings, SweepSettings
 from netsim.steps import Steps, preset_steps
-from netsim.store import ArraySpec, Record, Run, Stopwatch
+from netsim.storage.stopwatch import Stopwatch
+from netsim.store import ArraySpec, Record, Run
 from netsim.streaming import pair_hsic
 from netsim.training import accuracy, train_epochs
 from netsim.units import NATURAL, Unit, Units, called, inverted, row_parts, rows, sets, sources

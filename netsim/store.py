@@ -16,7 +16,6 @@ import os
 import platform
 import re
 import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -35,8 +34,10 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from netsim.errors import SettingsError, StoreError
-from netsim.files import Files, explained, zarr_store
 from netsim.settings import SweepSettings, parse_settings
+from netsim.storage.files import Files, zarr_store
+from netsim.storage.s3 import explained
+from netsim.storage.stopwatch import Stopwatch
 
 FORMAT = 4
 """Version of the layout. A store of another version is refused, never guessed at."""
@@ -465,16 +466,6 @@ class Run:
         per_pair = (array.metadata.dimension_names or ("",))[0] == "pair"  # type: ignore[union-attr]
         at = (shard if per_pair else 0, *[0] * (array.ndim - 1))
         return f"{path}/{array.metadata.encode_chunk_key(at)}", array.chunks
-
-
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __call__(self) -> float:
-        return time.perf_counter() - self._start
 
 
 @cache

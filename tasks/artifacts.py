@@ -36,7 +36,8 @@ from netsim.findings import (
     warnings,
 )
 from netsim.results import Gallery, Results
-from netsim.store import Run, Stopwatch
+from netsim.storage.stopwatch import Stopwatch
+from netsim.store import Run
 from netsim.throughput import Tally, throughput_table
 from netsim.units import Unit, Units, called
 from tasks import metrics

@@ -27,7 +27,8 @@ from pydantic import PrivateAttr
 
 from netsim.errors import NetsimError, RunError, UnreachableError, Withdrawn
 from netsim.stages import INVERT, TRAIN, ShardError, Stage, work_through
-from netsim.store import Record, Run, Stopwatch
+from netsim.storage.stopwatch import Stopwatch
+from netsim.store import Record, Run
 from netsim.sweep import STAGES
 from netsim.units import Block, blocks, called, out_of_reach
 from tasks import metrics

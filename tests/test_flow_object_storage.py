@@ -11,7 +11,7 @@ from conftest import NETSIM, TINY, wait_until
 from seaweed import BUCKET, SeaweedFS
 from test_flow_sweep import assert_same_bits
 
-from netsim.files import Files
+from netsim.storage.files import Files
 from netsim.store import Run
 from netsim.verify import verify
 

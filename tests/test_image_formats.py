@@ -15,12 +15,12 @@ from seaweed import BUCKET
 from torchvision.transforms import v2
 
 from netsim.errors import DataError, SettingsError
-from netsim.files import Files
 from netsim.images import ListedImages, huggingface, listed, load_images, npz
 from netsim.images.decoding import THREADS, Photograph, Unreadable
 from netsim.images.tar import braces
 from netsim.references import IMAGE_SOURCES, parse_image_source
 from netsim.settings import ImageSettings
+from netsim.storage.files import Files
 
 SIZE = 16
 

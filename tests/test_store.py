@@ -23,8 +23,9 @@ from s3fs import S3FileSystem
 from seaweed import BUCKET, KEYS
 
 from netsim.errors import StoreError, UnreachableError
-from netsim.files import S3_CLIENT, _when, _zarr_store
 from netsim.settings import parse_settings
+from netsim.storage.files import _zarr_store
+from netsim.storage.s3 import S3_CLIENT, _when
 from netsim.store import ArraySpec, Run, sealed
 
 SETTINGS = parse_settings({"networks": ["small:vgg", "small:resnet18"], "pairs": {"count": 8, "shard_size": 4}})

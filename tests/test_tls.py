@@ -12,7 +12,7 @@ from conftest import tiny
 from seaweed import BUCKET
 
 from netsim.errors import StoreError
-from netsim.files import S3_CLIENT
+from netsim.storage.s3 import S3_CLIENT
 from netsim.store import Run
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from netsim.errors import DataError
-from netsim.files import Files
+from netsim.storage.files import Files
 
 CONTINUATION = b"\xff\xff\xff\xff"
 FILE_MAGIC = b"ARROW1\x00\x00"  # the file format: the same messages, with a magic number before and an index behind

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsim.errors import DataError
-from netsim.files import Files
 from netsim.images.listed import image_files, last_name
 from netsim.images.sets import ArrayImages, Split, checked_labels
+from netsim.storage.files import Files
 
 SIDE = 32
 PIXELS = 3 * SIDE * SIDE

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from netsim.errors import DataError
-from netsim.files import Files
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
 from netsim.images.listed import ListedImages, image_files, last_name, whole_files
 from netsim.images.sets import Split
+from netsim.storage.files import Files
 
 SPLITS = {"train": ("train",), "test": ("test", "val")}
 """What the folder of a split may be called; ImageNet has train and val."""

@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from netsim.errors import DataError, SettingsError, nearest
-from netsim.files import Files
 from netsim.images import arrow
 from netsim.images.decoding import DEFAULT_SIZE, Photograph
 from netsim.images.listed import Contents, Extents, ListedImages, image_files, last_name
 from netsim.images.sets import Split, checked_labels, numbered
+from netsim.storage.files import Files
 
 SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 OPTIONS = ("image", "label", "train", "test")

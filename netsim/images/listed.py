@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from netsim.errors import DataError
-from netsim.files import Files
 from netsim.images.decoding import Unreadable, in_groups
 from netsim.images.sets import hash_of
+from netsim.storage.files import Files
 
 IN_GROUP = 64
 """Images that are fetched at a time,"""

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from netsim.errors import NetworkError, SettingsError
-from netsim.files import Files
 from netsim.networks import from_salman
 from netsim.networks.network import Network, first_line
 from netsim.networks.references import assembled, parse_reference, untrained
 from netsim.networks.source import Reference
 from netsim.networks.weights import Weights, named_tensors, read_weights, weights_to_bytes
+from netsim.storage.files import Files
 
 READER = Path(__file__).parent / "unpickle.py"
 NEEDED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
