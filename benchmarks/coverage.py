@@ -12,11 +12,11 @@ import numpy as np
 from rich.console import Console
 
 from flows.console import table_of
-from netsim.blocked import blocked_similarity
-from netsim.cka import linear_cka, similarity
 from netsim.measures import Measure
 from netsim.measuring import evaluate
-from netsim.uncertainty import Estimate, half_sampling, jackknife
+from netsim.similarity.blocked import blocked_similarity
+from netsim.similarity.cka import linear_cka, similarity
+from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife
 
 SHARED, NOISE, WIDTHS = 4, 2.0, (24, 16)
 Sides = tuple[np.ndarray, np.ndarray]

@@ -24,13 +24,13 @@ from torch import Tensor
 from benchmarks.inversion import cpu_seconds, processor
 from benchmarks.published import attacker_model, published
 from benchmarks.trained import ARCHITECTURES, accuracies, draw_images, image_sets, trained
-from netsim.cka import PairSimilarity
-from netsim.cka import similarity as over_shards
 from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.inversion import Inversion, invert_batches
 from netsim.networks import Network
+from netsim.similarity.cka import PairSimilarity
+from netsim.similarity.cka import similarity as over_shards
+from netsim.similarity.uncertainty import jackknife_se
 from netsim.steps import preset_steps
-from netsim.uncertainty import jackknife_se
 
 GROUP = 8
 """Images that are left out at a time."""

@@ -30,8 +30,8 @@ from rich.console import Console
 
 from benchmarks.inversion import processor
 from flows.console import table_of
-from netsim.blocked import blocked_similarity
-from netsim.cka import similarity
+from netsim.similarity.blocked import blocked_similarity
+from netsim.similarity.cka import similarity
 
 WIDTHS = (2208, 1280, 2048, 512, 2048, 1024, 4096, 2048, 2048)
 PAIRS = tuple(itertools.combinations(range(len(WIDTHS)), 2))

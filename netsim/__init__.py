@@ -13,7 +13,7 @@ from typing import Any
 
 _HOMES = {
     "invert_images": "netsim.inversion",
-    "linear_cka": "netsim.cka",
+    "linear_cka": "netsim.similarity.cka",
     "load_network": "netsim.networks",
     "Preprocessing": "netsim.networks",
     "draw_pairs": "netsim.pairs",

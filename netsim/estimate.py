@@ -31,10 +31,10 @@ from netsim.networks import needs_download, needs_training
 from netsim.preflight import check
 from netsim.probe import Asked, Probe
 from netsim.settings import SweepSettings
+from netsim.similarity.streaming import feature_cost, gram_cost
 from netsim.stages import row_pairs, used_images
 from netsim.storage.files import Files
 from netsim.store import Run
-from netsim.streaming import feature_cost, gram_cost
 from netsim.sweep import STAGES
 from netsim.units import ALL, INVERT, Units, blocks
 
@@ -343,7 +343,7 @@ class _Costs:
         return _sum(device.seconds(other, size * probe.flops) for other, probe in self.probes.items())
 
     def _multiplications(self, row: str) -> int:
-        """Of comparing representations: what netsim.streaming counts."""
+        """Of comparing representations: what netsim.similarity.streaming counts."""
         pairs, widths = row_pairs(self.settings.names, row), {name: p.width for name, p in self.probes.items()}
         n = self.settings.pairs.count
         return min(gram_cost(n, widths, pairs), feature_cost(n, widths, pairs))

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from netsim.results import Matrix, Results, interval, off_diagonal
-from netsim.uncertainty import Estimate
+from netsim.similarity.uncertainty import Estimate
 
 
 def headline(results: Results) -> str:

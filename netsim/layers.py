@@ -1,7 +1,7 @@
 """Layers of two networks against each other, naturally and after inversion. n = images of a shard, L layers, G shards.
 
 Inside a network activations are wide: 800,000 numbers an image where a ResNet begins. So a shard is looked at once,
-each layer leaves its Gram matrix (n, n), and CKA is that of blocks (netsim/blocked.py), unbiased, with the jackknife
+each layer leaves its Gram matrix (n, n), and CKA is that of blocks (netsim/similarity/blocked.py), unbiased, with the jackknife
 over shards; as in Nguyen et al. 2021 (arXiv:2010.15327). Kept is HSIC_1 of every two layers, for each shard:
 
     layers/<key>/spec.json            which networks and layers, and whether activations are pooled or flattened
@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from netsim import stages
-from netsim.blocked import cka_of_blocks, hsic_unbiased, magnitude
 from netsim.errors import NetworkError, SettingsError, StoreError, nearest
 from netsim.networks import Network
+from netsim.similarity.blocked import cka_of_blocks, hsic_unbiased, magnitude
+from netsim.similarity.uncertainty import jackknife_se
 from netsim.stages import Stage, Work
 from netsim.store import Run
-from netsim.uncertainty import jackknife_se
 from netsim.units import NATURAL, Units, inverted
 
 Activations = Literal["pooled", "flattened"]

@@ -21,9 +21,9 @@ import torch
 from netsim import stages
 from netsim.measures import Measure, Shards, Sides, find_measure, read
 from netsim.results import off_diagonal
+from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.stages import Stage, Work
 from netsim.store import ArraySpec, Run
-from netsim.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.units import NATURAL, Units, row_parts, rows
 
 HALVES = 20

@@ -34,8 +34,8 @@ from netsim.networks import Network, content_hash, needs_training
 from netsim.pairs import FEWEST_PAIRS, draw_pairs
 from netsim.preflight import build
 from netsim.settings import InversionSettings, SweepSettings, parse_settings
+from netsim.similarity.streaming import gram_cost, pair_hsic
 from netsim.steps import kept_bytes
-from netsim.streaming import gram_cost, pair_hsic
 from netsim.training import accuracy, train_epochs
 
 IMAGES = 8

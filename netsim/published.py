@@ -14,7 +14,7 @@ import yaml
 
 from netsim.errors import RunError, SettingsError, nearest
 from netsim.results import Matrix, Results, off_diagonal
-from netsim.uncertainty import plain
+from netsim.similarity.uncertainty import plain
 
 FEWEST = 3
 """Networks in common: two make a single number of natural similarity."""

@@ -34,8 +34,8 @@ from netsim.findings import (
 from netsim.layers import LayerSimilarity, LayerSpec, load_layers
 from netsim.plots import heatmaps, layer_heatmaps, loss_curves, to_inline_svg, to_png, to_svg
 from netsim.results import Gallery, Matrix, Results, interval
+from netsim.similarity.uncertainty import Estimate
 from netsim.store import Run
-from netsim.uncertainty import Estimate
 
 
 @dataclass(frozen=True)

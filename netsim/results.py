@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from netsim import stages
-from netsim.cka import PairSimilarity, pair_similarities
-from netsim.hsic import Estimator
 from netsim.inversion import STOP_REASONS
+from netsim.similarity.cka import PairSimilarity, pair_similarities
+from netsim.similarity.hsic import Estimator
+from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
 from netsim.status import left_out
 from netsim.store import Record, Run
-from netsim.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
 from netsim.units import ALL, NATURAL, Units, require_finished
 from netsim.units import inverted as inverted_set
 
@@ -26,7 +26,7 @@ class Matrix:
     """Similarity of every network to every other on one kind of set. All arrays are (M, M), row = through.
 
     `floor` is the mean of the biased estimator over all permutations of one side's rows, that is, what it gives for
-    unrelated representations of these spectra (`netsim.hsic.null_floor`). NaN where a value is undefined; `undefined`
+    unrelated representations of these spectra (`netsim.similarity.hsic.null_floor`). NaN where a value is undefined; `undefined`
     then has the reason, by (estimator, through, observer).
 
     Means are over cells off the diagonal. Their jackknife deletes a shard of images from *all* cells at once, so the

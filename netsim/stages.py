@@ -32,17 +32,17 @@ from netsim import units
 from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.errors import DataError, NetsimError, NetworkError, StoreError
 from netsim.flops import forward_flops, peak_flops
-from netsim.hsic import Hsic
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.inversion import Inversion, OnIteration, invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.pairs import draw_pairs
 from netsim.references import has_photographs
 from netsim.settings import InversionSettings, SweepSettings
+from netsim.similarity.hsic import Hsic
+from netsim.similarity.streaming import pair_hsic
 from netsim.steps import Steps, preset_steps
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store import ArraySpec, Record, Run
-from netsim.streaming import pair_hsic
 from netsim.training import accuracy, train_epochs
 from netsim.units import NATURAL, Unit, Units, called, inverted, row_parts, rows, sets, sources
 
@@ -680,7 +680,7 @@ def set_images(run: Run, set_name: str, shard: int) -> tuple[torch.Tensor, Recor
 
 
 MOMENTS = ("square", "q", "tx", "ty")
-"""The sums that CKA is made of, as `netsim.hsic.Hsic` names them."""
+"""The sums that CKA is made of, as `netsim.similarity.hsic.Hsic` names them."""
 
 
 def row_pairs(names: tuple[str, ...], row: str) -> list[tuple[str, str]]:

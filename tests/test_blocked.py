@@ -6,9 +6,9 @@ from sklearn.metrics.pairwise import rbf_kernel as sklearn_rbf
 from test_cka import hsic_unbiased as song
 from test_cka import related
 
-from netsim.blocked import blocked_similarity, hsic_unbiased, linear_kernel, rbf_kernel
-from netsim.cka import linear_cka
 from netsim.errors import DataError, SettingsError
+from netsim.similarity.blocked import blocked_similarity, hsic_unbiased, linear_kernel, rbf_kernel
+from netsim.similarity.cka import linear_cka
 
 
 @pytest.fixture

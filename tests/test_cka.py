@@ -7,12 +7,12 @@ import pytest
 import torch
 from scipy import stats
 
-from netsim import streaming
-from netsim.cka import linear_cka, similarity
 from netsim.errors import DataError, SettingsError
-from netsim.hsic import ESTIMATORS, cka, null_floor, participation_ratio
-from netsim.streaming import cheaper_space, pair_hsic
-from netsim.uncertainty import jackknife, jackknife_se
+from netsim.similarity import streaming
+from netsim.similarity.cka import linear_cka, similarity
+from netsim.similarity.hsic import ESTIMATORS, cka, null_floor, participation_ratio
+from netsim.similarity.streaming import cheaper_space, pair_hsic
+from netsim.similarity.uncertainty import jackknife, jackknife_se
 
 SPACES = ("gram", "feature")
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from netsim import stages
-from netsim.blocked import blocked_similarity
 from netsim.errors import NetworkError, SettingsError, StoreError
 from netsim.layers import flat_rows, keep_spec, layer_grams, layer_spec, layer_stage, load_layers
 from netsim.networks import Network
 from netsim.plots import layer_heatmaps
 from netsim.report import write_layers
+from netsim.similarity.blocked import blocked_similarity
 from netsim.store import Run
 from tasks.prepare import prepare_layers
 

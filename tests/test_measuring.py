@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from netsim import stages
-from netsim.cka import linear_cka
 from netsim.errors import SettingsError, StoreError
 from netsim.images import to_unit
 from netsim.measures import Measure, left_out, measure
 from netsim.measuring import HALVES, evaluate, load_measured, measure_stage, measured_json
 from netsim.settings import SweepSettings
+from netsim.similarity.cka import linear_cka
+from netsim.similarity.uncertainty import half_sampling, jackknife_se
 from netsim.store import Run
-from netsim.uncertainty import half_sampling, jackknife_se
 from tasks.prepare import prepare_measures
 
 

@@ -36,7 +36,7 @@ from netsim.report import (
     write_report,
 )
 from netsim.results import Gallery, Loss, Matrix, NetworkFacts, Results, interval
-from netsim.uncertainty import Estimate
+from netsim.similarity.uncertainty import Estimate
 
 NINE = ("densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4")
 

@@ -12,13 +12,14 @@ import xarray as xr
 from conftest import TINY, run_all, tiny
 from PIL import Image
 
-from netsim import cka, stages
+from netsim import stages
 from netsim.errors import DataError, NetworkError, SettingsError, StoreError
 from netsim.images import load_images, to_unit
 from netsim.inversion import STOP_REASONS, invert_batches
 from netsim.labelled import open_run
 from netsim.preflight import check
 from netsim.results import gallery, load_results, to_json
+from netsim.similarity import cka
 from netsim.steps import PathSteps
 from netsim.store import Record, Run, sealed
 from netsim.sweep import STAGES

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from netsim.hsic import ROUNDING
+from netsim.similarity.hsic import ROUNDING
 
 K = 10
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from netsim.cka import similarity
 from netsim.measures import Shards, measure
+from netsim.similarity.cka import similarity
 
 
 @measure(

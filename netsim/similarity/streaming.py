@@ -28,7 +28,7 @@ import numpy as np
 from torch import Tensor
 
 from netsim.errors import DataError
-from netsim.hsic import Hsic, check_enough_rows
+from netsim.similarity.hsic import Hsic, check_enough_rows
 
 Key = Hashable  # how a network is called inside a shard: its name, or its position
 Pair = tuple[Any, Any]

@@ -7,7 +7,7 @@ memory holds: `similarity(shards, pairs)`, which reads shards a few at a time an
     found = similarity(shards, [("resnet18", "vgg")])["resnet18", "vgg"]
     found.cka, found.se, found.cka_unbiased, found.se_unbiased, found.floor
 
-What is summed, and CKA of it: netsim/hsic.py. How it is summed over shards: netsim/streaming.py.
+What is summed, and CKA of it: netsim/similarity/hsic.py. How it is summed over shards: netsim/similarity/streaming.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from netsim.errors import DataError
-from netsim.hsic import Estimator, Hsic, check_enough_rows, check_estimator, cka, null_floor
-from netsim.streaming import Pair, Rows, Source, check_same_rows, checked, pair_hsic
-from netsim.uncertainty import jackknife_se
+from netsim.similarity.hsic import Estimator, Hsic, check_enough_rows, check_estimator, cka, null_floor
+from netsim.similarity.streaming import Pair, Rows, Source, check_same_rows, checked, pair_hsic
+from netsim.similarity.uncertainty import jackknife_se
 
 
 @dataclass(frozen=True)

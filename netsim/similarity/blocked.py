@@ -5,7 +5,7 @@ and denominators each for itself (Nguyen et al. 2021, arXiv:2010.15327, eq. 3), 
 
     CKA = mean HSIC_1(K, L) / sqrt(mean HSIC_1(K, K) mean HSIC_1(L, L))
 
-Each shard is a block. Compared with the exact value of netsim/cka.py it takes n d multiplications a row instead of
+Each shard is a block. Compared with the exact value of netsim/similarity/cka.py it takes n d multiplications a row instead of
 about d d' a pair, leaves out shards for nothing, and needs no features: Gram matrices of any kernel do. It is
 noisier, as it never sees images of different shards together; docs/measures.md has by how much.
 Averages of CKA itself over blocks are something else, and wrong: 0.53 for 0.16 at 16 rows.
@@ -19,9 +19,9 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 
 from netsim.errors import DataError, SettingsError, nearest
-from netsim.hsic import FEWEST_ROWS, ROUNDING
-from netsim.streaming import Pair, Source, check_same_rows, checked
-from netsim.uncertainty import Estimate, jackknife
+from netsim.similarity.hsic import FEWEST_ROWS, ROUNDING
+from netsim.similarity.streaming import Pair, Source, check_same_rows, checked
+from netsim.similarity.uncertainty import Estimate, jackknife
 
 Kernel = Callable[[np.ndarray], np.ndarray]
 """Rows (n, d) -> Gram matrix (n, n), symmetric."""
