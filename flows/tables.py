@@ -17,10 +17,10 @@ from netsim.findings import (
     warnings,
     with_error,
 )
-from netsim.measures import measures
 from netsim.measuring import Measured
 from netsim.published import Comparison
 from netsim.results import Matrix, Results
+from netsim.similarity.measures import measures
 
 
 def show_results(results: Results) -> None:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from netsim import stages
-from netsim.measures import Measure, Shards, Sides, find_measure, read
 from netsim.results import off_diagonal
+from netsim.similarity.measures import Measure, Shards, Sides, find_measure, read
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.stages import Stage, Work
 from netsim.store import ArraySpec, Run
@@ -37,7 +37,7 @@ NULLS = 5
 
 
 def measure_stage(names: Sequence[str]) -> Stage:
-    """The work of some measures, each named as `netsim.measures.find_measure` takes it.
+    """The work of some measures, each named as `netsim.similarity.measures.find_measure` takes it.
 
     Raises SettingsError for a measure that is not there.
     """
@@ -135,7 +135,7 @@ class Evaluation:
 
 
 def evaluate(measure: Measure, shards: Shards, *, rng_seed: int = 0) -> Evaluation:
-    """A measure of two sides that come as shards; see `netsim.measures.measure` for what those hold."""
+    """A measure of two sides that come as shards; see `netsim.similarity.measures.measure` for what those hold."""
     if measure.streams:
         value, left_out = measure.compute(shards)
         null = [measure.compute(_permuted(shards, rng_seed, draw))[0] for draw in range(NULLS)]

@@ -13,19 +13,19 @@ from sklearn.cross_decomposition import CCA
 from sklearn.metrics.pairwise import rbf_kernel
 
 from netsim.errors import DataError, SettingsError
-from netsim.measures import find_measure, measures
-from netsim.measures._canonical import directions
-from netsim.measures.agreement import agreement
-from netsim.measures.cohen_kappa import cohen_kappa
-from netsim.measures.jensen_shannon import jensen_shannon
-from netsim.measures.knn_jaccard import knn_jaccard
-from netsim.measures.mean_cca import mean_cca
-from netsim.measures.mutual_knn import mutual_knn
-from netsim.measures.procrustes import procrustes
-from netsim.measures.pwcca import pwcca
-from netsim.measures.rbf_cka import rbf_cka
-from netsim.measures.rsa import rsa_pearson, rsa_spearman
-from netsim.measures.svcca import svcca
+from netsim.similarity.measures import find_measure, measures
+from netsim.similarity.measures._canonical import directions
+from netsim.similarity.measures.agreement import agreement
+from netsim.similarity.measures.cohen_kappa import cohen_kappa
+from netsim.similarity.measures.jensen_shannon import jensen_shannon
+from netsim.similarity.measures.knn_jaccard import knn_jaccard
+from netsim.similarity.measures.mean_cca import mean_cca
+from netsim.similarity.measures.mutual_knn import mutual_knn
+from netsim.similarity.measures.procrustes import procrustes
+from netsim.similarity.measures.pwcca import pwcca
+from netsim.similarity.measures.rbf_cka import rbf_cka
+from netsim.similarity.measures.rsa import rsa_pearson, rsa_spearman
+from netsim.similarity.measures.svcca import svcca
 
 ALL = measures()
 ON_REPRESENTATIONS = [name for name, found in ALL.items() if found.takes == "representations"]
@@ -550,7 +550,7 @@ def test_the_measures_that_come_with_netsim_are_there_with_title_and_source():
 
 MINE = '''"""A measure of my own."""
 import numpy as np
-from netsim.measures import measure
+from netsim.similarity.measures import measure
 
 
 @measure(title="Correlation of mean features", source="us", images=100)
@@ -581,7 +581,7 @@ def test_an_unknown_name_is_one_error_with_the_nearest():
 
 def test_a_measure_of_ones_own_takes_nothing_from_one_of_the_same_name(tmp_path, monkeypatch):
     (tmp_path / "theirs.py").write_text(
-        "from netsim.measures import measure\n\n"
+        "from netsim.similarity.measures import measure\n\n"
         "@measure(title='Mine', source='me')\ndef procrustes(X, Y):\n    return 0.5\n"
     )
     monkeypatch.syspath_prepend(tmp_path)

@@ -10,10 +10,10 @@ import torch
 from netsim import stages
 from netsim.errors import SettingsError, StoreError
 from netsim.images import to_unit
-from netsim.measures import Measure, left_out, measure
 from netsim.measuring import HALVES, evaluate, load_measured, measure_stage, measured_json
 from netsim.settings import SweepSettings
 from netsim.similarity.cka import linear_cka
+from netsim.similarity.measures import Measure, left_out, measure
 from netsim.similarity.uncertainty import half_sampling, jackknife_se
 from netsim.store import Run
 from tasks.prepare import prepare_measures

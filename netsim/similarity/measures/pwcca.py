@@ -3,9 +3,9 @@
 import numpy as np
 from scipy.linalg import svd
 
-from netsim.measures import measure
-from netsim.measures._canonical import determined, directions
-from netsim.measures._rows import centred
+from netsim.similarity.measures import measure
+from netsim.similarity.measures._canonical import determined, directions
+from netsim.similarity.measures._rows import centred
 
 
 @measure(

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from netsim.measures import measure
-from netsim.measures._neighbours import K, shared_neighbours
+from netsim.similarity.measures import measure
+from netsim.similarity.measures._neighbours import K, shared_neighbours
 
 
 @measure(

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from netsim.measures import Shards, measure
 from netsim.similarity.blocked import blocked_similarity
+from netsim.similarity.measures import Shards, measure
 
 
 @measure(

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from netsim.measures import measure
-from netsim.measures._canonical import directions, mean_correlation
+from netsim.similarity.measures import measure
+from netsim.similarity.measures._canonical import directions, mean_correlation
 
 VARIANCE = 0.99
 """Share of each side's variance that the kept directions carry: the fewest that carry as much."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from netsim.measures import Shards, left_out, measure
+from netsim.similarity.measures import Shards, left_out, measure
 
 
 @measure(

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import rel_entr, softmax
 
-from netsim.measures import measure
+from netsim.similarity.measures import measure
 
 
 @measure(

@@ -106,7 +106,9 @@ def find_measure(name: str) -> Measure:
         raise SettingsError(f"no measure {name!r}: {error}; is the folder of {module!r} on PYTHONPATH?") from None
     found = _registry.get((module, function))
     if found is None:
-        raise SettingsError(f"{module} registers no measure {function!r}; put @netsim.measures.measure(...) before it")
+        raise SettingsError(
+            f"{module} registers no measure {function!r}; put @netsim.similarity.measures.measure(...) before it"
+        )
     return found
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from netsim.measures import measure
+from netsim.similarity.measures import measure
 
 
 @measure(

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy.linalg import svdvals
 
-from netsim.measures import measure
-from netsim.measures._rows import centred
+from netsim.similarity.measures import measure
+from netsim.similarity.measures._rows import centred
 
 
 @measure(

@@ -7,7 +7,7 @@ As cosines of principal angles between the spans of two sets of centred features
 import numpy as np
 from scipy.linalg import svd, svdvals
 
-from netsim.measures._rows import centred
+from netsim.similarity.measures._rows import centred
 
 
 def directions(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,8 @@ import numpy as np
 from scipy import stats
 from scipy.spatial.distance import pdist
 
-from netsim.measures import measure
 from netsim.similarity.hsic import ROUNDING
+from netsim.similarity.measures import measure
 
 SOURCE = "Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4"
 
