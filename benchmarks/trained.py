@@ -15,8 +15,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import make_layers
 
 from netsim.images import ArrayImages, ImageSet, load_images, to_unit
+from netsim.images.pairs import draw_pairs
 from netsim.networks import Network
-from netsim.pairs import draw_pairs
 from netsim.small import SmallResNet, SmallVGG
 from netsim.training import accuracy, one_cycle, train_epochs
 

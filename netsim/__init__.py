@@ -16,7 +16,7 @@ _HOMES = {
     "linear_cka": "netsim.similarity.cka",
     "load_network": "netsim.networks",
     "Preprocessing": "netsim.networks",
-    "draw_pairs": "netsim.pairs",
+    "draw_pairs": "netsim.images.pairs",
     "open_run": "netsim.labelled",
 }
 

@@ -1,8 +1,8 @@
 """What a sweep would trip over, found before it starts and costs anything."""
 
 from netsim.images import ImageSet
+from netsim.images.pairs import draw_pairs
 from netsim.networks import Network, load_network, needs_download, needs_training, parse_reference, untrained
-from netsim.pairs import draw_pairs
 from netsim.settings import SweepSettings
 from netsim.stages import check_classes, classes_of, used_images
 

@@ -30,8 +30,8 @@ from netsim.errors import NetsimError
 from netsim.flops import forward_flops
 from netsim.images import ArrayImages, ImageSet, ListedImages, to_unit
 from netsim.images.decoding import Unreadable
+from netsim.images.pairs import FEWEST_PAIRS, draw_pairs
 from netsim.networks import Network, content_hash, needs_training
-from netsim.pairs import FEWEST_PAIRS, draw_pairs
 from netsim.preflight import build
 from netsim.settings import InversionSettings, SweepSettings, parse_settings
 from netsim.similarity.streaming import gram_cost, pair_hsic

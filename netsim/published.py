@@ -59,7 +59,7 @@ class Comparison:
 @cache
 def published_matrices(name: str) -> PublishedMatrices:
     """Matrices that come with netsim: `jones2022`. Raises SettingsError for another name."""
-    folder = files("netsim") / "data"
+    folder = files("netsim") / "published_data"
     known = {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
     if name not in known:
         raise SettingsError(f"no published matrices {name!r}{nearest(name, known)}")

@@ -22,7 +22,7 @@ def _is_named(reference: str) -> bool:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A kind of image set. `loader` is `module:function` in `netsim.images`."""
+    """A kind of image set. `loader` is `module:function` in `netsim.images.formats`."""
 
     form: str
     says: str

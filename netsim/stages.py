@@ -33,9 +33,9 @@ from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.errors import DataError, NetsimError, NetworkError, StoreError
 from netsim.flops import forward_flops, peak_flops
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
+from netsim.images.pairs import draw_pairs
 from netsim.inversion import Inversion, OnIteration, invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
-from netsim.pairs import draw_pairs
 from netsim.references import has_photographs
 from netsim.settings import InversionSettings, SweepSettings
 from netsim.similarity.hsic import Hsic

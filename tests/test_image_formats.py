@@ -15,9 +15,10 @@ from seaweed import BUCKET
 from torchvision.transforms import v2
 
 from netsim.errors import DataError, SettingsError
-from netsim.images import ListedImages, huggingface, listed, load_images, npz
+from netsim.images import ListedImages, listed, load_images
 from netsim.images.decoding import THREADS, Photograph, Unreadable
-from netsim.images.tar import braces
+from netsim.images.formats import huggingface, npz
+from netsim.images.formats.tar import braces
 from netsim.references import IMAGE_SOURCES, parse_image_source
 from netsim.settings import ImageSettings
 from netsim.storage.files import Files

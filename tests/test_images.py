@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from netsim.data import prepare
 from netsim.errors import DataError, SettingsError
 from netsim.images import load_images, to_unit
-from netsim.images.fashion_mnist import CLASSES, DATA, fashion_mnist
+from netsim.images.data import prepare
+from netsim.images.formats.fashion_mnist import CLASSES, DATA, fashion_mnist
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from netsim.errors import DataError, SettingsError
-from netsim.pairs import draw_pairs
+from netsim.images.pairs import draw_pairs
 
 LABELS = np.arange(100) * 7 % 10
 

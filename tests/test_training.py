@@ -6,7 +6,7 @@ import torch
 
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.images import ArrayImages, load_images
-from netsim.images.fashion_mnist import CLASSES
+from netsim.images.formats.fashion_mnist import CLASSES
 from netsim.networks import content_hash, load_network
 from netsim.training import accuracy, one_cycle, train_epochs
 

@@ -7,8 +7,8 @@ that fit in memory give a `ListedImages`: what there is, in the order of names, 
 from importlib import import_module
 
 from netsim.errors import SettingsError, nearest
+from netsim.images.base import ArrayImages, ImageSet, Split, to_unit
 from netsim.images.listed import ListedImages
-from netsim.images.sets import ArrayImages, ImageSet, Split, to_unit
 from netsim.references import parse_image_source
 
 __all__ = ["ArrayImages", "ImageSet", "ListedImages", "Split", "load_images", "to_unit"]
@@ -29,5 +29,5 @@ def load_images(reference: str, split: Split = "test", size: int | None = None) 
     if size is not None and size < 1:
         raise SettingsError(f"images of {size} pixels a side: the size must be at least 1")
     module, _, function = source.loader.partition(":")
-    images: ImageSet = getattr(import_module(f"netsim.images.{module}"), function)(place, split=split, size=size)
+    images: ImageSet = getattr(import_module(f"netsim.images.formats.{module}"), function)(place, split=split, size=size)
     return images

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from netsim.errors import DataError
+from netsim.images.base import hash_of
 from netsim.images.decoding import Unreadable, in_groups
-from netsim.images.sets import hash_of
 from netsim.storage.files import Files
 
 IN_GROUP = 64

@@ -1,4 +1,4 @@
-"""The subset of Fashion-MNIST that ships in `netsim/data` (Xiao et al. 2017, https://arxiv.org/abs/1708.07747, MIT)."""
+"""The subset of Fashion-MNIST that ships in `netsim/images/data` (Xiao et al. 2017, https://arxiv.org/abs/1708.07747, MIT)."""
 
 from functools import cache
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from netsim.errors import SettingsError
-from netsim.images.sets import ArrayImages, Split
+from netsim.images.base import ArrayImages, Split
 
 DATA = Path(__file__).parents[1] / "data"
 TILE = 28  # pixels a side
@@ -35,7 +35,7 @@ def load(_place: str, *, split: Split, size: int | None) -> ArrayImages:
 def fashion_mnist(split: Split) -> ArrayImages:
     """The embedded subset: the first images of each class, interleaved, so image i has label i % 10.
 
-    Each split is one contact sheet (see `netsim.data.prepare`): row = label, column = position among that label.
+    Each split is one contact sheet (see `netsim.images.data.prepare`): row = label, column = position among that label.
     """
     with Image.open(DATA / f"fashion-mnist-{split}.png") as image:
         sheet = np.asarray(image.convert("L"))

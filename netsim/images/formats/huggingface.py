@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from netsim.errors import DataError, SettingsError, nearest
-from netsim.images import arrow
+from netsim.images.base import Split, checked_labels, numbered
 from netsim.images.decoding import DEFAULT_SIZE, Photograph
+from netsim.images.formats import arrow
 from netsim.images.listed import Contents, Extents, ListedImages, image_files, last_name
-from netsim.images.sets import Split, checked_labels, numbered
 from netsim.storage.files import Files
 
 SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}

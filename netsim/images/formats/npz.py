@@ -14,9 +14,9 @@ import numpy as np
 from numpy.lib import format as npy
 
 from netsim.errors import DataError
+from netsim.images.base import Split, checked_labels, numbered
 from netsim.images.decoding import Raw
 from netsim.images.listed import Contents, Extents, ListedImages, image_files
-from netsim.images.sets import Split, checked_labels, numbered
 
 NAMES = (("{split}_images", "{split}_labels"), ("x_{split}", "y_{split}"), ("images", "labels"))
 """Of images and labels; {split} is train, and test or else val. The last are both splits."""

@@ -1,4 +1,4 @@
-"""Make the embedded Fashion-MNIST subset: `python -m netsim.data.prepare SOURCE_DIR [DESTINATION_DIR]`.
+"""Make the embedded Fashion-MNIST subset: `python -m netsim.images.data.prepare SOURCE_DIR [DESTINATION_DIR]`.
 
 SOURCE_DIR holds the four original files of https://github.com/zalandoresearch/fashion-mnist (MIT, see
 LICENSE-fashion-mnist beside the sheets): {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz.
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from netsim.errors import DataError
-from netsim.images.fashion_mnist import CLASSES, DATA, TILE
+from netsim.images.formats.fashion_mnist import CLASSES, DATA, TILE
 
 SPLITS = {"train": ("train", 500), "test": ("t10k", 200)}  # ours: the original prefix, images per class
 
@@ -55,6 +55,6 @@ def read_idx(path: Path) -> np.ndarray:
 
 if __name__ == "__main__":
     if len(sys.argv) not in (2, 3):
-        sys.exit("usage: python -m netsim.data.prepare SOURCE_DIR [DESTINATION_DIR]")
+        sys.exit("usage: python -m netsim.images.data.prepare SOURCE_DIR [DESTINATION_DIR]")
     for sheet in prepare(*(Path(argument) for argument in sys.argv[1:3])):
         print(f"{sheet.name}: {sheet.stat().st_size} bytes")

@@ -17,11 +17,11 @@ import numpy as np
 import scipy.io
 
 from netsim.errors import DataError
+from netsim.images.base import Split
 from netsim.images.decoding import DEFAULT_SIZE, Photograph
-from netsim.images.folder import listed_tree
+from netsim.images.formats.folder import listed_tree
+from netsim.images.formats.tar import Member, extents, open_tar, walk
 from netsim.images.listed import ListedImages, image_files, last_name
-from netsim.images.sets import Split
-from netsim.images.tar import Member, extents, open_tar, walk
 from netsim.storage.files import Files
 
 TRAIN, VAL, DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsim.errors import DataError
+from netsim.images.base import ArrayImages, Split, checked_labels
 from netsim.images.listed import image_files, last_name
-from netsim.images.sets import ArrayImages, Split, checked_labels
 from netsim.storage.files import Files
 
 SIDE = 32

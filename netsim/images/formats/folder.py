@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from netsim.errors import DataError
+from netsim.images.base import Split
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
 from netsim.images.listed import ListedImages, image_files, last_name, whole_files
-from netsim.images.sets import Split
 from netsim.storage.files import Files
 
 SPLITS = {"train": ("train",), "test": ("test", "val")}

@@ -17,10 +17,10 @@ from typing import IO
 import numpy as np
 
 from netsim.errors import DataError, SettingsError
+from netsim.images.base import Split, checked_labels, numbered
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
-from netsim.images.folder import split_folder
+from netsim.images.formats.folder import split_folder
 from netsim.images.listed import Extents, ListedImages, image_files, last_name
-from netsim.images.sets import Split, checked_labels, numbered
 from netsim.storage.files import Files
 
 WALKERS = 8
