@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from netsim._robustness import import_robustness
 from netsim.networks import Network
+from netsim.networks.sources._robustness_compat import import_robustness
 
 robustness = import_robustness()
 

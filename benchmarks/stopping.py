@@ -16,7 +16,7 @@ from benchmarks.trained import draw_images
 from netsim.images import load_images
 from netsim.inversion import Inversion, invert_batches
 from netsim.networks import Network, load_network
-from netsim.training import train_epochs
+from netsim.networks.training import train_epochs
 
 
 def trained(name: str) -> Network:

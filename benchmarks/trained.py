@@ -17,8 +17,8 @@ from torchvision.models.vgg import make_layers
 from netsim.images import ArrayImages, ImageSet, load_images, to_unit
 from netsim.images.pairs import draw_pairs
 from netsim.networks import Network
-from netsim.small import SmallResNet, SmallVGG
-from netsim.training import accuracy, one_cycle, train_epochs
+from netsim.networks.sources.small import SmallResNet, SmallVGG
+from netsim.networks.training import accuracy, one_cycle, train_epochs
 
 KEPT = Path(__file__).parents[1] / "runs/benchmarks"
 

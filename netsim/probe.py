@@ -32,11 +32,11 @@ from netsim.images import ArrayImages, ImageSet, ListedImages, to_unit
 from netsim.images.decoding import Unreadable
 from netsim.images.pairs import FEWEST_PAIRS, draw_pairs
 from netsim.networks import Network, content_hash, needs_training
+from netsim.networks.training import accuracy, train_epochs
 from netsim.preflight import build
 from netsim.settings import InversionSettings, SweepSettings, parse_settings
 from netsim.similarity.streaming import gram_cost, pair_hsic
 from netsim.steps import kept_bytes
-from netsim.training import accuracy, train_epochs
 
 IMAGES = 8
 """Inverted at a time where more would take too long;"""

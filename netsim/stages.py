@@ -36,6 +36,7 @@ from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.images.pairs import draw_pairs
 from netsim.inversion import Inversion, OnIteration, invert_batches
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
+from netsim.networks.training import accuracy, train_epochs
 from netsim.references import has_photographs
 from netsim.settings import InversionSettings, SweepSettings
 from netsim.similarity.hsic import Hsic
@@ -43,7 +44,6 @@ from netsim.similarity.streaming import pair_hsic
 from netsim.steps import Steps, preset_steps
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store import ArraySpec, Record, Run
-from netsim.training import accuracy, train_epochs
 from netsim.units import NATURAL, Unit, Units, called, inverted, row_parts, rows, sets, sources
 
 logger = logging.getLogger(__name__)

@@ -109,7 +109,7 @@ def test_no_run_is_one_clear_line_and_exit_code_1(cli, command):
 
 def test_a_checkpoint_is_converted_once_it_is_allowed(cli, tmp_path):
     from netsim.networks import load_network
-    from netsim.small import SMALL
+    from netsim.networks.sources.small import SMALL
 
     own = SMALL["shufflenet"]()
     torch.save(own.state_dict(), "x.pth")

@@ -14,11 +14,11 @@ import torch
 import torchvision
 from torch import nn
 
-from netsim._robustness import import_robustness
 from netsim.errors import NetworkError, SettingsError
 from netsim.networks import content_hash, load_network
 from netsim.networks.convert import convert
-from netsim.networks.from_salman import ARCHITECTURES, NAMES
+from netsim.networks.sources._robustness_compat import import_robustness
+from netsim.networks.sources.robust_imagenet import ARCHITECTURES, NAMES
 
 robustness = import_robustness()
 SHUFFLENET = "robust:shufflenet_l2_eps3"

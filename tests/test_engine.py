@@ -15,7 +15,7 @@ from netsim.engine import Engine, Plan, QuickStem, choose_plan, fast_precisions,
 from netsim.errors import NetworkError
 from netsim.inversion import invert_batches
 from netsim.networks import as_network, load_network
-from netsim.small import SMALL
+from netsim.networks.sources.small import SMALL
 
 HALF = Plan("float16", "float16")
 

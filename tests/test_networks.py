@@ -28,7 +28,7 @@ from netsim.networks import (
     parse_reference,
     weights_to_bytes,
 )
-from netsim.networks.references import MODULES
+from netsim.networks.load import MODULES
 from netsim.references import NETWORK_FORMS
 
 TINY = (3, 64, 64)
@@ -331,7 +331,7 @@ def test_references_say_source_name_and_weights(reference, source, name, weights
         ("small", "incomplete"),
         ("python:lab.models", "python:module:function"),
         ("python:no_such_module:f", "PYTHONPATH"),
-        ("python:netsim.small:restnet18", "did you mean 'resnet18'"),
+        ("python:netsim.networks.sources.small:restnet18", "did you mean 'resnet18'"),
     ],
 )
 def test_a_reference_that_does_not_exist_is_answered_with_what_does(reference, message):
@@ -343,7 +343,7 @@ def test_published_weights_fix_the_number_of_classes():
     with pytest.raises(SettingsError, match="1000 classes, not 10"):
         load_network("torchvision:resnet18", num_classes=10)
     with pytest.raises(SettingsError, match="10 classes, not 3"):
-        load_network("python:netsim.small:vgg", num_classes=3, input_shape=(1, 28, 28))
+        load_network("python:netsim.networks.sources.small:vgg", num_classes=3, input_shape=(1, 28, 28))
 
 
 def test_random_weights_are_the_same_everywhere_and_leave_the_random_numbers_alone():

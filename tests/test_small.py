@@ -11,7 +11,7 @@ from torchvision.models.shufflenetv2 import InvertedResidual as ShuffleUnit
 
 from netsim.images import load_images, to_unit
 from netsim.networks import load_network
-from netsim.small import INPUT_SHAPE, MEAN, SMALL, STD
+from netsim.networks.sources.small import INPUT_SHAPE, MEAN, SMALL, STD
 
 FAMILIES = {
     "densenet": torchvision.models.DenseNet,

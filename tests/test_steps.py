@@ -8,8 +8,8 @@ from netsim.errors import SettingsError
 from netsim.images import ArrayImages, load_images, to_unit
 from netsim.inversion import STOP_REASONS, invert, invert_batches, invert_images
 from netsim.networks import load_network
+from netsim.networks.training import train_epochs
 from netsim.steps import MomentumSteps, PathSteps, preset_steps
-from netsim.training import train_epochs
 
 SHAPE = (2, 5, 5)
 SIZE = 50

@@ -8,7 +8,7 @@ from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.images import ArrayImages, load_images
 from netsim.images.formats.fashion_mnist import CLASSES
 from netsim.networks import content_hash, load_network
-from netsim.training import accuracy, one_cycle, train_epochs
+from netsim.networks.training import accuracy, one_cycle, train_epochs
 
 
 def first(count: int) -> ArrayImages:

@@ -29,5 +29,7 @@ def load_images(reference: str, split: Split = "test", size: int | None = None) 
     if size is not None and size < 1:
         raise SettingsError(f"images of {size} pixels a side: the size must be at least 1")
     module, _, function = source.loader.partition(":")
-    images: ImageSet = getattr(import_module(f"netsim.images.formats.{module}"), function)(place, split=split, size=size)
+    images: ImageSet = getattr(import_module(f"netsim.images.formats.{module}"), function)(
+        place, split=split, size=size
+    )
     return images

@@ -7,9 +7,9 @@ weights        as safetensors, and their content hash
 convert        pickled checkpoints -> safetensors, once (unpickle.py is the process that reads them)
 """
 
+from netsim.networks.load import load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.networks.network import Network, as_network, sharing_copy
 from netsim.networks.preprocessing import Preprocessing, Shape
-from netsim.networks.references import load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.networks.weights import content_hash, load_weights, weights_to_bytes
 
 __all__ = [

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from netsim.errors import NetworkError, SettingsError
-from netsim.networks import from_salman
+from netsim.networks.load import assembled, parse_reference, untrained
 from netsim.networks.network import Network, first_line
-from netsim.networks.references import assembled, parse_reference, untrained
-from netsim.networks.source import Reference
+from netsim.networks.sources import robust_imagenet
+from netsim.networks.sources.base import Reference
 from netsim.networks.weights import Weights, named_tensors, read_weights, weights_to_bytes
 from netsim.storage.files import Files
 
@@ -90,7 +90,7 @@ def _template(reference: str) -> tuple[Reference, Network]:
 
 def _with_file(parsed: Reference) -> str:
     if parsed.source == "robust":
-        return f"torchvision:{from_salman.ARCHITECTURES[from_salman.NAMES[parsed.name]]}"
+        return f"torchvision:{robust_imagenet.ARCHITECTURES[robust_imagenet.NAMES[parsed.name]]}"
     return f"{parsed.source}:{parsed.name}"
 
 
@@ -112,10 +112,10 @@ def _download(parsed: Reference) -> str:
     if not (folder / name).exists():
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(from_salman.HUB + name, str(folder / name), progress=sys.stderr.isatty())
+            torch.hub.download_url_to_file(robust_imagenet.HUB + name, str(folder / name), progress=sys.stderr.isatty())
         except OSError as error:
             raise NetworkError(
-                f"cannot download {from_salman.HUB}{name} ({first_line(error)}).\n"
+                f"cannot download {robust_imagenet.HUB}{name} ({first_line(error)}).\n"
                 f"Fetch it where there is a network, and give the file: netsim convert robust:{parsed.name} {name}"
             ) from error
     return str(folder / name)

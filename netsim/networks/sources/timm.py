@@ -15,7 +15,7 @@ from torch import nn
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks.network import first_line
 from netsim.networks.preprocessing import Preprocessing
-from netsim.networks.source import Built, Reference, Source
+from netsim.networks.sources.base import Built, Reference, Source
 from netsim.networks.weights import no_code_in_pickles
 
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks.network import first_line, unwrap
-from netsim.networks.source import Built, Reference, Source
+from netsim.networks.sources.base import Built, Reference, Source
 
 
 def check(parsed: Reference) -> None:

@@ -12,17 +12,17 @@ import torch
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks.network import Network
 from netsim.networks.preprocessing import Shape
-from netsim.networks.source import Reference, Source
+from netsim.networks.sources.base import Reference, Source
 from netsim.networks.weights import Weights, class_count, fill, read_weights
 from netsim.references import NETWORK_FORMS
 
 MODULES = {
-    "torchvision": "netsim.networks.from_torchvision",
-    "timm": "netsim.networks.from_timm",
-    "robust": "netsim.networks.from_salman",
-    "robustness": "netsim.networks.from_robustness",
-    "small": "netsim.networks.from_small",
-    "python": "netsim.networks.from_python",
+    "torchvision": "netsim.networks.sources.torchvision",
+    "timm": "netsim.networks.sources.timm",
+    "robust": "netsim.networks.sources.robust_imagenet",
+    "robustness": "netsim.networks.sources.robustness",
+    "small": "netsim.networks.sources.small",
+    "python": "netsim.networks.sources.python",
 }
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from netsim._robustness import import_robustness
 from netsim.errors import SettingsError, nearest
 from netsim.networks.preprocessing import Preprocessing
-from netsim.networks.source import Built, Reference, Source
+from netsim.networks.sources._robustness_compat import import_robustness
+from netsim.networks.sources.base import Built, Reference, Source
 
 DATASETS = {"cifar": 32, "cinic": 32, "imagenet": 224, "restricted_imagenet": 224, "places365": 224}
 """Of robustness.datasets.DATASETS, those that say by themselves what their classes are; pixels a side."""

@@ -1,4 +1,4 @@
-"""What every source of networks gives: each has a module here, which `netsim.networks.references` lists."""
+"""What every source of networks gives: each has a module here, which `netsim.networks.load` lists."""
 
 import re
 from collections.abc import Callable

@@ -9,9 +9,9 @@ import os
 import torch
 
 from netsim.errors import SettingsError, nearest
-from netsim.networks.from_torchvision import untrained
 from netsim.networks.preprocessing import IMAGENET
-from netsim.networks.source import Built, Reference, Source
+from netsim.networks.sources.base import Built, Reference, Source
+from netsim.networks.sources.torchvision import untrained
 
 HUB = "https://huggingface.co/madrylab/robust-imagenet-models/resolve/main/"
 FOLDER = "NETSIM_WEIGHTS"  # names the folder of weights, or its URL

@@ -7,16 +7,21 @@ number of blocks and of channels, and the stem: one input channel, 3x3. Images s
 the originals (MobileNetV2 and ShuffleNetV2: within it), so that blocks work on 7x7 pixels and cost little.
 
 All map (n, 1, 28, 28) to (n, num_classes). How well they can be inverted depends on their training: see
-`netsim.training`.
+`netsim.networks.training`.
 """
 
 from collections.abc import Callable
 
+import torch
 from torch import nn
 from torchvision.models import VGG, DenseNet, MobileNetV2, ResNet, ShuffleNetV2
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import make_layers
 from torchvision.ops import Conv2dNormActivation
+
+from netsim.errors import SettingsError, nearest
+from netsim.networks.preprocessing import Preprocessing
+from netsim.networks.sources.base import Built, Reference, Source
 
 INPUT_SHAPE = (1, 28, 28)
 MEAN, STD = (0.286,), (0.353,)  # of Fashion-MNIST's 60,000 training images in [0, 1]
@@ -154,3 +159,17 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
     "wrn2": wrn2,
     "wrn4": wrn4,
 }
+
+
+def check(parsed: Reference) -> None:
+    if parsed.name not in SMALL:
+        raise SettingsError(f"no small network {parsed.name!r}{nearest(parsed.name, SMALL)}")
+
+
+def build(parsed: Reference, num_classes: int | None) -> Built:
+    model = SMALL[parsed.name](num_classes=10 if num_classes is None else num_classes)
+    model = model.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
+    return Built(model, Preprocessing(MEAN, STD, size=INPUT_SHAPE[1]))
+
+
+SOURCE = Source(check, build, trains=True)
