@@ -23,9 +23,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.published import attacker_model, published
-from netsim.engine import Engine, LiveBytes, Plan, choose_plan, fast_precisions
-from netsim.flops import forward_flops
-from netsim.inversion import invert_batches
+from netsim.inversion.calibrate import choose_plan
+from netsim.inversion.engine import Engine
+from netsim.inversion.flops import forward_flops
+from netsim.inversion.invert import invert_batches
+from netsim.inversion.memory import LiveBytes
+from netsim.inversion.precision import Plan, fast_precisions
 from netsim.networks import load_network
 
 NINE = (

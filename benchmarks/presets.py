@@ -24,13 +24,15 @@ from torch import Tensor
 from benchmarks.inversion import cpu_seconds, processor
 from benchmarks.published import attacker_model, published
 from benchmarks.trained import ARCHITECTURES, accuracies, draw_images, image_sets, trained
-from netsim.engine import Plan, choose_plan, relative_distance
-from netsim.inversion import Inversion, invert_batches
+from netsim.inversion.calibrate import choose_plan
+from netsim.inversion.engine import relative_distance
+from netsim.inversion.invert import Inversion, invert_batches
+from netsim.inversion.precision import Plan
+from netsim.inversion.steps import preset_steps
 from netsim.networks import Network
 from netsim.similarity.cka import PairSimilarity
 from netsim.similarity.cka import similarity as over_shards
 from netsim.similarity.uncertainty import jackknife_se
-from netsim.steps import preset_steps
 
 GROUP = 8
 """Images that are left out at a time."""

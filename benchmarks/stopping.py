@@ -14,7 +14,7 @@ import torch
 from benchmarks.inversion import cpu_seconds, processor
 from benchmarks.trained import draw_images
 from netsim.images import load_images
-from netsim.inversion import Inversion, invert_batches
+from netsim.inversion.invert import Inversion, invert_batches
 from netsim.networks import Network, load_network
 from netsim.networks.training import train_epochs
 

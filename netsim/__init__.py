@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "invert_images": "netsim.inversion",
+    "invert_images": "netsim.inversion.invert",
     "linear_cka": "netsim.similarity.cka",
     "load_network": "netsim.networks",
     "Preprocessing": "netsim.networks",

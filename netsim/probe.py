@@ -25,18 +25,20 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from netsim import stages
-from netsim.engine import Engine, LiveBytes, Plan, peak_bytes
 from netsim.errors import NetsimError
-from netsim.flops import forward_flops
 from netsim.images import ArrayImages, ImageSet, ListedImages, to_unit
 from netsim.images.decoding import Unreadable
 from netsim.images.pairs import FEWEST_PAIRS, draw_pairs
+from netsim.inversion.engine import Engine
+from netsim.inversion.flops import forward_flops
+from netsim.inversion.memory import LiveBytes, peak_bytes
+from netsim.inversion.precision import Plan
+from netsim.inversion.steps import kept_bytes
 from netsim.networks import Network, content_hash, needs_training
 from netsim.networks.training import accuracy, train_epochs
 from netsim.preflight import build
 from netsim.settings import InversionSettings, SweepSettings, parse_settings
 from netsim.similarity.streaming import gram_cost, pair_hsic
-from netsim.steps import kept_bytes
 
 IMAGES = 8
 """Inverted at a time where more would take too long;"""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from netsim import stages
-from netsim.inversion import STOP_REASONS
+from netsim.inversion.invert import STOP_REASONS
 from netsim.similarity.cka import PairSimilarity, pair_similarities
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain

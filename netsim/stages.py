@@ -29,19 +29,21 @@ import torch
 from blake3 import blake3
 
 from netsim import units
-from netsim.engine import Plan, choose_plan, relative_distance
 from netsim.errors import DataError, NetsimError, NetworkError, StoreError
-from netsim.flops import forward_flops, peak_flops
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.images.pairs import draw_pairs
-from netsim.inversion import Inversion, OnIteration, invert_batches
+from netsim.inversion.calibrate import choose_plan
+from netsim.inversion.engine import relative_distance
+from netsim.inversion.flops import forward_flops, peak_flops
+from netsim.inversion.invert import Inversion, OnIteration, invert_batches
+from netsim.inversion.precision import Plan
+from netsim.inversion.steps import Steps, preset_steps
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training, weights_to_bytes
 from netsim.networks.training import accuracy, train_epochs
 from netsim.references import has_photographs
 from netsim.settings import InversionSettings, SweepSettings
 from netsim.similarity.hsic import Hsic
 from netsim.similarity.streaming import pair_hsic
-from netsim.steps import Steps, preset_steps
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store import ArraySpec, Record, Run
 from netsim.units import NATURAL, Unit, Units, called, inverted, row_parts, rows, sets, sources
@@ -527,7 +529,7 @@ QUANTITIES = (
     "distance",
     "best_iteration",
     "iterations",
-    "stop_reason",  # an index into netsim.inversion.STOP_REASONS
+    "stop_reason",  # an index into netsim.inversion.invert.STOP_REASONS
     "stalled",
     "nonfinite",
 )

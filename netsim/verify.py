@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from netsim import stages
-from netsim.engine import relative_distance
 from netsim.errors import NetsimError, StoreError, UnreachableError
+from netsim.inversion.engine import relative_distance
 from netsim.measuring import measure_stage
 from netsim.stages import made_from
 from netsim.store import ArraySpec, Run

@@ -9,15 +9,15 @@ from conftest import run_all
 from PIL import Image
 
 from netsim import stages
-from netsim.engine import relative_distance
 from netsim.errors import NetworkError
 from netsim.findings import warnings
-from netsim.inversion import invert_batches
+from netsim.inversion.engine import relative_distance
+from netsim.inversion.invert import invert_batches
+from netsim.inversion.steps import MomentumSteps
 from netsim.networks import Network, load_network
 from netsim.preflight import check
 from netsim.results import load_results
 from netsim.settings import parse_settings
-from netsim.steps import MomentumSteps
 from netsim.store import Run
 
 PAIRS = {"count": 8, "shard_size": 4}  # the least that the settings allow

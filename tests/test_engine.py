@@ -10,10 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from netsim import engine
-from netsim.engine import Engine, Plan, QuickStem, choose_plan, fast_precisions, fitting_batch_size
 from netsim.errors import NetworkError
-from netsim.inversion import invert_batches
+from netsim.inversion import calibrate, memory
+from netsim.inversion.calibrate import choose_plan
+from netsim.inversion.engine import Engine
+from netsim.inversion.folding import QuickStem
+from netsim.inversion.invert import invert_batches
+from netsim.inversion.memory import fitting_batch_size
+from netsim.inversion.precision import Plan, fast_precisions
 from netsim.networks import as_network, load_network
 from netsim.networks.sources.small import SMALL
 
@@ -78,7 +82,7 @@ def test_networks_of_other_kinds_work_unchanged(name):
     x = seed.clone().requires_grad_(True)
     distance = torch.linalg.vector_norm(network.represent(x) - goal)
     (gradient,) = torch.autograd.grad(distance, x)
-    loss, descent = Engine(network, seed, batch_size=1).measure(seed, goal)
+    loss, descent = Engine(network, seed, batch_size=1).loss_and_descent(seed, goal)
     torch.testing.assert_close(loss[0], (distance / torch.linalg.vector_norm(goal)).detach(), rtol=1e-9, atol=0)
     difference = torch.linalg.vector_norm(descent + gradient) / torch.linalg.vector_norm(gradient)
     assert difference < 1e-6
@@ -162,7 +166,7 @@ def test_what_cannot_be_stored_or_folded_as_it_would_be_quickest_is_inverted_all
     torch.manual_seed(0)
     network = as_network(kind().double(), images(1, (3, 16, 16)).double())
     x, goal = images(count, (3, 16, 16)).double(), torch.rand(count, network.width, dtype=torch.float64)
-    loss, descent = Engine(network, x, batch_size=count).measure(x, goal)
+    loss, descent = Engine(network, x, batch_size=count).loss_and_descent(x, goal)
     leaf = x.clone().requires_grad_()
     distance = torch.linalg.vector_norm(network.represent(leaf) - goal, dim=1)
     (gradient,) = torch.autograd.grad(distance.sum(), leaf)
@@ -264,8 +268,8 @@ def test_a_gradient_that_would_overflow_in_float16_is_taken_with_a_shorter_cotan
     model = nn.Sequential(nn.Conv2d(3, 8, 3), Scaled(power), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 5))
     network = as_network(model, images(2))
     goal = network.represent(images(2, rng_seed=2))
-    _, descent = Engine(network, images(1), plan=HALF, batch_size=2).measure(images(2), goal)
-    _, exact = Engine(network, images(1), batch_size=2).measure(images(2), goal)
+    _, descent = Engine(network, images(1), plan=HALF, batch_size=2).loss_and_descent(images(2), goal)
+    _, exact = Engine(network, images(1), batch_size=2).loss_and_descent(images(2), goal)
     assert torch.isfinite(descent).all()
     assert (torch.cosine_similarity(descent.flatten(1), exact.flatten(1)) > 0.99).all()
 
@@ -273,18 +277,18 @@ def test_a_gradient_that_would_overflow_in_float16_is_taken_with_a_shorter_cotan
 def test_auto_takes_the_fastest_of_what_is_exact_enough(monkeypatch):
     network, x = convolutional(), images(4)
     seconds = {Plan(): 3.0, HALF: 2.0, Plan("bfloat16", "bfloat16"): 1.0}
-    monkeypatch.setattr(engine, "fast_precisions", lambda _device: ("float16", "bfloat16"))
-    monkeypatch.setattr(engine, "_seconds", lambda _network, plan, _images: seconds.get(plan, 9.0))
+    monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: ("float16", "bfloat16"))
+    monkeypatch.setattr(calibrate, "_seconds", lambda _network, plan, _images: seconds.get(plan, 9.0))
     assert choose_plan(network, "auto", x) == Plan("bfloat16", "bfloat16")
-    monkeypatch.setattr(engine, "EXACT_ENOUGH", 1e-3)  # bfloat16 has 8 bits
+    monkeypatch.setattr(calibrate, "EXACT_ENOUGH", 1e-3)  # bfloat16 has 8 bits
     assert choose_plan(network, "auto", x) == HALF
-    monkeypatch.setattr(engine, "EXACT_ENOUGH", 1e-6)
+    monkeypatch.setattr(calibrate, "EXACT_ENOUGH", 1e-6)
     assert choose_plan(network, "auto", x) == Plan()
 
 
 def test_auto_measures_for_real_and_leaves_out_what_the_device_has_no_instructions_for(caplog):
     network = convolutional()
-    with caplog.at_level(logging.INFO, logger="netsim.engine"):
+    with caplog.at_level(logging.INFO, logger="netsim.inversion.engine"):
         plan = choose_plan(network, "auto", images(4))
     assert plan.dtype in ("float32", *fast_precisions(torch.device("cpu")))
     assert "float32: " in caplog.text
@@ -304,7 +308,7 @@ class WithCoordinates(nn.Module):
 
 def test_what_cannot_be_computed_in_half_precision_is_not(monkeypatch):
     network = as_network(WithCoordinates(), images(1, (3, 16, 16)))
-    monkeypatch.setattr(engine, "fast_precisions", lambda _device: ("bfloat16",))
+    monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: ("bfloat16",))
     assert choose_plan(network, "auto", images(2, (3, 16, 16))) == Plan()
     with pytest.raises(NetworkError, match=r"cannot be computed in bfloat16.* float32 or auto"):
         choose_plan(network, "bfloat16", images(2, (3, 16, 16)))
@@ -320,8 +324,8 @@ def test_a_network_in_double_precision_stays_in_it():
 def test_a_smaller_batch_measures_the_same():
     network = convolutional(dtype=torch.float64)
     x, goal = images(7).double(), network.represent(images(7, rng_seed=2).double()).detach()
-    whole = Engine(network, x, batch_size=7).measure(x, goal)
-    parts = Engine(network, x, batch_size=3).measure(x, goal)
+    whole = Engine(network, x, batch_size=7).loss_and_descent(x, goal)
+    parts = Engine(network, x, batch_size=3).loss_and_descent(x, goal)
     for a, b in zip(parts, whole, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
@@ -329,16 +333,16 @@ def test_a_smaller_batch_measures_the_same():
 def test_the_probe_sees_what_an_image_takes_and_goes_by_the_free_memory(monkeypatch):
     network = convolutional()
     ready = Engine(network, images(1), batch_size=3)
-    each = engine.peak_bytes(ready, images(3)) - engine.peak_bytes(ready, images(2))
+    each = memory.peak_bytes(ready, images(3)) - memory.peak_bytes(ready, images(2))
     first = 8 * 14 * 14 * 4  # bytes that the first convolution gives for an image
     assert first < each < 5 * first
-    first_takes = engine.peak_bytes(ready, images(1))
+    first_takes = memory.peak_bytes(ready, images(1))
     for held in (1, 5, 40):
-        free = (first_takes + (held - 0.5) * each) / engine.MEMORY_SHARE
-        monkeypatch.setattr(engine, "_free_bytes", lambda _device, free=free: free)
+        free = (first_takes + (held - 0.5) * each) / memory.MEMORY_SHARE
+        monkeypatch.setattr(memory, "_free_bytes", lambda _device, free=free: free)
         assert fitting_batch_size(ready, images(1)) == {1: 1, 5: 4, 40: 32}[held]
     assert fitting_batch_size(ready, images(1), kept_bytes=4 * each) == 8  # a fifth of 39.5, and a power of two at most
-    monkeypatch.setattr(engine, "_free_bytes", lambda _device: 0)
+    monkeypatch.setattr(memory, "_free_bytes", lambda _device: 0)
     assert fitting_batch_size(ready, images(1)) == 1
 
 
@@ -373,7 +377,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_result(monkeypatch, caplo
 def test_a_process_that_really_runs_out_of_memory_goes_on_with_fewer_images():
     code = """
         import logging, resource, torch
-        from netsim.inversion import invert_batches
+        from netsim.inversion.invert import invert_batches
         from netsim.networks import load_network
         logging.basicConfig()
         torch.backends.mkldnn.set_flags(False)  # where memory ends while oneDNN writes code, it ends the process

@@ -17,8 +17,8 @@ from torch import nn
 from torchvision.transforms import v2
 
 import netsim
-from netsim.engine import Engine
 from netsim.errors import DataError, NetworkError, SettingsError
+from netsim.inversion.engine import Engine
 from netsim.networks import (
     as_network,
     content_hash,

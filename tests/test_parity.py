@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from benchmarks.published import published, robustness
-from netsim.inversion import invert_batches, invert_images
+from netsim.inversion.invert import invert_batches, invert_images
+from netsim.inversion.steps import MomentumSteps
 from netsim.networks import as_network
-from netsim.steps import MomentumSteps
 
 ITERATIONS = 30
 STEP_SIZE = 1 / 8

@@ -20,9 +20,9 @@ from netsim import estimate as planning
 from netsim import probe as probing
 from netsim.errors import NetworkError, SettingsError, StoreError
 from netsim.estimate import Device, Estimate, Range, check_place, device_of, device_said, estimate, probed, require_time
+from netsim.inversion.steps import kept_bytes, preset_steps
 from netsim.networks import load_network
 from netsim.probe import Asked, Probe
-from netsim.steps import kept_bytes, preset_steps
 from netsim.storage.files import Files
 from netsim.store import Run
 from netsim.units import ALL

@@ -15,12 +15,12 @@ from PIL import Image
 from netsim import stages
 from netsim.errors import DataError, NetworkError, SettingsError, StoreError
 from netsim.images import load_images, to_unit
-from netsim.inversion import STOP_REASONS, invert_batches
+from netsim.inversion.invert import STOP_REASONS, invert_batches
+from netsim.inversion.steps import PathSteps
 from netsim.labelled import open_run
 from netsim.preflight import check
 from netsim.results import gallery, load_results, to_json
 from netsim.similarity import cka
-from netsim.steps import PathSteps
 from netsim.store import Record, Run, sealed
 from netsim.sweep import STAGES
 from netsim.units import Units, rows

@@ -7,7 +7,7 @@ from tasks.logs import forwarded
 
 
 def test_what_the_library_says_in_this_thread_goes_to_the_task_with_its_shard(caplog):
-    library, task = logging.getLogger("netsim.engine"), logging.getLogger("a.task")
+    library, task = logging.getLogger("netsim.inversion.engine"), logging.getLogger("a.task")
     with caplog.at_level(logging.INFO, "a.task"), forwarded(task, lambda: "invert vgg shard 3"):
         library.warning("half as many images at a time: %d", 16)
         library.debug("not this")

@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import ViT_B_32_Weights
 
-from netsim.flops import forward_flops, peak_flops
+from netsim.inversion.flops import forward_flops, peak_flops
 from netsim.networks import load_network
 from netsim.store import Run
 from netsim.throughput import PAIRS, Tally, throughput, throughput_table, together

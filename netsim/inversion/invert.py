@@ -16,7 +16,7 @@ For each image by itself, with x_0 = seed, m_0 = 0 and t = rep(target):
 
 and the answer is the x_k, k = 0 ... iterations, of the lowest loss. The published code also keeps x within 1000 (L2) of
 the seed. That is left out: images of fewer than a million values cannot be so far apart, nor can any image get there
-in under 1000 / step_size iterations. These steps are `MomentumSteps`; netsim.steps has others.
+in under 1000 / step_size iterations. These steps are `MomentumSteps`; netsim.inversion.steps has others.
 
 With a `stop_loss`, an image is finished at the first x_k whose loss is no higher, and the next one takes its place:
 each goes the same way as it would alone, and the cost follows the images, not the slowest one of a batch.
@@ -33,15 +33,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from netsim.engine import Engine, Plan, Represent, measure, relative_distance
 from netsim.errors import DataError, NetworkError, SettingsError
+from netsim.inversion.engine import Engine, Represent, relative_distance
+from netsim.inversion.precision import Plan
+from netsim.inversion.steps import MomentumSteps, Steps, kept_bytes, preset_steps
 from netsim.networks import Network, as_network
-from netsim.steps import MomentumSteps, Steps, kept_bytes, preset_steps
 
 STOP_REASONS = ("iterations", "loss", "nonfinite")
 """What `Inversion.stop_reason` counts in: all iterations done, `stop_loss` reached, a loss or gradient not finite."""
 
-Measure = Callable[..., tuple[Tensor, Tensor]]  # as Engine.measure
+LossAndDescent = Callable[..., tuple[Tensor, Tensor]]  # as Engine.loss_and_descent
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def invert_images(
     many. A progress bar shows on a terminal only.
 
     Beyond the published function: an image is finished where its loss is at most `stop_loss`; `preset="fast"` takes
-    other, fewer steps to the same loss (netsim.steps), has no `step_size`, and gives other images.
+    other, fewer steps to the same loss (netsim.inversion.steps), has no `step_size`, and gives other images.
 
     Raises DataError for unfit images, SettingsError for unfit settings, NetworkError for a model without a final linear
     layer. `invert_batches` returns the losses too. Source: Jones et al. 2022, PMLR 180:928-937.
@@ -140,7 +141,7 @@ def invert_batches(
     target_images: Tensor,
     *,
     batch_size: int | None = None,
-    plan: Plan = Plan(),  # noqa: B008 (frozen)
+    plan: Plan = Plan(),
     steps: Steps = MomentumSteps(),  # noqa: B008 (frozen)
     iterations: int = 2000,
     use_best: bool = True,
@@ -149,7 +150,7 @@ def invert_batches(
 ) -> Inversion:
     """Invert n pairs on the network's device, `batch_size` at a time; the record of all of them is on the CPU.
 
-    An iteration takes one forward and one input gradient, in the precision of `plan` (netsim.engine.choose_plan); the
+    An iteration takes one forward and one input gradient, in the precision of `plan` (netsim.inversion.calibrate.choose_plan); the
     `final_loss` is measured by the network itself. The batch size, by default what memory holds, decides speed and
     memory, and changes results by float rounding only. Arguments and errors as in `invert` and `invert_images`.
     """
@@ -161,7 +162,7 @@ def invert_batches(
         engine = Engine(network, seed_images, plan=plan, batch_size=batch_size, kept_bytes=kept)
         exact, target = _represent_targets(engine, target_images)
         record = _invert(
-            engine.measure,
+            engine.loss_and_descent,
             seed_images.detach(),
             target.to(seed_images.dtype),
             batch_size=engine.batch_size,
@@ -208,7 +209,7 @@ def invert(
 
     with _evaluating(_module_of(represent)), torch.inference_mode(False), torch.no_grad():
         return _invert(
-            partial(measure, represent),
+            partial(loss_and_descent, represent),
             seed.detach(),
             target_representation.detach().to(seed),
             batch_size=len(seed),
@@ -252,7 +253,7 @@ class _Batch:
 
 
 def _invert(
-    measured: Measure,
+    loss_and_descent_of: LossAndDescent,
     seed: Tensor,
     target: Tensor,
     *,
@@ -275,7 +276,7 @@ def _invert(
     batch = begin(batch_size)
     while len(batch):
         last = batch.k == iterations
-        loss, descent = measured(batch.images, batch.target, with_descent=not bool(last.all()))
+        loss, descent = loss_and_descent_of(batch.images, batch.target, with_descent=not bool(last.all()))
         history[batch.k.to(device), batch.pairs.to(device)] = loss
         if on_iteration is not None:
             on_iteration(Iteration(batch.pairs, batch.k, batch.images, loss))
