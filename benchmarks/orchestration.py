@@ -42,7 +42,7 @@ from flows.offline import OFFLINE
 from flows.workers import ENVIRONMENT
 from netsim.settings import parse_settings
 from netsim.stages import DRAW, INVERT, TRAIN
-from netsim.store import Run
+from netsim.store.run import Run
 from tests.seaweed import free_ports
 
 console = Console(highlight=False)

@@ -27,7 +27,7 @@ from netsim.estimate import probed
 from netsim.networks import untrained
 from netsim.probe import Asked, host_bytes
 from netsim.settings import parse_settings, shipped_settings
-from netsim.store import Run
+from netsim.store.run import Run
 
 console = Console(highlight=False, width=120)
 

@@ -19,8 +19,8 @@ from flows.names import after_the_store
 from flows.workers import task_runner
 from netsim.settings import SweepSettings
 from netsim.stages import INVERT, Stage, Work
-from netsim.store import Run
-from netsim.units import Units
+from netsim.store.run import Run
+from netsim.store.stages import Units
 from tasks.accounts import accounted
 from tasks.shards import OPTIONS, finish, run_block
 

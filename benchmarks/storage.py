@@ -30,11 +30,12 @@ from netsim.images import load_images, to_unit
 from netsim.results import load_results
 from netsim.settings import SweepSettings, parse_settings
 from netsim.stages import work_through
-from netsim.status import status
 from netsim.storage.files import Files
-from netsim.store import ArraySpec, Run
+from netsim.store.arrays import ArraySpec
+from netsim.store.run import Run
+from netsim.store.stages import ALL
+from netsim.store.status import status
 from netsim.sweep import STAGES
-from netsim.units import ALL
 from tests.seaweed import BUCKET, SeaweedFS
 
 console = Console(highlight=False)

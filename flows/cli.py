@@ -125,7 +125,7 @@ def run(
             f"give a settings file, or the name of one that comes with netsim ({known}), or --store of a run"
         )
     if settings is None:
-        from netsim.store import Run
+        from netsim.store.run import Run
 
         assert store is not None
         where = chosen_cluster(None, **asked)
@@ -181,7 +181,7 @@ def plan(
     from flows.console import progress_bar
     from flows.workers import ENVIRONMENT, MODULES, workers_at_most
     from netsim import estimate as reckoned
-    from netsim.store import Run
+    from netsim.store.run import Run
 
     if like is not None and tflops is not None:
         raise SettingsError("--like and --tflops each say how fast the device is; give one of them")
@@ -260,9 +260,9 @@ def status(
 ) -> None:
     """How far a run is: shards done and missing, per stage and network; rate; time left."""
     from flows import console
-    from netsim import status as progress
-    from netsim import throughput as speed
-    from netsim.store import Run
+    from netsim.store import status as progress
+    from netsim.store import throughput as speed
+    from netsim.store.run import Run
 
     _use(credentials, debug)
     opened = Run.open(store)
@@ -293,7 +293,7 @@ def results(
     from netsim import published
     from netsim.measuring import load_measured, measured_json
     from netsim.results import load_results, to_json
-    from netsim.store import Run
+    from netsim.store.run import Run
 
     reference = published.published_matrices(compare) if compare else None
     _use(credentials, debug)
@@ -323,7 +323,7 @@ def verify(
     """Read everything back against its checksums and measure some losses again; exit code 1 if anything is off."""
     from flows import console
     from netsim import verify as check
-    from netsim.store import Run
+    from netsim.store.run import Run
 
     _use(credentials, debug)
     opened = Run.open(store)
@@ -367,7 +367,7 @@ def measure(
     """
     from flows import tables
     from netsim.measuring import load_measured, measure_stage
-    from netsim.store import Run
+    from netsim.store.run import Run
     from tasks.prepare import prepare_measures
 
     if store is None or not names:
@@ -415,7 +415,7 @@ def layers(
     from netsim.layers import find_spec, layer_stage
     from netsim.report import write_layers
     from netsim.storage.s3 import explained
-    from netsim.store import Run
+    from netsim.store.run import Run
     from tasks.prepare import prepare_layers
 
     if not layer or activations is None:
@@ -450,7 +450,7 @@ def report(
     from netsim.report import write_report
     from netsim.results import gallery, load_results
     from netsim.storage.s3 import explained
-    from netsim.store import Run
+    from netsim.store.run import Run
 
     _use(credentials, debug)
     opened = Run.open(store)
@@ -501,10 +501,10 @@ def _use(credentials: str | None, debug: bool) -> None:
 def _run(settings: SweepSettings, store: str, cluster: AnyCluster, again: str, debug: bool) -> None:
     """Prepare, execute what is missing while bars follow the store, and show what was found."""
     from flows import console, tables
-    from netsim import status as progress
     from netsim.results import load_results
-    from netsim.store import Run
-    from netsim.units import ALL
+    from netsim.store import status as progress
+    from netsim.store.run import Run
+    from netsim.store.stages import ALL
     from tasks.prepare import prepare
 
     opened = Run.open(prepare(settings, store))
@@ -587,7 +587,7 @@ def _resumable() -> Iterator[None]:
 
 def _say_stopped(opened: Any, again: str) -> None:
     from flows import console
-    from netsim.status import status
+    from netsim.store.status import status
     from tasks.accounts import cancelled_in_prefect
 
     how = "cancelled in Prefect" if cancelled_in_prefect.is_set() else "stopped"

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from netsim.errors import StoreError, printable
-from netsim.status import StageStatus, stage_status, status, unreadable
 from netsim.storage.stopwatch import Stopwatch
-from netsim.store import Run
-from netsim.throughput import Throughput, throughput_table
-from netsim.units import ALL, Units, called
+from netsim.store.run import Run
+from netsim.store.stages import ALL, Units, called
+from netsim.store.status import StageStatus, stage_status, status, unreadable
+from netsim.store.throughput import Throughput, throughput_table
 
 WIDE = 120  # columns for nine networks, where there is no terminal that has a width
 

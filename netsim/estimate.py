@@ -34,9 +34,9 @@ from netsim.settings import SweepSettings
 from netsim.similarity.streaming import feature_cost, gram_cost
 from netsim.stages import row_pairs, used_images
 from netsim.storage.files import Files
-from netsim.store import Run
+from netsim.store.run import Run
+from netsim.store.stages import ALL, INVERT, Units, blocks
 from netsim.sweep import STAGES
-from netsim.units import ALL, INVERT, Units, blocks
 
 UNSEEN = 0.1
 """Of an estimate, either way: what seconds of measuring do not show of hours."""

@@ -29,8 +29,8 @@ from netsim.networks import Network
 from netsim.similarity.blocked import cka_of_blocks, hsic_unbiased, magnitude
 from netsim.similarity.uncertainty import jackknife_se
 from netsim.stages import Stage, Work
-from netsim.store import Run
-from netsim.units import NATURAL, Units, inverted
+from netsim.store.run import Run
+from netsim.store.stages import NATURAL, Units, inverted
 
 Activations = Literal["pooled", "flattened"]
 

@@ -23,8 +23,9 @@ from netsim.results import off_diagonal
 from netsim.similarity.measures import Measure, Shards, Sides, find_measure, read
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.stages import Stage, Work
-from netsim.store import ArraySpec, Run
-from netsim.units import NATURAL, Units, row_parts, rows
+from netsim.store.arrays import ArraySpec
+from netsim.store.run import Run
+from netsim.store.stages import NATURAL, Units, row_parts, rows
 
 HALVES = 20
 """Random halves for the error of a measure that does not stream."""

@@ -35,7 +35,7 @@ from netsim.layers import LayerSimilarity, LayerSpec, load_layers
 from netsim.plots import heatmaps, layer_heatmaps, loss_curves, to_inline_svg, to_png, to_svg
 from netsim.results import Gallery, Matrix, Results, interval
 from netsim.similarity.uncertainty import Estimate
-from netsim.store import Run
+from netsim.store.run import Run
 
 
 @dataclass(frozen=True)

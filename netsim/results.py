@@ -15,10 +15,11 @@ from netsim.inversion.invert import STOP_REASONS
 from netsim.similarity.cka import PairSimilarity, pair_similarities
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
-from netsim.status import left_out
-from netsim.store import Record, Run
-from netsim.units import ALL, NATURAL, Units, require_finished
-from netsim.units import inverted as inverted_set
+from netsim.store.records import Record
+from netsim.store.run import Run
+from netsim.store.stages import ALL, NATURAL, Units, require_finished
+from netsim.store.stages import inverted as inverted_set
+from netsim.store.status import left_out
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ import numpy as np
 import torch
 from blake3 import blake3
 
-from netsim import units
 from netsim.errors import DataError, NetsimError, NetworkError, StoreError
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.images.pairs import draw_pairs
@@ -45,8 +44,11 @@ from netsim.settings import InversionSettings, SweepSettings
 from netsim.similarity.hsic import Hsic
 from netsim.similarity.streaming import pair_hsic
 from netsim.storage.stopwatch import Stopwatch
-from netsim.store import ArraySpec, Record, Run
-from netsim.units import NATURAL, Unit, Units, called, inverted, row_parts, rows, sets, sources
+from netsim.store import stages
+from netsim.store.arrays import ArraySpec
+from netsim.store.records import Record
+from netsim.store.run import Run
+from netsim.store.stages import NATURAL, Unit, Units, called, inverted, row_parts, rows, sets, sources
 
 logger = logging.getLogger(__name__)
 
@@ -348,7 +350,7 @@ def check_weights(run: Run, record: Record) -> None:
 
 def made_from(contents: Iterable[str]) -> str:
     """For a record: BLAKE3 over the `Record.content` of what a shard was computed from, in the order of
-    `netsim.units.sources`.
+    `netsim.store.stages.sources`.
     """
     return blake3(json.dumps(list(contents)).encode()).hexdigest()
 
@@ -749,9 +751,9 @@ def _representations(run: Run, record: Record, names: tuple[str, ...]) -> dict[s
 # ---- the stages
 
 
-CHECK = Stage(units.CHECK, lambda run: [], check_images)
-TRAIN = Stage(units.TRAIN, lambda run: [], train_network)
-DRAW = Stage(units.DRAW, draw_arrays, draw_shard)
-INVERT = Stage(units.INVERT, invert_arrays, invert_shard)
-EMBED = Stage(units.EMBED, embed_arrays, embed_shard)
-AGGREGATE = Stage(units.AGGREGATE, aggregate_arrays, aggregate_row)
+CHECK = Stage(stages.CHECK, lambda run: [], check_images)
+TRAIN = Stage(stages.TRAIN, lambda run: [], train_network)
+DRAW = Stage(stages.DRAW, draw_arrays, draw_shard)
+INVERT = Stage(stages.INVERT, invert_arrays, invert_shard)
+EMBED = Stage(stages.EMBED, embed_arrays, embed_shard)
+AGGREGATE = Stage(stages.AGGREGATE, aggregate_arrays, aggregate_row)

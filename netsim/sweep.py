@@ -3,10 +3,11 @@
 import tempfile
 from pathlib import Path
 
-from netsim import units
 from netsim.results import MATRICES, both_matrices, gallery, load_results
 from netsim.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, TRAIN, Stage, Work, made_from, source_records
-from netsim.store import ArraySpec, Run
+from netsim.store import stages
+from netsim.store.arrays import ArraySpec
+from netsim.store.run import Run
 
 
 def report_arrays(run: Run) -> list[ArraySpec]:
@@ -30,6 +31,6 @@ def write_report_files(run: Run, name: str, shard: int) -> Work:
     return Work(matrices, files, facts={"made_from": made_from(record.content for record in made_of)})
 
 
-REPORT = Stage(units.REPORT, report_arrays, write_report_files)
+REPORT = Stage(stages.REPORT, report_arrays, write_report_files)
 
 STAGES = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)

@@ -18,9 +18,10 @@ from netsim.errors import NetsimError, StoreError, UnreachableError
 from netsim.inversion.engine import relative_distance
 from netsim.measuring import measure_stage
 from netsim.stages import made_from
-from netsim.store import ArraySpec, Run
+from netsim.store.arrays import ArraySpec
+from netsim.store.run import Run
+from netsim.store.stages import NATURAL, Unit, inverted, sources
 from netsim.sweep import STAGES
-from netsim.units import NATURAL, Unit, inverted, sources
 
 THREADS = 8
 """Shards read at a time: reading waits for storage, and checksums let other threads run."""

@@ -37,9 +37,9 @@ from netsim.findings import (
 )
 from netsim.results import Gallery, Results
 from netsim.storage.stopwatch import Stopwatch
-from netsim.store import Run
-from netsim.throughput import Tally, throughput_table
-from netsim.units import Unit, Units, called
+from netsim.store.run import Run
+from netsim.store.stages import Unit, Units, called
+from netsim.store.throughput import Tally, throughput_table
 from tasks import metrics
 
 PROGRESS_EVERY = 3.0

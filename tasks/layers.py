@@ -5,7 +5,7 @@ from typing import Any
 from prefect import task
 
 from netsim.layers import find_spec, layer_stage
-from netsim.store import Run
+from netsim.store.run import Run
 from tasks.shards import OPTIONS, finish, run_block
 
 

@@ -6,8 +6,8 @@ from netsim.layers import keep_spec, layer_spec
 from netsim.measuring import measure_stage
 from netsim.preflight import check
 from netsim.settings import SweepSettings
-from netsim.store import Run
-from netsim.units import DRAW, EMBED, INVERT, TRAIN, Units, require_finished
+from netsim.store.run import Run
+from netsim.store.stages import DRAW, EMBED, INVERT, TRAIN, Units, require_finished
 
 
 def prepare(settings: SweepSettings, store: str) -> str:

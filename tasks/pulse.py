@@ -14,7 +14,7 @@ from distributed import Status, get_worker
 from distributed.worker import thread_state
 
 from netsim.errors import RunError, Withdrawn
-from netsim.units import Units
+from netsim.store.stages import Units
 
 EVERY = 1.0
 """Seconds between two looks; work asks much more often."""

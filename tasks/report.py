@@ -5,7 +5,7 @@ from typing import Any
 from prefect import task
 
 from netsim.results import gallery, load_results
-from netsim.store import Run
+from netsim.store.run import Run
 from netsim.sweep import REPORT
 from tasks.artifacts import show_results
 from tasks.shards import OPTIONS, run_block

@@ -28,9 +28,10 @@ from pydantic import PrivateAttr
 from netsim.errors import NetsimError, RunError, UnreachableError, Withdrawn
 from netsim.stages import INVERT, TRAIN, ShardError, Stage, work_through
 from netsim.storage.stopwatch import Stopwatch
-from netsim.store import Record, Run
+from netsim.store.records import Record
+from netsim.store.run import Run
+from netsim.store.stages import Block, blocks, called, out_of_reach
 from netsim.sweep import STAGES
-from netsim.units import Block, blocks, called, out_of_reach
 from tasks import metrics
 from tasks.accounts import heed_interrupts
 from tasks.artifacts import Shown, show_aside, shown

@@ -15,7 +15,7 @@ import torch
 from seaweed import SeaweedFS, free_ports
 
 from netsim.settings import SweepSettings, parse_settings
-from netsim.store import Run
+from netsim.store.run import Run
 from netsim.sweep import STAGES
 
 torch.set_num_threads(1)  # as in a worker; two test processes share the machine

@@ -18,7 +18,7 @@ from netsim.networks import Network, load_network
 from netsim.preflight import check
 from netsim.results import load_results
 from netsim.settings import parse_settings
-from netsim.store import Run
+from netsim.store.run import Run
 
 PAIRS = {"count": 8, "shard_size": 4}  # the least that the settings allow
 

@@ -14,7 +14,7 @@ from netsim.findings import warnings
 from netsim.images import load_images
 from netsim.probe import Asked, probe
 from netsim.results import load_results, to_json
-from netsim.store import Run
+from netsim.store.run import Run
 from tasks.prepare import prepare
 
 BROKEN = ("ant/1.png", "cat/0.png", "cat/2.png", "cat/3.png")

@@ -6,7 +6,7 @@ import yaml
 from netsim.errors import SettingsError
 from netsim.references import network_name
 from netsim.settings import ALGORITHM, SweepSettings, load_settings, parse_settings, shipped_settings, shipped_sweeps
-from netsim.store import flatten
+from netsim.store.run import flatten
 
 NETWORKS = {"networks": ["small:vgg", "small:resnet18"]}
 

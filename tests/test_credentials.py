@@ -22,7 +22,7 @@ from test_flow_sweep import assert_same_bits
 from flows import credentials
 from flows.credentials import UseBlock, use_block, variables
 from netsim.errors import RunError, SettingsError, StoreError
-from netsim.store import Run
+from netsim.store.run import Run
 
 KEY, SECRET = KEYS["AWS_ACCESS_KEY_ID"], KEYS["AWS_SECRET_ACCESS_KEY"]
 BOTH = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET}

@@ -39,7 +39,7 @@ from flows.sweep import sweep
 from flows.workers import ENVIRONMENT, kubernetes_spec
 from netsim.networks import parse_reference
 from netsim.settings import load_settings, shipped_sweeps
-from netsim.store import Run
+from netsim.store.run import Run
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

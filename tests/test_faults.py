@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from netsim.settings import parse_settings
-from netsim.store import Run
+from netsim.store.run import Run
 
 SETTINGS = TINY | {"networks": TINY["networks"][:2], "pairs": {"count": 16, "shard_size": 4}}
 KINDS = ["flow killed", "S3 killed", "byte flipped"]

@@ -24,8 +24,8 @@ from test_flow_sweep import ask, assert_same_bits, runs_of, task_runs_of
 
 from netsim.images import to_unit
 from netsim.settings import parse_settings
-from netsim.store import Run
-from netsim.units import ALL
+from netsim.store.run import Run
+from netsim.store.stages import ALL
 
 POISON = '''
 import os

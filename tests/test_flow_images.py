@@ -9,7 +9,7 @@ from conftest import TINY, netsim, run_all
 from seaweed import BUCKET
 
 from netsim.settings import parse_settings
-from netsim.store import Run
+from netsim.store.run import Run
 
 
 def test_a_sweep_stops_at_broken_images_by_name_or_leaves_them_out(server, object_storage, tmp_path):

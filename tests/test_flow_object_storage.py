@@ -12,7 +12,7 @@ from seaweed import BUCKET, SeaweedFS
 from test_flow_sweep import assert_same_bits
 
 from netsim.storage.files import Files
-from netsim.store import Run
+from netsim.store.run import Run
 from netsim.verify import verify
 
 

@@ -19,9 +19,9 @@ import pytest
 import yaml
 from conftest import NETSIM, TINY, auth_of, netsim, run_all, wait_until
 
-from netsim.store import Run
+from netsim.store.run import Run
+from netsim.store.stages import rows
 from netsim.sweep import STAGES
-from netsim.units import rows
 
 SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}
 """Long enough to be caught in the middle of the inversions."""

@@ -19,8 +19,9 @@ from netsim.measuring import load_measured
 from netsim.report import write_report
 from netsim.results import gallery, load_results
 from netsim.settings import load_settings
-from netsim.status import status
-from netsim.store import Run, sealed
+from netsim.store.records import sealed
+from netsim.store.run import Run
+from netsim.store.status import status
 from netsim.verify import verify
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J[blink]here[/nowhere]"

@@ -16,7 +16,7 @@ from netsim.networks import Network
 from netsim.plots import layer_heatmaps
 from netsim.report import write_layers
 from netsim.similarity.blocked import blocked_similarity
-from netsim.store import Run
+from netsim.store.run import Run
 from tasks.prepare import prepare_layers
 
 

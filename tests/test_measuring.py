@@ -15,7 +15,7 @@ from netsim.settings import SweepSettings
 from netsim.similarity.cka import linear_cka
 from netsim.similarity.measures import Measure, left_out, measure
 from netsim.similarity.uncertainty import half_sampling, jackknife_se
-from netsim.store import Run
+from netsim.store.run import Run
 from tasks.prepare import prepare_measures
 
 

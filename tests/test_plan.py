@@ -24,8 +24,8 @@ from netsim.inversion.steps import kept_bytes, preset_steps
 from netsim.networks import load_network
 from netsim.probe import Asked, Probe
 from netsim.storage.files import Files
-from netsim.store import Run
-from netsim.units import ALL
+from netsim.store.run import Run
+from netsim.store.stages import ALL
 
 PER_TASK = {"draw": 4, "invert": 3, "embed": 8}
 DEVICE = Device("a device", Range(1e9, 2e9, 4e9), {})

@@ -12,7 +12,7 @@ from netsim.images import load_images, to_unit
 from netsim.networks import Network, load_network
 from netsim.results import load_results
 from netsim.settings import parse_settings
-from netsim.store import Run
+from netsim.store.run import Run
 
 
 @pytest.fixture(scope="module")

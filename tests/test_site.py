@@ -23,7 +23,7 @@ from test_deploy import DEPLOY, prefect_in
 from test_flow_sweep import SLOW, alive, assert_same_bits, inverted_shards, records, runs_of, task_runs_of
 
 from netsim.settings import parse_settings
-from netsim.store import Run
+from netsim.store.run import Run
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(3600)]
 

@@ -14,7 +14,7 @@ from slurm import Slurm
 from test_flow_sweep import assert_same_bits, inverted_shards, records, wait_for_more
 
 from netsim.settings import parse_settings
-from netsim.store import Run
+from netsim.store.run import Run
 
 pytestmark = pytest.mark.slurm
 

@@ -21,9 +21,10 @@ from netsim.labelled import open_run
 from netsim.preflight import check
 from netsim.results import gallery, load_results, to_json
 from netsim.similarity import cka
-from netsim.store import Record, Run, sealed
+from netsim.store.records import Record, sealed
+from netsim.store.run import Run
+from netsim.store.stages import Units, rows
 from netsim.sweep import STAGES
-from netsim.units import Units, rows
 from netsim.verify import verify
 from tasks.prepare import prepare
 

@@ -26,7 +26,9 @@ from netsim.errors import StoreError, UnreachableError
 from netsim.settings import parse_settings
 from netsim.storage.files import _zarr_store
 from netsim.storage.s3 import S3_CLIENT, _when
-from netsim.store import ArraySpec, Run, sealed
+from netsim.store.arrays import ArraySpec
+from netsim.store.records import sealed
+from netsim.store.run import Run
 
 SETTINGS = parse_settings({"networks": ["small:vgg", "small:resnet18"], "pairs": {"count": 8, "shard_size": 4}})
 LOSS = ArraySpec("inverted/vgg/final_loss", (8,), "float32", ("pair",))
@@ -411,7 +413,7 @@ def test_values_and_record_fit_when_two_write_a_shard_at_the_same_time(run, monk
         return write(self, *of)
 
     monkeypatch.setattr(Run, "_write", write_late)
-    monkeypatch.setattr("netsim.store.WRITERS", 1)
+    monkeypatch.setattr("netsim.store.run.WRITERS", 1)
     record = commit(run, 0, value)
     for reader in (run, faster):
         found = reader.record("invert", "vgg", 0)
@@ -507,7 +509,7 @@ def test_a_store_that_is_not_writable_is_explained():
         Path(folder).chmod(0o555)
         code = f"""
 from netsim.settings import parse_settings
-from netsim.store import Run
+from netsim.store.run import Run
 settings = parse_settings({SETTINGS.model_dump(mode="json")!r})
 Run.create("memory://warm", settings)  # import everything before the privileges to do so are gone
 {NOBODY}
@@ -529,7 +531,7 @@ run = Run.open({run.url!r})
 run.commit("invert", "vgg", 0, arrays={{"noise": np.random.rand(4, 4096).astype("float32")}}, seconds=0)
 """
     found = subprocess.run(
-        [sys.executable, "-c", "from netsim.store import Run\n" + code], capture_output=True, text=True, check=False
+        [sys.executable, "-c", "from netsim.store.run import Run\n" + code], capture_output=True, text=True, check=False
     )
     assert "StoreError" in found.stderr and "no space" in found.stderr, found.stderr[-800:]
     assert run.done("invert") == {}

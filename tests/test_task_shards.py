@@ -14,8 +14,8 @@ from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from netsim.errors import StoreError, UnreachableError
 from netsim.stages import EMBED, INVERT, TRAIN, Stage, Work
-from netsim.store import Run
-from netsim.units import Block, Units, blocks
+from netsim.store.run import Run
+from netsim.store.stages import Block, Units, blocks
 from tasks import accounts, artifacts, shards
 from tasks.devices import GPU
 from tasks.pulse import Pulse

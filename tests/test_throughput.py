@@ -10,9 +10,9 @@ from torchvision.models import ViT_B_32_Weights
 
 from netsim.inversion.flops import forward_flops, peak_flops
 from netsim.networks import load_network
-from netsim.store import Run
-from netsim.throughput import PAIRS, Tally, throughput, throughput_table, together
-from netsim.units import INVERT
+from netsim.store.run import Run
+from netsim.store.stages import INVERT
+from netsim.store.throughput import PAIRS, Tally, throughput, throughput_table, together
 
 
 def test_throughput_is_what_the_records_say(finished):

@@ -13,7 +13,7 @@ from seaweed import BUCKET
 
 from netsim.errors import StoreError
 from netsim.storage.s3 import S3_CLIENT
-from netsim.store import Run
+from netsim.store.run import Run
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

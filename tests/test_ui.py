@@ -20,7 +20,7 @@ from test_flow_sweep import runs_of
 from netsim.findings import network_table
 from netsim.results import load_results
 from netsim.settings import parse_settings
-from netsim.store import Run
+from netsim.store.run import Run
 
 pytestmark = [pytest.mark.ui, pytest.mark.timeout(900)]  # a server, workers and a browser on two busy cores
 

@@ -11,11 +11,11 @@ from conftest import run_all
 from typer.testing import CliRunner
 
 from flows.cli import app
-from netsim import stages, units
 from netsim.errors import NetworkError, StoreError
 from netsim.results import load_results
-from netsim.status import status
-from netsim.store import Run
+from netsim.store import stages
+from netsim.store.run import Run
+from netsim.store.status import status
 from netsim.verify import committed, verify
 
 
@@ -67,9 +67,9 @@ def test_the_state_of_a_run_of_many_shards_is_the_same_as_of_few(run, monkeypatc
     """There, records are listed name by name."""
     for shard in (0, 3):
         run.forget("invert", "vgg", shard)
-    before, missing = status(run), units.INVERT.missing(run)
-    monkeypatch.setattr(units, "MANY", 1)
-    assert status(run) == before and units.INVERT.missing(run) == missing == [("vgg", 0), ("vgg", 3)]
+    before, missing = status(run), stages.INVERT.missing(run)
+    monkeypatch.setattr(stages, "MANY", 1)
+    assert status(run) == before and stages.INVERT.missing(run) == missing == [("vgg", 0), ("vgg", 3)]
     assert [stage.done for stage in before] == [3, 4, 10, 16, 6, 1]
 
 

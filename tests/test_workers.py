@@ -18,7 +18,7 @@ from seaweed import free_ports
 from flows.cluster import Local, parse_cluster
 from flows.workers import slurm_cluster, slurm_options, task_runner, worker_specs
 from netsim.errors import RunError, SettingsError
-from netsim.units import INVERT, TRAIN, Units
+from netsim.store.stages import INVERT, TRAIN, Units
 from tasks.devices import visible_gpus
 from tasks.pulse import Pulse
 

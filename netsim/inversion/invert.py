@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from netsim.errors import DataError, NetworkError, SettingsError
-from netsim.inversion.engine import Engine, Represent, relative_distance
+from netsim.inversion.engine import Engine, Represent, loss_and_descent, relative_distance
 from netsim.inversion.precision import Plan
 from netsim.inversion.steps import MomentumSteps, Steps, kept_bytes, preset_steps
 from netsim.networks import Network, as_network

@@ -4,8 +4,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from netsim.store import Run
-from netsim.units import ALL, CHECK, Units
+from netsim.store.run import Run
+from netsim.store.stages import ALL, CHECK, Units
 
 RECENT = 600.0
 """Seconds before the newest commit that count for the rate: a run that rested overnight is not slow."""

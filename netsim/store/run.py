@@ -13,24 +13,17 @@ writers inside one lose data. docs/store.md is the specification.
 
 import json
 import os
-import platform
-import re
 import socket
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cache, cached_property
-from importlib.metadata import version
 from shlex import quote
 from typing import Any, Self
 
-import google_crc32c
 import numpy as np
 import zarr
 from blake3 import blake3
-from zarr.codecs import Crc32cCodec
-from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from netsim.errors import SettingsError, StoreError
@@ -38,12 +31,26 @@ from netsim.settings import SweepSettings, parse_settings
 from netsim.storage.files import Files, zarr_store
 from netsim.storage.s3 import explained
 from netsim.storage.stopwatch import Stopwatch
+from netsim.store.arrays import CHECKSUM, CODECS, ArraySpec, chunk_of, crc32c, differences, fill_value
+from netsim.store.records import (
+    ASIDE_FILE,
+    RECORD_FILE,
+    SEAL,
+    Record,
+    aside_path,
+    blake3_hex,
+    commit_path,
+    is_sealed,
+    lies_within,
+    parse_aside,
+    sealed,
+    unit_of,
+    versions,
+)
 
 FORMAT = 4
 """Version of the layout. A store of another version is refused, never guessed at."""
 
-CODECS = (Crc32cCodec(),)
-"""No compression: what the fastest saves, an eighth of inverted images, costs more time than writing it."""
 
 WRITERS = 4
 """Arrays of a shard that are encoded, hashed and sent at a time."""
@@ -53,48 +60,6 @@ READERS = 4
 
 LISTINGS = 32
 """Listings that are under way at a time."""
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """An array to create: `dims[0] == "pair"` makes it per-pair, cut into shards; any other array is written whole.
-
-    `coordinates` label its dimensions, and are kept beside it under the dimension's name; pairs are numbered by
-    themselves. Arrays of one group agree in them.
-    """
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    dims: tuple[str, ...]
-    coordinates: Mapping[str, Sequence[Any] | np.ndarray] = field(default_factory=dict)
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def per_pair(self) -> bool:
-        return self.dims[0] == "pair"
-
-
-@dataclass(frozen=True)
-class Record:
-    """The proof that a shard is done: what was written, from what, by what, and how long it took."""
-
-    stage: str
-    name: str
-    shard: int
-    digest: str
-    arrays: dict[str, str]  # path -> BLAKE3 of the bytes of its values in this shard, little endian, in C order
-    files: dict[str, str]  # path -> BLAKE3 of its bytes
-    facts: dict[str, Any]
-    seconds: float
-    committed: str  # UTC, ISO 8601
-    versions: dict[str, str] = field(default_factory=dict)
-    process: str = ""  # host:pid
-
-    @cached_property
-    def content(self) -> str:
-        """BLAKE3 over the hashes of all values that it covers."""
-        return _hash(json.dumps([self.arrays, self.files], sort_keys=True).encode())
 
 
 class Run:
@@ -168,7 +133,7 @@ class Run:
                 f"Use the netsim that made it ({made_by.get('netsim', '?') if isinstance(made_by, dict) else '?'}), "
                 "or another store"
             )
-        if not (group and _is_sealed(attributes)):
+        if not (group and is_sealed(attributes)):
             raise StoreError(f"{url}/zarr.json is damaged or was edited; restore it, or use another store")
         try:
             settings = parse_settings(attributes["settings"], origin=url)
@@ -213,10 +178,10 @@ class Run:
 
     def forget(self, stage: str, name: str, shard: int) -> None:
         """Remove a shard's commit record: the next run computes it again. Its values stay until they are replaced."""
-        self.files.remove(_commit_path(stage, name, shard))
+        self.files.remove(commit_path(stage, name, shard))
 
     def is_done(self, stage: str, name: str, shard: int) -> bool:
-        return self.files.exists(_commit_path(stage, name, shard))
+        return self.files.exists(commit_path(stage, name, shard))
 
     def record(self, stage: str, name: str, shard: int = 0) -> Record:
         """The commit record of a shard. Raises StoreError if the shard is not done, or the record is another run's."""
@@ -225,7 +190,7 @@ class Run:
     def records(self, stage: str, name: str, shards: Sequence[int]) -> list[Record]:
         """The same of some shards, asked for at the same time."""
         self.pulse()
-        paths = [_commit_path(stage, name, shard) for shard in shards]
+        paths = [commit_path(stage, name, shard) for shard in shards]
         watch = Stopwatch()
         found = self.files.get_all(paths)
         self.seconds_waited += watch()
@@ -237,10 +202,10 @@ class Run:
     def _record(self, path: str, data: bytes) -> Record:
         try:
             found = json.loads(data)
-            whole = json.dumps(found).encode() == data and _is_sealed(found)
+            whole = json.dumps(found).encode() == data and is_sealed(found)
             record = Record(**{key: value for key, value in found.items() if key != SEAL})
-            whole = whole and all(_lies_within(path) for path in (*record.arrays, *record.files))
-            whole = whole and _commit_path(record.stage, record.name, record.shard) == path  # not one of another shard
+            whole = whole and all(lies_within(path) for path in (*record.arrays, *record.files))
+            whole = whole and commit_path(record.stage, record.name, record.shard) == path  # not one of another shard
         except (ValueError, TypeError, AttributeError):  # not UTF-8, not JSON, not a record
             whole = False
         if not whole:
@@ -258,13 +223,13 @@ class Run:
 
     def set_aside(self, stage: str, name: str, shard: int, why: Mapping[str, Any]) -> None:
         """Keep why a shard can't be computed, for whoever looks. It counts as missing all the same."""
-        self.files.put(_aside_path(stage, name, shard), json.dumps(dict(why), indent=2).encode())
+        self.files.put(aside_path(stage, name, shard), json.dumps(dict(why), indent=2).encode())
 
     def aside(self) -> dict[tuple[str, str, int], dict[str, Any]]:
         """(stage, name, shard) -> why it was set aside."""
         listed = [path for path in self.files.below("aside") if ASIDE_FILE.fullmatch(path)]
         found = self.files.get_all(f"aside/{path}" for path in sorted(listed))
-        return {_unit_of(path): _why(data) for path, data in found.items()}
+        return {unit_of(path): parse_aside(data) for path, data in found.items()}
 
     def take_up_again(self, stage: str = "") -> None:
         """Forget what was set aside, of all stages or of one: it is to be tried again."""
@@ -281,7 +246,7 @@ class Run:
         """
         expected = self._documents(specs)
         found = self.files.get_all(expected)
-        for path, fault in _differences(expected, found).items():
+        for path, fault in differences(expected, found).items():
             if path in found:
                 raise StoreError(f"{self.files.place(path)} is damaged ({fault}); {self.mend}")
         self.files.put_all({path: data for path, data in expected.items() if path not in found})
@@ -289,12 +254,12 @@ class Run:
     def array_faults(self, specs: Iterable[ArraySpec]) -> dict[str, str]:
         """Path -> what is wrong with it, for the documents and coordinates of arrays."""
         expected = self._documents(specs)
-        return _differences(expected, self.files.get_all(expected))
+        return differences(expected, self.files.get_all(expected))
 
     def repair_arrays(self, specs: Iterable[ArraySpec]) -> None:
         """Write those documents and coordinates again; values of arrays are not touched."""
         expected = self._documents(specs)
-        bad = _differences(expected, self.files.get_all(expected))
+        bad = differences(expected, self.files.get_all(expected))
         self.files.put_all({path: expected[path] for path in bad})
 
     def _documents(self, specs: Iterable[ArraySpec]) -> dict[str, bytes]:
@@ -312,7 +277,7 @@ class Run:
             chunks=(self.settings.pairs.shard_size, *spec.shape[1:]) if spec.per_pair else spec.shape,
             dtype=spec.dtype,
             compressors=CODECS,
-            fill_value=_no_value(np.dtype(spec.dtype)),
+            fill_value=fill_value(np.dtype(spec.dtype)),
             dimension_names=spec.dims,
             attributes=dict(spec.attributes),
         )
@@ -375,7 +340,7 @@ class Run:
                 process=f"{socket.gethostname()}:{os.getpid()}",
             )
             document = json.dumps(sealed(asdict(record)), allow_nan=False).encode()
-            if self.files.put_new(_commit_path(stage, name, shard), document):
+            if self.files.put_new(commit_path(stage, name, shard), document):
                 return record
             if self.record(stage, name, shard).content != record.content:
                 self.forget(stage, name, shard)
@@ -389,7 +354,7 @@ class Run:
 
     def _write_files(self, files: Mapping[str, bytes]) -> dict[str, str]:
         self.files.put_all(files)
-        return {path: _hash(data) for path, data in files.items()}
+        return {path: blake3_hex(data) for path, data in files.items()}
 
     def _write(self, path: str, values: np.ndarray, shard: int) -> str:
         """One array's part of a shard, one object, as Zarr's codecs make it, without their copies. Gives its hash."""
@@ -398,7 +363,7 @@ class Run:
         assert (values.shape, values.dtype) == (shape, dtype), (path, values.shape, values.dtype, shape, dtype)
         content = np.ascontiguousarray(values, dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         digest = blake3()
-        self.files.put_parts(key, _chunk_of(content.data, digest))
+        self.files.put_parts(key, chunk_of(content.data, digest))
         return digest.hexdigest()
 
     def read(self, record: Record, path: str) -> np.ndarray:
@@ -441,7 +406,7 @@ class Run:
         if data is None:
             raise self._damaged(record, path, "it is gone")
         content, checksum = np.frombuffer(data, np.uint8)[:-CHECKSUM], data[-CHECKSUM:]
-        if _hash(content.data) != record.arrays[path] or _crc32c(content) != checksum:
+        if blake3_hex(content.data) != record.arrays[path] or crc32c(content) != checksum:
             raise self._damaged(record, path, "its checksum differs")
         try:
             return content.view(self.array(path).dtype.newbyteorder("<")).reshape(shape)
@@ -453,7 +418,7 @@ class Run:
         data = self.files.find(path)
         if data is None:
             raise self._damaged(record, path, "it is gone")
-        if _hash(data) != record.files[path]:
+        if blake3_hex(data) != record.files[path]:
             raise self._damaged(record, path, "its checksum differs")
         return data
 
@@ -468,19 +433,6 @@ class Run:
         return f"{path}/{array.metadata.encode_chunk_key(at)}", array.chunks
 
 
-@cache
-def versions() -> dict[str, str]:
-    """What a number may depend on besides the settings."""
-    packages = {
-        "netsim": "netsim-cka",
-        "torch": "torch",
-        "torchvision": "torchvision",
-        "numpy": "numpy",
-        "zarr": "zarr",
-    }
-    return {name: version(package) for name, package in packages.items()} | {"python": platform.python_version()}
-
-
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}"""
     flat: dict[str, Any] = {}
@@ -489,112 +441,5 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-RECORD_FILE = re.compile(r"\d{5,}\.json")
-ASIDE_FILE = re.compile(rf"[^/]+/.+/{RECORD_FILE.pattern}")
-
-
 def _nothing() -> None:
     pass
-
-
-def _commit_path(stage: str, name: str, shard: int) -> str:
-    return f"commits/{stage}/{name}/{shard:05d}.json"
-
-
-def _aside_path(stage: str, name: str, shard: int) -> str:
-    return f"aside/{stage}/{name}/{shard:05d}.json"
-
-
-def _lies_within(path: str) -> bool:
-    """A record is read before it is trusted: it must not lead out of the store."""
-    return not path.startswith("/") and ".." not in path.split("/")
-
-
-def _unit_of(path: str) -> tuple[str, str, int]:
-    """aside/invert/vgg/00003.json -> invert, vgg, 3"""
-    _, stage, *name, shard = path.removesuffix(".json").split("/")
-    return stage, "/".join(name), int(shard)
-
-
-def _why(data: bytes) -> dict[str, Any]:
-    """Why a shard was set aside. It proves nothing, so a damaged one is said and no more."""
-    try:
-        why = json.loads(data)
-        return why | {"error": str(why["error"])}
-    except (ValueError, TypeError, KeyError):
-        return {"error": "what was kept of it is damaged"}
-
-
-CHECKSUM = 4
-"""Bytes of crc32c behind the values of a chunk."""
-
-
-PIECE = 2**20
-"""Bytes of a chunk that are hashed and written at a time: they are still in the processor's cache then."""
-
-
-def _chunk_of(values: memoryview, digest: blake3) -> Iterator[bytes]:
-    """The bytes of values, then their crc32c. `digest` has seen the values when all were taken."""
-    checksum = 0
-    for start in range(0, len(values), PIECE):
-        piece = values[start : start + PIECE].tobytes()
-        checksum = google_crc32c.extend(checksum, piece)
-        digest.update(piece)
-        yield piece
-    yield checksum.to_bytes(CHECKSUM, "little")
-
-
-def _crc32c(content: np.ndarray) -> bytes:
-    return google_crc32c.value(content).to_bytes(CHECKSUM, "little")
-
-
-def _no_value(dtype: np.dtype) -> Any:
-    """What Zarr gives where nothing is stored: as unlike a value as it can be."""
-    if dtype.kind == "f":
-        return float("nan")
-    return True if dtype.kind == "b" else -1 if dtype.kind == "i" else np.iinfo(dtype).max
-
-
-def _hash(content: bytes | memoryview) -> str:
-    return blake3(content).hexdigest()
-
-
-SEAL = "seal"
-"""The key of a hash over everything else in a document, so that no flipped byte of it goes unseen."""
-
-
-def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """A document with its seal."""
-    return content | {SEAL: _hash(json.dumps(content).encode())}
-
-
-def _is_sealed(content: dict[str, Any]) -> bool:
-    return content == sealed({key: value for key, value in content.items() if key != SEAL})
-
-
-def _differences(expected: dict[str, bytes], found: dict[str, bytes]) -> dict[str, str]:
-    """Path -> what is wrong with it. What documents mean is compared: another Zarr may write them otherwise."""
-    wrong = {path: "it is gone" for path in expected if path not in found}
-    for path in sorted(expected.keys() & found.keys()):
-        if expected[path] != found[path]:
-            node = re.sub(r"/(zarr\.json|c/.*)$", "", path)
-            try:
-                same = _meaning(node, path, expected) == _meaning(node, path, expected | {path: found[path]})
-                fault = "" if same else "it differs from what the settings say"
-            except Exception as error:  # Zarr and its codecs have their own kinds
-                fault = f"{type(error).__name__}: {error}"
-            wrong |= {path: fault} if fault else {}
-    return wrong
-
-
-def _meaning(node: str, path: str, files: dict[str, bytes]) -> Any:
-    """Of a file of an array or a group: its metadata, or, where it is a chunk, the values of a coordinate.
-
-    No values are read by a document that may be wrong: it could say that there are more than fit into memory.
-    """
-    from_bytes = default_buffer_prototype().buffer.from_bytes
-    store = MemoryStore({key: from_bytes(data) for key, data in files.items() if key.startswith(f"{node}/")})
-    opened = zarr.open(store, path=node, mode="r", zarr_format=3)
-    if path != f"{node}/zarr.json":
-        return np.asarray(opened[...]).tolist()  # type: ignore[index]
-    return json.loads(files[path]) if isinstance(opened, zarr.Group) else opened.metadata.to_dict()

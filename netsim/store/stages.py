@@ -8,7 +8,7 @@ from shlex import quote
 from netsim.errors import StoreError
 from netsim.references import has_photographs
 from netsim.settings import SweepSettings
-from netsim.store import Run
+from netsim.store.run import Run
 
 NATURAL = "natural"
 """The name of the set of target images."""

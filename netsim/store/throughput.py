@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from netsim.store import Record, Run
-from netsim.units import ALL, Units
+from netsim.store.records import Record
+from netsim.store.run import Run
+from netsim.store.stages import ALL, Units
 
 PAIRS = tuple(units for units in ALL if units.pairs)
 """The stages whose shards are shards of pairs, so that images can be counted."""
