@@ -32,8 +32,9 @@ from netsim.preflight import check
 from netsim.probe import Asked, Probe
 from netsim.settings import SweepSettings
 from netsim.similarity.streaming import feature_cost, gram_cost
-from netsim.stages import row_pairs, used_images
+from netsim.stages import used_images
 from netsim.storage.files import Files
+from netsim.store.layout import row_pairs
 from netsim.store.run import Run
 from netsim.store.stages import ALL, INVERT, Units, blocks
 from netsim.sweep import STAGES

@@ -15,8 +15,8 @@ import xarray as xr
 from netsim.results import Results, both_matrices, load_results
 from netsim.settings import SweepSettings
 from netsim.storage.files import zarr_store
+from netsim.store.layout import inverted
 from netsim.store.run import Run
-from netsim.store.stages import inverted
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,10 @@ from netsim.networks import Network
 from netsim.similarity.blocked import cka_of_blocks, hsic_unbiased, magnitude
 from netsim.similarity.uncertainty import jackknife_se
 from netsim.stages import Stage, Work
+from netsim.store import provenance
+from netsim.store.layout import NATURAL, inverted
 from netsim.store.run import Run
-from netsim.store.stages import NATURAL, Units, inverted
+from netsim.store.stages import Units
 
 Activations = Literal["pooled", "flattened"]
 
@@ -125,9 +127,9 @@ def layers_shard(run: Run, name: str, shard: int) -> Work:
     stacked = np.stack(grams)
     buffer = io.BytesIO()
     np.savez(buffer, hsic=hsic_unbiased(stacked), magnitudes=magnitude(stacked))
-    weights = {network: stages.weights_hash(run, network) for network in spec.networks}
+    weights = {network: provenance.weights_hash(run, network) for network in spec.networks}
     files = {_file_path(name, shard): buffer.getvalue()}
-    return Work(files=files, facts={"weights": weights, "made_from": stages.made_from([source.content])})
+    return Work(files=files, facts={"weights": weights, "made_from": provenance.made_from([source.content])})
 
 
 def _file_path(name: str, shard: int) -> str:
@@ -207,10 +209,10 @@ def load_layers(run: Run, spec: LayerSpec) -> dict[str, LayerSimilarity]:
 def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
     name, hsic, magnitudes = f"{spec.key}/{set_name}", [], []
     shards = range(run.settings.pairs.shards)
-    known = stages.source_records(run, (("layers", name, shard) for shard in shards))
+    known = provenance.source_records(run, (("layers", name, shard) for shard in shards))
     for shard, record in zip(shards, run.records("layers", name, shards), strict=True):
-        stages.check_weights(run, record)
-        stages.check_origin(run, record, known)
+        provenance.check_weights(run, record)
+        provenance.check_origin(run, record, known)
         path = _file_path(name, shard)
         try:
             with np.load(io.BytesIO(run.read_file(record, path)), allow_pickle=False) as stored:

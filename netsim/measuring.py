@@ -23,9 +23,11 @@ from netsim.results import off_diagonal
 from netsim.similarity.measures import Measure, Shards, Sides, find_measure, read
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.stages import Stage, Work
+from netsim.store import layout, provenance
 from netsim.store.arrays import ArraySpec
+from netsim.store.layout import NATURAL, row_parts, rows
 from netsim.store.run import Run
-from netsim.store.stages import NATURAL, Units, row_parts, rows
+from netsim.store.stages import Units
 
 HALVES = 20
 """Random halves for the error of a measure that does not stream."""
@@ -89,9 +91,9 @@ def measure_row(run: Run, name: str, shard: int) -> Work:
         kind, empty = spec.path.rpartition("/")[2], np.full(spec.shape[1:], np.nan)
         values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
         arrays[spec.path] = np.array(values, dtype=np.float64)
-    looked_at = stages.source_records(run, [("measure", name, shard)]).values()
+    looked_at = provenance.source_records(run, [("measure", name, shard)]).values()
     facts = {key: getattr(measure, key) for key in ("title", "source", "streams", "symmetric")}
-    return Work(arrays, facts=facts | {"made_from": stages.made_from(record.content for record in looked_at)})
+    return Work(arrays, facts=facts | {"made_from": provenance.made_from(record.content for record in looked_at)})
 
 
 def _observers(measure: Measure, names: tuple[str, ...], row: str) -> tuple[str, ...]:
@@ -112,8 +114,8 @@ def _sides(run: Run, measure: Measure, row: str, observer: str, shard: int) -> S
 
 def _represented(run: Run, set_name: str, name: str, shard: int) -> np.ndarray:
     record = run.record("embed", set_name, shard)
-    stages.check_weights(run, record)
-    return run.read(record, stages.representation_path(set_name, name))
+    provenance.check_weights(run, record)
+    return run.read(record, layout.representation_path(set_name, name))
 
 
 def _logits(run: Run, name: str, representation: np.ndarray) -> np.ndarray:
@@ -234,9 +236,9 @@ def _measured(run: Run, name: str, facts: dict[str, Any], natural: list[str], in
 
 def _stacked(run: Run, name: str, of: list[str]) -> dict[str, np.ndarray]:
     records = [(row, run.record("measure", f"{name}/{row}")) for row in of]
-    known = stages.source_records(run, ((record.stage, record.name, record.shard) for _, record in records))
+    known = provenance.source_records(run, ((record.stage, record.name, record.shard) for _, record in records))
     for _, record in records:
-        stages.check_origin(run, record, known)
+        provenance.check_origin(run, record, known)
     return {
         kind: np.stack([run.read(record, f"measures/{name}/{row}/{kind}") for row, record in records])
         for kind in ("value", "resampled", "null")

@@ -15,10 +15,12 @@ from netsim.inversion.invert import STOP_REASONS
 from netsim.similarity.cka import PairSimilarity, pair_similarities
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
+from netsim.store import layout, provenance
+from netsim.store.layout import NATURAL
+from netsim.store.layout import inverted as inverted_set
 from netsim.store.records import Record
 from netsim.store.run import Run
-from netsim.store.stages import ALL, NATURAL, Units, require_finished
-from netsim.store.stages import inverted as inverted_set
+from netsim.store.stages import ALL, Units, require_finished
 from netsim.store.status import left_out
 
 
@@ -157,8 +159,8 @@ def _check(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
     every = [record for by_name in records.values() for own in by_name.values() for record in own]
     known = {(record.stage, record.name, record.shard): record for record in every}
     for record in every:
-        stages.check_weights(run, record)
-        stages.check_origin(run, record, known)
+        provenance.check_weights(run, record)
+        provenance.check_origin(run, record, known)
 
 
 MATRICES = ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor")
@@ -272,7 +274,7 @@ def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, np.ndarray]:
 
 def _loss(run: Run, through: str, records: list[Record]) -> Loss:
     losses = run.read_all(records, f"{inverted_set(through)}/losses")
-    column = {name: stages.quantity(losses, name) for name in stages.QUANTITIES}
+    column = {name: layout.quantity(losses, name) for name in layout.QUANTITIES}
     return Loss(
         initial=column["initial_loss"],
         final=column["final_loss"],
@@ -282,7 +284,7 @@ def _loss(run: Run, through: str, records: list[Record]) -> Loss:
         stalled=int(column["stalled"].sum()),
         nonfinite=int(column["nonfinite"].sum()),
         history=np.median(run.read_all(records, f"{inverted_set(through)}/history"), axis=0),
-        history_iterations=stages.history_iterations(run.settings.inversion.iterations),
+        history_iterations=layout.history_iterations(run.settings.inversion.iterations),
     )
 
 
@@ -343,7 +345,7 @@ def gallery(run: Run, *, rows: int = 8) -> Gallery:
     classes = draw.facts["classes"]
 
     def pixels(name: str) -> np.ndarray:
-        return stages.from_stored(run.read(run.record("invert", name), f"{inverted_set(name)}/image")[chosen]).numpy()
+        return layout.from_stored(run.read(run.record("invert", name), f"{inverted_set(name)}/image")[chosen]).numpy()
 
     return Gallery(
         pairs=chosen,

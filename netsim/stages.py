@@ -12,7 +12,6 @@ A set is `natural` (the targets) or `inverted/<through>`. Arrays pass between st
 piece runs on any machine, alone, again. Nothing here knows who schedules it.
 """
 
-import json
 import logging
 import platform
 import traceback
@@ -21,7 +20,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache, partial
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -46,9 +44,30 @@ from netsim.similarity.streaming import pair_hsic
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store import stages
 from netsim.store.arrays import ArraySpec
+from netsim.store.layout import (
+    MOMENTS,
+    NATURAL,
+    PAIR_COLUMNS,
+    QUANTITIES,
+    checkpoint_path,
+    to_stored,
+    weights_path,
+    aggregate_arrays,
+    draw_arrays,
+    embed_arrays,
+    from_stored,
+    history_iterations,
+    invert_arrays,
+    inverted,
+    moments_path,
+    representation_path,
+    row_pairs,
+    row_parts,
+)
+from netsim.store.provenance import check_weights, made_from, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
-from netsim.store.stages import NATURAL, Unit, Units, called, inverted, row_parts, rows, sets, sources
+from netsim.store.stages import Unit, Units
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +256,7 @@ def train_network(run: Run, name: str, shard: int) -> Work:
     if trained_here:
         network = _untrained(run.settings, reference, classes=classes, shape=test.shape).to(device())
         facts["training_loss"] = _train(run, name, network)
-        files[_weights_path(name)] = weights_to_bytes(network)
+        files[weights_path(name)] = weights_to_bytes(network)
     else:
         network = load_network(reference, input_shape=test.shape).to(device())
         check_classes(network, test)
@@ -257,7 +276,7 @@ def train_network(run: Run, name: str, shard: int) -> Work:
         "plan": asdict(_plan(run.settings, network, test)),
         **_where(),
     }
-    return Work(files=files, facts=facts, obsolete=(_checkpoint_path(name),))
+    return Work(files=files, facts=facts, obsolete=(checkpoint_path(name),))
 
 
 def classes_of(sets: Iterable[ImageSet]) -> int:
@@ -280,7 +299,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
     def keep(_epoch: int, loss: float, state: bytes) -> None:
         losses.append(loss)
-        run.files.put(_checkpoint_path(name), blake3(state).digest() + state)
+        run.files.put(checkpoint_path(name), blake3(state).digest() + state)
 
     train_epochs(
         network,
@@ -299,7 +318,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
 def _last_epoch(run: Run, name: str) -> bytes | None:
     """Where an interrupted training goes on. A damaged file is as good as none: training begins anew."""
-    kept = run.files.find(_checkpoint_path(name)) or b""
+    kept = run.files.find(checkpoint_path(name)) or b""
     digest, state = kept[: blake3.digest_size], kept[blake3.digest_size :]
     return state if digest == blake3(state).digest() else None
 
@@ -317,64 +336,12 @@ def check_classes(network: Network, images: ImageSet) -> None:
         )
 
 
-def _weights_path(name: str) -> str:
-    return f"weights/{name}.safetensors"
-
-
-def _checkpoint_path(name: str) -> str:
-    return f"training/{name}.checkpoint"
-
-
 def network(run: Run, name: str) -> Network:
     """The network called `name`, exactly as the run recorded it; loaded once in a process.
 
     Raises StoreError if the weights behind its reference are no longer those the run began with.
     """
     return _network(run.url, name, weights_hash(run, name))
-
-
-def weights_hash(run: Run, name: str) -> str:
-    """Which weights this run goes by."""
-    if name not in run.weights:
-        run.weights[name] = run.record("train", name).facts["weights_hash"]
-    return run.weights[name]
-
-
-def check_weights(run: Run, record: Record) -> None:
-    """Raises StoreError if a shard was computed with other weights than the run goes by now."""
-    for name, used in record.facts.get("weights", {}).items():
-        if used != weights_hash(run, name):
-            unit = called((record.stage, record.name, record.shard))
-            raise StoreError(f"{unit} in {run.url} was computed with other weights of {name}; {run.mend}")
-
-
-def made_from(contents: Iterable[str]) -> str:
-    """For a record: BLAKE3 over the `Record.content` of what a shard was computed from, in the order of
-    `netsim.store.stages.sources`.
-    """
-    return blake3(json.dumps(list(contents)).encode()).hexdigest()
-
-
-def source_records(run: Run, units: Iterable[Unit]) -> dict[Unit, Record]:
-    """The records of what some units are computed from, each asked for once."""
-    wanted = dict.fromkeys(source for unit in units for source in sources(run.settings, unit))
-    found: dict[Unit, Record] = {}
-    for (stage, name), group in groupby(wanted, key=lambda unit: unit[:2]):
-        own = list(group)
-        found |= zip(own, run.records(stage, name, [shard for _, _, shard in own]), strict=True)
-    return found
-
-
-def check_origin(run: Run, record: Record, known: Mapping[Unit, Record]) -> None:
-    """Raises StoreError if a shard was computed from other values than those that are there, whose records are `known`.
-
-    That is so where one of them was computed again and came out otherwise, as it may on a GPU. Records of an older
-    netsim do not tell.
-    """
-    unit = record.stage, record.name, record.shard
-    there = made_from(known[source].content for source in sources(run.settings, unit))
-    if record.facts.get("made_from", there) != there:
-        raise StoreError(f"{called(unit)} in {run.url} was computed from other values than are there; {run.mend}")
 
 
 NETWORKS_KEPT = 64
@@ -388,7 +355,7 @@ def _network(url: str, name: str, weights_hash: str) -> Network:
     reference, shape = run.settings.reference(name), tuple(record.facts["input_shape"])
     if record.facts["trained_here"]:
         loaded = _untrained(run.settings, reference, classes=record.facts["classes"], shape=shape)
-        load_weights(loaded, run.read_file(record, _weights_path(name)))
+        load_weights(loaded, run.read_file(record, weights_path(name)))
     else:
         loaded = load_network(reference, input_shape=shape)
     if content_hash(loaded) != weights_hash:
@@ -464,19 +431,6 @@ def _changed(images: ImageSet) -> StoreError:
 # ---- draw
 
 
-def draw_arrays(run: Run) -> list[ArraySpec]:
-    n, shape = run.settings.pairs.count, run.record("train", run.settings.names[0]).facts["input_shape"]
-    columns = [ArraySpec(f"pairs/{name}", (n,), "int64", ("pair",)) for name in PAIR_COLUMNS]
-    return columns + [
-        ArraySpec(f"images/{kind}", (n, *shape), "uint8", IMAGE_DIMS, attributes={"scale_factor": 1 / 255})
-        for kind in ("seed", "target")
-    ]
-
-
-PAIR_COLUMNS = ("seed", "target", "seed_label", "target_label")
-IMAGE_DIMS = ("pair", "channel", "y", "x")
-
-
 def draw_shard(run: Run, name: str, shard: int) -> Work:
     """Draw a shard's pairs and keep their images, so that no later stage needs the image source.
 
@@ -494,55 +448,6 @@ def draw_shard(run: Run, name: str, shard: int) -> Work:
 
 # ---- invert
 
-IMAGE_STEPS = 65535
-"""Inverted images are stored as uint16 fixed point by default: L2 error 0.0017 at 224 px, where uint8 has 0.44."""
-
-
-def history_iterations(iterations: int) -> np.ndarray:
-    """The iterations whose loss is kept: all up to 64, else 0 and up to 64 on a logarithmic scale to the last."""
-    if iterations <= 64:
-        return np.arange(iterations + 1)
-    return np.unique(np.concatenate([[0], np.geomspace(1, iterations, num=64).round().astype(np.int64)]))
-
-
-def invert_arrays(run: Run) -> list[ArraySpec]:
-    n, shape = run.settings.pairs.count, run.record("train", run.settings.names[0]).facts["input_shape"]
-    inversion = run.settings.inversion
-    points = history_iterations(inversion.iterations)
-    scale = {"scale_factor": 1 / IMAGE_STEPS} if inversion.stored_as == "uint16" else {}
-    specs = []
-    for name in run.settings.names:
-        group = inverted(name)
-        specs.append(ArraySpec(f"{group}/image", (n, *shape), inversion.stored_as, IMAGE_DIMS, attributes=scale))
-        specs.append(
-            ArraySpec(f"{group}/history", (n, len(points)), "float32", ("pair", "iteration"), {"iteration": points})
-        )
-        specs.append(
-            ArraySpec(
-                f"{group}/losses", (n, len(QUANTITIES)), "float32", ("pair", "quantity"), {"quantity": QUANTITIES}
-            )
-        )
-    return specs
-
-
-QUANTITIES = (
-    "initial_loss",
-    "final_loss",
-    "distance",
-    "best_iteration",
-    "iterations",
-    "stop_reason",  # an index into netsim.inversion.invert.STOP_REASONS
-    "stalled",
-    "nonfinite",
-)
-"""What is kept of each inversion. One array of float32, in which counts are exact, as object storage is slow with many
-small objects."""
-
-
-def quantity(losses: np.ndarray, name: str) -> np.ndarray:
-    """A column of `losses` (n, len(QUANTITIES)): (n,)"""
-    return losses[:, QUANTITIES.index(name)]
-
 
 def invert_shard(run: Run, name: str, shard: int) -> Work:
     """Invert the network on a shard's pairs. The final loss is measured again on the images as they are stored."""
@@ -551,7 +456,7 @@ def invert_shard(run: Run, name: str, shard: int) -> Work:
     seed, target = (to_unit(images[f"images/{kind}"]) for kind in ("seed", "target"))
     through, plan = network(run, name), Plan(**run.record("train", name).facts["plan"])
     result = invert_by(through, seed, target, inversion, plan, on_iteration=lambda _: run.pulse())
-    stored = _to_stored(result.images, inversion.stored_as)
+    stored = to_stored(result.images, inversion.stored_as)
     final = relative_distance(look(through, from_stored(stored)), look(through, target))
     columns = {name: getattr(result, name).numpy() for name in QUANTITIES if name != "final_loss"}
     columns |= {"final_loss": final.numpy(), "nonfinite": columns["nonfinite"] | ~np.isfinite(final.numpy())}
@@ -620,38 +525,7 @@ LOOK_BATCH = 32
 """Images that a network looks at at once: shards may be larger than memory."""
 
 
-def _to_stored(images: torch.Tensor, dtype: str) -> np.ndarray:
-    """Images in [0, 1] as they are stored: float32, or uint16 where 65535 is 1."""
-    if dtype == "float32":
-        return images.float().numpy()
-    exact = images.to(torch.float64, copy=True)  # one copy of a shard, where an expression would make three
-    return exact.mul_(IMAGE_STEPS).round_().numpy().astype(np.uint16)
-
-
-def from_stored(images: np.ndarray) -> torch.Tensor:
-    """The same the other way round, float32 in [0, 1]."""
-    values = images.astype(np.float32)
-    if images.dtype != np.float32:
-        values /= np.float32(IMAGE_STEPS)
-    return torch.from_numpy(values)
-
-
 # ---- embed
-
-
-def embed_arrays(run: Run) -> list[ArraySpec]:
-    n = run.settings.pairs.count
-    widths = {name: run.record("train", name).facts["width"] for name in run.settings.names}
-    return [
-        # the feature axis has its network's name: widths differ, and xarray wants one length per name
-        ArraySpec(representation_path(set_name, name), (n, width), "float32", ("pair", f"feature_{name}"))
-        for set_name in sets(run.settings)
-        for name, width in widths.items()
-    ]
-
-
-def representation_path(set_name: str, observer: str) -> str:
-    return f"representations/{set_name}/{observer}"
 
 
 def embed_shard(run: Run, name: str, shard: int) -> Work:
@@ -681,41 +555,6 @@ def set_images(run: Run, set_name: str, shard: int) -> tuple[torch.Tensor, Recor
 
 
 # ---- aggregate
-
-
-MOMENTS = ("square", "q", "tx", "ty")
-"""The sums that CKA is made of, as `netsim.similarity.hsic.Hsic` names them."""
-
-
-def row_pairs(names: tuple[str, ...], row: str) -> list[tuple[str, str]]:
-    """The model pairs whose sums a row needs, so that all rows of a set together have each pair once.
-
-    A row of the natural matrix is the network with itself and with those after it. A row of the inverted matrix is a
-    set of its own: through and every observer, and each observer with itself.
-    """
-    set_name, network = row_parts(row)
-    if set_name == NATURAL:
-        return [(network, other) for other in names[names.index(network) :]]
-    return [(network, other) for other in names] + [(other, other) for other in names if other != network]
-
-
-def moments_path(row: str) -> str:
-    return f"similarity/{row}/moments"
-
-
-def aggregate_arrays(run: Run) -> list[ArraySpec]:
-    left_out = 1 + run.settings.pairs.shards  # the whole, then without each shard
-    return [
-        ArraySpec(
-            moments_path(row),
-            (len(pairs), len(MOMENTS), left_out),
-            "float64",
-            ("model_pair", "moment", "left_out"),
-            {"model_pair": [f"{first} {second}" for first, second in pairs], "moment": MOMENTS},
-        )
-        for row in rows(run.settings)
-        for pairs in [row_pairs(run.settings.names, row)]
-    ]
 
 
 def aggregate_row(run: Run, name: str, shard: int) -> Work:

@@ -4,9 +4,10 @@ import tempfile
 from pathlib import Path
 
 from netsim.results import MATRICES, both_matrices, gallery, load_results
-from netsim.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, TRAIN, Stage, Work, made_from, source_records
+from netsim.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, TRAIN, Stage, Work
 from netsim.store import stages
 from netsim.store.arrays import ArraySpec
+from netsim.store.provenance import made_from, source_records
 from netsim.store.run import Run
 
 

@@ -17,10 +17,12 @@ from netsim import stages
 from netsim.errors import NetsimError, StoreError, UnreachableError
 from netsim.inversion.engine import relative_distance
 from netsim.measuring import measure_stage
-from netsim.stages import made_from
+from netsim.store import layout
 from netsim.store.arrays import ArraySpec
+from netsim.store.layout import NATURAL, inverted
+from netsim.store.provenance import made_from
 from netsim.store.run import Run
-from netsim.store.stages import NATURAL, Unit, inverted, sources
+from netsim.store.stages import Unit, sources
 from netsim.sweep import STAGES
 
 THREADS = 8
@@ -180,7 +182,7 @@ def _other_losses(run: Run, name: str, sample: int, fine: Set[Unit]) -> Iterator
     network = stages.network(run, name)
     images, targets = (stages.set_images(run, of, shard)[0][:sample] for of in (inverted(name), NATURAL))
     again = relative_distance(stages.look(network, images), stages.look(network, targets)).numpy()
-    stored = stages.quantity(run.read(record, f"{inverted(name)}/losses"), "final_loss")[:sample]
+    stored = layout.quantity(run.read(record, f"{inverted(name)}/losses"), "final_loss")[:sample]
     off = np.abs(again - stored) > TOLERANCE * np.maximum(1, np.abs(stored))
     for index in np.flatnonzero(off | (np.isfinite(again) != np.isfinite(stored))):
         pair = shard * run.settings.pairs.shard_size + int(index)

@@ -18,6 +18,7 @@ from netsim.networks import Network, load_network
 from netsim.preflight import check
 from netsim.results import load_results
 from netsim.settings import parse_settings
+from netsim.store import layout
 from netsim.store.run import Run
 
 PAIRS = {"count": 8, "shard_size": 4}  # the least that the settings allow
@@ -67,7 +68,7 @@ def test_the_whole_pipeline_runs_on_it_at_224_px(networks, photos, tmp_path):
     for name in settings.names:
         assert_linear(stages.network(run, name), x)
         losses = run.array(f"inverted/{name}/losses")[...]
-        assert np.isfinite(losses).all() and not stages.quantity(losses, "nonfinite").any()
+        assert np.isfinite(losses).all() and not layout.quantity(losses, "nonfinite").any()
         row = stages.row_sums(run, f"inverted/{name}")
         assert all(np.isfinite(sums.square).all() and (sums.square > 0).all() for sums in row.values())
         recorded = run.record("train", name).facts["preprocessing"]
@@ -99,7 +100,7 @@ def test_a_large_one_is_cut_inverted_and_looked_at_as_stored_at_224_px(reference
     found = invert_batches(network, *images.split(2), iterations=1, steps=MomentumSteps(step_size=0.125), use_best=True)
     assert (found.final_loss < found.initial_loss).all()  # one step of 1/8, a tenth of which counts at first
     assert found.distance.numpy() == pytest.approx(0.0125, rel=0.01)
-    stored = stages.from_stored(stages._to_stored(found.images, "uint16"))
+    stored = layout.from_stored(layout.to_stored(found.images, "uint16"))
     seen, target = (stages.look(network, x).numpy() for x in (stored, images[2:]))
     assert relative_distance(*map(torch.from_numpy, (seen, target))).numpy() == pytest.approx(
         found.final_loss.numpy(), rel=1e-3

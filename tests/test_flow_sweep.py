@@ -19,8 +19,8 @@ import pytest
 import yaml
 from conftest import NETSIM, TINY, auth_of, netsim, run_all, wait_until
 
+from netsim.store.layout import rows
 from netsim.store.run import Run
-from netsim.store.stages import rows
 from netsim.sweep import STAGES
 
 SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}

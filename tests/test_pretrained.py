@@ -7,11 +7,11 @@ from conftest import run_all
 from pretrained import LITE, SIZES, make_folders, make_weights, photographs, put_photographs
 from test_architectures import assert_linear
 
-from netsim import stages
 from netsim.images import load_images, to_unit
 from netsim.networks import Network, load_network
 from netsim.results import load_results
 from netsim.settings import parse_settings
+from netsim.store import layout
 from netsim.store.run import Run
 
 
@@ -63,7 +63,7 @@ def test_a_sweep_of_them_on_photographs_in_object_storage(references, object_sto
     run_all(run)
     for name in settings.names:
         losses = run.array(f"inverted/{name}/losses")[...]
-        first, last = (stages.quantity(losses, quantity) for quantity in ("initial_loss", "final_loss"))
+        first, last = (layout.quantity(losses, quantity) for quantity in ("initial_loss", "final_loss"))
         assert (last < 0.9 * first).all()
     results = load_results(run)
     assert results.natural.cka_unbiased[0, 1] > results.inverted.cka_unbiased[0, 1]

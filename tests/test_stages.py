@@ -21,9 +21,11 @@ from netsim.labelled import open_run
 from netsim.preflight import check
 from netsim.results import gallery, load_results, to_json
 from netsim.similarity import cka
+from netsim.store import layout, provenance
+from netsim.store.layout import rows
 from netsim.store.records import Record, sealed
 from netsim.store.run import Run
-from netsim.store.stages import Units, rows
+from netsim.store.stages import Units
 from netsim.sweep import STAGES
 from netsim.verify import verify
 from tasks.prepare import prepare
@@ -59,7 +61,7 @@ def test_stored_loss_is_the_loss_of_the_stored_images(finished):
 
 
 def column(run: Run, through: str, name: str) -> np.ndarray:
-    return stages.quantity(run.array(f"inverted/{through}/losses")[...], name)
+    return layout.quantity(run.array(f"inverted/{through}/losses")[...], name)
 
 
 def test_inversion_lowers_every_loss_and_history_begins_and_ends_with_it(finished):
@@ -73,7 +75,7 @@ def test_inversion_lowers_every_loss_and_history_begins_and_ends_with_it(finishe
 
 @pytest.mark.parametrize("iterations", [1, 2, 63, 64, 65, 500, 2000])
 def test_kept_history_is_sorted_short_and_has_both_ends(iterations):
-    kept = stages.history_iterations(iterations)
+    kept = layout.history_iterations(iterations)
     assert kept[0] == 0 and kept[-1] == iterations
     assert (np.diff(kept) > 0).all() and len(kept) <= 65
 
@@ -250,7 +252,7 @@ def test_a_finished_run_opens_as_labelled_arrays(finished):
     assert (alike[0] == 1).all() and (alike[1] < 0.9).all()  # a floor is that of unrelated images
     images = opened.images.inverted.sel(through="vgg", pair=7)
     assert images.dtype == np.float32 and opened.images.seed.dtype == np.float32
-    np.testing.assert_array_equal(images, stages.from_stored(finished.array("inverted/vgg/image")[7]))
+    np.testing.assert_array_equal(images, layout.from_stored(finished.array("inverted/vgg/image")[7]))
 
 
 def test_a_longer_run_keeps_the_pairs_and_inversions_of_a_shorter_one(finished, tmp_path):
@@ -363,7 +365,7 @@ def test_a_network_that_represents_targets_by_zeros_is_flagged_and_the_run_goes_
     stages.INVERT.prepare(run)
     record = stages.INVERT.work(run, "dead", 0)
     assert record.facts["median_loss"] is None
-    assert stages.quantity(run.read(record, "inverted/dead/losses"), "nonfinite").all()
+    assert layout.quantity(run.read(record, "inverted/dead/losses"), "nonfinite").all()
 
 
 def dead() -> torch.nn.Module:
@@ -376,7 +378,7 @@ def test_a_damaged_checkpoint_is_as_good_as_none(finished, tmp_path):
     run = Run.create(str(tmp_path / "run"), finished.settings)
     run.files.put("training/vgg.checkpoint", b"damaged")
     stages.TRAIN.work(run, "vgg", 0)
-    assert stages.weights_hash(run, "vgg") == stages.weights_hash(finished, "vgg")
+    assert provenance.weights_hash(run, "vgg") == provenance.weights_hash(finished, "vgg")
 
 
 def test_a_class_that_is_in_the_training_images_only_is_learned(tmp_path):
@@ -436,7 +438,7 @@ def test_the_preset_of_the_settings_is_the_one_that_is_used(finished, tmp_path):
     record, drawn = run.record("invert", "resnet18", 0), run.record("draw", "pairs", 0)
     seed, target = (to_unit(run.read(drawn, f"images/{kind}")) for kind in ("seed", "target"))
     images = invert_batches(stages.network(run, "resnet18"), seed, target, iterations=6, steps=PathSteps()).images
-    stored = run.read(record, "inverted/resnet18/image") / np.float32(stages.IMAGE_STEPS)
+    stored = run.read(record, "inverted/resnet18/image") / np.float32(layout.IMAGE_STEPS)
     np.testing.assert_allclose(stored, images, rtol=0, atol=1e-4)
     assert load_results(finished).preset == "published"
 
@@ -456,7 +458,7 @@ def test_steps_and_reasons_for_stopping_are_stored_with_the_precision(tmp_path):
     record = run.record("invert", "resnet18", 0)
     losses, history = (run.read(record, f"inverted/resnet18/{kind}") for kind in ("losses", "history"))
     columns = ("initial_loss", "final_loss", "iterations", "stop_reason", "best_iteration")
-    initial, final, iterations, reason, best = (stages.quantity(losses, name) for name in columns)
+    initial, final, iterations, reason, best = (layout.quantity(losses, name) for name in columns)
     iterations, reason = iterations.astype(int), reason.astype(int)
     reached = final <= 0.98  # a hundredth for what half precision and storing change
     assert reached.sum() > 0

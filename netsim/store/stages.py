@@ -8,31 +8,8 @@ from shlex import quote
 from netsim.errors import StoreError
 from netsim.references import has_photographs
 from netsim.settings import SweepSettings
+from netsim.store.layout import NATURAL, row_parts, rows, sets
 from netsim.store.run import Run
-
-NATURAL = "natural"
-"""The name of the set of target images."""
-
-
-def inverted(through: str) -> str:
-    """The name of the set of images inverted through a network."""
-    return f"inverted/{through}"
-
-
-def sets(settings: SweepSettings) -> list[str]:
-    return [NATURAL, *(inverted(name) for name in settings.names)]
-
-
-def rows(settings: SweepSettings) -> list[str]:
-    """The names of the rows of both matrices: `natural/<network>` and `inverted/<through>`."""
-    return [f"{NATURAL}/{name}" for name in settings.names] + [inverted(name) for name in settings.names]
-
-
-def row_parts(row: str) -> tuple[str, str]:
-    """The set whose images a row is about, and the network of the row: `natural/vgg` -> `natural`, `vgg`."""
-    kind, _, network = row.partition("/")
-    return (NATURAL if kind == NATURAL else row), network
-
 
 Unit = tuple[str, str, int]
 """Stage, name, shard."""
