@@ -12,11 +12,11 @@ import numpy as np
 from rich.console import Console
 
 from flows.console import table_of
-from netsim.measuring import evaluate
 from netsim.similarity.blocked import blocked_similarity
 from netsim.similarity.cka import linear_cka, similarity
 from netsim.similarity.measures import Measure
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife
+from netsim.stages.measure import evaluate
 
 SHARED, NOISE, WIDTHS = 4, 2.0, (24, 16)
 Sides = tuple[np.ndarray, np.ndarray]

@@ -26,7 +26,7 @@ from flows.console import console, table_of
 from netsim.images import ImageSet, load_images, to_unit
 from netsim.images.decoding import THREADS, processors
 from netsim.networks import load_network
-from netsim.stages import look
+from netsim.stages.inputs import look
 from tests.seaweed import BUCKET, SeaweedFS
 
 PHOTOGRAPH = (500, 375)

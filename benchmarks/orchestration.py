@@ -41,8 +41,10 @@ from flows.console import table_of
 from flows.offline import OFFLINE
 from flows.workers import ENVIRONMENT
 from netsim.settings import parse_settings
-from netsim.stages import DRAW, INVERT, TRAIN
+from netsim.stages import invert
+from netsim.stages.work import compute_unit
 from netsim.store.run import Run
+from netsim.store.stages import DRAW, TRAIN
 from tests.seaweed import free_ports
 
 console = Console(highlight=False)
@@ -313,17 +315,17 @@ def run_to_invert(folder: Path, name: str, *, shards: int, iterations: int) -> R
     for stage in (TRAIN, DRAW):
         stage.prepare(run)
         for unit in stage.missing(run):
-            stage.work(run, *unit)
+            compute_unit(run, stage, *unit)
     return run
 
 
 def iterations_that_take(seconds: float, folder: Path) -> int:
     """CPU seconds of a shard of `run_to_invert`, about."""
     trial = run_to_invert(folder, f"trial-{seconds:g}", shards=6, iterations=TRIAL)
-    INVERT.compute(trial, "one", 0)  # the network is loaded now
+    invert.compute(trial, "one", 0)  # the network is loaded now
     start = time.thread_time()
     for shard in (1, 2):
-        INVERT.compute(trial, "one", shard)
+        invert.compute(trial, "one", shard)
     return max(1, round(2 * TRIAL * seconds / (time.thread_time() - start)))
 
 

@@ -22,12 +22,14 @@ from rich.console import Console
 from benchmarks.images import make_photographs
 from flows.console import table_of
 from flows.workers import ENVIRONMENT, MODULES
-from netsim import stages
-from netsim.estimate import probed
 from netsim.networks import untrained
-from netsim.probe import Asked, host_bytes
+from netsim.planning.estimate import probed
+from netsim.planning.probe import Asked, host_bytes
 from netsim.settings import parse_settings, shipped_settings
+from netsim.stages import inputs, work
+from netsim.stages.work import compute_unit
 from netsim.store.run import Run
+from netsim.store.stages import CHECK, DRAW, INVERT
 
 console = Console(highlight=False, width=120)
 
@@ -134,20 +136,20 @@ def invert_one(name: str, source: str) -> None:
         import_module(module)
     with tempfile.TemporaryDirectory() as folder:
         run = Run.create(folder, parse_settings(of_one(f"{name}={NINE[name]}", {"source": source, "size": 224})))
-        stages.CHECK.work(run, "images", 0)
-        network = stages.load_network(NINE[name], input_shape=(3, 224, 224))
+        compute_unit(run, CHECK, "images", 0)
+        network = work.load_network(NINE[name], input_shape=(3, 224, 224))
         facts = {
             "trained_here": False,
-            "weights_hash": stages.content_hash(network),
-            "images_hash": stages._images_hash(run),
+            "weights_hash": work.content_hash(network),
+            "images_hash": inputs._images_hash(run),
             "input_shape": [3, 224, 224],
             "plan": {"dtype": "float32", "grouped": "float32"},
         }
         run.commit("train", name, 0, facts=facts, seconds=0)
-        for stage, unit in ((stages.DRAW, "pairs"), (stages.INVERT, name)):
+        for stage, unit in ((DRAW, "pairs"), (INVERT, name)):
             stage.prepare(run)
             for shard in range(2):  # what is freed is not always had again
-                stage.work(run, unit, shard)
+                compute_unit(run, stage, unit, shard)
     print(host_bytes())
 
 

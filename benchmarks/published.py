@@ -1,7 +1,7 @@
 """The published inversion recipe, run by the real `robustness` library: what parity and speed are measured against.
 
-Written from its description (Jones et al. 2022, PMLR 180:928-937; netsim/inversion/invert.py has the equations) on top of
-robustness's own attack loop, which it drives with a step and a loss of its own. Two forwards an
+Written from its description (Jones et al. 2022, PMLR 180:928-937; netsim/inversion/invert.py has the equations) on top
+of robustness's own attack loop, which it drives with a step and a loss of its own. Two forwards an
 iteration, as published.
 """
 

@@ -18,9 +18,11 @@ from flows.cluster import Scheduler
 from flows.names import after_the_store
 from flows.workers import task_runner
 from netsim.settings import SweepSettings
-from netsim.stages import INVERT, Stage, Work
+from netsim.stages import invert as inverting
+from netsim.stages.work import StageResult
+from netsim.store.metadata import Metadata
 from netsim.store.run import Run
-from netsim.store.stages import Units
+from netsim.store.stages import INVERT, Stage
 from tasks.accounts import accounted
 from tasks.shards import OPTIONS, finish, run_block
 
@@ -41,24 +43,24 @@ def idle_stage(name: str) -> Stage:
     def shards(settings: SweepSettings) -> dict[str, int]:
         return {name: settings.pairs.shards}
 
-    return Stage(Units("simulated", "Shards of a simulated sweep", shards), lambda run: [], idle_shard)
+    return Stage("simulated", "Shards of a simulated sweep", shards, compute=idle_shard)
 
 
-def idle_shard(run: Run, name: str, shard: int) -> Work:
+def idle_shard(run: Run, name: str, shard: int) -> StageResult:
     kind, _, seconds = name.partition("/")
     if kind == WAIT:
         time.sleep(float(seconds))
-    return Work(facts={"began": time.time() - float(seconds or 0)})
+    return StageResult(metadata=Metadata(began=time.time() - float(seconds or 0)))
 
 
-def invert_measured(run: Run, name: str, shard: int) -> Work:
+def invert_measured(run: Run, name: str, shard: int) -> StageResult:
     """An inversion, with the CPU seconds of the thread that made it (there is one: OMP_NUM_THREADS=1)."""
     start = time.thread_time()
-    work = INVERT.compute(run, name, shard)
-    return replace(work, facts={**work.facts, "cpu": time.thread_time() - start})
+    result = inverting.compute(run, name, shard)
+    return replace(result, metadata=result.metadata.model_copy(update={"cpu": time.thread_time() - start}))
 
 
-MEASURED = Stage(INVERT.units, INVERT.arrays, invert_measured)
+MEASURED = replace(INVERT, compute=invert_measured)
 
 
 # ---- task runs
@@ -125,13 +127,13 @@ def bare(store: str, share: str) -> None:
     """Every n-th missing inversion from the k-th on, in this process alone, once STORE.go is there; `share` is k/n."""
     run, (first, step) = Run.open(store), map(int, share.split("/"))
     units = list(INVERT.missing(run))[first::step]
-    INVERT.compute(run, *units[0])  # all is imported and loaded now
+    inverting.compute(run, *units[0])  # all is imported and loaded now
     Path(f"{store}.ready-{first}").touch()
     while not Path(f"{store}.go").exists():
         time.sleep(0.01)
     cpu, clock, began = time.process_time(), time.perf_counter(), time.time()
     for unit in units:
-        INVERT.compute(run, *unit)
+        inverting.compute(run, *unit)
     report(Spent(time.process_time() - cpu, time.perf_counter() - clock, began))
 
 

@@ -27,15 +27,14 @@ from torch.nn.functional import interpolate
 
 from flows.console import table_of
 from netsim.images import load_images, to_unit
-from netsim.results import load_results
+from netsim.results.results import load_results
 from netsim.settings import SweepSettings, parse_settings
-from netsim.stages import work_through
+from netsim.stages.work import work_through
 from netsim.storage.files import Files
 from netsim.store.arrays import ArraySpec
 from netsim.store.run import Run
-from netsim.store.stages import ALL
+from netsim.store.stages import STAGES
 from netsim.store.status import status
-from netsim.sweep import STAGES
 from tests.seaweed import BUCKET, SeaweedFS
 
 console = Console(highlight=False)
@@ -158,7 +157,7 @@ def show_requests(place: str) -> None:
         with Requests() as requests:
             missing = stage.missing(run)
             stage.prepare(run)
-            for name, shards in stage.units.shards(settings).items():
+            for name, shards in stage.shards(settings).items():
                 list(work_through(run, stage, name, range(shards)))
         kinds = [requests[kind] for kind in ("PutObject", "GetObject", "HeadObject", "ListObjectsV2")]
         each = [f"{count / len(missing):.1f}" for count in kinds[:2]]
@@ -175,7 +174,7 @@ def show_waiting(place: str, name: str) -> None:
     run, waited, spent = Run.create(f"{place}/waiting", settings), 0.0, 0.0
     for stage in STAGES[:-1]:
         stage.prepare(run)
-        for unit, shards in stage.units.shards(settings).items():
+        for unit, shards in stage.shards(settings).items():
             for start in range(0, shards, 4):
                 worker = Run.open(run.url)  # a task opens the run anew
                 block = range(start, min(start + 4, shards))
@@ -202,12 +201,12 @@ def show_listing(place: str, records: int) -> None:
     shards = records // 20  # one draws, nine invert, ten embed
     run = Run.create(f"{place}/listing", large_settings(shards))
     start = time.perf_counter()
-    for units in ALL:
-        for name, count in units.shards(run.settings).items():
+    for stage in STAGES:
+        for name, count in stage.shards(run.settings).items():
             for first in range(0, count, 1000):
                 block = range(first, min(first + 1000, count))
-                run.files.put_all({f"commits/{units.stage}/{name}/{shard:05d}.json": b"{}" for shard in block})
-    total = sum(units.total(run.settings) for units in ALL)
+                run.files.put_all({f"commits/{stage.name}/{name}/{shard:05d}.json": b"{}" for shard in block})
+    total = sum(stage.total(run.settings) for stage in STAGES)
     console.print(f"{total:,} records put in {time.perf_counter() - start:.0f} s")
     console.print(f"netsim status, all of the command: {command('status', run.url):.1f} s")
     with Requests() as requests:
@@ -222,9 +221,9 @@ def show_resuming(place: str, shards: int) -> None:
     start = time.perf_counter()
     for stage in STAGES:
         stage.prepare(run)
-        for name, count in stage.units.shards(settings).items():
+        for name, count in stage.shards(settings).items():
             list(work_through(run, stage, name, range(count)))
-    total = sum(units.total(settings) for units in ALL)
+    total = sum(stage.total(settings) for stage in STAGES)
     console.print(f"{total:,} shards computed in {time.perf_counter() - start:.0f} s")
     seconds = timed(lambda: status(Run.open(run.url)))
     console.print(f"nothing is missing: known after {seconds:.1f} s")

@@ -180,7 +180,7 @@ def plan(
     from flows.compare import LOOKS
     from flows.console import progress_bar
     from flows.workers import ENVIRONMENT, MODULES, workers_at_most
-    from netsim import estimate as reckoned
+    from netsim.planning import estimate as reckoned
     from netsim.store.run import Run
 
     if like is not None and tflops is not None:
@@ -270,7 +270,7 @@ def status(
     if as_json:
         content: dict[str, Any] = {"run": opened.digest}
         content |= {"stages": [asdict(stage) for stage in progress.status(opened)]}
-        content |= {"images": progress.unreadable(opened)}
+        content |= {"images": {split: found.model_dump() for split, found in progress.unreadable(opened).items()}}
         content |= {"throughput": [one.to_json() for one in found]} if throughput else {}
         print(json.dumps(content, indent=2))
         return
@@ -290,9 +290,10 @@ def results(
 ) -> None:
     """Both matrices, their means with intervals, and the inversion losses of a finished run."""
     from flows import tables
-    from netsim import published
-    from netsim.measuring import load_measured, measured_json
-    from netsim.results import load_results, to_json
+    from netsim.results import published
+    from netsim.results.as_json import to_json
+    from netsim.results.measured import load_measured, measured_json
+    from netsim.results.results import load_results
     from netsim.store.run import Run
 
     reference = published.published_matrices(compare) if compare else None
@@ -366,7 +367,8 @@ def measure(
     A killed one goes on when the same command is given again; what is done is never computed again.
     """
     from flows import tables
-    from netsim.measuring import load_measured, measure_stage
+    from netsim.results.measured import load_measured
+    from netsim.stages.measure import measure_stage
     from netsim.store.run import Run
     from tasks.prepare import prepare_measures
 
@@ -378,7 +380,7 @@ def measure(
     opened = Run.open(prepare_measures(store, names))
     stage = measure_stage(names)
     if stage.missing(opened):
-        with _resumable(), _watched(opened, (stage.units,), debug):
+        with _resumable(), _watched(opened, (stage,), debug):
             from flows.measure import measure as flow
 
             flow(opened.url, names, where)
@@ -412,8 +414,9 @@ def layers(
     For example: `netsim layers runs/demo resnet18 vgg --layer "layer?" --layer "features.*" --activations pooled`
     """
     from flows import console
-    from netsim.layers import find_spec, layer_stage
-    from netsim.report import write_layers
+    from netsim.report.page import write_layers
+    from netsim.results.layers import find_spec
+    from netsim.stages.layers import layer_stage
     from netsim.storage.s3 import explained
     from netsim.store.run import Run
     from tasks.prepare import prepare_layers
@@ -427,7 +430,7 @@ def layers(
     spec = find_spec(opened, key)
     stage = layer_stage(spec)
     if stage.missing(opened):
-        with _resumable(), _watched(opened, (stage.units,), debug):
+        with _resumable(), _watched(opened, (stage,), debug):
             from flows.layers import layers as flow
 
             flow(url, networks, layer, activations, where)  # type: ignore[call-overload]
@@ -447,8 +450,9 @@ def report(
 ) -> None:
     """Write the report of a finished run: one self-contained HTML page, figures as PNG and SVG, tables as CSV."""
     from flows import console
-    from netsim.report import write_report
-    from netsim.results import gallery, load_results
+    from netsim.report.page import write_report
+    from netsim.results.gallery import gallery
+    from netsim.results.results import load_results
     from netsim.storage.s3 import explained
     from netsim.store.run import Run
 
@@ -501,17 +505,17 @@ def _use(credentials: str | None, debug: bool) -> None:
 def _run(settings: SweepSettings, store: str, cluster: AnyCluster, again: str, debug: bool) -> None:
     """Prepare, execute what is missing while bars follow the store, and show what was found."""
     from flows import console, tables
-    from netsim.results import load_results
+    from netsim.results.results import load_results
     from netsim.store import status as progress
     from netsim.store.run import Run
-    from netsim.store.stages import ALL
+    from netsim.store.stages import STAGES
     from tasks.prepare import prepare
 
     opened = Run.open(prepare(settings, store))
     console.console.print(f"run {opened.digest} in {opened.url}", soft_wrap=True)
     if not all(stage.finished for stage in progress.status(opened)):
         try:
-            with _watched(opened, ALL, debug):
+            with _watched(opened, STAGES, debug):
                 from flows.sweep import sweep
 
                 sweep(settings, opened.url, cluster)

@@ -3,12 +3,8 @@
 from prefect import flow
 
 from flows.names import after_the_store
-from tasks.aggregate import aggregate
-from tasks.draw import draw
-from tasks.embed import embed
-from tasks.invert import invert
-from tasks.report import report
 from tasks.shards import finish
+from tasks.verbs import aggregate, draw, embed, invert, report
 
 LOOKS = 8
 """Looking at a shard costs so much less than inverting it that this many make one task run."""

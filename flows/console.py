@@ -16,7 +16,7 @@ from rich.text import Text
 from netsim.errors import StoreError, printable
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store.run import Run
-from netsim.store.stages import ALL, Units, called
+from netsim.store.stages import STAGES, Stage, unit_label
 from netsim.store.status import StageStatus, stage_status, status, unreadable
 from netsim.store.throughput import Throughput, throughput_table
 
@@ -60,12 +60,12 @@ def show_status(run: Run) -> None:
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
     show(f"{run.url}  (run {run.digest})", table)
     for split, found in unreadable(run).items():
-        if names := [f"{image['name']} ({image['why']})" for image in found["unreadable"]]:
+        if names := [f"{image.name} ({image.why})" for image in found.unreadable]:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            says = f"{len(names)} of {found['listed']} {split} images can't be read and are left out"
+            says = f"{len(names)} of {found.listed} {split} images can't be read and are left out"
             console.print(plain(f"{says}: {', '.join(names[:NAMED])}{more}"), soft_wrap=True)
     for unit, why in run.aside().items():
-        console.print(plain(f"{called(unit)} is set aside: {why['error']}"), soft_wrap=True)
+        console.print(plain(f"{unit_label(unit)} is set aside: {why['error']}"), soft_wrap=True)
 
 
 def show_throughput(found: list[Throughput]) -> None:
@@ -86,12 +86,12 @@ def _duration(seconds: float | None) -> str:
 
 
 @contextmanager
-def progress_bars(run: Run, units: Sequence[Units] = ALL, *, every: float = 1.0) -> Iterator[None]:
+def progress_bars(run: Run, stages: Sequence[Stage] = STAGES, *, every: float = 1.0) -> Iterator[None]:
     """Bars that follow what the store says is done, until the block ends. On no terminal: a line per finished stage."""
     stop = Event()
-    units = [stage for stage in units if stage.total(run.settings)]
+    stages = [stage for stage in stages if stage.total(run.settings)]
     follow = _draw_bars if console.is_terminal else _print_stages
-    thread = Thread(target=follow, args=(run, units, stop, every), daemon=True)
+    thread = Thread(target=follow, args=(run, stages, stop, every), daemon=True)
     thread.start()
     try:
         yield
@@ -101,18 +101,18 @@ def progress_bars(run: Run, units: Sequence[Units] = ALL, *, every: float = 1.0)
 
 
 @contextmanager
-def progress_bar(says: str, total: int) -> Iterator[Callable[[], None]]:
+def progress_bar(label: str, total: int) -> Iterator[Callable[[], None]]:
     """One bar; gives what is to be called after each of `total` steps, from any thread."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(says, total=total)
+        bar = progress.add_task(label, total=total)
         yield lambda: progress.advance(bar)
 
 
-def _look(run: Run, units: Units) -> StageStatus | None:
+def _look(run: Run, stage: Stage) -> StageStatus | None:
     """None when the store can't be listed just now: the run will say so if it matters."""
     try:
-        return stage_status(run, units)
+        return stage_status(run, stage)
     except StoreError:
         return None
 
@@ -134,7 +134,7 @@ class _RateAndTimeLeft(ProgressColumn):
         return Text(f"{60 * stage.rate:.1f} a minute, {_duration(stage.seconds_left)} left", style="cyan")
 
 
-def _draw_bars(run: Run, stages: Sequence[Units], stop: Event, every: float) -> None:
+def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> None:
     columns = (
         TextColumn("{task.description:24}"),
         BarColumn(),
@@ -143,15 +143,15 @@ def _draw_bars(run: Run, stages: Sequence[Units], stop: Event, every: float) -> 
         _RateAndTimeLeft(),
     )
     with Progress(*columns, console=console) as progress:
-        bars = [progress.add_task(units.says, total=units.total(run.settings), start=False) for units in stages]
+        bars = [progress.add_task(stage.label, total=stage.total(run.settings), start=False) for stage in stages]
         ended, took = False, 0.0
         while not ended:
             ended = stop.wait(_next_look(every, took))  # one last look after the end
             watch = Stopwatch()
-            for bar, units in zip(bars, stages, strict=True):
+            for bar, stage in zip(bars, stages, strict=True):
                 if progress.tasks[bar].finished:
                     continue
-                now = _look(run, units)
+                now = _look(run, stage)
                 if now is None:
                     break
                 if now.done:
@@ -163,13 +163,13 @@ def _draw_bars(run: Run, stages: Sequence[Units], stop: Event, every: float) -> 
             took = watch()
 
 
-def _print_stages(run: Run, stages: Sequence[Units], stop: Event, every: float) -> None:
+def _print_stages(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> None:
     waiting = list(stages)
     ended, took = False, 0.0
     while waiting and not ended:
         ended = stop.wait(_next_look(every, took))
         watch = Stopwatch()
         while waiting and (now := _look(run, waiting[0])) and now.finished:
-            console.print(f"{now.says}: {now.done} of {now.total}")
+            console.print(f"{now.label}: {now.done} of {now.total}")
             waiting.pop(0)
         took = watch()

@@ -9,9 +9,9 @@ from flows.credentials import use_block
 from flows.names import after_the_store
 from flows.workers import task_runner
 from tasks.accounts import accounted, say_cancelled
-from tasks.layers import finish_layers
 from tasks.prepare import prepare_layers
 from tasks.shards import none_set_aside
+from tasks.verbs import finish_layers
 
 
 @flow(name="layers", flow_run_name=after_the_store("layers"), on_crashed=[say_cancelled], on_failure=[say_cancelled])

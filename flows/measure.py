@@ -7,9 +7,9 @@ from flows.credentials import use_block
 from flows.names import after_the_store
 from flows.workers import task_runner
 from tasks.accounts import accounted, say_cancelled
-from tasks.measure import finish_measures
 from tasks.prepare import prepare_measures
 from tasks.shards import none_set_aside
+from tasks.verbs import finish_measures
 
 
 @flow(name="measure", flow_run_name=after_the_store("measure"), on_crashed=[say_cancelled], on_failure=[say_cancelled])

@@ -6,8 +6,8 @@ import numpy as np
 from rich.text import Text
 
 from flows.console import console, plain, show, table_of
-from netsim.estimate import Estimate, Range
-from netsim.findings import (
+from netsim.planning.estimate import Estimate, Range
+from netsim.results.findings import (
     NETWORK_TABLE,
     biased_headline,
     headline,
@@ -17,9 +17,9 @@ from netsim.findings import (
     warnings,
     with_error,
 )
-from netsim.measuring import Measured
-from netsim.published import Comparison
-from netsim.results import Matrix, Results
+from netsim.results.measured import Measured
+from netsim.results.published import Comparison
+from netsim.results.results import Matrix, Results
 from netsim.similarity.measures import measures
 
 

@@ -3,9 +3,9 @@
 from prefect import flow
 
 from flows.names import after_the_store
-from tasks.check import check
 from tasks.shards import finish
-from tasks.train import train as verb
+from tasks.verbs import check
+from tasks.verbs import train as verb
 
 
 @flow(name="train", flow_run_name=after_the_store("train"))

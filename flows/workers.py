@@ -54,7 +54,7 @@ UNLIMITED = ["--memory-limit", "0"]
 freed stays with the process. How many images are inverted at a time goes by the memory there is.
 """
 
-MODULES = ("tasks.invert",)
+MODULES = ("tasks.verbs", "netsim.stages.train", "netsim.stages.invert", "netsim.stages.embed")
 """What workers import, all of Prefect and Dask with it."""
 
 

@@ -17,7 +17,7 @@ _HOMES = {
     "load_network": "netsim.networks",
     "Preprocessing": "netsim.networks",
     "draw_pairs": "netsim.images.pairs",
-    "open_run": "netsim.labelled",
+    "open_run": "netsim.results.labelled",
 }
 
 __all__ = ["Preprocessing", "draw_pairs", "invert_images", "linear_cka", "load_network", "open_run"]

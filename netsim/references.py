@@ -25,7 +25,7 @@ class ImageSource:
     """A kind of image set. `loader` is `module:function` in `netsim.images.formats`."""
 
     form: str
-    says: str
+    description: str
     loader: str
     photographs: bool = True  # encoded files of any size, which are scaled and cropped, and may be unreadable
 
@@ -64,7 +64,7 @@ IMAGE_SOURCES = {
 IMAGE_FORMS = ", ".join(source.form for source in IMAGE_SOURCES.values())
 
 
-IMAGE_SOURCES_HELP = "; ".join(f"`{source.form}`: {source.says}" for source in IMAGE_SOURCES.values())
+IMAGE_SOURCES_HELP = "; ".join(f"`{source.form}`: {source.description}" for source in IMAGE_SOURCES.values())
 """For the form of the UI."""
 
 

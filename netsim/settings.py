@@ -82,6 +82,10 @@ class PairSettings(Settings):
         return self
 
 
+STOP_REASONS = ("iterations", "loss", "nonfinite")
+"""Why an image was finished: all iterations done, `stop_loss` reached, a value not finite. Stored by index."""
+
+
 class InversionSettings(Settings):
     """The published recipe (Jones et al. 2022) is the default: 2000 constant steps of 1/8 with momentum 0.9."""
 

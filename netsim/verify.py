@@ -13,17 +13,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from netsim import stages
 from netsim.errors import NetsimError, StoreError, UnreachableError
 from netsim.inversion.engine import relative_distance
-from netsim.measuring import measure_stage
+from netsim.stages import inputs
+from netsim.stages.measure import measure_stage
 from netsim.store import layout
 from netsim.store.arrays import ArraySpec
 from netsim.store.layout import NATURAL, inverted
+from netsim.store.metadata import Metadata, TrainMetadata
 from netsim.store.provenance import made_from
 from netsim.store.run import Run
-from netsim.store.stages import Unit, sources
-from netsim.sweep import STAGES
+from netsim.store.stages import STAGES, TRAIN, Unit, dependencies
 
 THREADS = 8
 """Shards read at a time: reading waits for storage, and checksums let other threads run."""
@@ -108,11 +108,11 @@ def _specs(run: Run, own_measures: bool) -> list[ArraySpec]:
     for stage in STAGES:
         if stage.name in begun:
             with suppress(StoreError):
-                specs += stage.arrays(run)
+                specs += stage.specs(run)
     measures = sorted({name.partition("/")[0] for name, _ in run.done("measure")})
     for measure in (name for name in measures if own_measures or ":" not in name):
         with suppress(NetsimError):  # one's own measure may be gone
-            specs += measure_stage([measure]).arrays(run)
+            specs += measure_stage([measure]).specs(run)
     return specs
 
 
@@ -125,8 +125,9 @@ def _faults(run: Run, unit: Unit, unreadable: Set[str], origins: dict[Unit, Orig
     except StoreError as error:
         yield Fault(*unit, str(error))
         return
-    weights = {unit[1]: record.facts.get("weights_hash", "")} if unit[0] == "train" else record.facts.get("weights", {})
-    origins[unit] = Origin(record.content, record.facts.get("made_from"), weights)
+    metadata = Metadata.of(record)
+    weights = {unit[1]: TrainMetadata.of(record).weights_hash} if unit[0] == TRAIN.name else metadata.weights
+    origins[unit] = Origin(record.content, metadata.made_from, weights)
     # where a document is at fault, its values can't be told to be right or wrong before it is there again
     readable = [path for path in record.arrays if f"{path}/zarr.json" not in unreadable]
     for read, paths in ((run.read, readable), (run.read_file, record.files)):
@@ -145,7 +146,7 @@ def _stale(run: Run, fine: Mapping[Unit, Origin]) -> Iterator[Fault]:
     stale: set[Unit] = set()
     known = [unit for unit in fine if unit[0] in order]
     for unit in sorted(known, key=lambda unit: (order.index(unit[0]), unit)):
-        origin, of = fine[unit], sources(run.settings, unit)
+        origin, of = fine[unit], dependencies(run.settings, unit)
         weights = {name: fine["train", name, 0].weights[name] for name in origin.weights if ("train", name, 0) in fine}
         if other := [name for name, own in weights.items() if own != origin.weights[name]]:
             yield Fault(*unit, f"it was computed with other weights of {', '.join(other)}")
@@ -179,9 +180,9 @@ def _other_losses(run: Run, name: str, sample: int, fine: Set[Unit]) -> Iterator
         return
     shard = done[len(done) // 2]
     record = run.record("invert", name, shard)
-    network = stages.network(run, name)
-    images, targets = (stages.set_images(run, of, shard)[0][:sample] for of in (inverted(name), NATURAL))
-    again = relative_distance(stages.look(network, images), stages.look(network, targets)).numpy()
+    network = inputs.network(run, name)
+    images, targets = (inputs.set_images(run, of, shard)[0][:sample] for of in (inverted(name), NATURAL))
+    again = relative_distance(inputs.represent(network, images), inputs.represent(network, targets)).numpy()
     stored = layout.quantity(run.read(record, f"{inverted(name)}/losses"), "final_loss")[:sample]
     off = np.abs(again - stored) > TOLERANCE * np.maximum(1, np.abs(stored))
     for index in np.flatnonzero(off | (np.isfinite(again) != np.isfinite(stored))):

@@ -26,7 +26,7 @@ from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.exceptions import PrefectException
 
 from netsim.errors import NetsimError
-from netsim.findings import (
+from netsim.results.findings import (
     NETWORK_TABLE,
     biased_headline,
     headline,
@@ -35,10 +35,11 @@ from netsim.findings import (
     network_table,
     warnings,
 )
-from netsim.results import Gallery, Results
+from netsim.results.gallery import Gallery
+from netsim.results.results import Results
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store.run import Run
-from netsim.store.stages import Unit, Units, called
+from netsim.store.stages import Stage, Unit, unit_label
 from netsim.store.throughput import Tally, throughput_table
 from tasks import metrics
 
@@ -61,13 +62,13 @@ MOST_ROWS = 100
 class Shown:
     """One stage of a run in the UI: a bar, and how fast its workers are."""
 
-    def __init__(self, run: Run, units: Units, missing: int) -> None:
-        self._run, self._units = run, units
-        self._total = units.total(run.settings)
+    def __init__(self, run: Run, stage: Stage, missing: int) -> None:
+        self._run, self._stage = run, stage
+        self._total = stage.total(run.settings)
         self._done = self._total - missing
         self._bar: UUID | None = None
         self._table: UUID | None = None
-        self._tally = Tally(run, units) if units.pairs else None
+        self._tally = Tally(run, stage) if stage.per_pair else None
         self._bar_due, self._table_due = 0.0, time.monotonic() + TABLE_EVERY
         if missing:
             self._show_bar()
@@ -92,12 +93,12 @@ class Shown:
             self._show_table(self._tally)
 
     def _show_bar(self) -> None:
-        metrics.MISSING.labels(self._units.stage).set(self._total - self._done)
+        metrics.MISSING.labels(self._stage.name).set(self._total - self._done)
         progress = 100 * self._done / self._total
-        says = f"{self._units.says}: {self._done:,} of {self._total:,}, {self._run.url}"
+        says = f"{self._stage.label}: {self._done:,} of {self._total:,}, {self._run.url}"
         with _if_possible():
             if self._bar is None:
-                self._bar = _id(create_progress_artifact(progress, key=self._units.stage, description=says))
+                self._bar = _id(create_progress_artifact(progress, key=self._stage.name, description=says))
             else:
                 update_progress_artifact(self._bar, progress=progress, description=says)
         self._bar_due = time.monotonic() + PROGRESS_EVERY
@@ -105,11 +106,11 @@ class Shown:
     def _show_table(self, tally: Tally) -> None:
         watch = Stopwatch()
         with _if_possible():
-            tally.read(self._units.done(self._run))
+            tally.read(self._stage.done(self._run))
             rows = throughput_table(tally.found, most=MOST_ROWS)
             if rows and self._table is None:
-                says = f"{self._units.stage}, by worker, of all shards in {self._run.url}"
-                made = create_table_artifact(rows, key=f"throughput-{self._units.stage}", description=says)
+                says = f"{self._stage.name}, by worker, of all shards in {self._run.url}"
+                made = create_table_artifact(rows, key=f"throughput-{self._stage.name}", description=says)
                 self._table = _id(made)
             elif self._table is not None:
                 with get_client(sync_client=True) as client:
@@ -118,15 +119,15 @@ class Shown:
 
 
 @contextmanager
-def shown(run: Run, units: Units, missing: int) -> Iterator[Shown]:
+def shown(run: Run, stage: Stage, missing: int) -> Iterator[Shown]:
     """For the work of a stage. How it ended is shown also when it failed, but not when somebody presses Ctrl-C."""
-    stage = Shown(run, units, missing)
+    progress = Shown(run, stage, missing)
     try:
-        yield stage
+        yield progress
     except Exception:
-        stage.last()
+        progress.last()
         raise
-    stage.last()
+    progress.last()
 
 
 @contextmanager
@@ -144,7 +145,9 @@ def _id(made: Any) -> UUID:
 
 def show_aside(aside: dict[Unit, dict[str, Any]]) -> None:
     """Why shards were set aside."""
-    rows = [{"shard": called(unit)} | {key: str(value) for key, value in why.items()} for unit, why in aside.items()]
+    rows = [
+        {"shard": unit_label(unit)} | {key: str(value) for key, value in why.items()} for unit, why in aside.items()
+    ]
     more = [{"shard": f"and {len(rows) - MOST_ROWS:,} more"}] if len(rows) > MOST_ROWS else []
     with _if_possible():
         create_table_artifact(
@@ -157,7 +160,11 @@ def show_aside(aside: dict[Unit, dict[str, Any]]) -> None:
 
 def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
     """The finding, both matrices, losses, heatmaps and gallery. `report` is where the whole report is."""
-    from netsim.plots import gallery_figure, heatmaps, to_svg, to_webp  # no other task waits for matplotlib
+    from netsim.report.figures import gallery_figure, heatmaps
+    from netsim.report.svg import (
+        to_svg,
+        to_webp,  # no other task waits for matplotlib
+    )
 
     create_markdown_artifact(_summary(results, report), key="summary", description="What was found")
     for title, matrix in (("natural", results.natural), ("inverted", results.inverted)):

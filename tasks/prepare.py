@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-from netsim.layers import keep_spec, layer_spec
-from netsim.measuring import measure_stage
-from netsim.preflight import check
+from netsim.planning.preflight import check
+from netsim.results.layers import keep_spec
 from netsim.settings import SweepSettings
+from netsim.stages.layers import layer_spec
+from netsim.stages.measure import measure_stage
 from netsim.store.run import Run
-from netsim.store.stages import DRAW, EMBED, INVERT, TRAIN, Units, require_finished
+from netsim.store.stages import DRAW, EMBED, INVERT, TRAIN, Stage, require_finished
 
 
 def prepare(settings: SweepSettings, store: str) -> str:
@@ -42,10 +43,10 @@ def prepare_layers(store: str, networks: Sequence[str], layers: Sequence[str], a
     return run.url, spec.key
 
 
-def _with(units: Units, store: str, stage: str) -> Run:
-    """The run at `store`, where `units` are finished. What was set aside of `stage` is to be tried again."""
+def _with(needed: Stage, store: str, stage: str) -> Run:
+    """The run at `store`, where the stage `needed` is finished. What was set aside of `stage` is to be tried again."""
     run = Run.open(store)
-    require_finished(run, [units])
+    require_finished(run, [needed])
     run.take_up_again(stage)
     return run
 

@@ -14,7 +14,7 @@ from distributed import Status, get_worker
 from distributed.worker import thread_state
 
 from netsim.errors import RunError, Withdrawn
-from netsim.store.stages import Units
+from netsim.store.stages import Stage
 
 EVERY = 1.0
 """Seconds between two looks; work asks much more often."""
@@ -32,8 +32,8 @@ _seconds: dict[str, float] = {}
 class Pulse:
     """For the thread of one task run. Outside of a Dask worker there is always time, and somebody waits."""
 
-    def __init__(self, units: Units) -> None:
-        self._units, self._looked, self._began = units, 0.0, 0.0
+    def __init__(self, stage: Stage) -> None:
+        self._stage, self._looked, self._began = stage, 0.0, 0.0
         self.shard: int | None = None  # under way, or the first that there was no time for
         self.leaves = False
         try:
@@ -54,7 +54,7 @@ class Pulse:
         if self._dropped():
             raise Withdrawn("Nobody waits for it any more")
         # the last look before it goes
-        if self._left() < HANDS_OVER + 2 * since and not self._units.resumes:
+        if self._left() < HANDS_OVER + 2 * since and not self._stage.resumes:
             self._require_time(now - self._began)
 
     def _require_time(self, taken: float) -> None:
@@ -62,8 +62,8 @@ class Pulse:
         lives = self._worker.lifetime
         if taken > lives / 2:
             raise RunError(
-                f"{self._units.stage} shard {self.shard} was not done after {taken / 60:,.1f} minutes, and a worker "
-                f"lives for {lives / 60:,.1f}, the walltime without `leave_early`; {self._units.more_time}"
+                f"{self._stage.name} shard {self.shard} was not done after {taken / 60:,.1f} minutes, and a worker "
+                f"lives for {lives / 60:,.1f}, the walltime without `leave_early`; {self._stage.time_limit_hint}"
             )
 
     @property
@@ -77,13 +77,13 @@ class Pulse:
 
     def took(self, seconds: float) -> None:
         """What a shard took. A later task of the stage goes by it too: a task may have one shard only."""
-        _seconds[self._units.stage] = seconds
+        _seconds[self._stage.name] = seconds
 
     def may_begin(self, shard: int) -> bool:
         """Whether the worker lives long enough for a shard that takes as long as the last one. If not, it leaves."""
         self.shard, self._began = shard, time.monotonic()
         self._looked = self._began
-        if SAFETY * _seconds.get(self._units.stage, 0.0) + HANDS_OVER < self._left():
+        if SAFETY * _seconds.get(self._stage.name, 0.0) + HANDS_OVER < self._left():
             return True
         self.leaves = True
         self._worker.loop.add_callback(_leave, self._worker)

@@ -26,12 +26,12 @@ from prefect.tasks import exponential_backoff
 from pydantic import PrivateAttr
 
 from netsim.errors import NetsimError, RunError, UnreachableError, Withdrawn
-from netsim.stages import INVERT, TRAIN, ShardError, Stage, work_through
+from netsim.stages.work import ShardError, work_through
 from netsim.storage.stopwatch import Stopwatch
+from netsim.store.metadata import InvertMetadata
 from netsim.store.records import Record
 from netsim.store.run import Run
-from netsim.store.stages import Block, blocks, called, out_of_reach
-from netsim.sweep import STAGES
+from netsim.store.stages import INVERT, STAGES, TRAIN, Block, Stage, blocked_units, blocks, unit_label
 from tasks import metrics
 from tasks.accounts import heed_interrupts
 from tasks.artifacts import Shown, show_aside, shown
@@ -87,7 +87,7 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     Returns how many were computed, found, and left to others, and the seconds; or the state Cancelled, if nobody waits
     for them.
     """
-    run, watch, pulse = Run.open(store), Stopwatch(), Pulse(stage.units)
+    run, watch, pulse = Run.open(store), Stopwatch(), Pulse(stage)
     run.pulse = pulse
     _tag(run, stage, Block(name, shards))
     logger = get_run_logger()
@@ -136,12 +136,13 @@ def tags_of(stage: Stage, block: Block, networks: Collection[str]) -> list[str]:
 def _count(run: Run, stage: Stage, record: Record) -> None:
     metrics.SHARDS.labels(stage.name).inc()
     metrics.COMPUTED.labels(stage.name).inc(record.seconds)
-    if stage.units.pairs:
+    if stage.per_pair:
         metrics.PAIRS.labels(stage.name).inc(run.settings.pairs.shard_size)
-    if "peak_flops" in record.facts:
-        metrics.ITERATIONS.inc(record.facts["iterations"])
-        metrics.FLOPS.inc(record.facts["flops"])
-        metrics.PEAK.set(record.facts["peak_flops"])
+    if stage is INVERT:
+        metadata = InvertMetadata.of(record)
+        metrics.ITERATIONS.inc(metadata.iterations)
+        metrics.FLOPS.inc(metadata.flops)
+        metrics.PEAK.set(metadata.peak_flops)
 
 
 def _found(record: Record) -> str:
@@ -179,15 +180,15 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
     """
     run = Run.open(store)
     stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
-    without = out_of_reach(run.settings, run.aside())
+    without = blocked_units(run.settings, run.aside())
 
     def look() -> tuple[int, list[tuple[str, int]]]:
         missing = stage.missing(run)
         within_reach = [unit for unit in missing if (stage.name, *unit) not in without]
-        return len(missing), slowest_first(run, within_reach) if stage.units is INVERT.units else within_reach
+        return len(missing), slowest_first(run, within_reach) if stage is INVERT else within_reach
 
     (left, missing), faults, tries = look(), Faults(), 0
-    with shown(run, stage.units, left) as bar, _SettingsOnce.now():
+    with shown(run, stage, left) as bar, _SettingsOnce.now():
         while missing and tries < PASSES:
             stage.prepare(run)
             if tries:
@@ -211,7 +212,7 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
 
 def slowest_first(run: Run, inversions: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """By what it took to train or check their networks: a slow one that comes last has all workers but its own wait."""
-    trained = TRAIN.units.done(run) if inversions else {}
+    trained = TRAIN.done(run) if inversions else {}
     seconds = {name: run.record("train", name).seconds for name, _ in trained}
     return sorted(inversions, key=lambda unit: -seconds.get(unit[0], 0.0))  # those of a name stay together
 
@@ -222,12 +223,12 @@ def _set_aside(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Fau
         why = faults.errors[unit]
         told = {"error": f"{type(why).__name__}: {why}"[:1000], "traceback": getattr(why, "traceback", "")}
         run.set_aside(stage.name, *unit, told | {"workers": sorted(faults.workers[unit])})
-        get_run_logger().error("%s is set aside: %s", called((stage.name, *unit)), told["error"])
+        get_run_logger().error("%s is set aside: %s", unit_label((stage.name, *unit)), told["error"])
     show_aside(run.aside())
     emit_event(
         "netsim.shards.set-aside",
         resource={"prefect.resource.id": f"netsim.run.{run.digest}", "prefect.resource.name": run.url},
-        payload={"stage": stage.name, "shards": len(units), "first": called((stage.name, *units[0]))},
+        payload={"stage": stage.name, "shards": len(units), "first": unit_label((stage.name, *units[0]))},
     )
 
 
@@ -240,7 +241,7 @@ def none_set_aside(store: str) -> None:
     first = next(iter(aside))
     more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
     raise RunError(
-        f"{called(first)}{more} could not be computed and is set aside ({aside[first]['error']}); "
+        f"{unit_label(first)}{more} could not be computed and is set aside ({aside[first]['error']}); "
         "everything that does not need it is done. `netsim status` tells more, and the same command tries again"
     )
 
@@ -254,7 +255,7 @@ class _Pass:
         self._run, self._stage, self._verb, self._faults, self._bar = run, stage, verb, faults, bar
         self._alone = alone
         self._client = dask_client()
-        self._slots = _slots(self._client) if stage.units.gpu else {}
+        self._slots = _slots(self._client) if stage.gpu else {}
         self._under_way: dict[str, tuple[Block, Any]] = {}  # by the key of the Dask future
         self._ended = as_completed(loop=self._client.loop)
 

@@ -15,8 +15,9 @@ import torch
 from seaweed import SeaweedFS, free_ports
 
 from netsim.settings import SweepSettings, parse_settings
+from netsim.stages.work import compute_unit
 from netsim.store.run import Run
-from netsim.sweep import STAGES
+from netsim.store.stages import STAGES
 
 torch.set_num_threads(1)  # as in a worker; two test processes share the machine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what is in the background deaf to Ctrl-C
@@ -42,7 +43,7 @@ def run_all(run: Run, only: Collection[str] = ()) -> None:
             continue
         stage.prepare(run)
         for name, shard in stage.missing(run):
-            stage.work(run, name, shard)
+            compute_unit(run, stage, name, shard)
 
 
 @pytest.fixture(scope="session")

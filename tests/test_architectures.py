@@ -8,16 +8,16 @@ import torch
 from conftest import run_all
 from PIL import Image
 
-from netsim import stages
 from netsim.errors import NetworkError
-from netsim.findings import warnings
 from netsim.inversion.engine import relative_distance
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.steps import MomentumSteps
 from netsim.networks import Network, load_network
-from netsim.preflight import check
-from netsim.results import load_results
+from netsim.planning.preflight import check
+from netsim.results.findings import warnings
+from netsim.results.results import load_results
 from netsim.settings import parse_settings
+from netsim.stages import inputs, work
 from netsim.store import layout
 from netsim.store.run import Run
 
@@ -64,16 +64,16 @@ def test_the_whole_pipeline_runs_on_it_at_224_px(networks, photos, tmp_path):
     )
     run = Run.create(str(tmp_path / "run"), settings)
     run_all(run, only=("check", "train", "draw", "invert", "embed", "aggregate"))
-    x = stages.set_images(run, "natural", 0)[0][:2]
+    x = inputs.set_images(run, "natural", 0)[0][:2]
     for name in settings.names:
-        assert_linear(stages.network(run, name), x)
+        assert_linear(inputs.network(run, name), x)
         losses = run.array(f"inverted/{name}/losses")[...]
         assert np.isfinite(losses).all() and not layout.quantity(losses, "nonfinite").any()
-        row = stages.row_sums(run, f"inverted/{name}")
+        row = work.row_sums(run, f"inverted/{name}")
         assert all(np.isfinite(sums.square).all() and (sums.square > 0).all() for sums in row.values())
         recorded = run.record("train", name).facts["preprocessing"]
         assert recorded["size"] == 224 and len(recorded["mean"]) == 3
-    stages._network.cache_clear()  # these are large
+    inputs._network.cache_clear()  # these are large
     assert "224 pixels a side" not in " ".join(warnings(load_results(run)))
 
 
@@ -101,7 +101,7 @@ def test_a_large_one_is_cut_inverted_and_looked_at_as_stored_at_224_px(reference
     assert (found.final_loss < found.initial_loss).all()  # one step of 1/8, a tenth of which counts at first
     assert found.distance.numpy() == pytest.approx(0.0125, rel=0.01)
     stored = layout.from_stored(layout.to_stored(found.images, "uint16"))
-    seen, target = (stages.look(network, x).numpy() for x in (stored, images[2:]))
+    seen, target = (inputs.look(network, x).numpy() for x in (stored, images[2:]))
     assert relative_distance(*map(torch.from_numpy, (seen, target))).numpy() == pytest.approx(
         found.final_loss.numpy(), rel=1e-3
     )

@@ -8,13 +8,16 @@ import pytest
 from conftest import run_all, tiny
 
 from flows import console
-from netsim import stages
 from netsim.errors import DataError, StoreError
-from netsim.findings import warnings
 from netsim.images import load_images
-from netsim.probe import Asked, probe
-from netsim.results import load_results, to_json
+from netsim.planning.probe import Asked, probe
+from netsim.results.as_json import to_json
+from netsim.results.findings import warnings
+from netsim.results.results import load_results
+from netsim.stages import inputs
+from netsim.stages.work import compute_unit
 from netsim.store.run import Run
+from netsim.store.stages import CHECK, TRAIN
 from tasks.prepare import prepare
 
 BROKEN = ("ant/1.png", "cat/0.png", "cat/2.png", "cat/3.png")
@@ -33,7 +36,7 @@ def run_on(source: str, store: Path, *, count: int = 8, **images: object) -> Run
     networks = ["a=torchvision:resnet18@none", "b=torchvision:mobilenet_v2@none"]
     pairs = {"count": count, "shard_size": 4}
     settings = tiny(networks=networks, images={"source": source, "size": 32} | images, pairs=pairs)
-    for cached in (stages._load_images, stages._readable):
+    for cached in (inputs.listed_images, inputs._readable):
         cached.cache_clear()
     return Run.open(prepare(settings, str(store)))
 
@@ -45,7 +48,7 @@ def test_unreadable_images_stop_the_run_before_any_network_is_looked_at(tmp_path
         run_all(run)
     assert run.stages_done() == []
     with pytest.raises(StoreError, match="check images shard 0 is not done"):
-        stages.TRAIN.work(run, "a", 0)
+        compute_unit(run, TRAIN, "a", 0)
 
 
 def test_with_skip_the_run_is_that_of_a_folder_without_them(tmp_path):
@@ -98,17 +101,17 @@ def test_training_images_are_looked_at_where_a_network_is_trained(tmp_path):
         changes = {"networks": [vgg, "small:resnet18@none"], "pairs": {"count": 8, "shard_size": 4}}
         run = Run.create(str(tmp_path / name), tiny(images=source, **changes))
         if name == "as it is":
-            assert set(stages.CHECK.work(run, "images", 0).facts) == {"test"}
+            assert set(compute_unit(run, CHECK, "images", 0).facts) == {"test"}
             continue
         with pytest.raises(DataError, match=r"cannot read the image 'ant/x.png' \(.*\) of .*train"):
-            stages.CHECK.work(run, "images", 0)
+            compute_unit(run, CHECK, "images", 0)
 
 
 def test_images_that_came_since_they_were_looked_at_are_refused(tmp_path):
     source = folder(tmp_path / "images", broken=True)
     run = run_on(source, tmp_path / "run", unreadable="skip")
-    stages.CHECK.work(run, "images", 0)
+    compute_unit(run, CHECK, "images", 0)
     (tmp_path / "images/test/ant/9.png").write_bytes((tmp_path / "images/test/ant/0.png").read_bytes())
-    stages._load_images.cache_clear()
+    inputs.listed_images.cache_clear()
     with pytest.raises(StoreError, match="changed since this run began"):
-        stages.TRAIN.work(Run.open(run.url), "a", 0)
+        compute_unit(Run.open(run.url), TRAIN, "a", 0)

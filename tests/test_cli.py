@@ -15,8 +15,8 @@ from conftest import TINY, netsim
 from seaweed import free_ports
 
 from flows.cli import ctrl_c_stays_ctrl_c, main
-from netsim.findings import headline
-from netsim.results import load_results
+from netsim.results.findings import headline
+from netsim.results.results import load_results
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

@@ -25,7 +25,7 @@ from test_flow_sweep import ask, assert_same_bits, runs_of, task_runs_of
 from netsim.images import to_unit
 from netsim.settings import parse_settings
 from netsim.store.run import Run
-from netsim.store.stages import ALL
+from netsim.store.stages import STAGES
 
 POISON = '''
 import os
@@ -121,7 +121,7 @@ def poison(run: Run, path: Path) -> None:
 
 
 def missing_of(run: Run) -> dict[str, set[str]]:
-    found = {units.stage: {name for name, _ in units.missing(run)} for units in ALL}
+    found = {stage.name: {name for name, _ in stage.missing(run)} for stage in STAGES}
     return {stage: names for stage, names in found.items() if names}
 
 

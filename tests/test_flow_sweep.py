@@ -21,7 +21,7 @@ from conftest import NETSIM, TINY, auth_of, netsim, run_all, wait_until
 
 from netsim.store.layout import rows
 from netsim.store.run import Run
-from netsim.sweep import STAGES
+from netsim.store.stages import STAGES
 
 SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}
 """Long enough to be caught in the middle of the inversions."""
@@ -90,7 +90,7 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
         lambda: set(shown) <= set(states()) and set(states().values()) == {"Completed"}, seconds=120, what=states
     )
     artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
-    progress = {stage.name: "progress" for stage in STAGES if stage.units.total(finished.settings)}
+    progress = {stage.name: "progress" for stage in STAGES if stage.total(finished.settings)}
     tables = {"natural-cka": "table", "inverted-cka": "table", "heatmaps": "image", "summary": "markdown"}
     tables |= {"losses": "table", "gallery": "image", "throughput-invert": "table", "throughput-embed": "table"}
     assert progress.items() <= artifacts.items() and tables.items() <= artifacts.items()

@@ -14,10 +14,11 @@ from conftest import TINY, tiny
 from test_cli import call
 
 from netsim.errors import NetsimError, SettingsError, StoreError
-from netsim.labelled import open_run
-from netsim.measuring import load_measured
-from netsim.report import write_report
-from netsim.results import gallery, load_results
+from netsim.report.page import write_report
+from netsim.results.gallery import gallery
+from netsim.results.labelled import open_run
+from netsim.results.measured import load_measured
+from netsim.results.results import load_results
 from netsim.settings import load_settings
 from netsim.store.records import sealed
 from netsim.store.run import Run

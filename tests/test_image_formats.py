@@ -630,7 +630,7 @@ def test_every_source_is_in_the_documentation_and_in_the_form_of_the_settings():
     described = ImageSettings.model_fields["source"].description
     assert {"folder", "imagenet", "cifar10", "cifar100", "npz", "tar", "hf", "fashion-mnist"} == set(IMAGE_SOURCES)
     for source in IMAGE_SOURCES.values():
-        assert f"`{source.form}`" in page and f"`{source.form}`: {source.says}" in described
+        assert f"`{source.form}`" in page and f"`{source.form}`: {source.description}" in described
 
 
 @pytest.mark.parametrize(

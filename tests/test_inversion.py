@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from netsim.errors import DataError, NetworkError, SettingsError
-from netsim.inversion.invert import STOP_REASONS, Inversion, invert, invert_batches, invert_images
+from netsim.inversion.invert import Inversion, invert, invert_batches, invert_images
 from netsim.inversion.steps import MomentumSteps
 from netsim.networks import as_network
+from netsim.settings import STOP_REASONS
 
 SHAPE = (3, 8, 8)
 

@@ -9,13 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from netsim import stages
 from netsim.errors import NetworkError, SettingsError, StoreError
-from netsim.layers import flat_rows, keep_spec, layer_grams, layer_spec, layer_stage, load_layers
 from netsim.networks import Network
-from netsim.plots import layer_heatmaps
-from netsim.report import write_layers
+from netsim.report.figures import layer_heatmaps
+from netsim.report.page import write_layers
+from netsim.results.layers import keep_spec, load_layers
 from netsim.similarity.blocked import blocked_similarity
+from netsim.stages import inputs
+from netsim.stages.layers import flat_rows, layer_grams, layer_spec, layer_stage
+from netsim.stages.work import compute_unit
 from netsim.store.run import Run
 from tasks.prepare import prepare_layers
 
@@ -29,15 +31,15 @@ def run(finished, tmp_path) -> Run:
 def compute(run: Run, spec) -> None:
     keep_spec(run, spec)
     for name, shard in layer_stage(spec).missing(run):
-        layer_stage(spec).work(run, name, shard)
+        compute_unit(run, layer_stage(spec), name, shard)
 
 
 def by_hand(run: Run, set_name: str, network: str, layer: str, pooled: bool) -> list[np.ndarray]:
     """A layer's activations for every shard: the blocks of a ResNet, run one after the other."""
-    body = stages.network(run, network).body
+    body = inputs.network(run, network).body
     rows = []
     for shard in range(run.settings.pairs.shards):
-        x = (stages.set_images(run, set_name, shard)[0] - 0.286) / 0.353
+        x = (inputs.set_images(run, set_name, shard)[0] - 0.286) / 0.353
         with torch.no_grad():
             x = body.maxpool(body.relu(body.bn1(body.conv1(x))))
             for name in ("layer1", "layer2", "layer3", "layer4"):
@@ -87,7 +89,7 @@ def test_what_is_done_is_not_done_again_and_another_question_is_another_key(run)
     keep_spec(run, spec)
     stage = layer_stage(spec)
     assert len(stage.missing(run)) == 2 * 4
-    stage.work(run, *stage.missing(run)[0])
+    compute_unit(run, stage, *stage.missing(run)[0])
     assert len(stage.missing(run)) == 2 * 4 - 1
     with pytest.raises(StoreError, match="shard 1 is not done"):
         load_layers(run, spec)

@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from netsim import stages
 from netsim.errors import SettingsError, StoreError
 from netsim.images import to_unit
-from netsim.measuring import HALVES, evaluate, load_measured, measure_stage, measured_json
+from netsim.results.measured import load_measured, measured_json
 from netsim.settings import SweepSettings
 from netsim.similarity.cka import linear_cka
 from netsim.similarity.measures import Measure, left_out, measure
 from netsim.similarity.uncertainty import half_sampling, jackknife_se
+from netsim.stages import inputs
+from netsim.stages.measure import HALVES, evaluate, measure_stage
+from netsim.stages.work import compute_unit
 from netsim.store.run import Run
 from tasks.prepare import prepare_measures
 
@@ -53,7 +55,7 @@ def compute(run: Run, names: list[str]) -> None:
     stage = measure_stage(names)
     stage.prepare(run)
     for name, shard in stage.missing(run):
-        stage.work(run, name, shard)
+        compute_unit(run, stage, name, shard)
 
 
 def represented(run: Run, set_name: str, name: str) -> np.ndarray:
@@ -83,7 +85,7 @@ def test_predictions_are_the_logits_of_the_networks(measured):
     names = measured.settings.names
     images = to_unit(measured.array("images/target")[...])
     with torch.no_grad():
-        above = [stages.network(measured, name)(images)[:, 0].numpy() > 0 for name in names]
+        above = [inputs.network(measured, name)(images)[:, 0].numpy() > 0 for name in names]
     expected = [[(a & b).mean() for b in above] for a in above]
     np.testing.assert_allclose(found.natural.value, expected, atol=1e-12)
 
@@ -103,7 +105,7 @@ def test_errors_of_means_come_from_the_same_resamples_of_all_cells(measured):
     names, cells = measured.settings.names, []
     images = to_unit(measured.array("images/target")[...])
     with torch.no_grad():
-        above = [stages.network(measured, name)(images)[:, 0].numpy() > 0 for name in names]
+        above = [inputs.network(measured, name)(images)[:, 0].numpy() > 0 for name in names]
     for deleted in range(4):
         keep = np.repeat(np.arange(4) != deleted, 8)
         cells.append(
@@ -179,7 +181,7 @@ def test_what_is_done_is_not_done_again_and_what_is_incomplete_is_not_shown(meas
     run = Run.open(place)
     stage = measure_stage(["stir"])
     stage.prepare(run)
-    stage.work(run, *stage.missing(run)[0])
+    compute_unit(run, stage, *stage.missing(run)[0])
     assert len(stage.missing(run)) == 2
     assert load_measured(run) == {}
 

@@ -135,7 +135,7 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel):
     }
     assert here - shipped == set()
     folders = {path.rpartition("/")[0] for path in here if not path.endswith(".py")}
-    assert {"netsim/data", "netsim/templates", "deploy/sweeps"} <= folders
+    assert {"netsim/images/data", "netsim/report/templates", "netsim/results", "deploy/sweeps"} <= folders
 
 
 def test_the_wheel_holds_nothing_but_the_packages_and_its_own_record(wheel):

@@ -16,16 +16,26 @@ import yaml
 from conftest import NETSIM, TINY, tiny
 from seaweed import BUCKET
 
-from netsim import estimate as planning
-from netsim import probe as probing
 from netsim.errors import NetworkError, SettingsError, StoreError
-from netsim.estimate import Device, Estimate, Range, check_place, device_of, device_said, estimate, probed, require_time
 from netsim.inversion.steps import kept_bytes, preset_steps
 from netsim.networks import load_network
-from netsim.probe import Asked, Probe
+from netsim.planning import estimate as planning
+from netsim.planning import probe as probing
+from netsim.planning.estimate import (
+    Device,
+    Estimate,
+    Range,
+    check_place,
+    device_of,
+    device_said,
+    estimate,
+    probed,
+    require_time,
+)
+from netsim.planning.probe import Asked, Probe
 from netsim.storage.files import Files
 from netsim.store.run import Run
-from netsim.store.stages import ALL
+from netsim.store.stages import STAGES
 
 PER_TASK = {"draw": 4, "invert": 3, "embed": 8}
 DEVICE = Device("a device", Range(1e9, 2e9, 4e9), {})
@@ -56,7 +66,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Estimate:
 
 def test_shards_are_those_of_the_sweep_and_tasks_those_that_it_is_cut_into(plan):
     shards = {stage.stage: stage.shards for stage in plan.stages}
-    assert shards == {units.stage: units.total(tiny()) for units in ALL}
+    assert shards == {stage.name: stage.total(tiny()) for stage in STAGES}
     tasks = {stage.stage: stage.tasks for stage in plan.stages}
     assert tasks == {"check": 0, "train": 3, "draw": 1, "invert": 6, "embed": 4, "aggregate": 6, "report": 1}
 
@@ -135,7 +145,7 @@ def test_the_device_of_a_run_is_as_fast_as_its_records_say(finished):
         flops = device.of_network[name].mean
         assert device.seconds(name, flops).mean == pytest.approx(1)
     assert device.flops.low < device.flops.mean < device.flops.high
-    assert finished.url in device.says
+    assert finished.url in device.label
 
 
 def test_a_device_is_said_in_tflops():
@@ -229,6 +239,11 @@ def test_the_command_measures_and_prints(tmp_path):
 def test_a_probe_prints_one_line_of_json():
     asked = json.dumps({"settings": tiny().model_dump(mode="json"), "name": "resnet18", "timed": False})
     done = subprocess.run(
-        [sys.executable, "-m", "netsim.probe"], input=asked, env=os.environ, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "netsim.planning.probe"],
+        input=asked,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert json.loads(done.stdout)["name"] == "resnet18"

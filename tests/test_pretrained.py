@@ -9,7 +9,7 @@ from test_architectures import assert_linear
 
 from netsim.images import load_images, to_unit
 from netsim.networks import Network, load_network
-from netsim.results import load_results
+from netsim.results.results import load_results
 from netsim.settings import parse_settings
 from netsim.store import layout
 from netsim.store.run import Run

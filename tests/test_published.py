@@ -9,8 +9,8 @@ from scipy import stats
 from test_report import make_results
 
 from netsim.errors import RunError, SettingsError
-from netsim.published import compare, comparison_json, published_matrices
-from netsim.results import off_diagonal
+from netsim.results.published import compare, comparison_json, published_matrices
+from netsim.results.results import off_diagonal
 
 
 @pytest.fixture

@@ -16,9 +16,14 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 from PIL import Image
 
-from netsim import findings, plots
 from netsim.errors import SettingsError
-from netsim.findings import (
+from netsim.report import figures, svg
+from netsim.report.figures import gallery_figure
+from netsim.report.page import data_uri, render_page, write_report
+from netsim.report.svg import to_webp
+from netsim.report.tables import row_and_column_means
+from netsim.results import findings
+from netsim.results.findings import (
     all_well,
     better_than_chance,
     biased_headline,
@@ -28,14 +33,8 @@ from netsim.findings import (
     number,
     warnings,
 )
-from netsim.plots import gallery_figure, to_webp
-from netsim.report import (
-    data_uri,
-    render_page,
-    row_and_column_means,
-    write_report,
-)
-from netsim.results import Gallery, Loss, Matrix, NetworkFacts, Results, interval
+from netsim.results.gallery import Gallery
+from netsim.results.results import Loss, Matrix, NetworkFacts, Results, interval
 from netsim.similarity.uncertainty import Estimate
 
 NINE = ("densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4")
@@ -268,8 +267,8 @@ def test_whatever_a_name_says_it_is_text(results):
     assert all((attributes["src"] or "").startswith("data:image/") for attributes in page.elements("img"))
     assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
     assert page.text.count(evil) > 5
-    for figure, count in ((plots.heatmaps(odd), 3), (plots.loss_curves(odd), 1)):
-        assert svg_words(plots.to_svg(figure)).count(evil) == count  # `$` starts no formula
+    for figure, count in ((figures.heatmaps(odd), 3), (figures.loss_curves(odd), 1)):
+        assert svg_words(svg.to_svg(figure)).count(evil) == count  # `$` starts no formula
     for said in ('"><img src=x onerror=y>', "<b>", "&amp;", '" onload="x', "</pre><script>"):
         assert said in page.text
 
@@ -380,7 +379,7 @@ def test_undefined_values_are_a_dash_on_the_page_and_in_the_figure_and_empty_in_
     page = page_of(undefined)
     assert page.tables[-4][2][3].startswith("–")
     assert not re.search(r"\bnan\b", page.text, re.IGNORECASE)
-    panel = plots.heatmaps(undefined).axes[1]
+    panel = figures.heatmaps(undefined).axes[1]
     assert [text.get_text() for text in panel.texts if text.get_position() == (2, 1)] == ["–"]
     written = write_report(undefined, make_gallery(undefined), tmp_path)
     cell = list(csv.DictReader(written.inverted_csv.open(newline="")))[5]
@@ -482,14 +481,14 @@ def test_images_no_screen_can_show_leave_a_sentence(results):
 
 def test_both_heatmaps_have_one_colour_scale(results):
     for estimator in ("unbiased", "biased"):
-        natural, inverted, bar = plots.heatmaps(results, estimator).axes
+        natural, inverted, bar = figures.heatmaps(results, estimator).axes
         assert [axes.collections[0].get_clim() for axes in (natural, inverted, bar)] == [(0, 1)] * 3
         assert len({axes.collections[0].get_cmap().name for axes in (natural, inverted, bar)}) == 1
 
 
 def test_rows_are_through_from_the_top_and_columns_observer(results):
     for estimator, values in (("unbiased", results.inverted.cka_unbiased), ("biased", results.inverted.cka)):
-        natural, inverted, _ = plots.heatmaps(results, estimator).axes
+        natural, inverted, _ = figures.heatmaps(results, estimator).axes
         assert inverted.get_ylim() == (2.5, -0.5)
         assert (natural.get_ylabel(), inverted.get_xlabel()) == ("through", "observer")
         assert [label.get_text() for label in natural.get_yticklabels()] == list(results.networks)
@@ -501,40 +500,40 @@ def test_rows_are_through_from_the_top_and_columns_observer(results):
 
 def test_numbers_stand_out_from_every_cell():
     for value in (*np.linspace(0, 1, 201), np.nan):
-        cell = to_rgb(plots.UNDEFINED) if np.isnan(value) else plots.COLORS(value)[:3]
-        dark, light = sorted(plots.luminance(color) + 0.05 for color in (cell, to_rgb(plots.ink_on(value))))
+        cell = to_rgb(figures.UNDEFINED) if np.isnan(value) else figures.COLORS(value)[:3]
+        dark, light = sorted(figures.luminance(color) + 0.05 for color in (cell, to_rgb(figures.ink_on(value))))
         assert light / dark > 4.5
 
 
 def test_lines_stand_out_from_the_light_page_and_the_dark_one():
-    template = (Path(plots.__file__).parent / "templates" / "report.html.j2").read_text()
+    template = (Path(figures.__file__).parent / "templates" / "report.html.j2").read_text()
     pages = re.findall(r"--page: (#[0-9a-f]{6})", template)
     assert len(pages) == 2
-    for line, page in itertools.product(plots.LINES, pages):
-        dark, light = sorted(plots.luminance(to_rgb(color)) + 0.05 for color in (line, page))
+    for line, page in itertools.product(figures.LINES, pages):
+        dark, light = sorted(figures.luminance(to_rgb(color)) + 0.05 for color in (line, page))
         assert light / dark >= 3, (line, page)
 
 
 def test_svg_is_small_and_its_words_are_text():
     results = make_results(25, n=8)
-    svg = plots.to_svg(plots.heatmaps(results))
-    assert len(svg.encode()) < 200_000
-    words = svg_words(svg)
+    drawn = svg.to_svg(figures.heatmaps(results))
+    assert len(drawn.encode()) < 200_000
+    words = svg_words(drawn)
     assert words.count("network_24") == 3
     assert len(words) > 2 * 25 * 25
 
 
 def test_inline_svg_takes_the_colours_of_the_page_and_shares_no_id(results):
-    drawn = {prefix: plots.to_inline_svg(plots.heatmaps(results), prefix) for prefix in ("one", "two")}
+    drawn = {prefix: svg.to_inline_svg(figures.heatmaps(results), prefix) for prefix in ("one", "two")}
     ids = [{e.get("id") for e in ElementTree.fromstring(svg).iter() if e.get("id")} for svg in drawn.values()]
     assert ids[0]
     assert not ids[0] & ids[1]
     assert "currentColor" in drawn["one"]
-    assert plots.INK not in drawn["one"]
+    assert svg.INK not in drawn["one"]
 
 
 def test_loss_curves_draw_the_history_and_the_tolerance(results):
-    axes = plots.loss_curves(results).axes[0]
+    axes = figures.loss_curves(results).axes[0]
     assert axes.get_yscale() == "log"
     for name, line in zip(results.networks, axes.lines, strict=False):
         np.testing.assert_array_equal(line.get_xdata(), results.loss[name].history_iterations)
@@ -547,16 +546,16 @@ def test_losses_without_a_logarithm_leave_the_others_drawn(results):
     history = results.loss["densenet"].history
     odd = with_loss(results, "densenet", history=np.where(np.arange(len(history)) % 2, 0.0, history))
     odd = with_loss(odd, "mobilenet", history=np.full(len(history), np.nan))
-    words = {text.get_text() for text in plots.loss_curves(odd).axes[0].texts}
+    words = {text.get_text() for text in figures.loss_curves(odd).axes[0].texts}
     assert words == {"densenet", "resnext", "tolerance 0.05"}
-    assert "<svg" in plots.to_svg(plots.loss_curves(odd))
+    assert "<svg" in svg.to_svg(figures.loss_curves(odd))
 
 
 def test_spread_places_are_the_nearest_that_do_not_overlap(rng):
     grid = np.linspace(0, 1, 41)
     apart = np.array([p for p in itertools.combinations(grid, 3) if min(p[1] - p[0], p[2] - p[1]) >= 0.2 - 1e-12])
     for wanted in np.sort(np.round(rng.random((50, 3)) * 40) / 40):
-        found = plots.spread(wanted, gap=0.2)
+        found = figures.spread(wanted, gap=0.2)
         assert (np.diff(found) >= 0.2 - 1e-12).all()
         assert 0 <= found.min() <= found.max() <= 1 + 1e-12
         assert ((found - wanted) ** 2).sum() <= ((apart - wanted) ** 2).sum(axis=1).min() + 1e-12

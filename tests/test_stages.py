@@ -12,21 +12,24 @@ import xarray as xr
 from conftest import TINY, run_all, tiny
 from PIL import Image
 
-from netsim import stages
 from netsim.errors import DataError, NetworkError, SettingsError, StoreError
 from netsim.images import load_images, to_unit
-from netsim.inversion.invert import STOP_REASONS, invert_batches
+from netsim.inversion.invert import invert_batches
 from netsim.inversion.steps import PathSteps
-from netsim.labelled import open_run
-from netsim.preflight import check
-from netsim.results import gallery, load_results, to_json
+from netsim.planning import preflight
+from netsim.results.as_json import to_json
+from netsim.results.gallery import gallery
+from netsim.results.labelled import open_run
+from netsim.results.results import load_results
+from netsim.settings import STOP_REASONS
 from netsim.similarity import cka
+from netsim.stages import inputs, train, work
+from netsim.stages.work import compute_unit
 from netsim.store import layout, provenance
 from netsim.store.layout import rows
 from netsim.store.records import Record, sealed
 from netsim.store.run import Run
-from netsim.store.stages import Units
-from netsim.sweep import STAGES
+from netsim.store.stages import AGGREGATE, CHECK, DRAW, INVERT, STAGES, TRAIN, Stage
 from netsim.verify import verify
 from tasks.prepare import prepare
 
@@ -51,7 +54,7 @@ def test_labels_of_every_stored_pair_differ_and_the_images_are_the_sources(finis
 
 def test_stored_loss_is_the_loss_of_the_stored_images(finished):
     """Measured anew, without netsim's own reading and rounding."""
-    network = stages.network(finished, "resnet18")
+    network = inputs.network(finished, "resnet18")
     image = torch.from_numpy(finished.array("inverted/resnet18/image")[...] / 65535).float()
     target = to_unit(finished.array("images/target")[...])
     with torch.no_grad():
@@ -147,39 +150,41 @@ def test_order_of_work_does_not_change_a_bit(finished, tmp_path):
     for stage in STAGES:
         stage.prepare(run)
         for name, shard in reversed(stage.missing(run)):
-            stage.work(run, name, shard)
+            compute_unit(run, stage, name, shard)
     for name, values in similarity_of(finished).items():
         np.testing.assert_array_equal(similarity_of(run)[name], values)
 
 
-def recorded(run: Run, stages_done: list[str], *, fail_on: int | None = None) -> stages.Stage:
+def recorded(monkeypatch, run: Run, stages_done: list[str], *, fail_on: int | None = None) -> Stage:
     """A stage of four shards that notes when it computes, and when it begins and ends to write."""
 
-    def compute(run: Run, name: str, shard: int) -> stages.Work:
+    def compute(run: Run, name: str, shard: int) -> work.StageResult:
         stages_done.append(f"compute {shard}")
         if shard == fail_on:
             raise NetworkError("not finite")
         time.sleep(0.05)
-        return stages.Work(files={f"report/{shard}": b"x"}, obsolete=(f"old/{shard}",))
+        return work.StageResult(files={f"report/{shard}": b"x"}, obsolete=(f"old/{shard}",))
 
-    class Noted(stages.Stage):
-        def commit(self, run: Run, name: str, shard: int, work: stages.Work, seconds: float) -> Record:
-            stages_done.append(f"write {shard}")
-            time.sleep(0.01)
-            record = super().commit(run, name, shard, work, seconds)
-            stages_done.append(f"written {shard}")
-            return record
+    commit = work.commit
 
-    return Noted(Units("noted", "Noted", lambda settings: {"a": 4}), lambda run: [], compute)
+    def noted_commit(run: Run, stage: Stage, name: str, shard: int, result: work.StageResult, seconds: float) -> Record:
+        stages_done.append(f"write {shard}")
+        time.sleep(0.01)
+        record = commit(run, stage, name, shard, result, seconds)
+        stages_done.append(f"written {shard}")
+        return record
+
+    monkeypatch.setattr(work, "commit", noted_commit)
+    return Stage("noted", "Noted", lambda settings: {"a": 4}, compute=compute)
 
 
-def test_a_shard_is_written_while_the_next_is_computed(tmp_path):
+def test_a_shard_is_written_while_the_next_is_computed(tmp_path, monkeypatch):
     run, noted = Run.create(str(tmp_path), tiny()), []
     run.files.put("old/2", b"a checkpoint")
-    stage = recorded(run, noted)
-    stage.work(run, "a", 1)
+    stage = recorded(monkeypatch, run, noted)
+    compute_unit(run, stage, "a", 1)
     noted.clear()
-    records = list(stages.work_through(run, stage, "a", range(4)))
+    records = list(work.work_through(run, stage, "a", range(4)))
     assert [record.shard for record in records] == [0, 2, 3] and stage.missing(run) == []
     assert sorted(noted) == sorted(f"{what} {shard}" for shard in (0, 2, 3) for what in ("compute", "write", "written"))
     for shard, following in ((0, 2), (2, 3)):
@@ -188,24 +193,24 @@ def test_a_shard_is_written_while_the_next_is_computed(tmp_path):
     assert 0.01 <= run.seconds_waited < 0.05  # the last one
 
 
-def test_what_was_computed_before_a_fault_is_committed(tmp_path):
+def test_what_was_computed_before_a_fault_is_committed(tmp_path, monkeypatch):
     run, noted = Run.create(str(tmp_path), tiny()), []
     with pytest.raises(NetworkError):
-        list(stages.work_through(run, recorded(run, noted, fail_on=2), "a", range(4)))
+        list(work.work_through(run, recorded(monkeypatch, run, noted, fail_on=2), "a", range(4)))
     assert set(run.done("noted")) == {("a", 0), ("a", 1)}
 
 
-def test_what_a_shard_took_is_told_when_it_is_the_only_one(tmp_path):
+def test_what_a_shard_took_is_told_when_it_is_the_only_one(tmp_path, monkeypatch):
     run, told = Run.create(str(tmp_path), tiny()), []
-    (record,) = stages.work_through(run, recorded(run, []), "a", [1], took=told.append)
+    (record,) = work.work_through(run, recorded(monkeypatch, run, []), "a", [1], took=told.append)
     assert [round(seconds, 3) for seconds in told] == [record.seconds] and told[0] >= 0.05
 
 
-def test_a_write_that_fails_ends_the_work(tmp_path):
+def test_a_write_that_fails_ends_the_work(tmp_path, monkeypatch):
     run = Run.create(str(tmp_path), tiny())
     (tmp_path / "report").write_text("in the way")
     with pytest.raises(StoreError):
-        list(stages.work_through(run, recorded(run, []), "a", range(4)))
+        list(work.work_through(run, recorded(monkeypatch, run, []), "a", range(4)))
     assert run.done("noted") == {}
 
 
@@ -257,12 +262,12 @@ def test_a_finished_run_opens_as_labelled_arrays(finished):
 
 def test_a_longer_run_keeps_the_pairs_and_inversions_of_a_shorter_one(finished, tmp_path):
     run = Run.create(str(tmp_path), tiny(pairs={"count": 48, "shard_size": 8}))
-    for stage in (stages.TRAIN, stages.DRAW):
+    for stage in (TRAIN, DRAW):
         stage.prepare(run)
         for name, shard in stage.missing(run):
-            stage.work(run, name, shard)
-    stages.INVERT.prepare(run)
-    stages.INVERT.work(run, "vgg", 1)
+            compute_unit(run, stage, name, shard)
+    INVERT.prepare(run)
+    compute_unit(run, INVERT, "vgg", 1)
     for path in ("pairs/seed", "pairs/target"):
         np.testing.assert_array_equal(run.array(path)[:32], finished.array(path)[...])
     np.testing.assert_array_equal(run.array("inverted/vgg/image")[8:16], finished.array("inverted/vgg/image")[8:16])
@@ -274,7 +279,7 @@ def test_comparison_waits_for_every_shard(finished, tmp_path):
     with pytest.raises(StoreError, match=missing):
         load_results(run)
     with pytest.raises(StoreError, match="embed natural shard 0 is not done"):
-        stages.AGGREGATE.work(run, "natural/vgg", 0)
+        compute_unit(run, AGGREGATE, "natural/vgg", 0)
 
 
 def test_weights_that_changed_behind_a_reference_are_refused(tmp_path):
@@ -284,19 +289,19 @@ def test_weights_that_changed_behind_a_reference_are_refused(tmp_path):
     network = load_network("small:vgg@none")
     weights.write_bytes(weights_to_bytes(network))
     run = Run.create(str(tmp_path / "run"), tiny(networks=[f"small:vgg@{weights}", "small:resnet18@none"]))
-    stages.TRAIN.work(run, "vgg", 0)
+    compute_unit(run, TRAIN, "vgg", 0)
     with torch.no_grad():
         next(iter(network.body.parameters())).mul_(1.001)
     weights.write_bytes(weights_to_bytes(network))
     with pytest.raises(StoreError, match="are not those this run began with; changed weights need a new --store"):
-        stages.network(run, "vgg")
+        inputs.network(run, "vgg")
 
 
 def test_shards_computed_with_other_weights_are_not_mixed(tmp_path):
     """A commit record of `train` that was removed, as the store advises for damage, and another training."""
     run = Run.create(str(tmp_path / "run"), tiny())
     run_all(run)
-    stages.TRAIN.work(run, "vgg", 0)
+    compute_unit(run, TRAIN, "vgg", 0)
     load_results(run)  # the same weights again
     record = json.loads(run.files.get("commits/train/vgg/00000.json"))
     record["facts"]["weights_hash"] = "of another training"
@@ -308,7 +313,7 @@ def test_shards_computed_with_other_weights_are_not_mixed(tmp_path):
     ):
         load_results(run)
     with pytest.raises(StoreError, match=r"embed natural shard 0 in .* was computed with other weights"):
-        stages.AGGREGATE.work(run, "natural/vgg", 0)
+        compute_unit(run, AGGREGATE, "natural/vgg", 0)
 
 
 def folder_of_images(folder: Path) -> str:
@@ -330,14 +335,14 @@ def own_images(folder: Path, **changes):
 def test_once_pairs_are_drawn_the_images_may_go(tmp_path):
     settings = own_images(tmp_path / "images")
     run = Run.open(prepare(settings, str(tmp_path / "run")))
-    for stage in (stages.CHECK, stages.TRAIN, stages.DRAW):
+    for stage in (CHECK, TRAIN, DRAW):
         stage.prepare(run)
         for name, shard in stage.missing(run):
-            stage.work(run, name, shard)
+            compute_unit(run, stage, name, shard)
     shutil.rmtree(tmp_path / "images")
-    stages._network.cache_clear()
-    stages._load_images.cache_clear()
-    stages._readable.cache_clear()
+    inputs.load_recorded.cache_clear()
+    inputs.listed_images.cache_clear()
+    inputs._readable.cache_clear()
     run_all(Run.open(prepare(settings, run.url)))
     results = load_results(run)
     assert np.isnan(results.facts["a"].accuracy)  # its 1000 classes are not these two
@@ -346,24 +351,24 @@ def test_once_pairs_are_drawn_the_images_may_go(tmp_path):
 
 def test_images_that_changed_since_the_run_began_are_refused(tmp_path):
     run = Run.open(prepare(own_images(tmp_path / "images"), str(tmp_path / "run")))
-    stages.CHECK.work(run, "images", 0)
-    stages.TRAIN.work(run, "a", 0)
+    compute_unit(run, CHECK, "images", 0)
+    compute_unit(run, TRAIN, "a", 0)
     (tmp_path / "images" / "a" / "0.png").unlink()
-    stages._load_images.cache_clear()
-    stages._readable.cache_clear()
-    stages.DRAW.prepare(run)
+    inputs.listed_images.cache_clear()
+    inputs._readable.cache_clear()
+    DRAW.prepare(run)
     with pytest.raises(StoreError, match="changed since this run began; changed images need a new --store"):
-        stages.DRAW.work(run, "pairs", 0)
+        compute_unit(run, DRAW, "pairs", 0)
 
 
 def test_a_network_that_represents_targets_by_zeros_is_flagged_and_the_run_goes_on(tmp_path):
     """Relative to nothing, no distance is finite."""
     run = Run.create(str(tmp_path / "run"), tiny(networks=["python:test_stages:dead", "small:vgg@none"]))
-    stages.TRAIN.work(run, "dead", 0)
-    stages.DRAW.prepare(run)
-    stages.DRAW.work(run, "pairs", 0)
-    stages.INVERT.prepare(run)
-    record = stages.INVERT.work(run, "dead", 0)
+    compute_unit(run, TRAIN, "dead", 0)
+    DRAW.prepare(run)
+    compute_unit(run, DRAW, "pairs", 0)
+    INVERT.prepare(run)
+    record = compute_unit(run, INVERT, "dead", 0)
     assert record.facts["median_loss"] is None
     assert layout.quantity(run.read(record, "inverted/dead/losses"), "nonfinite").all()
 
@@ -377,7 +382,7 @@ def dead() -> torch.nn.Module:
 def test_a_damaged_checkpoint_is_as_good_as_none(finished, tmp_path):
     run = Run.create(str(tmp_path / "run"), finished.settings)
     run.files.put("training/vgg.checkpoint", b"damaged")
-    stages.TRAIN.work(run, "vgg", 0)
+    compute_unit(run, TRAIN, "vgg", 0)
     assert provenance.weights_hash(run, "vgg") == provenance.weights_hash(finished, "vgg")
 
 
@@ -389,30 +394,30 @@ def test_a_class_that_is_in_the_training_images_only_is_learned(tmp_path):
     np.savez(tmp_path / "some.npz", **arrays)
     source = {"source": f"npz:{tmp_path}/some.npz"}
     settings = tiny(images=source, networks=["small:vgg", "small:resnet18@none"], pairs={"count": 8, "shard_size": 4})
-    check(settings)
-    facts = stages.TRAIN.work(Run.create(str(tmp_path / "run"), settings), "vgg", 0).facts
+    preflight.check(settings)
+    facts = compute_unit(Run.create(str(tmp_path / "run"), settings), TRAIN, "vgg", 0).facts
     assert facts["classes"] == 4 and facts["accuracy"] is not None
 
 
 def test_training_does_not_go_on_from_a_flipped_bit(tmp_path):
     """It would end as weights that every later check takes for right."""
     run = Run.create(str(tmp_path / "run"), tiny())
-    stages._train(run, "vgg", stages._untrained(run.settings, "small:vgg", classes=10, shape=(1, 28, 28)))
+    train._train(run, "vgg", inputs.untrained_network(run.settings, "small:vgg", classes=10, shape=(1, 28, 28)))
     kept = bytearray(run.files.get("training/vgg.checkpoint"))
-    assert stages._last_epoch(run, "vgg") == kept[32:]
+    assert train._last_epoch(run, "vgg") == kept[32:]
     kept[-1] ^= 1
     run.files.put("training/vgg.checkpoint", bytes(kept))
-    assert stages._last_epoch(run, "vgg") is None
+    assert train._last_epoch(run, "vgg") is None
 
 
 def test_trained_weights_that_were_damaged_are_refused(tmp_path):
     run = Run.create(str(tmp_path), tiny())
-    stages.TRAIN.work(run, "vgg", 0)
+    compute_unit(run, TRAIN, "vgg", 0)
     data = bytearray(run.files.get("weights/vgg.safetensors"))
     data[-1] ^= 1
     run.files.put("weights/vgg.safetensors", bytes(data))
     with pytest.raises(StoreError, match=r"weights/vgg.safetensors, shard 0, .* is damaged"):
-        stages.network(run, "vgg")
+        inputs.network(run, "vgg")
 
 
 @pytest.mark.parametrize(
@@ -427,7 +432,7 @@ def test_trained_weights_that_were_damaged_are_refused(tmp_path):
 )
 def test_what_a_run_would_trip_over_is_found_before_it_starts(changes, error, message):
     with pytest.raises(error, match=message):
-        check(tiny(**changes))
+        preflight.check(tiny(**changes))
 
 
 def test_the_preset_of_the_settings_is_the_one_that_is_used(finished, tmp_path):
@@ -437,7 +442,7 @@ def test_the_preset_of_the_settings_is_the_one_that_is_used(finished, tmp_path):
     assert (results.preset, results.provenance["preset"]) == ("fast", "fast")
     record, drawn = run.record("invert", "resnet18", 0), run.record("draw", "pairs", 0)
     seed, target = (to_unit(run.read(drawn, f"images/{kind}")) for kind in ("seed", "target"))
-    images = invert_batches(stages.network(run, "resnet18"), seed, target, iterations=6, steps=PathSteps()).images
+    images = invert_batches(inputs.network(run, "resnet18"), seed, target, iterations=6, steps=PathSteps()).images
     stored = run.read(record, "inverted/resnet18/image") / np.float32(layout.IMAGE_STEPS)
     np.testing.assert_allclose(stored, images, rtol=0, atol=1e-4)
     assert load_results(finished).preset == "published"
@@ -447,13 +452,13 @@ def test_steps_and_reasons_for_stopping_are_stored_with_the_precision(tmp_path):
     inversion = {"iterations": 12, "batch_size": 3, "stop_loss": 0.97, "precision": "float16"}
     run = Run.create(str(tmp_path / "run"), tiny(inversion=inversion))
     for stage, units in (
-        (stages.TRAIN, [(name, 0) for name in run.settings.names]),
-        (stages.DRAW, [("pairs", 0)]),
-        (stages.INVERT, [("resnet18", 0)]),
+        (TRAIN, [(name, 0) for name in run.settings.names]),
+        (DRAW, [("pairs", 0)]),
+        (INVERT, [("resnet18", 0)]),
     ):
         stage.prepare(run)
         for unit in units:
-            stage.work(run, *unit)
+            compute_unit(run, stage, *unit)
 
     record = run.record("invert", "resnet18", 0)
     losses, history = (run.read(record, f"inverted/resnet18/{kind}") for kind in ("losses", "history"))

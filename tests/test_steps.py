@@ -6,10 +6,11 @@ import torch
 
 from netsim.errors import SettingsError
 from netsim.images import ArrayImages, load_images, to_unit
-from netsim.inversion.invert import STOP_REASONS, invert, invert_batches, invert_images
+from netsim.inversion.invert import invert, invert_batches, invert_images
 from netsim.inversion.steps import MomentumSteps, PathSteps, preset_steps
 from netsim.networks import load_network
 from netsim.networks.training import train_epochs
+from netsim.settings import STOP_REASONS
 
 SHAPE = (2, 5, 5)
 SIZE = 50

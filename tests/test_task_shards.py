@@ -13,9 +13,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 from netsim.errors import StoreError, UnreachableError
-from netsim.stages import EMBED, INVERT, TRAIN, Stage, Work
+from netsim.stages.work import StageResult
 from netsim.store.run import Run
-from netsim.store.stages import Block, Units, blocks
+from netsim.store.stages import EMBED, INVERT, TRAIN, Block, Stage, blocks
 from tasks import accounts, artifacts, shards
 from tasks.devices import GPU
 from tasks.pulse import Pulse
@@ -77,17 +77,17 @@ def test_blocks_that_no_worker_has_begun_are_given_up():
 SHARDS = 16
 
 
-def slow_first(run: Run, name: str, shard: int) -> Work:
+def slow_first(run: Run, name: str, shard: int) -> StageResult:
     """The first shard ends when all others are done."""
     deadline = time.monotonic() + 120
     while shard == 0 and len(run.done("queue")) < SHARDS - 1:
         if time.monotonic() > deadline:
             raise TimeoutError("the others wait for the first")
         time.sleep(0.1)
-    return Work()
+    return StageResult()
 
 
-QUEUE = Stage(Units("queue", "Shards of a queue", lambda settings: {"one": SHARDS}), lambda run: [], slow_first)
+QUEUE = Stage("queue", "Shards of a queue", lambda settings: {"one": SHARDS}, compute=slow_first)
 
 
 @task(name="queue", **OPTIONS)
@@ -177,7 +177,7 @@ def test_task_runs_are_tagged_with_their_stage_and_network():
 
 def test_inversions_of_the_slowest_network_come_first_and_those_of_a_network_stay_together(finished):
     seconds = {name: finished.record("train", name).seconds for name in finished.settings.names}
-    ordered = slowest_first(finished, INVERT.units.every(finished.settings))
+    ordered = slowest_first(finished, INVERT.every(finished.settings))
     slowest, *_, fastest = sorted(seconds, key=seconds.__getitem__, reverse=True)
     assert ordered[:4] == [(slowest, shard) for shard in range(4)]
     assert ordered[-4:] == [(fastest, shard) for shard in range(4)]
@@ -190,7 +190,7 @@ def test_a_bar_moves_every_few_seconds_at_most_and_once_more_at_the_end(finished
     moved: list[float] = []
     monkeypatch.setattr(artifacts, "create_progress_artifact", lambda progress, **_: moved.append(progress) or uuid4())
     monkeypatch.setattr(artifacts, "update_progress_artifact", lambda _, progress, **__: moved.append(progress))
-    with artifacts.shown(finished, TRAIN.units, missing=3) as bar:
+    with artifacts.shown(finished, TRAIN, missing=3) as bar:
         bar.add(1)
         bar.add(1)
         assert moved == [0]

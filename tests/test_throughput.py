@@ -12,13 +12,13 @@ from netsim.inversion.flops import forward_flops, peak_flops
 from netsim.networks import load_network
 from netsim.store.run import Run
 from netsim.store.stages import INVERT
-from netsim.store.throughput import PAIRS, Tally, throughput, throughput_table, together
+from netsim.store.throughput import PER_PAIR_STAGES, Tally, throughput, throughput_table, together
 
 
 def test_throughput_is_what_the_records_say(finished):
     """All shards were computed by this process: the slow way adds the records up one by one."""
     found = {one.stage: one for one in throughput(finished)}
-    assert list(found) == ["draw", "invert", "embed"] == [units.stage for units in PAIRS]
+    assert list(found) == ["draw", "invert", "embed"] == [stage.name for stage in PER_PAIR_STAGES]
     records = [finished.record("invert", name, shard) for name in finished.settings.names for shard in range(4)]
     invert, seconds = found["invert"], sum(record.seconds for record in records)
     assert (invert.worker, invert.shards, invert.images) == (records[0].process, 12, 3 * 32)

@@ -17,8 +17,8 @@ from PIL import Image
 from playwright.sync_api import Page, Route, expect, sync_playwright
 from test_flow_sweep import runs_of
 
-from netsim.findings import network_table
-from netsim.results import load_results
+from netsim.results.findings import network_table
+from netsim.results.results import load_results
 from netsim.settings import parse_settings
 from netsim.store.run import Run
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from netsim.errors import NetworkError, StoreError
-from netsim.results import load_results
+from netsim.results.results import load_results
+from netsim.stages import inputs
 from netsim.store import stages
 from netsim.store.run import Run
 from netsim.store.status import status
@@ -48,8 +49,8 @@ DOCUMENTS = ("inverted/vgg/image/zarr.json", "inverted/vgg/zarr.json", "pairs/pa
 
 def test_a_finished_run_is_as_it_was_committed(run):
     assert verify(run) == []
-    stages = {stage for stage, _, _ in committed(run)}
-    assert stages == {"train", "draw", "invert", "embed", "aggregate", "report"}
+    names = {stage for stage, _, _ in committed(run)}
+    assert names == {"train", "draw", "invert", "embed", "aggregate", "report"}
     assert len(committed(run)) == 3 + 4 + 12 + 16 + 6 + 1
 
 
@@ -68,7 +69,7 @@ def test_the_state_of_a_run_of_many_shards_is_the_same_as_of_few(run, monkeypatc
     for shard in (0, 3):
         run.forget("invert", "vgg", shard)
     before, missing = status(run), stages.INVERT.missing(run)
-    monkeypatch.setattr(stages, "MANY", 1)
+    monkeypatch.setattr(stages, "MANY_RECORDS", 1)
     assert status(run) == before and stages.INVERT.missing(run) == missing == [("vgg", 0), ("vgg", 3)]
     assert [stage.done for stage in before] == [3, 4, 10, 16, 6, 1]
 
@@ -157,8 +158,8 @@ def test_records_of_a_netsim_that_did_not_say_what_they_were_made_from_are_as_go
 
 def test_a_network_that_computes_otherwise_is_found_though_every_checksum_fits(run, monkeypatch):
     """As after a change of its code that no hash of weights sees. To compute one shard again would hide it."""
-    look = stages.look
-    monkeypatch.setattr(stages, "look", lambda network, images: look(network, images).sqrt())
+    represent = inputs.represent
+    monkeypatch.setattr(inputs, "represent", lambda network, images: represent(network, images).sqrt())
     faults = verify(run, repair=True)
     assert {(f.stage, f.name, f.shard) for f in faults} == {("invert", name, 2) for name in run.settings.names}
     assert "pair 16 has a loss of " in faults[0].what and "computes otherwise than it did" in faults[0].what
@@ -170,7 +171,7 @@ def test_what_is_damaged_is_named_though_no_network_can_be_looked_at(run, monkey
         raise NetworkError("weights can't be downloaded")
 
     flip(Path(run.url) / "report/natural.csv")
-    monkeypatch.setattr(stages, "network", unavailable)
+    monkeypatch.setattr(inputs, "network", unavailable)
     faults = verify(run, repair=True)
     assert [str(fault) for fault in faults[1:]] == [
         f"invert {name}: no loss could be measured again: weights can't be downloaded" for name in run.settings.names

@@ -18,7 +18,7 @@ from seaweed import free_ports
 from flows.cluster import Local, parse_cluster
 from flows.workers import slurm_cluster, slurm_options, task_runner, worker_specs
 from netsim.errors import RunError, SettingsError
-from netsim.store.stages import INVERT, TRAIN, Units
+from netsim.store.stages import INVERT, TRAIN, Stage
 from tasks.devices import visible_gpus
 from tasks.pulse import Pulse
 
@@ -117,9 +117,9 @@ def test_a_worker_without_time_for_another_shard_leaves_at_once():
 
 
 def test_a_shard_that_takes_longer_than_a_worker_lives_is_an_error_but_where_the_next_goes_on():
-    def endless(units: Units) -> None:
+    def endless(stage: Stage) -> None:
         """In here it goes to the worker by itself: this module would take a good part of a life to import."""
-        pulse = Pulse(units)
+        pulse = Pulse(stage)
         pulse.may_begin(3)
         while True:
             time.sleep(0.1)

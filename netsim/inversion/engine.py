@@ -155,7 +155,7 @@ def loss_and_descent(
     with_descent: bool = True,
     scales: tuple[float, ...] = (1.0,),
 ) -> tuple[Tensor, Tensor]:
-    """Loss (n,) of the images and direction (n, C, H, W) of steepest descent of ||rep - t||, as in Engine.loss_and_descent.
+    """Loss (n,) of the images and direction (n, C, H, W) of steepest descent of ||rep - t||.
 
     It is taken from the representation's side, with the residual as a unit vector, because that is as exact whatever
     the scale of the representation is, and because the derivative of a norm at zero, which is where a seed that equals

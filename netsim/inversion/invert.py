@@ -39,9 +39,6 @@ from netsim.inversion.precision import Plan
 from netsim.inversion.steps import MomentumSteps, Steps, kept_bytes, preset_steps
 from netsim.networks import Network, as_network
 
-STOP_REASONS = ("iterations", "loss", "nonfinite")
-"""What `Inversion.stop_reason` counts in: all iterations done, `stop_loss` reached, a loss or gradient not finite."""
-
 LossAndDescent = Callable[..., tuple[Tensor, Tensor]]  # as Engine.loss_and_descent
 
 
@@ -150,7 +147,7 @@ def invert_batches(
 ) -> Inversion:
     """Invert n pairs on the network's device, `batch_size` at a time; the record of all of them is on the CPU.
 
-    An iteration takes one forward and one input gradient, in the precision of `plan` (netsim.inversion.calibrate.choose_plan); the
+    An iteration takes one forward and one input gradient, in the precision of `plan` (netsim.inversion.calibrate); the
     `final_loss` is measured by the network itself. The batch size, by default what memory holds, decides speed and
     memory, and changes results by float rounding only. Arguments and errors as in `invert` and `invert_images`.
     """

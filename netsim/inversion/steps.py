@@ -40,7 +40,7 @@ class Steps(Protocol):
 
 @dataclass(frozen=True)
 class MomentumSteps:
-    """The published steps, of constant length along the averaged direction of descent (equations: netsim.inversion.invert)."""
+    """The published steps, of constant length along the averaged descent (equations: `netsim.inversion.invert`)."""
 
     step_size: float = 1 / 8
     momentum: float = 0.9

@@ -1,4 +1,4 @@
-"""References: `source:name[@weights]`, and the networks they name. netsim/references.py has a line about each source."""
+"""References: `source:name[@weights]`, and the networks they name. `netsim.references` lists the sources."""
 
 import hashlib
 import threading

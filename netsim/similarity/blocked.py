@@ -5,7 +5,7 @@ and denominators each for itself (Nguyen et al. 2021, arXiv:2010.15327, eq. 3), 
 
     CKA = mean HSIC_1(K, L) / sqrt(mean HSIC_1(K, K) mean HSIC_1(L, L))
 
-Each shard is a block. Compared with the exact value of netsim/similarity/cka.py it takes n d multiplications a row instead of
+Each shard is a block. Compared with the exact value of `netsim.similarity.cka` it takes n d multiplications a row, not
 about d d' a pair, leaves out shards for nothing, and needs no features: Gram matrices of any kernel do. It is
 noisier, as it never sees images of different shards together; docs/measures.md has by how much.
 Averages of CKA itself over blocks are something else, and wrong: 0.53 for 0.16 at 16 rows.

@@ -19,20 +19,23 @@ For one pair that is n against about 2 (d + d'). Neither keeps anything that gro
 shard. Sums are taken in the order of the shards: the same shards and BLAS give the same bits.
 """
 
+import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-from torch import Tensor
 
 from netsim.errors import DataError
 from netsim.similarity.hsic import Hsic, check_enough_rows
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Key = Hashable  # how a network is called inside a shard: its name, or its position
 Pair = tuple[Any, Any]
-Rows = np.ndarray | Tensor
+Rows: TypeAlias = "np.ndarray | Tensor"
 Shard = Mapping[Any, Rows] | Sequence[Rows]
 Source = Shard | Callable[[], Shard]
 Space = Literal["gram", "feature"]
@@ -328,9 +331,11 @@ def _own_squares(block: _Block, pairs: Sequence[Pair]) -> dict[Pair, np.ndarray]
 
 def _as_array(rows: Rows) -> np.ndarray:
     """An array of float64 or float32; anything else as float64."""
-    if isinstance(rows, Tensor):
-        rows = rows.detach().cpu()
-        rows = rows.numpy() if rows.dtype.is_floating_point and rows.element_size() >= 4 else rows.double().numpy()
+    torch = sys.modules.get("torch")  # where it was never imported, nothing is a tensor
+    if torch is not None and isinstance(rows, torch.Tensor):
+        tensor: Tensor = rows.detach().cpu()
+        wide = tensor.dtype.is_floating_point and tensor.element_size() >= 4
+        rows = tensor.numpy() if wide else tensor.double().numpy()
     found = np.asarray(rows)
     return found if found.dtype in (np.float64, np.float32) else found.astype(np.float64)
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Bytes anywhere fsspec reaches: a folder, S3. Knows nothing of runs."""

@@ -1,11 +1,26 @@
-"""TODO."""
+"""docs/store.md as code: the names of sets and rows, the paths and specifications of arrays, and fixed point."""
+
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
-import torch
 
 from netsim.settings import SweepSettings
 from netsim.store.arrays import ArraySpec
-from netsim.store.run import Run
+
+
+class Dimensions(Protocol):
+    """The numbers of a network that shape its arrays."""
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]: ...
+
+
+Networks = Callable[[str], Dimensions]
+"""The dimensions of a network, by its name."""
 
 NATURAL = "natural"
 """The name of the set of target images."""
@@ -39,8 +54,8 @@ def checkpoint_path(name: str) -> str:
     return f"training/{name}.checkpoint"
 
 
-def draw_arrays(run: Run) -> list[ArraySpec]:
-    n, shape = run.settings.pairs.count, run.record("train", run.settings.names[0]).facts["input_shape"]
+def draw_arrays(settings: SweepSettings, network: Networks) -> list[ArraySpec]:
+    n, shape = settings.pairs.count, network(settings.names[0]).input_shape
     columns = [ArraySpec(f"pairs/{name}", (n,), "int64", ("pair",)) for name in PAIR_COLUMNS]
     return columns + [
         ArraySpec(f"images/{kind}", (n, *shape), "uint8", IMAGE_DIMS, attributes={"scale_factor": 1 / 255})
@@ -65,13 +80,13 @@ def history_iterations(iterations: int) -> np.ndarray:
     return np.unique(np.concatenate([[0], np.geomspace(1, iterations, num=64).round().astype(np.int64)]))
 
 
-def invert_arrays(run: Run) -> list[ArraySpec]:
-    n, shape = run.settings.pairs.count, run.record("train", run.settings.names[0]).facts["input_shape"]
-    inversion = run.settings.inversion
+def invert_arrays(settings: SweepSettings, network: Networks) -> list[ArraySpec]:
+    n, shape = settings.pairs.count, network(settings.names[0]).input_shape
+    inversion = settings.inversion
     points = history_iterations(inversion.iterations)
     scale = {"scale_factor": 1 / IMAGE_STEPS} if inversion.stored_as == "uint16" else {}
     specs = []
-    for name in run.settings.names:
+    for name in settings.names:
         group = inverted(name)
         specs.append(ArraySpec(f"{group}/image", (n, *shape), inversion.stored_as, IMAGE_DIMS, attributes=scale))
         specs.append(
@@ -104,29 +119,30 @@ def quantity(losses: np.ndarray, name: str) -> np.ndarray:
     return losses[:, QUANTITIES.index(name)]
 
 
-def to_stored(images: torch.Tensor, dtype: str) -> np.ndarray:
-    """Images in [0, 1] as they are stored: float32, or uint16 where 65535 is 1."""
+def to_stored(images: np.ndarray, dtype: str) -> np.ndarray:
+    """Convert images in [0, 1] to what is stored: float32, or uint16 where 65535 is 1."""
     if dtype == "float32":
-        return images.float().numpy()
-    exact = images.to(torch.float64, copy=True)  # one copy of a shard, where an expression would make three
-    return exact.mul_(IMAGE_STEPS).round_().numpy().astype(np.uint16)
+        return images.astype(np.float32)
+    exact = images.astype(np.float64)  # one copy of a shard, where an expression would make three
+    exact *= IMAGE_STEPS
+    return np.rint(exact, out=exact).astype(np.uint16)
 
 
-def from_stored(images: np.ndarray) -> torch.Tensor:
-    """The same the other way round, float32 in [0, 1]."""
+def from_stored(images: np.ndarray) -> np.ndarray:
+    """Convert stored images to float32 in [0, 1]."""
     values = images.astype(np.float32)
     if images.dtype != np.float32:
         values /= np.float32(IMAGE_STEPS)
-    return torch.from_numpy(values)
+    return values
 
 
-def embed_arrays(run: Run) -> list[ArraySpec]:
-    n = run.settings.pairs.count
-    widths = {name: run.record("train", name).facts["width"] for name in run.settings.names}
+def embed_arrays(settings: SweepSettings, network: Networks) -> list[ArraySpec]:
+    n = settings.pairs.count
+    widths = {name: network(name).width for name in settings.names}
     return [
         # the feature axis has its network's name: widths differ, and xarray wants one length per name
         ArraySpec(representation_path(set_name, name), (n, width), "float32", ("pair", f"feature_{name}"))
-        for set_name in sets(run.settings)
+        for set_name in sets(settings)
         for name, width in widths.items()
     ]
 
@@ -155,8 +171,8 @@ def moments_path(row: str) -> str:
     return f"similarity/{row}/moments"
 
 
-def aggregate_arrays(run: Run) -> list[ArraySpec]:
-    left_out = 1 + run.settings.pairs.shards  # the whole, then without each shard
+def aggregate_arrays(settings: SweepSettings, _network: Networks) -> list[ArraySpec]:
+    left_out = 1 + settings.pairs.shards  # the whole, then without each shard
     return [
         ArraySpec(
             moments_path(row),
@@ -165,6 +181,18 @@ def aggregate_arrays(run: Run) -> list[ArraySpec]:
             ("model_pair", "moment", "left_out"),
             {"model_pair": [f"{first} {second}" for first, second in pairs], "moment": MOMENTS},
         )
-        for row in rows(run.settings)
-        for pairs in [row_pairs(run.settings.names, row)]
+        for row in rows(settings)
+        for pairs in [row_pairs(settings.names, row)]
     ]
+
+
+MATRICES = ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor")
+"""Arrays of both matrices under `results/`."""
+
+
+def report_arrays(settings: SweepSettings, _network: Networks) -> list[ArraySpec]:
+    """Both matrices, for whoever opens the store without netsim."""
+    names = settings.names
+    dims = {"set": ("natural", "inverted"), "through": names, "observer": names}
+    shape = (2, len(names), len(names))
+    return [ArraySpec(f"results/{kind}", shape, "float64", tuple(dims), dims) for kind in MATRICES]

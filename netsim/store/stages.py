@@ -1,68 +1,103 @@
-"""What there is to do in a sweep: the stages, and the units of each, as (name, shard). Imports no torch: fast."""
+"""The stages of a sweep: which units each has, what they need, and which are missing. Imports no torch."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from shlex import quote
+from typing import Any
 
 from netsim.errors import StoreError
 from netsim.references import has_photographs
 from netsim.settings import SweepSettings
-from netsim.store.layout import NATURAL, row_parts, rows, sets
+from netsim.store.arrays import ArraySpec
+from netsim.store.layout import (
+    NATURAL,
+    Networks,
+    aggregate_arrays,
+    draw_arrays,
+    embed_arrays,
+    invert_arrays,
+    report_arrays,
+    row_parts,
+    rows,
+    sets,
+)
+from netsim.store.metadata import train_metadata
 from netsim.store.run import Run
 
 Unit = tuple[str, str, int]
 """Stage, name, shard."""
 
+Needs = Callable[[SweepSettings, str, int], Iterable[Unit]]
+"""(settings, name, shard) -> the units that must be done before."""
 
-def called(unit: Unit) -> str:
-    """A unit for people: invert vgg shard 3"""
+MANY_RECORDS = 2000
+"""From this many records on, a stage is listed name by name, concurrently."""
+
+
+def unit_label(unit: Unit) -> str:
+    """Spell out a unit for people: ``invert vgg shard 3``."""
     stage, name, shard = unit
     return f"{stage} {name} shard {shard}"
 
 
-Needs = Callable[[SweepSettings, str, int], Iterable[Unit]]
-"""(settings, name, shard) -> what must be done before."""
-
-MANY = 2000
-"""Records of a stage that are listed name by name, at the same time."""
-
-
 @dataclass(frozen=True)
-class Units:
-    """The units of a stage. A unit is done when the store has its commit record."""
+class Stage:
+    """One kind of work: its units, what they need, and the arrays they fill.
 
-    stage: str
-    says: str  # what is done, for people watching
+    A unit is done when the store has its commit record. It is computed by `netsim.stages.<name>.compute`, which is
+    imported by those only who compute: a stage itself imports no torch.
+    """
+
+    name: str
+    label: str  # for progress bars
     shards: Callable[[SweepSettings], dict[str, int]]  # name -> number of shards
     needs: Needs = lambda *_: ()
-    gpu: bool = False  # whether it gains from one: the others leave it to somebody else
-    pairs: bool = False  # whether a shard of it is a shard of pairs, and not all there is of a name
-    resumes: bool = False  # whether a shard goes on where a killed worker left it
+    arrays: Callable[[SweepSettings, Networks], list[ArraySpec]] = lambda *_: []
+    gpu: bool = False  # gains from a GPU; other stages leave GPUs alone
+    per_pair: bool = False  # a shard is a shard of pairs; otherwise it is all there is of a name
+    resumes: bool = False  # a shard continues where a killed worker left it
+    compute: Callable[[Run, str, int], Any] | None = None  # default: `compute` of netsim.stages.<name>
 
     @property
-    def more_time(self) -> str:
-        """What to do about shards that take longer than a worker lives."""
-        return f"give a longer walltime{', or shards of fewer pairs (pairs.shard_size)' if self.pairs else ''}"
+    def time_limit_hint(self) -> str:
+        """Advice for shards that take longer than a worker lives."""
+        return f"give a longer walltime{', or shards of fewer pairs (pairs.shard_size)' if self.per_pair else ''}"
 
     def total(self, settings: SweepSettings) -> int:
+        """Count the units of a sweep."""
         return sum(self.shards(settings).values())
 
     def done(self, run: Run) -> dict[tuple[str, int], float]:
-        """(name, shard) -> time of its commit, of what has a commit record."""
+        """Map each (name, shard) that has a commit record to the time of its commit."""
         shards = self.shards(run.settings)
         if not shards:
             return {}
-        return run.done(self.stage, list(shards) if sum(shards.values()) > MANY else ())
+        return run.done(self.name, list(shards) if sum(shards.values()) > MANY_RECORDS else ())
 
     def every(self, settings: SweepSettings) -> list[tuple[str, int]]:
-        """(name, shard) of all units, in order."""
+        """List all units as (name, shard), in order."""
         return [(name, shard) for name, shards in self.shards(settings).items() for shard in range(shards)]
 
     def missing(self, run: Run) -> list[tuple[str, int]]:
-        """(name, shard) of what has no commit record, in order."""
+        """List the units without a commit record as (name, shard), in order."""
         done = self.done(run)
         return [unit for unit in self.every(run.settings) if unit not in done]
+
+    def prepare(self, run: Run) -> None:
+        """Create the arrays that this stage fills. Call it once, before work fans out."""
+        run.create_arrays(self.specs(run))
+
+    def specs(self, run: Run) -> list[ArraySpec]:
+        """List the arrays that this stage fills.
+
+        Raises
+        ------
+        StoreError
+            If they depend on networks that are not trained or checked yet.
+        """
+        return self.arrays(run.settings, partial(train_metadata, run))
 
 
 @dataclass(frozen=True)
@@ -89,7 +124,7 @@ def _inversions(settings: SweepSettings) -> dict[str, int]:
     return dict.fromkeys(settings.names, settings.pairs.shards)
 
 
-def _looks(settings: SweepSettings) -> dict[str, int]:
+def _embeddings(settings: SweepSettings) -> dict[str, int]:
     return dict.fromkeys(sets(settings), settings.pairs.shards)
 
 
@@ -123,53 +158,63 @@ def _needs_of_report(settings: SweepSettings, name: str, shard: int) -> Iterable
     return [("aggregate", row, 0) for row in rows(settings)]
 
 
-CHECK = Units("check", "Image sets looked at", _checked)
-TRAIN = Units("train", "Networks trained or checked", _one_each, _needs_of_train, gpu=True, resumes=True)
-DRAW = Units(
-    "draw", "Shards of pairs drawn", lambda settings: {"pairs": settings.pairs.shards}, _needs_of_draw, pairs=True
+CHECK = Stage("check", "Image sets looked at", _checked)
+TRAIN = Stage("train", "Networks trained or checked", _one_each, _needs_of_train, gpu=True, resumes=True)
+DRAW = Stage(
+    "draw",
+    "Shards of pairs drawn",
+    lambda settings: {"pairs": settings.pairs.shards},
+    _needs_of_draw,
+    draw_arrays,
+    per_pair=True,
 )
-INVERT = Units("invert", "Shards inverted", _inversions, _needs_of_invert, gpu=True, pairs=True)
-EMBED = Units("embed", "Shards embedded", _looks, _needs_of_embed, gpu=True, pairs=True)
-AGGREGATE = Units(
-    "aggregate", "Rows of networks compared", lambda settings: dict.fromkeys(rows(settings), 1), _needs_of_aggregate
+INVERT = Stage("invert", "Shards inverted", _inversions, _needs_of_invert, invert_arrays, gpu=True, per_pair=True)
+EMBED = Stage("embed", "Shards embedded", _embeddings, _needs_of_embed, embed_arrays, gpu=True, per_pair=True)
+AGGREGATE = Stage(
+    "aggregate",
+    "Rows of networks compared",
+    lambda settings: dict.fromkeys(rows(settings), 1),
+    _needs_of_aggregate,
+    aggregate_arrays,
 )
-REPORT = Units("report", "Reports written", lambda settings: {"report": 1}, _needs_of_report)
+REPORT = Stage("report", "Reports written", lambda settings: {"report": 1}, _needs_of_report, report_arrays)
 
-ALL = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
+STAGES = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
+"""The stages of a sweep, in order."""
 
 
-def require_finished(run: Run, stages: Iterable[Units]) -> None:
+def require_finished(run: Run, stages: Iterable[Stage]) -> None:
     """Raises StoreError for the first of these stages that lacks a shard, which it names."""
-    for units in stages:
-        missing = units.missing(run)
+    for stage in stages:
+        missing = stage.missing(run)
         if missing:
             raise StoreError(
-                f"{run.url} is not finished: {len(missing)} of {units.total(run.settings)} shards of {units.stage} "
-                f"are missing, the first {called((units.stage, *missing[0]))}; "
+                f"{run.url} is not finished: {len(missing)} of {stage.total(run.settings)} shards of {stage.name} "
+                f"are missing, the first {unit_label((stage.name, *missing[0]))}; "
                 f"`netsim run --store {quote(run.url)}` goes on"
             )
 
 
-def sources(settings: SweepSettings, unit: Unit) -> list[Unit]:
+def dependencies(settings: SweepSettings, unit: Unit) -> list[Unit]:
     """The units whose values a unit is computed from, of any stage. Weights have hashes of their own in records."""
     stage, name, shard = unit
     shards, (_, _, rest) = range(settings.pairs.shards), name.partition("/")
     if stage == "layers":  # <key>/<set>, which looks at images as `embed` does
-        return _sources(EMBED.needs(settings, rest, shard))
+        return _computed_from(EMBED.needs(settings, rest, shard))
     if stage == "measure":  # <measure>/<row>, which may hold the set against the natural one
         return [("embed", of, k) for of in dict.fromkeys((NATURAL, row_parts(rest)[0])) for k in shards]
-    return _sources(next(units for units in ALL if units.stage == stage).needs(settings, name, shard))
+    return _computed_from(next(known for known in STAGES if known.name == stage).needs(settings, name, shard))
 
 
-def _sources(needs: Iterable[Unit]) -> list[Unit]:
+def _computed_from(needs: Iterable[Unit]) -> list[Unit]:
     return [unit for unit in needs if unit[0] not in ("check", "train")]
 
 
-def out_of_reach(settings: SweepSettings, without: Iterable[Unit]) -> set[Unit]:
-    """The units of a sweep that can't be done while those of `without` are not; they among them."""
-    found = set(without)
-    for units in ALL if found else ():
-        for name, shard in units.every(settings):
-            if not found.isdisjoint(units.needs(settings, name, shard)):
-                found.add((units.stage, name, shard))
-    return found
+def blocked_units(settings: SweepSettings, failed: Iterable[Unit]) -> set[Unit]:
+    """List the units that `failed` blocks, directly or indirectly, including `failed` itself."""
+    blocked = set(failed)
+    for stage in STAGES if blocked else ():
+        for name, shard in stage.every(settings):
+            if not blocked.isdisjoint(stage.needs(settings, name, shard)):
+                blocked.add((stage.name, name, shard))
+    return blocked

@@ -2,10 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
+from netsim.store.metadata import CheckedSplit, CheckMetadata
 from netsim.store.run import Run
-from netsim.store.stages import ALL, CHECK, Units
+from netsim.store.stages import CHECK, STAGES, Stage
 
 RECENT = 600.0
 """Seconds before the newest commit that count for the rate: a run that rested overnight is not slow."""
@@ -16,7 +16,7 @@ class StageStatus:
     """One stage. `rate` is in shards per second and `seconds_left` in seconds; None while they can't be told."""
 
     name: str
-    says: str
+    label: str
     done: int
     total: int
     by_name: dict[str, tuple[int, int]]  # name -> (done, total)
@@ -33,32 +33,32 @@ class StageStatus:
 
 def status(run: Run) -> list[StageStatus]:
     """Every stage with anything to do, in order. Opens no record: 100,000 shards are a matter of seconds."""
-    stages = [units for units in ALL if units.total(run.settings)]
+    stages = [stage for stage in STAGES if stage.total(run.settings)]
     with ThreadPoolExecutor(len(stages)) as pool:
-        return list(pool.map(lambda units: stage_status(run, units), stages))
+        return list(pool.map(lambda stage: stage_status(run, stage), stages))
 
 
-def unreadable(run: Run) -> dict[str, dict[str, Any]]:
+def unreadable(run: Run) -> dict[str, CheckedSplit]:
     """Split -> what was found when its images were looked at; empty before, and where none are decoded."""
     if not CHECK.done(run):
         return {}
-    return run.record(CHECK.stage, "images").facts
+    return CheckMetadata.of(run.record(CHECK.name, "images")).splits
 
 
 def left_out(run: Run) -> dict[str, tuple[int, int]]:
     """Split -> how many images can't be read, and of how many."""
-    return {split: (len(found["unreadable"]), found["listed"]) for split, found in unreadable(run).items()}
+    return {split: (len(found.unreadable), found.listed) for split, found in unreadable(run).items()}
 
 
-def stage_status(run: Run, units: Units) -> StageStatus:
-    shards = units.shards(run.settings)
-    done = {unit: when for unit, when in units.done(run).items() if _belongs(unit, shards)}
+def stage_status(run: Run, stage: Stage) -> StageStatus:
+    shards = stage.shards(run.settings)
+    done = {unit: when for unit, when in stage.done(run).items() if _belongs(unit, shards)}
     counts = dict.fromkeys(shards, 0)
     for name, _ in done:
         counts[name] += 1
     return StageStatus(
-        name=units.stage,
-        says=units.says,
+        name=stage.name,
+        label=stage.label,
         done=len(done),
         total=sum(shards.values()),
         by_name={name: (counts[name], total) for name, total in shards.items()},

@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from netsim.store.metadata import InvertMetadata
 from netsim.store.records import Record
 from netsim.store.run import Run
-from netsim.store.stages import ALL, Units
+from netsim.store.stages import INVERT, STAGES, Stage
 
-PAIRS = tuple(units for units in ALL if units.pairs)
+PER_PAIR_STAGES = tuple(stage for stage in STAGES if stage.per_pair)
 """The stages whose shards are shards of pairs, so that images can be counted."""
 
 
@@ -47,17 +48,17 @@ class Throughput:
 class Tally:
     """Adds up the records of one stage of a run by worker. Each is read once, so it may follow a run that works."""
 
-    def __init__(self, run: Run, units: Units) -> None:
-        self._run, self._units = run, units
+    def __init__(self, run: Run, stage: Stage) -> None:
+        self._run, self._stage = run, stage
         self._read: set[tuple[str, int]] = set()
         self._found: dict[str, Throughput] = {}
 
     def read(self, done: Iterable[tuple[str, int]]) -> None:
         """Read the records of those units (name, shard) that were not read before. Raises StoreError if one is gone."""
-        shards = self._units.shards(self._run.settings)
+        shards = self._stage.shards(self._run.settings)
         new = sorted({(name, shard) for name, shard in done if shard < shards.get(name, 0)} - self._read)
         for name, group in groupby(new, key=lambda unit: unit[0]):
-            for record in self._run.records(self._units.stage, name, [shard for _, shard in group]):
+            for record in self._run.records(self._stage.name, name, [shard for _, shard in group]):
                 self._add(record)
         self._read.update(new)
 
@@ -75,9 +76,9 @@ class Tally:
 def throughput(run: Run) -> list[Throughput]:
     """Of every worker of a run, stage by stage. Opens every record: seconds for thousands."""
     found: list[Throughput] = []
-    for units in PAIRS:
-        tally = Tally(run, units)
-        tally.read(units.done(run))
+    for stage in PER_PAIR_STAGES:
+        tally = Tally(run, stage)
+        tally.read(stage.done(run))
         found += tally.found
     return found
 
@@ -96,7 +97,7 @@ def together(parts: list[Throughput]) -> Throughput:
 
 
 def _of(record: Record, *, images: int) -> Throughput:
-    flops, peak = record.facts.get("flops"), record.facts.get("peak_flops")
+    inverted = InvertMetadata.of(record) if record.stage == INVERT.name else None
     return Throughput(
         stage=record.stage,
         worker=record.process,
@@ -104,8 +105,8 @@ def _of(record: Record, *, images: int) -> Throughput:
         shards=1,
         images=images,
         seconds=record.seconds,
-        flops=flops,
-        possible=None if peak is None else peak * record.seconds,
+        flops=inverted.flops if inverted else None,
+        possible=inverted.peak_flops * record.seconds if inverted else None,
     )
 
 

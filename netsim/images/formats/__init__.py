@@ -1,1 +1,1 @@
-"""TODO."""
+"""One reader for each format of image sets."""

@@ -1,4 +1,4 @@
-"""The subset of Fashion-MNIST that ships in `netsim/images/data` (Xiao et al. 2017, https://arxiv.org/abs/1708.07747, MIT)."""
+"""The subset of Fashion-MNIST that ships in `netsim/images/data` (Xiao et al. 2017, arXiv:1708.07747, MIT)."""
 
 from functools import cache
 from pathlib import Path

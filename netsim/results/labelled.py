@@ -12,7 +12,7 @@ from os import PathLike
 import numpy as np
 import xarray as xr
 
-from netsim.results import Results, both_matrices, load_results
+from netsim.results.results import Results, both_matrices, load_results
 from netsim.settings import SweepSettings
 from netsim.storage.files import zarr_store
 from netsim.store.layout import inverted

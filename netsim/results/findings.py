@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from netsim.results import Matrix, Results, interval, off_diagonal
+from netsim.results.results import Matrix, Results, interval, off_diagonal
 from netsim.similarity.uncertainty import Estimate
 
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from netsim import stages
-from netsim.inversion.invert import STOP_REASONS
+from netsim.settings import STOP_REASONS
 from netsim.similarity.cka import PairSimilarity, pair_similarities
-from netsim.similarity.hsic import Estimator
-from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se, plain
+from netsim.similarity.hsic import Estimator, Hsic
+from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se
 from netsim.store import layout, provenance
 from netsim.store.layout import NATURAL
 from netsim.store.layout import inverted as inverted_set
+from netsim.store.metadata import ComputedMetadata, DrawMetadata, InvertMetadata, TrainMetadata
 from netsim.store.records import Record
 from netsim.store.run import Run
-from netsim.store.stages import ALL, Units, require_finished
+from netsim.store.stages import STAGES, Stage, require_finished
 from netsim.store.status import left_out
 
 
@@ -29,8 +29,8 @@ class Matrix:
     """Similarity of every network to every other on one kind of set. All arrays are (M, M), row = through.
 
     `floor` is the mean of the biased estimator over all permutations of one side's rows, that is, what it gives for
-    unrelated representations of these spectra (`netsim.similarity.hsic.null_floor`). NaN where a value is undefined; `undefined`
-    then has the reason, by (estimator, through, observer).
+    unrelated representations of these spectra (`netsim.similarity.hsic.null_floor`). NaN where a value is undefined;
+    `undefined` then has the reason, by (estimator, through, observer).
 
     Means are over cells off the diagonal. Their jackknife deletes a shard of images from *all* cells at once, so the
     error allows for cells sharing images.
@@ -107,26 +107,14 @@ class Results:
         return {name: self.loss[name].median <= self.tolerance for name in self.networks}
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Some pairs to look at: k pairs, images (k, C, H, W)."""
-
-    pairs: np.ndarray  # (k,) which
-    seed: np.ndarray  # uint8
-    target: np.ndarray  # uint8
-    inverted: dict[str, np.ndarray]  # through -> float in [0, 1]
-    seed_labels: list[str]
-    target_labels: list[str]
-
-
 # ---- from the store
 
 
 def load_results(run: Run) -> Results:
     """Everything a finished run found. Raises StoreError naming what is missing, if anything is, or what is damaged."""
-    require_finished(run, ALL[:-1])
+    require_finished(run, STAGES[:-1])
     names, shards = run.settings.names, run.settings.pairs.shards
-    records = {units.stage: _records(run, units) for units in ALL[:-1]}
+    records = {stage.name: _records(run, stage) for stage in STAGES[:-1]}
     _check(run, records)
     natural, inverted = _natural(run), _inverted(run)
     facts = {name: _facts(name, records["train"][name][0]) for name in names}
@@ -144,14 +132,14 @@ def load_results(run: Run) -> Results:
         facts=facts,
         tolerance=run.settings.inversion.tolerance,
         preset=run.settings.inversion.preset,
-        chance=1 / len(draw.facts["classes"]),
+        chance=1 / len(DrawMetadata.of(draw).classes),
         left_out=left_out(run),
         provenance=_provenance(run, records),
     )
 
 
-def _records(run: Run, units: Units) -> dict[str, list[Record]]:
-    return {name: run.records(units.stage, name, range(n)) for name, n in units.shards(run.settings).items()}
+def _records(run: Run, stage: Stage) -> dict[str, list[Record]]:
+    return {name: run.records(stage.name, name, range(n)) for name, n in stage.shards(run.settings).items()}
 
 
 def _check(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
@@ -236,10 +224,18 @@ def _difference(natural: dict[str, np.ndarray], inverted: dict[str, np.ndarray],
     return _mean({key: natural[key] - inverted[key] for key in (kind, f"{kind}_left_out")}, kind)
 
 
+def row_sums(run: Run, row: str) -> dict[tuple[str, str], Hsic]:
+    """Read the sums behind one row of a matrix, by model pair."""
+    record, pairs = run.record("aggregate", row), run.settings.pairs
+    n = np.array([pairs.count, *[pairs.count - pairs.shard_size] * pairs.shards])
+    moments = run.read(record, layout.moments_path(row))
+    return {pair: Hsic(n, *own) for pair, own in zip(layout.row_pairs(run.settings.names, row), moments, strict=True)}
+
+
 def _natural(run: Run) -> dict[str, np.ndarray]:
     """CKA of every model pair on natural images: arrays (M, M), left-out values (M, M, G)."""
     names = run.settings.names
-    sums = {pair: own for name in names for pair, own in stages.row_sums(run, f"{NATURAL}/{name}").items()}
+    sums = {pair: own for name in names for pair, own in row_sums(run, f"{NATURAL}/{name}").items()}
     pairs = [(x, y) if (x, y) in sums else (y, x) for x in names for y in names]
     return _cells(pair_similarities(sums, pairs), pairs, shape=(len(names), len(names)))
 
@@ -249,7 +245,7 @@ def _inverted(run: Run) -> dict[str, np.ndarray]:
     names, rows = run.settings.names, []
     for through in names:
         pairs = [(through, observer) for observer in names]
-        found = pair_similarities(stages.row_sums(run, inverted_set(through)), pairs)
+        found = pair_similarities(row_sums(run, inverted_set(through)), pairs)
         rows.append(_cells(found, pairs, shape=(len(names),)))
     return {kind: np.stack([row[kind] for row in rows]) for kind in rows[0]}
 
@@ -289,22 +285,22 @@ def _loss(run: Run, through: str, records: list[Record]) -> Loss:
 
 
 def _facts(name: str, record: Record) -> NetworkFacts:
-    facts = record.facts
-    size = facts.get("preprocessing", {}).get("size")  # runs from before it was recorded have none
+    facts = TrainMetadata.of(record)
+    size = facts.preprocessing.get("size")  # records of an older netsim have none
     return NetworkFacts(
         name=name,
-        reference=facts["reference"],
-        accuracy=math.nan if facts["accuracy"] is None else facts["accuracy"],
-        parameters=facts["parameters"],
-        width=facts["width"],
-        weights_hash=facts["weights_hash"],
-        trained_here=facts["trained_here"],
-        other_size=None if size == facts["input_shape"][-1] else size,
+        reference=facts.reference,
+        accuracy=math.nan if facts.accuracy is None else facts.accuracy,
+        parameters=facts.parameters,
+        width=facts.width,
+        weights_hash=facts.weights_hash,
+        trained_here=facts.trained_here,
+        other_size=None if size == facts.input_shape[-1] else size,
     )
 
 
 def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[str, str]:
-    draw = records["draw"]["pairs"][0]
+    drawn = DrawMetadata.of(records["draw"]["pairs"][0])
     computed = [record for stage in ("invert", "embed") for own in records[stage].values() for record in own]
     seconds = {
         stage: sum(record.seconds for own in by.values() for record in own) for stage, by in records.items() if by
@@ -312,16 +308,23 @@ def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[s
     return {
         "run": run.digest,
         "created": run.attributes["created"],
-        "images": f"{draw.facts['source']}, BLAKE3 {draw.facts['images_hash'][:16]}",
+        "images": f"{drawn.source}, BLAKE3 {drawn.images_hash[:16]}",
         "preset": run.settings.inversion.preset,
         "precision": _precisions({name: own[0] for name, own in records["invert"].items()}),
-        "device": _distinct(f"{r.facts['device']}, {r.facts['threads']} thread(s) a worker" for r in computed),
+        "device": _distinct(
+            f"{on.device}, {on.threads} thread(s) a worker" for on in map(ComputedMetadata.of, computed)
+        ),
         "task seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
         **{
             f"version of {name}": _distinct(record.versions.get(name, "unknown") for record in computed)
             for name in computed[0].versions
         },
     }
+
+
+def _device(record: Record) -> str:
+    on = ComputedMetadata.of(record)
+    return f"{on.device}, {on.threads} thread(s) a worker"
 
 
 def _distinct(values: Iterable[str]) -> str:
@@ -333,86 +336,5 @@ def _precisions(records: dict[str, Record]) -> str:
     """What networks worked in while they were inverted, each precision with the networks where they differ."""
     found: dict[str, list[str]] = {}
     for name, record in records.items():
-        found.setdefault(record.facts["precision"], []).append(name)
+        found.setdefault(InvertMetadata.of(record).precision, []).append(name)
     return next(iter(found)) if len(found) == 1 else "; ".join(f"{key}: {', '.join(of)}" for key, of in found.items())
-
-
-def gallery(run: Run, *, rows: int = 8) -> Gallery:
-    """Seed, target and inverted images of the first pair of each target class in the first shard, for the report."""
-    draw = run.record("draw", "pairs")
-    labels = run.read(draw, "pairs/target_label")
-    chosen = np.sort(np.unique(labels, return_index=True)[1])[:rows]
-    classes = draw.facts["classes"]
-
-    def pixels(name: str) -> np.ndarray:
-        return layout.from_stored(run.read(run.record("invert", name), f"{inverted_set(name)}/image")[chosen]).numpy()
-
-    return Gallery(
-        pairs=chosen,
-        seed=run.read(draw, "images/seed")[chosen],
-        target=run.read(draw, "images/target")[chosen],
-        inverted={name: pixels(name) for name in run.settings.names},
-        seed_labels=[classes[label] for label in run.read(draw, "pairs/seed_label")[chosen]],
-        target_labels=[classes[label] for label in labels[chosen]],
-    )
-
-
-def to_json(results: Results) -> dict[str, Any]:
-    """What `netsim results --json` prints: plain lists, `None` for what is undefined."""
-    return {
-        "networks": list(results.networks),
-        "n": results.n,
-        "shards": results.shards,
-        "natural": _matrix_json(results, results.natural),
-        "inverted": _matrix_json(results, results.inverted),
-        "difference": results.difference.to_json(),
-        "difference_unbiased": results.difference_unbiased.to_json(),
-        "row_differences": [
-            {"through": row, "minus": other} | difference.to_json()
-            for (row, other), difference in results.row_differences.items()
-        ],
-        "loss": {
-            name: {
-                "median_initial": plain(float(np.median(loss.initial))),
-                "median": plain(loss.median),
-                "mean": plain(float(loss.final.mean())),
-                "distance": plain(float(np.median(loss.distance))),
-                "iterations": plain(float(loss.iterations.mean())),
-                "stopped": loss.stopped,
-                "stalled": loss.stalled,
-                "nonfinite": loss.nonfinite,
-            }
-            for name, loss in results.loss.items()
-        },
-        "converged": results.converged,
-        "tolerance": results.tolerance,
-        "preset": results.preset,
-        "accuracy": {name: plain(facts.accuracy) for name, facts in results.facts.items()},
-        "chance": results.chance,
-        "weights": {name: facts.weights_hash for name, facts in results.facts.items()},
-        "left_out": {split: {"unreadable": n, "listed": of} for split, (n, of) in results.left_out.items()},
-        "provenance": results.provenance,
-    }
-
-
-def _matrix_json(results: Results, matrix: Matrix) -> dict[str, Any]:
-    cells = {name: plain(getattr(matrix, name).tolist()) for name in ("cka", "cka_unbiased", "floor")}
-    return {
-        **cells,
-        "se": plain(matrix.cka_se.tolist()),
-        "se_unbiased": plain(matrix.cka_unbiased_se.tolist()),
-        "interval": plain(np.stack(interval(results, matrix.cka, matrix.cka_se), axis=-1).tolist()),
-        "interval_unbiased": plain(
-            np.stack(interval(results, matrix.cka_unbiased, matrix.cka_unbiased_se), axis=-1).tolist()
-        ),
-        "mean": matrix.mean.to_json(),
-        "mean_unbiased": matrix.mean_unbiased.to_json(),
-        "rows": {name: row.to_json() for name, row in zip(results.networks, matrix.rows, strict=True)},
-        "rows_unbiased": {
-            name: row.to_json() for name, row in zip(results.networks, matrix.rows_unbiased, strict=True)
-        },
-        "undefined": [
-            {"estimator": estimator, "through": through, "observer": observer, "reason": reason}
-            for (estimator, through, observer), reason in matrix.undefined.items()
-        ],
-    }

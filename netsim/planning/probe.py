@@ -1,11 +1,8 @@
 """What a network costs on this machine, measured in a process of its own by the very code of a sweep.
 
-`python -m netsim.probe` reads an `Asked` from its input and writes a `Probe` to its output, both as JSON. It is a fresh
-process because memory is measured, which remembers whatever was there before; and because where a network does not fit
-into memory, the process ends and nothing else does.
-
-Images are inverted for a few iterations: once as many at a time as a sweep has, for memory; then, of large networks on
-a processor, a few at a time. Seconds of an iteration are what longer runs take more.
+`python -m netsim.planning.probe` reads an `Asked` from its input and writes a `Probe` to its output, both as JSON. It
+is a fresh process because memory is measured, which remembers whatever was there before; and because where a network
+does not fit into memory, the process ends and nothing else does.
 """
 
 import json
@@ -24,11 +21,11 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from netsim import stages
 from netsim.errors import NetsimError
 from netsim.images import ArrayImages, ImageSet, ListedImages, to_unit
 from netsim.images.decoding import Unreadable
 from netsim.images.pairs import FEWEST_PAIRS, draw_pairs
+from netsim.inversion.calibrate import choose_plan
 from netsim.inversion.engine import Engine
 from netsim.inversion.flops import forward_flops
 from netsim.inversion.memory import LiveBytes, peak_bytes
@@ -36,9 +33,10 @@ from netsim.inversion.precision import Plan
 from netsim.inversion.steps import kept_bytes
 from netsim.networks import Network, content_hash, needs_training
 from netsim.networks.training import accuracy, train_epochs
-from netsim.preflight import build
+from netsim.planning.preflight import build
 from netsim.settings import InversionSettings, SweepSettings, parse_settings
 from netsim.similarity.streaming import gram_cost, pair_hsic
+from netsim.stages import inputs, invert, train
 
 IMAGES = 8
 """Inverted at a time where more would take too long;"""
@@ -103,12 +101,12 @@ def probe(asked: Asked) -> Probe:
         import_module(module)
     torch.set_num_threads(asked.threads)
     settings = parse_settings(asked.settings)
-    sets = stages.used_images(settings)
-    images, classes = _as_a_sweep_reads(sets["test"], settings), stages.classes_of(sets.values())
+    sets = inputs.used_images(settings)
+    images, classes = _as_a_sweep_reads(sets["test"], settings), inputs.classes_of(sets.values())
     load, network = timed(lambda: _loaded(settings.reference(asked.name), images, classes))
-    network.eval().to(stages.device())
-    sample = to_unit(images.read(np.arange(min(stages.CALIBRATION_IMAGES, len(images)))))
-    plan = stages.choose_plan(network, settings.inversion.precision, sample)
+    network.eval().to(inputs.device())
+    sample = to_unit(images.read(np.arange(min(train.CALIBRATION_IMAGES, len(images)))))
+    plan = choose_plan(network, settings.inversion.precision, sample)
     batch_size, inverting, looking = _memory(network, sample[:1], settings, plan)
     on_gpu = network.mean.is_cuda
     read, (seed, target) = timed(lambda: _pairs(settings, images, batch_size))
@@ -118,13 +116,13 @@ def probe(asked: Asked) -> Probe:
     flops = forward_flops(network, network.mean.new_zeros(1, *images.shape))
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
     in_shard = int(np.prod(images.shape)) * (BYTES_A_VALUE * settings.pairs.shard_size - BYTES_HERE * batch_size)
-    tensors = max(inverting(batch_size), looking(min(stages.LOOK_BATCH, settings.pairs.shard_size)))
+    tensors = max(inverting(batch_size), looking(min(inputs.REPRESENT_BATCH, settings.pairs.shard_size)))
     found: dict[str, Any] = {}
     if asked.timed:
         if first > SLOW and not on_gpu:  # it takes its time, and small networks alone are faster with more at a time
             invert = _Inverting(network, seed[:IMAGES], target[:IMAGES], settings.inversion, plan)
         found |= invert.seconds()
-        found |= {"look": best(lambda: stages.look(network, invert.target)) / len(invert.target)}
+        found |= {"look": best(lambda: inputs.represent(network, invert.target)) / len(invert.target)}
         learns = needs_training(settings.reference(asked.name))
         found |= _labelling(settings, network, images, classes, learns=learns)  # last: it may change the weights
     return Probe(
@@ -184,7 +182,7 @@ Bytes = Callable[[int], int]  # of tensors that so many images at a time have in
 def _memory(network: Network, example: Tensor, settings: SweepSettings, plan: Plan) -> tuple[int, Bytes, Bytes]:
     """Images that a sweep inverts at a time; the bytes of inverting so many, and of looking at them."""
     asked, most = settings.inversion.batch_size, settings.pairs.shard_size
-    kept = kept_bytes(stages.steps_of(settings.inversion), example)
+    kept = kept_bytes(invert.steps_of(settings.inversion), example)
     engine = Engine(network, example, plan=plan, batch_size=asked, kept_bytes=kept)
     chosen = min(engine.batch_size, most)
     engine.batch_size = 2
@@ -192,7 +190,7 @@ def _memory(network: Network, example: Tensor, settings: SweepSettings, plan: Pl
 
     def looked_at(images: Tensor) -> int:
         with LiveBytes() as live:
-            stages.look(network, images)
+            inputs.represent(network, images)
         return live.peak
 
     iteration, looking = (_growing(work, example) for work in (partial(peak_bytes, engine), looked_at))
@@ -216,9 +214,9 @@ class _Inverting:
 
     def __call__(self, iterations: int) -> None:
         short = {"iterations": iterations, "batch_size": len(self.seed), "stop_loss": None}
-        stages.invert_by(self.network, self.seed, self.target, self.inversion.model_copy(update=short), self.plan)
+        invert.invert_by(self.network, self.seed, self.target, self.inversion.model_copy(update=short), self.plan)
         for images in (self.seed, self.target):
-            stages.look(self.network, images)
+            inputs.represent(self.network, images)
 
     def seconds(self) -> dict[str, Any]:
         """`iteration` and `begin`: a short inversion and a longer one, by turns."""

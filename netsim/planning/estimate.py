@@ -1,8 +1,8 @@
 """What a sweep will take, before it is run: shards, FLOPs, bytes, hours, memory; and whether it can be run at all.
 
 FLOPs are counted, and bytes follow from the arrays that stages declare. Seconds and memory are measured by
-`netsim.probe`, in as many processes at a time as there are workers, because those share a machine too; or seconds
-follow from the FLOP/s of another device, as an earlier run on it reached them or as they are said.
+`netsim.planning.probe`, in as many processes at a time as there are workers, because those share a machine too; or
+seconds follow from the FLOP/s of another device, as an earlier run on it reached them or as they are said.
 """
 
 import heapq
@@ -12,7 +12,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
@@ -28,16 +27,16 @@ from netsim import errors
 from netsim.errors import NetsimError, NetworkError, SettingsError, StoreError
 from netsim.images import Split
 from netsim.networks import needs_download, needs_training
-from netsim.preflight import check
-from netsim.probe import Asked, Probe
+from netsim.planning.preflight import check
+from netsim.planning.probe import Asked, Probe
 from netsim.settings import SweepSettings
 from netsim.similarity.streaming import feature_cost, gram_cost
-from netsim.stages import used_images
+from netsim.stages.inputs import used_images
 from netsim.storage.files import Files
 from netsim.store.layout import row_pairs
+from netsim.store.metadata import InvertMetadata
 from netsim.store.run import Run
-from netsim.store.stages import ALL, INVERT, Units, blocks
-from netsim.sweep import STAGES
+from netsim.store.stages import INVERT, STAGES, Stage, blocks
 
 UNSEEN = 0.1
 """Of an estimate, either way: what seconds of measuring do not show of hours."""
@@ -78,7 +77,7 @@ NOTHING = Range.sure(0.0)
 class Device:
     """What seconds follow from where they are not measured: useful FLOP/s, of all networks or of one by its name."""
 
-    says: str
+    label: str
     flops: Range  # a second
     of_network: Mapping[str, Range]
 
@@ -183,14 +182,14 @@ def estimate(
     costs = _Costs(settings, listed, {probe.name: probe for probe in probes}, device)
     stored = _stored(settings, probes)
     found = tuple(
-        _of_stage(costs, units, missing[units.stage], stored[units.stage], workers, shards_per_task.get(units.stage, 1))
-        for units in ALL
+        _of_stage(costs, stage, missing[stage.name], stored[stage.name], workers, shards_per_task.get(stage.name, 1))
+        for stage in STAGES
     )
     made = Estimate(
         stages=found,
         networks=tuple(probes),
         workers=workers,
-        on=device.says if device else _here(),
+        on=device.label if device else _here(),
         at_most=settings.inversion.stop_loss is not None,
         downloaded=tuple(name for name in settings.names if needs_download(settings.reference(name))),
         free=check_place(store),
@@ -205,12 +204,12 @@ def estimate(
 
 def require_time(planned: Estimate, lives: float) -> None:
     """Raises SettingsError if a shard takes longer than the `lives` seconds of a worker: it would be begun for ever."""
-    of = {units.stage: units for units in ALL}
+    of = {stage.name: stage for stage in STAGES}
     for stage in planned.stages:
         if stage.longest.mean > lives and not of[stage.stage].resumes:
             raise SettingsError(
                 f"a shard of {stage.stage} takes about {stage.longest.mean / 60:,.0f} minutes, and a worker lives for "
-                f"{lives / 60:,.0f}, the walltime without `leave_early`; {of[stage.stage].more_time}"
+                f"{lives / 60:,.0f}, the walltime without `leave_early`; {of[stage.stage].time_limit_hint}"
             )
 
 
@@ -241,10 +240,11 @@ def device_of(run: Run) -> Device:
     devices: set[str] = set()
     for name, group in groupby(done, key=lambda unit: unit[0]):
         records = run.records("invert", name, [shard for _, shard in group])
-        devices |= {record.facts["device"] for record in records}
-        rates = [record.facts["flops"] / record.seconds for record in records if record.seconds]
-        flops, seconds = (sum(values) for values in zip(*((r.facts["flops"], r.seconds) for r in records), strict=True))
-        of_network[name] = Range(min(rates), flops / seconds, max(rates))
+        devices |= {InvertMetadata.of(record).device for record in records}
+        flops = [InvertMetadata.of(record).flops for record in records]
+        seconds = [record.seconds for record in records]
+        rates = [count / took for count, took in zip(flops, seconds, strict=True) if took]
+        of_network[name] = Range(min(rates), sum(flops) / sum(seconds), max(rates))
     if not of_network:
         raise StoreError(f"{run.url} has no shard inverted yet, which would say how fast its device is")
     if len(devices) > 1:
@@ -272,23 +272,20 @@ def _missing(settings: SweepSettings, store: str) -> dict[str, list[tuple[str, i
     if Run.exists(store):
         run = Run.open(store)
         run.require(settings)
-        return {units.stage: units.missing(run) for units in ALL}
-    return {units.stage: units.every(settings) for units in ALL}
+        return {stage.name: stage.missing(run) for stage in STAGES}
+    return {stage.name: stage.every(settings) for stage in STAGES}
 
 
 def _stored(settings: SweepSettings, probes: Sequence[Probe]) -> dict[str, float]:
     """Bytes that a shard of each stage stores, on the mean."""
-    run = Run.create(f"memory://netsim-plan-{uuid.uuid4().hex}", settings)
-    for probe in probes:
-        facts = {"width": probe.width, "input_shape": list(probe.input_shape)}
-        run.commit("train", probe.name, 0, facts=facts, seconds=0.0)
+    networks = {probe.name: probe for probe in probes}
     found = {}
     for stage in STAGES:
-        specs = stage.arrays(run)
+        specs = stage.arrays(settings, networks.__getitem__)
         total = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in specs)
         if stage.name == "train":
             total = sum(p.weight_bytes for p in probes if needs_training(settings.reference(p.name)))
-        units = stage.units.total(settings)
+        units = stage.total(settings)
         found[stage.name] = RECORD_BYTES + total / units if units else 0.0
     return found
 
@@ -357,20 +354,20 @@ class _Costs:
 
 
 def _of_stage(
-    costs: _Costs, units: Units, missing: Sequence[tuple[str, int]], stored: float, workers: int, shards_per_task: int
+    costs: _Costs, stage: Stage, missing: Sequence[tuple[str, int]], stored: float, workers: int, shards_per_task: int
 ) -> StageEstimate:
-    shard = {name: costs.seconds(units.stage, name) for name, _ in missing}
+    shard = {name: costs.seconds(stage.name, name) for name, _ in missing}
     tasks = [shard[block.name] * len(block.shards) for block in blocks(missing, shards_per_task)]
     return StageEstimate(
-        stage=units.stage,
+        stage=stage.name,
         shards=len(missing),
         tasks=len(tasks),
-        flops=sum(costs.flops(units.stage, name) for name, _ in missing),
+        flops=sum(costs.flops(stage.name, name) for name, _ in missing),
         stored=round(stored * len(missing)),
         seconds=_sum(tasks),
         wall=Range(*(_makespan([task[at] for task in tasks], workers) for at in range(3))),
         longest=max(shard.values(), key=lambda seconds: seconds.mean, default=NOTHING),
-        gpu=units.gpu,
+        gpu=stage.gpu,
     )
 
 
@@ -411,7 +408,7 @@ def probed(asked: Asked, processes: int, environment: Mapping[str, str] | None) 
 
 def _measured(asked: Asked, environment: Mapping[str, str] | None) -> Probe:
     process = subprocess.run(
-        [sys.executable, "-m", "netsim.probe"],
+        [sys.executable, "-m", "netsim.planning.probe"],
         input=json.dumps(asdict(asked)),
         env=os.environ | dict(environment or {}),
         capture_output=True,

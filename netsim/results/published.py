@@ -13,7 +13,7 @@ import numpy as np
 import yaml
 
 from netsim.errors import RunError, SettingsError, nearest
-from netsim.results import Matrix, Results, off_diagonal
+from netsim.results.results import Matrix, Results, off_diagonal
 from netsim.similarity.uncertainty import plain
 
 FEWEST = 3
@@ -59,7 +59,7 @@ class Comparison:
 @cache
 def published_matrices(name: str) -> PublishedMatrices:
     """Matrices that come with netsim: `jones2022`. Raises SettingsError for another name."""
-    folder = files("netsim") / "published_data"
+    folder = files("netsim.results")
     known = {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
     if name not in known:
         raise SettingsError(f"no published matrices {name!r}{nearest(name, known)}")

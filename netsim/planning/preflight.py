@@ -4,7 +4,7 @@ from netsim.images import ImageSet
 from netsim.images.pairs import draw_pairs
 from netsim.networks import Network, load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.settings import SweepSettings
-from netsim.stages import check_classes, classes_of, used_images
+from netsim.stages.inputs import check_classes, classes_of, used_images
 
 
 def check(settings: SweepSettings) -> None:

@@ -1,0 +1,42 @@
+"""A few pairs to look at: seed, target, and the image inverted through each network."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from netsim.store import layout
+from netsim.store.layout import inverted as inverted_set
+from netsim.store.metadata import DrawMetadata
+from netsim.store.run import Run
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Some pairs to look at: k pairs, images (k, C, H, W)."""
+
+    pairs: np.ndarray  # (k,) which
+    seed: np.ndarray  # uint8
+    target: np.ndarray  # uint8
+    inverted: dict[str, np.ndarray]  # through -> float in [0, 1]
+    seed_labels: list[str]
+    target_labels: list[str]
+
+
+def gallery(run: Run, *, rows: int = 8) -> Gallery:
+    """Seed, target and inverted images of the first pair of each target class in the first shard, for the report."""
+    draw = run.record("draw", "pairs")
+    labels = run.read(draw, "pairs/target_label")
+    chosen = np.sort(np.unique(labels, return_index=True)[1])[:rows]
+    classes = DrawMetadata.of(draw).classes
+
+    def pixels(name: str) -> np.ndarray:
+        return layout.from_stored(run.read(run.record("invert", name), f"{inverted_set(name)}/image")[chosen])
+
+    return Gallery(
+        pairs=chosen,
+        seed=run.read(draw, "images/seed")[chosen],
+        target=run.read(draw, "images/target")[chosen],
+        inverted={name: pixels(name) for name in run.settings.names},
+        seed_labels=[classes[label] for label in run.read(draw, "pairs/seed_label")[chosen]],
+        target_labels=[classes[label] for label in labels[chosen]],
+    )

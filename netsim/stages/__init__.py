@@ -1,0 +1,5 @@
+"""What computes the units of each stage: one module a stage, with `compute(run, name, shard) -> StageResult`.
+
+work         compute and commit units, one after the other
+inputs       what stages read: networks, images, devices
+"""

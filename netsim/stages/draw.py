@@ -1,0 +1,25 @@
+"""draw: the pairs of a shard, with their images."""
+
+from netsim.images.pairs import draw_pairs
+from netsim.stages.inputs import images_changed, test_images_hash, used_split_images
+from netsim.stages.work import StageResult
+from netsim.store.layout import (
+    PAIR_COLUMNS,
+)
+from netsim.store.metadata import DrawMetadata, train_metadata
+from netsim.store.run import Run
+
+
+def compute(run: Run, name: str, shard: int) -> StageResult:
+    """Draw a shard's pairs and keep their images, so that no later stage needs the image source.
+
+    Raises StoreError if the images are no longer those that the networks were trained or checked with.
+    """
+    images, pairs = used_split_images(run, "test"), run.settings.pairs
+    if train_metadata(run, run.settings.names[0]).images_hash != test_images_hash(run):
+        raise images_changed(images)
+    drawn = draw_pairs(images.labels, pairs.shard_size, rng_seed=pairs.rng_seed, start=shard * pairs.shard_size)
+    arrays = {f"pairs/{column}": getattr(drawn, column) for column in PAIR_COLUMNS}
+    arrays |= {"images/seed": images.read(drawn.seed), "images/target": images.read(drawn.target)}
+    metadata = DrawMetadata(source=images.name, images_hash=test_images_hash(run), classes=list(images.classes))
+    return StageResult(arrays, metadata=metadata)

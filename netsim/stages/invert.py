@@ -1,0 +1,94 @@
+"""invert: images that a network represents like the targets of a shard."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from netsim.images import to_unit
+from netsim.inversion.engine import relative_distance
+from netsim.inversion.flops import forward_flops, peak_flops
+from netsim.inversion.invert import Inversion, OnIteration, invert_batches
+from netsim.inversion.precision import Plan
+from netsim.inversion.steps import Steps, preset_steps
+from netsim.networks import Network
+from netsim.settings import InversionSettings
+from netsim.stages.inputs import NETWORKS_KEPT, computed_on, device, load_recorded, network, represent
+from netsim.stages.work import StageResult
+from netsim.store.layout import (
+    QUANTITIES,
+    from_stored,
+    history_iterations,
+    inverted,
+    to_stored,
+)
+from netsim.store.metadata import InvertMetadata, train_metadata
+from netsim.store.provenance import made_from, weights_hash
+from netsim.store.run import Run
+
+
+def compute(run: Run, name: str, shard: int) -> StageResult:
+    """Invert the network on a shard's pairs. The final loss is measured again on the images as they are stored."""
+    drawn, inversion = run.record("draw", "pairs", shard), run.settings.inversion
+    images = run.read_some(drawn, ["images/seed", "images/target"])
+    seed, target = (to_unit(images[f"images/{kind}"]) for kind in ("seed", "target"))
+    through, plan = network(run, name), Plan(**train_metadata(run, name).plan)
+    result = invert_by(through, seed, target, inversion, plan, on_iteration=lambda _: run.pulse())
+    stored = to_stored(result.images.numpy(), inversion.stored_as)
+    final = relative_distance(represent(through, torch.from_numpy(from_stored(stored))), represent(through, target))
+    columns = {name: getattr(result, name).numpy() for name in QUANTITIES if name != "final_loss"}
+    columns |= {"final_loss": final.numpy(), "nonfinite": columns["nonfinite"] | ~np.isfinite(final.numpy())}
+    history = result.history[history_iterations(inversion.iterations)].T.numpy()
+    arrays = {
+        f"{inverted(name)}/image": stored,
+        f"{inverted(name)}/history": history.astype(np.float32),
+        f"{inverted(name)}/losses": np.stack([columns[key].astype(np.float32) for key in QUANTITIES], axis=1),
+    }
+    median = float(final.median())
+    metadata = InvertMetadata(
+        weights={name: weights_hash(run, name)},
+        made_from=made_from([drawn.content]),
+        median_loss=median if np.isfinite(median) else None,
+        precision=str(plan),
+        batch_size=result.batch_size,
+        iterations=int(result.iterations.sum()),
+        flops=2 * _flops_of_one(run.url, name, weights_hash(run, name)) * int(result.iterations.sum()),
+        peak_flops=peak_flops(str(device()), plan.dtype),
+        **computed_on(),
+    )
+    return StageResult(arrays, metadata=metadata)
+
+
+def invert_by(
+    network: Network,
+    seed: torch.Tensor,
+    target: torch.Tensor,
+    inversion: InversionSettings,
+    plan: Plan,
+    *,
+    on_iteration: OnIteration | None = None,
+) -> Inversion:
+    """Invert pairs of images as settings say."""
+    return invert_batches(
+        network,
+        seed,
+        target,
+        batch_size=inversion.batch_size,
+        iterations=inversion.iterations,
+        steps=steps_of(inversion),
+        stop_loss=inversion.stop_loss,
+        plan=plan,
+        use_best=True,
+        on_iteration=on_iteration,
+    )
+
+
+def steps_of(inversion: InversionSettings) -> Steps:
+    return preset_steps(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum)
+
+
+@lru_cache(maxsize=NETWORKS_KEPT)
+def _flops_of_one(url: str, name: str, weights_hash: str) -> int:
+    """Of representing one image."""
+    one = load_recorded(url, name, weights_hash)
+    return forward_flops(one, one.mean.new_zeros(1, *train_metadata(Run.open(url), name).input_shape))

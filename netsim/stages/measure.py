@@ -1,0 +1,161 @@
+"""measure: one row of a matrix by another measure than CKA, with resamples and null values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from netsim.settings import SweepSettings
+from netsim.similarity.measures import Measure, Shards, Sides, find_measure, read
+from netsim.stages import inputs
+from netsim.stages.work import StageResult
+from netsim.store import layout, provenance
+from netsim.store.arrays import ArraySpec
+from netsim.store.layout import NATURAL, Networks, row_parts, rows
+from netsim.store.metadata import MeasureMetadata
+from netsim.store.run import Run
+from netsim.store.stages import Stage
+
+HALVES = 20
+"""Random halves for the error of a measure that does not stream."""
+
+
+NULLS = 5
+"""Permutations for the null value, which is a mean: where nothing is shared, they spread little."""
+
+
+def measure_stage(names: Sequence[str]) -> Stage:
+    """The work of some measures, each named as `netsim.similarity.measures.find_measure` takes it.
+
+    Raises SettingsError for a measure that is not there.
+    """
+    found = {name: find_measure(name) for name in names}
+
+    def shards(settings: SweepSettings) -> dict[str, int]:
+        return {f"{name}/{row}": 1 for name, measure in found.items() for row in _rows_of(measure, rows(settings))}
+
+    def arrays(settings: SweepSettings, _network: Networks) -> list[ArraySpec]:
+        return [
+            spec
+            for name, measure in found.items()
+            for row in _rows_of(measure, rows(settings))
+            for spec in _arrays(settings, name, measure, row)
+        ]
+
+    return Stage("measure", "Rows measured", shards, arrays=arrays)
+
+
+def _rows_of(measure: Measure, every: Sequence[str]) -> list[str]:
+    """STIR and its like hold an inverted set against the natural one: they have no natural row."""
+    return [row for row in every if measure.takes != "two sets" or row_parts(row)[0] != NATURAL]
+
+
+def _arrays(settings: SweepSettings, name: str, measure: Measure, row: str) -> list[ArraySpec]:
+    m, k = len(settings.names), settings.pairs.shards if measure.streams else HALVES
+    path, observers = f"measures/{name}/{row}", {"observer": settings.names}
+    return [
+        ArraySpec(f"{path}/value", (m,), "float64", ("observer",), observers),
+        ArraySpec(f"{path}/resampled", (m, k), "float64", ("observer", "resample"), observers),
+        ArraySpec(f"{path}/null", (m, NULLS), "float64", ("observer", "permutation"), observers),
+    ]
+
+
+def compute(run: Run, name: str, shard: int) -> StageResult:
+    """One row of a matrix by one measure: `name` is `<measure>/<row>`.
+
+    Raises StoreError unless every shard of the set is done and unharmed.
+    """
+    measure_name, _, row = name.partition("/")
+    measure, names = find_measure(measure_name), run.settings.names
+    cells: dict[str, Evaluation] = {}
+    for observer in _observers(measure, names, row):
+        shards = [partial(_sides, run, measure, row, observer, shard) for shard in range(run.settings.pairs.shards)]
+        cells[observer] = evaluate(measure, shards, rng_seed=run.settings.pairs.rng_seed)
+    arrays = {}
+    for spec in _arrays(run.settings, measure_name, measure, row):
+        kind, empty = spec.path.rpartition("/")[2], np.full(spec.shape[1:], np.nan)
+        values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
+        arrays[spec.path] = np.array(values, dtype=np.float64)
+    looked_at = provenance.source_records(run, [("measure", name, shard)]).values()
+    metadata = MeasureMetadata(
+        title=measure.title,
+        source=measure.source,
+        streams=measure.streams,
+        symmetric=measure.symmetric,
+        made_from=provenance.made_from(record.content for record in looked_at),
+    )
+    return StageResult(arrays, metadata=metadata)
+
+
+def _observers(measure: Measure, names: tuple[str, ...], row: str) -> tuple[str, ...]:
+    """Those whose cell is computed in this row; a symmetric measure has the others in earlier rows."""
+    set_name, network = row_parts(row)
+    return names[names.index(network) :] if set_name == NATURAL and measure.symmetric else names
+
+
+def _sides(run: Run, measure: Measure, row: str, observer: str, shard: int) -> Sides:
+    set_name, network = row_parts(row)
+    if measure.takes == "two sets":
+        return _represented(run, NATURAL, observer, shard), _represented(run, set_name, observer, shard)
+    sides = tuple(_represented(run, set_name, name, shard) for name in (network, observer))
+    if measure.takes == "predictions":
+        sides = tuple(_logits(run, name, side) for name, side in zip((network, observer), sides, strict=True))
+    return sides[0], sides[1]
+
+
+def _represented(run: Run, set_name: str, name: str, shard: int) -> np.ndarray:
+    record = run.record("embed", set_name, shard)
+    provenance.check_weights(run, record)
+    return run.read(record, layout.representation_path(set_name, name))
+
+
+def _logits(run: Run, name: str, representation: np.ndarray) -> np.ndarray:
+    """What the network's last layer makes of the representation: exactly its logits."""
+    head = inputs.network(run, name).head
+    with torch.no_grad():
+        return head(torch.tensor(representation).to(head.weight)).float().cpu().numpy()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A measure of one cell: its value, the same on resamples (K,), and with one side's images permuted (NULLS,)."""
+
+    value: float
+    resampled: np.ndarray
+    null: np.ndarray
+
+
+def evaluate(measure: Measure, shards: Shards, *, rng_seed: int = 0) -> Evaluation:
+    """A measure of two sides that come as shards; see `netsim.similarity.measures.measure` for what those hold."""
+    if measure.streams:
+        value, left_out = measure.compute(shards)
+        null = [measure.compute(_permuted(shards, rng_seed, draw))[0] for draw in range(NULLS)]
+        return Evaluation(float(value), np.asarray(left_out), np.array(null, dtype=np.float64))
+    x, y = read(shards, measure.images)
+    halves = [np.sort(_rng(rng_seed, draw).permutation(len(x))[: len(x) // 2]) for draw in range(HALVES)]
+    permutations = [_rng(rng_seed, draw).permutation(len(x)) for draw in range(NULLS)]
+    return Evaluation(
+        float(measure.compute(x, y)),
+        np.array([measure.compute(x[half], y[half]) for half in halves], dtype=np.float64),
+        np.array([measure.compute(x, y[order]) for order in permutations], dtype=np.float64),
+    )
+
+
+def _permuted(shards: Shards, rng_seed: int, draw: int) -> Shards:
+    """Against each shard's images of one side, those of another shard of the other, permuted: two shards at a time.
+
+    Within a shard alone, one image in as many as a shard has would stay in its place.
+    """
+
+    def sides(at: int) -> Sides:
+        other = (at + 1 + draw % max(1, len(shards) - 1)) % len(shards)
+        (x, _), (_, y) = shards[at](), shards[other]()
+        return x, y[_rng(rng_seed, draw, at).permutation(len(y))]
+
+    return [partial(sides, at) for at in range(len(shards))]
+
+
+def _rng(*names: int) -> np.random.Generator:
+    return np.random.default_rng(names)

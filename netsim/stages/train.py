@@ -1,0 +1,108 @@
+"""train: weights for networks that have none; metadata of all networks."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from netsim.images import ImageSet, to_unit
+from netsim.inversion.calibrate import choose_plan
+from netsim.inversion.precision import Plan
+from netsim.networks import Network, content_hash, load_network, needs_training, weights_to_bytes
+from netsim.networks.training import accuracy, train_epochs
+from netsim.settings import SweepSettings
+from netsim.stages.inputs import (
+    check_classes,
+    classes_of,
+    computed_on,
+    device,
+    listed_images,
+    test_images_hash,
+    untrained_network,
+    used_split_images,
+    used_splits,
+)
+from netsim.stages.work import StageResult
+from netsim.store.layout import (
+    checkpoint_path,
+    weights_path,
+)
+from netsim.store.metadata import TrainMetadata
+from netsim.store.run import Run
+
+
+def compute(run: Run, name: str, shard: int) -> StageResult:
+    """Train a network that has no weights, going on where an earlier try ended; of any other, record what it is.
+
+    Raises NetworkError if weights do not fit, DataError if the network and the images do not.
+    """
+    reference, test = run.settings.reference(name), used_split_images(run, "test")
+    trained_here, of = needs_training(reference), run.settings.images
+    classes = classes_of(listed_images(of.source, split, of.size) for split in used_splits(run.settings))
+    files: dict[str, bytes] = {}
+    training: dict[str, Any] = {}
+    if trained_here:
+        network = untrained_network(run.settings, reference, classes=classes, shape=test.shape).to(device())
+        training["training_loss"] = _train(run, name, network)
+        files[weights_path(name)] = weights_to_bytes(network)
+    else:
+        network = load_network(reference, input_shape=test.shape).to(device())
+        check_classes(network, test)
+    metadata = TrainMetadata(
+        **training,
+        reference=reference,
+        trained_here=trained_here,
+        # labels of other classes say nothing about a network
+        accuracy=accuracy(network, test) if network.num_classes == classes else None,
+        parameters=sum(p.numel() for p in network.parameters()),
+        width=network.width,
+        weights_hash=content_hash(network),
+        images_hash=test_images_hash(run),
+        input_shape=test.shape,
+        preprocessing=network.preprocessing.as_facts(),
+        origin=dict(network.origin),
+        classes=classes,
+        plan=asdict(_plan(run.settings, network, test)),
+        **computed_on(),
+    )
+    return StageResult(files=files, metadata=metadata, obsolete=(checkpoint_path(name),))
+
+
+def _plan(settings: SweepSettings, network: Network, images: ImageSet) -> Plan:
+    """The precision this network is inverted in: chosen once, so that every worker's shards are computed alike."""
+    sample = np.arange(min(CALIBRATION_IMAGES, len(images)))
+    return choose_plan(network, settings.inversion.precision, to_unit(images.read(sample)))
+
+
+CALIBRATION_IMAGES = 8
+
+
+def _train(run: Run, name: str, network: Network) -> float | None:
+    """Train the network in place, keeping every epoch in the store; returns the last epoch's loss."""
+    training, losses = run.settings.training, []
+
+    def keep(_epoch: int, loss: float, state: bytes) -> None:
+        losses.append(loss)
+        run.files.put(checkpoint_path(name), blake3(state).digest() + state)
+
+    train_epochs(
+        network,
+        used_split_images(run, "train"),
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        weight_decay=training.weight_decay,
+        rng_seed=training.rng_seed,
+        state=_last_epoch(run, name),
+        on_epoch=keep,
+        on_step=run.pulse,
+    )
+    return losses[-1] if losses else None
+
+
+def _last_epoch(run: Run, name: str) -> bytes | None:
+    """Where an interrupted training goes on. A damaged file is as good as none: training begins anew."""
+    kept = run.files.find(checkpoint_path(name)) or b""
+    digest, state = kept[: blake3.digest_size], kept[blake3.digest_size :]
+    return state if digest == blake3(state).digest() else None

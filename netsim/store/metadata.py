@@ -1,0 +1,130 @@
+"""Typed metadata of commit records, one class per stage: what a unit was made from, where, and what came of it.
+
+A record keeps them as JSON under "facts"; only the fields that were set are written.
+"""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from netsim.errors import StoreError
+from netsim.store.records import Record
+from netsim.store.run import Run
+
+
+class Metadata(BaseModel):
+    """Metadata that any stage may record."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", protected_namespaces=())
+
+    weights: dict[str, str] = {}  # network -> hash of the weights that were used
+    made_from: str | None = None  # hash over the contents of the upstream units
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        """Parse a record's metadata.
+
+        Raises
+        ------
+        StoreError
+            If the record lacks a field of this class.
+        """
+        try:
+            return cls.model_validate(record.facts)
+        except ValidationError as error:
+            fields = ", ".join(".".join(map(str, fault["loc"])) for fault in error.errors())
+            raise StoreError(
+                f"the commit record of {record.stage} {record.name} shard {record.shard} lacks {fields}; "
+                "use the netsim that made it, or another store"
+            ) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to what a record keeps: the fields that were set."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class ComputedMetadata(Metadata):
+    """Metadata of stages that evaluate networks: what the last bits of a result may depend on."""
+
+    device: str
+    threads: int
+
+
+class UnreadableImage(BaseModel):
+    """An image file that could not be decoded."""
+
+    index: int
+    name: str
+    why: str
+
+
+class CheckedSplit(BaseModel):
+    """One split of the images, as the check found it."""
+
+    listed: int
+    listed_hash: str
+    unreadable: list[UnreadableImage]
+    images_hash: str  # of the readable images
+
+
+class CheckMetadata(Metadata):
+    """Metadata of `check`. `train` is there only if networks are trained in the run."""
+
+    test: CheckedSplit
+    train: CheckedSplit | None = None
+
+    @property
+    def splits(self) -> dict[str, CheckedSplit]:
+        """Map the name of each split that was checked to what was found."""
+        return {"test": self.test} | ({} if self.train is None else {"train": self.train})
+
+
+class TrainMetadata(ComputedMetadata):
+    """Metadata of `train`: a network as the run goes by it. `accuracy` is None for other classes than the images'."""
+
+    reference: str
+    trained_here: bool
+    accuracy: float | None
+    parameters: int
+    width: int
+    weights_hash: str
+    images_hash: str
+    input_shape: tuple[int, int, int]
+    preprocessing: dict[str, Any] = {}
+    origin: dict[str, Any] = {}
+    classes: int
+    plan: dict[str, Any]  # fields of netsim.inversion.precision.Precision
+    training_loss: float | None = None
+
+
+class DrawMetadata(Metadata):
+    """Metadata of `draw`."""
+
+    source: str
+    images_hash: str
+    classes: list[str]
+
+
+class InvertMetadata(ComputedMetadata):
+    """Metadata of `invert`. `median_loss` is None if it is not finite; iterations and FLOPs are sums over images."""
+
+    median_loss: float | None
+    precision: str
+    batch_size: int
+    iterations: int
+    flops: int
+    peak_flops: float
+
+
+class MeasureMetadata(Metadata):
+    """Metadata of `measure`, copied from the measure."""
+
+    title: str
+    source: str
+    streams: bool
+    symmetric: bool = True
+
+
+def train_metadata(run: Run, name: str) -> TrainMetadata:
+    """Read what the run recorded of a network."""
+    return TrainMetadata.of(run.record("train", name))

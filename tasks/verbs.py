@@ -1,0 +1,82 @@
+"""The task of each stage. Names and shard numbers go in, a few numbers come out, arrays stay in the store."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from prefect import task
+
+from netsim.results.gallery import gallery
+from netsim.results.layers import find_spec
+from netsim.results.results import load_results
+from netsim.stages.layers import layer_stage
+from netsim.stages.measure import measure_stage
+from netsim.store.run import Run
+from netsim.store.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, REPORT, TRAIN
+from tasks.artifacts import show_results
+from tasks.shards import OPTIONS, finish, run_block
+
+
+@task(name="check", task_run_name="check-{name}", **OPTIONS)
+def check(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Decode every image once and record which are unreadable."""
+    return run_block(store, CHECK, name, shards)
+
+
+@task(name="train", task_run_name="train-{name}", **OPTIONS)
+def train(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Train a network that has no weights; check and record one that has."""
+    return run_block(store, TRAIN, name, shards)
+
+
+@task(name="draw", task_run_name="draw-{shards[0]:04d}", **OPTIONS)
+def draw(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Draw the pairs of some shards and store their images."""
+    return run_block(store, DRAW, name, shards)
+
+
+@task(name="invert", task_run_name="invert-{name}-{shards[0]:04d}", **OPTIONS)
+def invert(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Invert a network on the pairs of some shards."""
+    return run_block(store, INVERT, name, shards)
+
+
+@task(name="embed", task_run_name="embed-{name}-{shards[0]:04d}", **OPTIONS)
+def embed(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Compute every network's representations of some shards of a set."""
+    return run_block(store, EMBED, name, shards)
+
+
+@task(name="aggregate", task_run_name="aggregate-{name}", **OPTIONS)
+def aggregate(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Compute the sums behind one row of a CKA matrix, over all shards."""
+    return run_block(store, AGGREGATE, name, shards)
+
+
+@task(name="report", task_run_name="report", **OPTIONS)
+def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Write the report into the store; show tables, heatmaps and images as artifacts."""
+    run = Run.open(store)
+    show_results(load_results(run), gallery(run), report=run.files.place("report/report.html"))
+    return run_block(store, REPORT, name, shards)  # last: once it is committed, nobody makes the artifacts any more
+
+
+@task(name="measure", task_run_name="measure-{name}", **OPTIONS)
+def measure(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Compute one row of a matrix by another measure; `name` is `<measure>/<row>`."""
+    return run_block(store, measure_stage([name.partition("/")[0]]), name, shards)
+
+
+@task(name="layers", task_run_name="layers-{name}-{shards[0]:04d}", **OPTIONS)
+def layers(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+    """Compare layers on some shards of a set; `name` is `<key of the spec>/<set>`."""
+    return run_block(store, layer_stage(find_spec(Run.open(store), name.partition("/")[0])), name, shards)
+
+
+def finish_measures(store: str, measures: Sequence[str]) -> None:
+    """Compute every missing row of both matrices by these measures."""
+    finish(store, measure, stage=measure_stage(measures))
+
+
+def finish_layers(store: str, key: str, shards_per_task: int) -> None:
+    """Compute every missing shard of a layer comparison."""
+    finish(store, layers, shards_per_task=shards_per_task, stage=layer_stage(find_spec(Run.open(store), key)))
