@@ -14,7 +14,7 @@ from math import ceil
 from rich.console import Console
 
 from flows.console import table_of
-from tasks.shards import AHEAD, WINDOW
+from tasks.dispatch import AHEAD, WINDOW
 
 console = Console(highlight=False, width=120)
 
@@ -32,7 +32,7 @@ RELATIVE = {
 """CPU seconds of an iteration on four images (docs/benchmarks.md): how much longer one network takes than another."""
 
 SLOWEST_FIRST = sorted(RELATIVE, key=lambda name: -RELATIVE[name])
-"""As inversions are submitted (tasks/shards.py)."""
+"""As inversions are submitted (tasks/dispatch.py)."""
 
 WIDTHS = 17_312
 """Features of the nine together."""
@@ -124,7 +124,7 @@ def bytes_of(sweep: Sweep) -> dict[str, tuple[int, int]]:
 
 
 def makespan(durations: Iterable[float], workers: int, *, submit: float) -> float:
-    """Seconds until all are done. The flow submits one after the other, as in tasks/shards.py; the next free worker
+    """Seconds until all are done. The flow submits one after the other, as in tasks/dispatch.py; the next free worker
     takes what was submitted first."""
     window, flow, last = max(WINDOW, AHEAD * workers), 0.0, 0.0
     free, under_way = [0.0] * workers, []

@@ -23,8 +23,9 @@ from netsim.stages.work import StageResult
 from netsim.store.metadata import Metadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, Stage
-from tasks.accounts import accounted
-from tasks.shards import OPTIONS, finish, run_block
+from tasks.dispatch import finish
+from tasks.prefect_runs import accounted
+from tasks.worker import OPTIONS, run_block
 
 NOTHING, WAIT = "nothing", "wait"
 

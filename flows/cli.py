@@ -533,7 +533,7 @@ def _say_done(opened: Any, debug: bool) -> None:
     _quiet(debug)
     from flows import console
     from flows.server import prefect_server_that_is_up
-    from tasks.accounts import close_the_dead
+    from tasks.prefect_runs import close_the_dead
 
     with prefect_server_that_is_up() as up:
         if up:
@@ -557,7 +557,7 @@ def _watched(opened: Any, units: Sequence[Any], debug: bool) -> Iterator[None]:
 @contextmanager
 def ctrl_c_stays_ctrl_c() -> Iterator[None]:
     """Libraries make errors of their own of a KeyboardInterrupt that meets them in the middle of something."""
-    from tasks.accounts import interrupted, taken_for_dead
+    from tasks.interrupts import interrupted, taken_for_dead
 
     before = signal.getsignal(signal.SIGINT)
 
@@ -592,7 +592,7 @@ def _resumable() -> Iterator[None]:
 def _say_stopped(opened: Any, again: str) -> None:
     from flows import console
     from netsim.store.status import status
-    from tasks.accounts import cancelled_in_prefect
+    from tasks.interrupts import cancelled_in_prefect
 
     how = "cancelled in Prefect" if cancelled_in_prefect.is_set() else "stopped"
     done = ", ".join(f"{stage.name} {stage.done}/{stage.total}" for stage in status(opened))

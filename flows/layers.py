@@ -8,9 +8,9 @@ from flows.cluster import Cluster, Local
 from flows.credentials import use_block
 from flows.names import after_the_store
 from flows.workers import task_runner
-from tasks.accounts import accounted, say_cancelled
+from tasks.dispatch import none_set_aside
+from tasks.prefect_runs import accounted, say_cancelled
 from tasks.prepare import prepare_layers
-from tasks.shards import none_set_aside
 from tasks.verbs import finish_layers
 
 

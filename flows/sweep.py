@@ -9,9 +9,9 @@ from flows.names import after_the_store
 from flows.train import train
 from flows.workers import task_runner
 from netsim.settings import SweepSettings
-from tasks.accounts import accounted, say_cancelled
+from tasks.dispatch import none_set_aside
+from tasks.prefect_runs import accounted, say_cancelled
 from tasks.prepare import prepare
-from tasks.shards import none_set_aside
 
 
 @flow(name="sweep", flow_run_name=after_the_store("sweep"), on_crashed=[say_cancelled], on_failure=[say_cancelled])

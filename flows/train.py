@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.names import after_the_store
-from tasks.shards import finish
+from tasks.dispatch import finish
 from tasks.verbs import check
 from tasks.verbs import train as verb
 

@@ -27,8 +27,8 @@ from flows import cluster as where
 from flows.certificates import read_certificates
 from flows.credentials import UseBlock
 from netsim.errors import SettingsError
-from tasks.accounts import beside
 from tasks.devices import GPU, visible_gpus
+from tasks.threads import beside
 
 CALM = {
     "distributed.worker.profile.enabled": False,  # looks at every thread 100 times a second
@@ -99,7 +99,7 @@ def import_in_scheduler(client: Client) -> None:
     that it has submitted. Raises SettingsError if netsim is not there.
     """
     try:
-        client.run_on_scheduler(asyncio.to_thread, import_module, "tasks.shards")
+        client.run_on_scheduler(asyncio.to_thread, import_module, "tasks.verbs")
     except ImportError as error:
         raise SettingsError(f"the Dask scheduler can't import netsim ({error}); install it there, as here") from None
 

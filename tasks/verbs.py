@@ -13,7 +13,8 @@ from netsim.stages.measure import measure_stage
 from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, REPORT, TRAIN
 from tasks.artifacts import show_results
-from tasks.shards import OPTIONS, finish, run_block
+from tasks.dispatch import finish
+from tasks.worker import OPTIONS, run_block
 
 
 @task(name="check", task_run_name="check-{name}", **OPTIONS)

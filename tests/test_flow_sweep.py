@@ -220,7 +220,7 @@ def test_what_a_sweep_left_open_is_closed_by_the_next_command_unless_it_may_live
     from prefect.states import Crashed, Running
 
     from flows.sweep import sweep
-    from tasks.accounts import _process_tag
+    from tasks.prefect_runs import _process_tag
 
     alive = _process_tag()
     sweeps = {

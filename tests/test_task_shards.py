@@ -16,20 +16,11 @@ from netsim.errors import StoreError, UnreachableError
 from netsim.stages.work import StageResult
 from netsim.store.run import Run
 from netsim.store.stages import EMBED, INVERT, TRAIN, Block, Stage, blocks
-from tasks import accounts, artifacts, shards
+from tasks import artifacts, dispatch, interrupts, worker
+from tasks.cancellation import Pulse
 from tasks.devices import GPU
-from tasks.pulse import Pulse
-from tasks.shards import (
-    AHEAD,
-    LOST,
-    OPTIONS,
-    PASSES,
-    _give_up_waiting,
-    _worth_retrying,
-    dask_client,
-    slowest_first,
-    tags_of,
-)
+from tasks.dispatch import AHEAD, LOST, PASSES, _give_up_waiting, dask_client, slowest_first
+from tasks.worker import OPTIONS, _worth_retrying, tags_of
 
 
 def test_a_block_holds_shards_of_one_name_in_order():
@@ -92,12 +83,12 @@ QUEUE = Stage("queue", "Shards of a queue", lambda settings: {"one": SHARDS}, co
 
 @task(name="queue", **OPTIONS)
 def queue(store: str, name: str, numbers: list[int]) -> dict[str, int]:
-    return shards.run_block(store, QUEUE, name, numbers)
+    return worker.run_block(store, QUEUE, name, numbers)
 
 
 def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, monkeypatch):
     """Few are under way at a time, but enough for every thread; what has ended is dropped, or memory would grow."""
-    run, held, settle = Run.create(str(tmp_path / "run"), tiny()), [], shards._settle
+    run, held, settle = Run.create(str(tmp_path / "run"), tiny()), [], dispatch._settle
 
     def counted(future):
         held.append(len(dask_client().futures))
@@ -105,11 +96,11 @@ def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, 
 
     @flow
     def all_of_it() -> int:
-        shards.finish(run.url, queue, stage=QUEUE)
+        dispatch.finish(run.url, queue, stage=QUEUE)
         return len(dask_client().futures)
 
-    monkeypatch.setattr(shards, "WINDOW", 1)
-    monkeypatch.setattr(shards, "_settle", counted)
+    monkeypatch.setattr(dispatch, "WINDOW", 1)
+    monkeypatch.setattr(dispatch, "_settle", counted)
     with (
         temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}),
         Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as client,
@@ -133,7 +124,7 @@ def test_workers_that_have_to_leave_cost_a_shard_no_try(server, tmp_path, monkey
 
     @flow
     def all_of_it() -> None:
-        shards.finish(run.url, queue, stage=QUEUE)
+        dispatch.finish(run.url, queue, stage=QUEUE)
 
     monkeypatch.setattr(Pulse, "may_begin", seldom)
     with (
@@ -150,15 +141,15 @@ def test_a_ctrl_c_that_a_library_takes_for_an_error_of_its_own_ends_the_sweep(se
 
     def pressed(*_, **__):
         told.append("a bar")
-        accounts.interrupted.set()
+        interrupts.interrupted.set()
         raise httpx.ReadError("interrupted")
 
     @flow
     def all_of_it() -> None:
-        shards.finish(run.url, queue, stage=QUEUE)
+        dispatch.finish(run.url, queue, stage=QUEUE)
 
     monkeypatch.setattr(artifacts, "create_progress_artifact", pressed)
-    monkeypatch.setattr(accounts, "interrupted", Event())
+    monkeypatch.setattr(interrupts, "interrupted", Event())
     with (
         temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}),
         Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as client,

@@ -19,8 +19,8 @@ from flows.cluster import Local, parse_cluster
 from flows.workers import slurm_cluster, slurm_options, task_runner, worker_specs
 from netsim.errors import RunError, SettingsError
 from netsim.store.stages import INVERT, TRAIN, Stage
+from tasks.cancellation import Pulse
 from tasks.devices import visible_gpus
-from tasks.pulse import Pulse
 
 
 def test_every_gpu_has_a_worker_of_its_own_and_other_workers_see_none():

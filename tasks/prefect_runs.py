@@ -11,10 +11,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 from uuid import UUID
 
@@ -26,29 +25,13 @@ from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.states import Cancelled, Completed, Crashed
 
 from netsim.errors import RunError
+from tasks.interrupts import cancelled_in_prefect, taken_for_dead
+from tasks.threads import beside
 
 OPEN = {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}
 
 STATES_ARRIVE = 20.0
 """Seconds that the last states of a sweep may be on their way to the server: on two busy cores it took 3."""
-
-
-interrupted = Event()
-"""Whether somebody pressed Ctrl-C."""
-
-cancelled_in_prefect = Event()
-"""Whether somebody cancelled the sweep of this process, in the UI or by the API."""
-
-taken_for_dead = Event()
-"""Whether Prefect has the sweep of this process for crashed, as when no heartbeat came through."""
-
-
-def heed_interrupts() -> None:
-    """Raises KeyboardInterrupt if there was one: a library may have made an error of its own of it, as of a server that
-    did not answer, and such errors end no sweep.
-    """
-    if any(event.is_set() for event in (interrupted, cancelled_in_prefect, taken_for_dead)):
-        raise KeyboardInterrupt
 
 
 LOOK = 5.0
@@ -111,18 +94,6 @@ def _heeding_prefect() -> Iterator[None]:
 
     with beside(look):
         yield
-
-
-@contextmanager
-def beside(work: Callable[[Event], None]) -> Iterator[None]:
-    """`work` in a thread, until the event that it is given is set: at the end of the body."""
-    over = Event()
-    # in this context, which knows the server: without, Prefect would start a temporary one at every look
-    Thread(target=copy_context().run, args=(work, over), daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
 
 
 def say_cancelled(flow: Any, flow_run: FlowRun, state: Any) -> None:

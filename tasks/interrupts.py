@@ -1,0 +1,22 @@
+"""TODO."""
+
+from threading import Event
+
+interrupted = Event()
+"""Whether somebody pressed Ctrl-C."""
+
+
+cancelled_in_prefect = Event()
+"""Whether somebody cancelled the sweep of this process, in the UI or by the API."""
+
+
+taken_for_dead = Event()
+"""Whether Prefect has the sweep of this process for crashed, as when no heartbeat came through."""
+
+
+def heed_interrupts() -> None:
+    """Raises KeyboardInterrupt if there was one: a library may have made an error of its own of it, as of a server that
+    did not answer, and such errors end no sweep.
+    """
+    if any(event.is_set() for event in (interrupted, cancelled_in_prefect, taken_for_dead)):
+        raise KeyboardInterrupt
