@@ -37,9 +37,9 @@ from distributed import Client
 from rich.console import Console
 
 from benchmarks.simulated import NOTHING, WAIT, waiting
+from flows.clusters.environment import ENVIRONMENT
 from flows.console import table_of
-from flows.offline import OFFLINE
-from flows.workers import ENVIRONMENT
+from flows.server.offline import OFFLINE
 from netsim.settings import parse_settings
 from netsim.stages import invert
 from netsim.stages.work import compute_unit

@@ -14,9 +14,9 @@ from typing import Any
 from prefect import flow, task
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.cluster import Scheduler
+from flows.clusters.runner import task_runner
+from flows.clusters.settings import Scheduler
 from flows.names import after_the_store
-from flows.workers import task_runner
 from netsim.settings import SweepSettings
 from netsim.stages import invert as inverting
 from netsim.stages.work import StageResult

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cluster import AnyCluster, chosen_cluster
+from flows.clusters.settings import AnyCluster, chosen_cluster
 from netsim.errors import NetsimError, SettingsError, printable
 from netsim.references import NETWORK_FORMS
 from netsim.settings import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
@@ -176,10 +176,11 @@ def plan(
     """
     _quiet(debug)
     from flows import tables
-    from flows.cluster import Slurm
+    from flows.clusters.environment import ENVIRONMENT, MODULES
+    from flows.clusters.runner import workers_at_most
+    from flows.clusters.settings import Slurm
     from flows.compare import LOOKS
     from flows.console import progress_bar
-    from flows.workers import ENVIRONMENT, MODULES, workers_at_most
     from netsim.planning import estimate as reckoned
     from netsim.store.run import Run
 
@@ -474,7 +475,7 @@ def certificates(
     Whoever can read `key.pem` can have the scheduler and its workers run any code.
     """
     from flows import console
-    from flows.certificates import make_certificates
+    from flows.clusters.certificates import make_certificates
 
     until = make_certificates(folder, days=days)
     console.console.print(f"{folder}: ca.pem, cert.pem, key.pem, valid until {until:%Y-%m-%d}", soft_wrap=True)
@@ -495,8 +496,8 @@ def _use(credentials: str | None, debug: bool) -> None:
     if credentials is None:
         return
     _quiet(debug)
-    from flows.credentials import use_block
-    from flows.server import prefect_server
+    from flows.server.credentials import use_block
+    from flows.server.server import prefect_server
 
     with prefect_server():
         use_block(credentials)
@@ -532,7 +533,7 @@ def _say_done(opened: Any, debug: bool) -> None:
     """Nothing is missing. Whoever computed the last of it may have been killed before Prefect heard that it ended."""
     _quiet(debug)
     from flows import console
-    from flows.server import prefect_server_that_is_up
+    from flows.server.server import prefect_server_that_is_up
     from tasks.prefect_runs import close_the_dead
 
     with prefect_server_that_is_up() as up:
@@ -546,7 +547,7 @@ def _watched(opened: Any, units: Sequence[Any], debug: bool) -> Iterator[None]:
     """For a flow: with a Prefect server, and bars that follow the store."""
     _quiet(debug)
     from flows import console
-    from flows.server import prefect_server
+    from flows.server.server import prefect_server
 
     with prefect_server() as ui:
         console.console.print(f"watch it at {ui} (the server stays; `prefect server stop` ends it)", soft_wrap=True)
@@ -601,7 +602,7 @@ def _say_stopped(opened: Any, again: str) -> None:
 
 def _quiet(debug: bool) -> None:
     """Logs go to the Prefect UI; this terminal is for progress, and with --debug for logs too. Before prefect loads."""
-    from flows.offline import OFFLINE
+    from flows.server.offline import OFFLINE
 
     os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
     if not debug:

@@ -4,10 +4,10 @@ from typing import Literal
 
 from prefect import flow
 
-from flows.cluster import Cluster, Local
-from flows.credentials import use_block
+from flows.clusters.runner import task_runner
+from flows.clusters.settings import Cluster, Local
 from flows.names import after_the_store
-from flows.workers import task_runner
+from flows.server.credentials import use_block
 from tasks.dispatch import none_set_aside
 from tasks.prefect_runs import accounted, say_cancelled
 from tasks.prepare import prepare_layers

@@ -2,12 +2,12 @@
 
 from prefect import flow
 
-from flows.cluster import Cluster, Local
+from flows.clusters.runner import task_runner
+from flows.clusters.settings import Cluster, Local
 from flows.compare import compare
-from flows.credentials import use_block
 from flows.names import after_the_store
+from flows.server.credentials import use_block
 from flows.train import train
-from flows.workers import task_runner
 from netsim.settings import SweepSettings
 from tasks.dispatch import none_set_aside
 from tasks.prefect_runs import accounted, say_cancelled

@@ -174,7 +174,7 @@ def load_settings(source: str, overrides: Iterable[str] = ()) -> SweepSettings:
     Raises SettingsError, in a line or two: a missing file, broken YAML, an unknown key, a value that does not fit.
     """
     values = read_settings(source, overrides)
-    values.pop("cluster", None)  # where the sweep executes: flows/cluster.py
+    values.pop("cluster", None)  # where the sweep executes: flows/clusters/settings.py
     return parse_settings(values, origin=source)
 
 

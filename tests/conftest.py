@@ -72,7 +72,7 @@ def object_storage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A real Prefect server of its own; gives the environment in which programs use it."""
-    from flows.offline import OFFLINE
+    from flows.server.offline import OFFLINE
 
     home, (port,) = tmp_path_factory.mktemp("prefect"), free_ports(1)
     api = f"http://127.0.0.1:{port}/api"

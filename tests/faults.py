@@ -38,7 +38,7 @@ from test_flow_sweep import alive
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
-from flows.offline import OFFLINE
+from flows.server.offline import OFFLINE
 
 SETTINGS = TINY | {"pairs": {"count": 64, "shard_size": 8}, "inversion": {"iterations": 300, "batch_size": 8}}
 """A minute of work on two cores."""

@@ -20,7 +20,7 @@ from conftest import wait_until
 from faults import PrefectServer, kill_group, start
 from seaweed import free_ports
 
-from flows.server import LEASES
+from flows.server.server import LEASES
 
 
 class Postgres:

@@ -12,9 +12,10 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from seaweed import free_ports
 from test_flow_cluster import Cluster
 
-from flows.certificates import make_certificates, read_certificates
-from flows.cluster import Local, parse_cluster
-from flows.workers import slurm_cluster, slurm_options, task_runner
+from flows.clusters.certificates import make_certificates, read_certificates
+from flows.clusters.runner import task_runner
+from flows.clusters.settings import Local, parse_cluster
+from flows.clusters.slurm import slurm_cluster, slurm_options
 from netsim.errors import SettingsError
 
 

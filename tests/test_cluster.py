@@ -5,7 +5,7 @@ import yaml
 from conftest import TINY, netsim
 from pydantic import TypeAdapter
 
-from flows.cluster import Cluster, Kubernetes, Local, Scheduler, Slurm, chosen_cluster, parse_cluster
+from flows.clusters.settings import Cluster, Kubernetes, Local, Scheduler, Slurm, chosen_cluster, parse_cluster
 from netsim.errors import SettingsError
 from netsim.settings import load_settings, parse_settings, read_settings
 

@@ -19,8 +19,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from seaweed import BUCKET, KEYS, free_ports
 from test_flow_sweep import assert_same_bits
 
-from flows import credentials
-from flows.credentials import UseBlock, use_block, variables
+from flows.server import credentials
+from flows.server.credentials import UseBlock, use_block, variables
 from netsim.errors import RunError, SettingsError, StoreError
 from netsim.store.run import Run
 

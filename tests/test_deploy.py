@@ -33,10 +33,11 @@ from prefect_kubernetes.worker import KubernetesWorker
 from pydantic import SecretStr
 from test_flow_sweep import ask
 
-from flows.cluster import parse_cluster
-from flows.deployment import read_sweep
+from flows.clusters.environment import ENVIRONMENT
+from flows.clusters.kubernetes import kubernetes_spec
+from flows.clusters.settings import parse_cluster
+from flows.server.deployment import read_sweep
 from flows.sweep import sweep
-from flows.workers import ENVIRONMENT, kubernetes_spec
 from netsim.networks import parse_reference
 from netsim.settings import load_settings, shipped_sweeps
 from netsim.store.run import Run

@@ -17,7 +17,7 @@ import pytest
 from conftest import NETSIM, TINY, netsim
 from seaweed import free_ports
 
-from flows.server import shown
+from flows.server.server import shown
 from netsim.settings import parse_settings
 
 AUTH = "somebody:a-password"

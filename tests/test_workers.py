@@ -15,8 +15,10 @@ from distributed import Client, LocalCluster, Scheduler, SpecCluster, get_worker
 from distributed.security import Security
 from seaweed import free_ports
 
-from flows.cluster import Local, parse_cluster
-from flows.workers import slurm_cluster, slurm_options, task_runner, worker_specs
+from flows.clusters.local import worker_specs
+from flows.clusters.runner import task_runner
+from flows.clusters.settings import Local, parse_cluster
+from flows.clusters.slurm import slurm_cluster, slurm_options
 from netsim.errors import RunError, SettingsError
 from netsim.store.stages import INVERT, TRAIN, Stage
 from tasks.cancellation import Pulse

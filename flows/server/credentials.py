@@ -26,7 +26,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.server import shown
+from flows.server.server import shown
 from netsim.errors import RunError, SettingsError
 
 BLOCK_TYPE = "aws-credentials"

@@ -23,7 +23,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.offline import OFFLINE
+from flows.server.offline import OFFLINE
 from netsim.errors import RunError
 
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}

@@ -2,7 +2,7 @@
 form in the Prefect UI.
 
 None of it changes a number, so none of it is in the settings that name a run. Nothing here starts anything:
-flows/workers.py does.
+flows/clusters/runner.py does.
 """
 
 from typing import Annotated, Any, Literal, Self
