@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from rich.console import Console
 
-from flows.console import table_of
+from flows.cli.console import table_of
 from netsim.similarity.blocked import blocked_similarity
 from netsim.similarity.cka import linear_cka, similarity
 from netsim.similarity.measures import Measure

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from flows.console import console, table_of
+from flows.cli.console import console, table_of
 from netsim.images import ImageSet, load_images, to_unit
 from netsim.images.decoding import THREADS, processors
 from netsim.networks import load_network

@@ -37,8 +37,8 @@ from distributed import Client
 from rich.console import Console
 
 from benchmarks.simulated import NOTHING, WAIT, waiting
+from flows.cli.console import table_of
 from flows.clusters.environment import ENVIRONMENT
-from flows.console import table_of
 from flows.server.offline import OFFLINE
 from netsim.settings import parse_settings
 from netsim.stages import invert
@@ -355,7 +355,7 @@ def latency(server: Server, dask: Dask, folder: Path, times: int) -> None:
 def first_commit(server: Server, store: Path, settings: Path, where: tuple[str, str]) -> tuple[float, float]:
     """Seconds from the command, and from when its first stage began in the flow, to the first commit record."""
     start, log = time.time(), store.with_suffix(".log")
-    command = ("flows.cli", "run", str(settings), "--store", str(store), *where)
+    command = ("flows.cli.run", "run", str(settings), "--store", str(store), *where)
     program = Program(*command, environment=server.environment, log=log)
     try:
         program.wait_for(lambda: any((store / "commits").rglob("*.json")), seconds=300)

@@ -20,8 +20,8 @@ import yaml
 from rich.console import Console
 
 from benchmarks.images import make_photographs
+from flows.cli.console import table_of
 from flows.clusters.environment import ENVIRONMENT, MODULES
-from flows.console import table_of
 from netsim.networks import untrained
 from netsim.planning.estimate import probed
 from netsim.planning.probe import Asked, host_bytes

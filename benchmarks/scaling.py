@@ -13,7 +13,7 @@ from math import ceil
 
 from rich.console import Console
 
-from flows.console import table_of
+from flows.cli.console import table_of
 from tasks.dispatch import AHEAD, WINDOW
 
 console = Console(highlight=False, width=120)

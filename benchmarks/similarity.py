@@ -29,7 +29,7 @@ import zarr
 from rich.console import Console
 
 from benchmarks.inversion import processor
-from flows.console import table_of
+from flows.cli.console import table_of
 from netsim.similarity.blocked import blocked_similarity
 from netsim.similarity.cka import similarity
 

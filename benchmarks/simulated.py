@@ -16,7 +16,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Scheduler
-from flows.names import after_the_store
 from netsim.settings import SweepSettings
 from netsim.stages import invert as inverting
 from netsim.stages.work import StageResult
@@ -24,7 +23,7 @@ from netsim.store.metadata import Metadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, Stage
 from tasks.dispatch import finish
-from tasks.prefect_runs import accounted
+from tasks.prefect_runs import accounted, after_the_store
 from tasks.worker import OPTIONS, run_block
 
 NOTHING, WAIT = "nothing", "wait"

@@ -25,7 +25,7 @@ from aiobotocore.client import AioBaseClient
 from rich.console import Console
 from torch.nn.functional import interpolate
 
-from flows.console import table_of
+from flows.cli.console import table_of
 from netsim.images import load_images, to_unit
 from netsim.results.results import load_results
 from netsim.settings import SweepSettings, parse_settings

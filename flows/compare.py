@@ -2,8 +2,8 @@
 
 from prefect import flow
 
-from flows.names import after_the_store
 from tasks.dispatch import finish
+from tasks.prefect_runs import after_the_store
 from tasks.verbs import aggregate, draw, embed, invert, report
 
 LOOKS = 8

@@ -4,10 +4,9 @@ from prefect import flow
 
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Cluster, Local
-from flows.names import after_the_store
 from flows.server.credentials import use_block
 from tasks.dispatch import none_set_aside
-from tasks.prefect_runs import accounted, say_cancelled
+from tasks.prefect_runs import accounted, after_the_store, say_cancelled
 from tasks.prepare import prepare_measures
 from tasks.verbs import finish_measures
 

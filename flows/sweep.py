@@ -5,12 +5,11 @@ from prefect import flow
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Cluster, Local
 from flows.compare import compare
-from flows.names import after_the_store
 from flows.server.credentials import use_block
 from flows.train import train
 from netsim.settings import SweepSettings
 from tasks.dispatch import none_set_aside
-from tasks.prefect_runs import accounted, say_cancelled
+from tasks.prefect_runs import accounted, after_the_store, say_cancelled
 from tasks.prepare import prepare
 
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Why the sweep of this process is to end: Ctrl-C, cancelled in Prefect, or taken for crashed."""
 
 from threading import Event
 

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import PurePosixPath
 from threading import Event
 from typing import Any
 from uuid import UUID
@@ -180,3 +181,8 @@ def _lives(pid: int, *, created: str) -> bool:
         return pid == os.getpid() or abs(psutil.Process(pid).create_time() - int(created)) < CLOCK_STEP
     except psutil.NoSuchProcess:
         return False
+
+
+def after_the_store(verb: str) -> Callable[[], str]:
+    """Name flow runs after their store: `sweep-demo` for a run kept in `runs/demo`."""
+    return lambda: f"{verb}-{PurePosixPath(runtime.flow_run.parameters['store']).name}"

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Background threads that know the Prefect context."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""TODO."""
+"""In a worker: compute the shards of one task run."""
 
 from collections.abc import Collection
 from typing import Any

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORCHESTRATORS = ("prefect", "prefect_dask", "dask", "distributed", "dask_jobqueue", "dask_kubernetes")
-COMMAND_LINE = ("cli.py", "console.py", "tables.py")  # in flows/, but no flows
+COMMAND_LINE = tuple(path.name for path in (Path(__file__).parents[1] / "flows/cli").glob("*.py"))  # in flows/, but no flows
 UNPICKLERS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.load")
 
 
@@ -106,7 +106,7 @@ def test_flows_take_only_settings_and_errors_from_netsim():
 
 
 def test_flows_know_nothing_of_the_command_line():
-    assert offences("flows", ("flows.cli", "flows.console", "flows.tables"), besides=COMMAND_LINE) == []
+    assert offences("flows", ("flows.cli.run", "flows.cli.console", "flows.cli.tables"), besides=COMMAND_LINE) == []
 
 
 def test_flows_do_no_arithmetic():

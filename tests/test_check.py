@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import run_all, tiny
 
-from flows import console
+from flows.cli import console
 from netsim.errors import DataError, StoreError
 from netsim.images import load_images
 from netsim.planning.probe import Asked, probe

@@ -14,7 +14,8 @@ import yaml
 from conftest import TINY, netsim
 from seaweed import free_ports
 
-from flows.cli import ctrl_c_stays_ctrl_c, main
+from flows.cli.main import main
+from flows.cli.session import ctrl_c_stays_ctrl_c
 from netsim.results.findings import headline
 from netsim.results.results import load_results
 

@@ -7,7 +7,7 @@ from conftest import TINY, run_all
 from faults import Campaign, PrefectServer, Sweep
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from netsim.settings import parse_settings
 from netsim.store.run import Run
 

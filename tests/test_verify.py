@@ -10,7 +10,7 @@ import pytest
 from conftest import run_all
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from netsim.errors import NetworkError, StoreError
 from netsim.results.results import load_results
 from netsim.stages import inputs

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The environment and modules of every worker."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Workers as pods of the Dask operator on Kubernetes."""
 
 import uuid
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Workers on this machine."""
 
 import signal
 from collections.abc import Iterator

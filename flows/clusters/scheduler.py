@@ -1,4 +1,4 @@
-"""TODO."""
+"""Workers of a Dask scheduler that is there already."""
 
 import asyncio
 from collections.abc import Iterator

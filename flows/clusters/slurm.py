@@ -1,4 +1,4 @@
-"""TODO."""
+"""Workers as jobs of SLURM."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The tables of a report as CSV."""
 
 import csv
 import io

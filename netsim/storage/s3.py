@@ -1,4 +1,4 @@
-"""TODO."""
+"""S3: credentials, sessions, and its errors as ours."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Elapsed time."""
 
 import time
 

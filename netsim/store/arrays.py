@@ -1,4 +1,4 @@
-"""TODO."""
+"""Specifications of arrays, their chunks and checksums, and the Zarr documents that describe them."""
 
 import json
 import re

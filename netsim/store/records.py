@@ -1,4 +1,4 @@
-"""TODO."""
+"""Commit records: the proof that a unit is done, sealed by a hash."""
 
 import json
 import platform

@@ -5,7 +5,7 @@ from statistics import fmean
 import numpy as np
 from rich.text import Text
 
-from flows.console import console, plain, show, table_of
+from flows.cli.console import console, plain, show, table_of
 from netsim.planning.estimate import Estimate, Range
 from netsim.results.findings import (
     NETWORK_TABLE,
