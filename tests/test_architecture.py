@@ -10,7 +10,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ORCHESTRATORS = ("prefect", "prefect_dask", "dask", "distributed", "dask_jobqueue", "dask_kubernetes")
-COMMAND_LINE = tuple(path.name for path in (Path(__file__).parents[1] / "flows/cli").glob("*.py"))  # in flows/, but no flows
+COMMAND_LINE = tuple(
+    path.name for path in (Path(__file__).parents[1] / "flows/cli").glob("*.py")
+)  # in flows/, but no flows
 UNPICKLERS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.load")
 
 

@@ -1,4 +1,4 @@
-"""The `netsim` command. Exit codes: 0 success, 1 the run or the store failed, 2 the command line or settings are wrong."""
+"""The `netsim` command. Exit codes: 0 success, 1 the run or the store failed, 2 bad settings or command line."""
 
 import sys
 
