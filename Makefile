@@ -14,6 +14,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 VENV := .venv
 BIN := $(VENV)/bin
+# Programs that support the tests: $(SUPPORT).seaweed is tests/support/seaweed.py.
+SUPPORT := PYTHONPATH=tests $(BIN)/python -m support
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
@@ -29,9 +31,9 @@ help:
 	@echo 'make audit                   the environment against the locks, and what is locked against known vulnerabilities'
 	@echo 'make bench [BENCH=similarity] [ARGS=...]  speed against the published code, of inversion or of another; minutes'
 	@echo 'make faults [ARGS="--faults 50 --seed 1"]  break a real sweep on object storage in every way there is; half an hour'
-	@echo 'make slurm                   a sweep as jobs of a real SLURM, started for it on this machine; needs root (tests/slurm.py)'
+	@echo 'make slurm                   a sweep as jobs of a real SLURM, started for it on this machine; needs root (tests/support/slurm.py)'
 	@echo 'make ui                      a sweep as it is seen in the UI, by a browser; needs `apt-get install chromium`'
-	@echo 'make site                    break a Prefect server on PostgreSQL and its workers; a quarter of an hour (tests/sites.py)'
+	@echo 'make site                    break a Prefect server on PostgreSQL and its workers; a quarter of an hour (tests/support/sites.py)'
 	@echo 'make format                  rewrite the code in the agreed format'
 	@echo 'make lock [UPGRADE=1]        renew requirements*.lock from pyproject.toml (needs uv)'
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
@@ -41,11 +43,11 @@ demo: $(INSTALLED)
 
 # The server's data stay in runs/s3: the same command goes on where it stopped.
 demo-s3: $(INSTALLED_DEV)
-	$(BIN)/python tests/seaweed.py runs/s3 $(BIN)/netsim demo --store s3://netsim-tests/demo
+	$(SUPPORT).seaweed runs/s3 $(BIN)/netsim demo --store s3://netsim-tests/demo
 
 # Needs no network. What it makes stays in runs/pretrained: the same command goes on where it stopped.
 pretrained: $(INSTALLED_DEV)
-	$(BIN)/python tests/seaweed.py runs/pretrained/s3 $(BIN)/python tests/pretrained.py runs/pretrained
+	$(SUPPORT).seaweed runs/pretrained/s3 $(BIN)/python -m support.pretrained runs/pretrained
 
 test: check
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
@@ -54,28 +56,28 @@ check: $(INSTALLED_DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python tests/audit.py --if-answered
+	$(SUPPORT).audit --if-answered
 
 audit: $(INSTALLED_DEV)
-	$(BIN)/python tests/audit.py
+	$(SUPPORT).audit
 
 BENCH ?= inversion
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
 faults: $(INSTALLED_DEV)
-	$(BIN)/python tests/faults.py $(ARGS)
+	$(SUPPORT).faults $(ARGS)
 
 slurm: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -m slurm tests/test_slurm.py $(ARGS)
+	$(BIN)/python -m pytest -m slurm tests/system/test_slurm.py $(ARGS)
 
 ui: $(INSTALLED_DEV)
 	@command -v chromium >/dev/null || { echo "make ui needs a browser: apt-get install chromium" >&2; exit 1; }
-	$(BIN)/python -m pytest -m ui tests/test_ui.py $(ARGS)
+	$(BIN)/python -m pytest -m ui tests/system/test_ui.py $(ARGS)
 
 # Needs postgresql of Debian.
 site: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -m site tests/test_deploy.py tests/test_site.py $(ARGS)
+	$(BIN)/python -m pytest -m site tests/system/test_deploy.py tests/system/test_site.py $(ARGS)
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix-only --quiet .

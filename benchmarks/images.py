@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from tests.seaweed import BUCKET, SeaweedFS
 
 from flows.cli.console import console, table_of
 from netsim.images import ImageSet, load_images, to_unit
 from netsim.images.decoding import THREADS, processors
 from netsim.networks import load_network
 from netsim.stages.inputs import look
-from tests.seaweed import BUCKET, SeaweedFS
 
 PHOTOGRAPH = (500, 375)
 """Width and height of most of ImageNet's."""

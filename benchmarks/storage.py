@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from aiobotocore.client import AioBaseClient
 from rich.console import Console
+from tests.seaweed import BUCKET, SeaweedFS
 from torch.nn.functional import interpolate
 
 from flows.cli.console import table_of
@@ -35,7 +36,6 @@ from netsim.store.arrays import ArraySpec
 from netsim.store.run import Run
 from netsim.store.stages import STAGES
 from netsim.store.status import status
-from tests.seaweed import BUCKET, SeaweedFS
 
 console = Console(highlight=False)
 SMALL = ["small:resnet18@none", "small:shufflenet@none", "small:vgg@none"]

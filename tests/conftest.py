@@ -4,46 +4,18 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
-import httpx
 import pytest
 import torch
-from seaweed import SeaweedFS, free_ports
 
-from netsim.settings import SweepSettings, parse_settings
-from netsim.stages.work import compute_unit
 from netsim.store.run import Run
-from netsim.store.stages import STAGES
+from support.seaweed import SeaweedFS, free_ports
+from support.servers import healthy, wait_until
+from support.sweeps import run_all, tiny
 
 torch.set_num_threads(1)  # as in a worker; two test processes share the machine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what is in the background deaf to Ctrl-C
-
-TINY: dict[str, Any] = {
-    # random weights take no training; vgg is trained, so that every path is walked
-    "networks": ["small:vgg", "small:resnet18@none", "small:shufflenet@none"],
-    "training": {"epochs": 1, "batch_size": 256},
-    "pairs": {"count": 32, "shard_size": 8},
-    "inversion": {"iterations": 5, "batch_size": 8},
-}
-
-
-def tiny(**changes: Any) -> SweepSettings:
-    """The settings of a sweep that takes seconds."""
-    return parse_settings(TINY | changes)
-
-
-def run_all(run: Run, only: Collection[str] = ()) -> None:
-    """Every missing shard of every stage, or of `only` some, in this process."""
-    for stage in STAGES:
-        if only and stage.name not in only:
-            continue
-        stage.prepare(run)
-        for name, shard in stage.missing(run):
-            compute_unit(run, stage, name, shard)
 
 
 @pytest.fixture(scope="session")
@@ -90,31 +62,3 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     finally:
         process.kill()
         process.wait()
-
-
-def auth_of(environment: Mapping[str, str]) -> httpx.BasicAuth | None:
-    """What a program with this environment shows a server, if it has anything to show."""
-    user, _, password = environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
-    return httpx.BasicAuth(user, password) if user else None
-
-
-def healthy(api: str) -> bool:
-    try:
-        return httpx.get(f"{api}/health", timeout=5, verify=False).json() is True
-    except httpx.HTTPError:
-        return False
-
-
-def wait_until(true: Any, *, seconds: float, what: Any = lambda: "") -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"waited {seconds} s in vain: {what()}"
-        time.sleep(0.25)  # what is asked is often a server, which has work to do
-
-
-NETSIM = [sys.executable, "-m", "flows.cli"]
-
-
-def netsim(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user does."""
-    return subprocess.run([*NETSIM, *arguments], env=env, cwd=cwd, capture_output=True, text=True, check=False)

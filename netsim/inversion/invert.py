@@ -3,8 +3,8 @@
 n = images, C, H, W = an image, d = width of the representation, k = iterations.
 
 Re-implemented from the published description, not copied, and checked step by step against the `robustness` library in
-tests/test_parity.py. Sources: Jones, Springer, Kenyon, Moore 2022, "If you've trained one you've trained them all:
-inter-architecture similarity increases with robustness", UAI, PMLR 180:928-937 (objective, optimiser, settings);
+tests/integration/test_parity.py. Sources: Jones, Springer, Kenyon, Moore 2022, "If you've trained one you've trained
+them all: inter-architecture similarity increases with robustness", UAI, PMLR 180:928-937 (objective, optimiser, settings);
 Ilyas et al. 2019, https://arxiv.org/abs/1905.02175 (inversion as such).
 
 For each image by itself, with x_0 = seed, m_0 = 0 and t = rep(target):

@@ -1,0 +1,1 @@
+"""What tests share and what `make` runs: servers, a tiny sweep, fault campaigns. None of it is a test."""

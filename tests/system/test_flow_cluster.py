@@ -1,0 +1,270 @@
+"""Sweeps on workers that somebody else started: GPU slots, shards that can not be computed, cancellation, kill -9."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+from distributed import Client
+
+from netsim.images import to_unit
+from netsim.settings import parse_settings
+from netsim.store.run import Run
+from netsim.store.stages import STAGES
+from support.seaweed import free_ports
+from support.servers import NETSIM, netsim, wait_until
+from support.sweeps import TINY, run_all
+from system.test_flow_sweep import ask, assert_same_bits, runs_of, task_runs_of
+
+POISON = '''
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).parent
+
+
+class Poisoned(torch.nn.Module):
+    """Fails, or kills its process, when it sees one image."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        first, last = torch.nn.Conv2d(1, 8, 3, stride=2), torch.nn.Linear(8 * 13 * 13, 10)
+        self.layers = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Flatten(), last)
+
+    def forward(self, images):
+        if (HERE / "poison.npy").exists():
+            poison = torch.from_numpy(np.load(HERE / "poison.npy"))
+            if any(torch.equal(poison, image) for image in images.detach().float()):
+                if (HERE / "deadly").exists():
+                    os._exit(1)
+                raise RuntimeError("an illegal memory access was encountered")
+        return self.layers(images)
+
+
+def network():
+    return Poisoned()
+'''
+SETTINGS: dict[str, Any] = TINY | {
+    "networks": ["small:resnet18@none", "small:shufflenet@none", "odd=python:poison:network"],
+    "inversion": {"iterations": 5, "batch_size": 8},
+}
+
+
+@dataclass
+class Cluster:
+    """A scheduler and two workers, as their own commands start them, in a folder that holds the module `poison`."""
+
+    folder: Path
+    address: str
+    environment: dict[str, str]
+    processes: list[subprocess.Popen[bytes]]
+
+    def start(self, *command: str) -> None:
+        own = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+        with (self.folder / "dask.log").open("ab") as output:
+            options: dict[str, Any] = {"env": self.environment, "stdout": output, "stderr": output, "cwd": self.folder}
+            program = [sys.executable, "-m", "dask", *command, *own]
+            self.processes.append(subprocess.Popen(program, start_new_session=True, **options))
+
+    def stop(self) -> None:
+        for process in self.processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, server: dict[str, str]) -> Iterator[Cluster]:
+    folder, (port,) = tmp_path_factory.mktemp("cluster"), free_ports(1)
+    (folder / "poison.py").write_text(POISON)
+    environment = server | {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    # one death of a worker is enough to blame a task: four of them take a minute
+    environment |= {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+    found = Cluster(folder, f"tcp://127.0.0.1:{port}", environment, [])
+    try:
+        found.start("scheduler", "--port", str(port))
+        for _ in range(2):
+            found.start("worker", found.address, "--nthreads", "2", "--resources", "GPU=1")
+        with Client(found.address, timeout=60) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(SETTINGS))
+    return path
+
+
+def poison(run: Run, path: Path) -> None:
+    """The seed image of a pair of shard 2, which no other shard has."""
+    run_all(run, only=("train", "draw"))
+    images = to_unit(run.read(run.record("draw", "pairs", 2), "images/seed"))
+    np.save(path, images[3].numpy())
+
+
+def missing_of(run: Run) -> dict[str, set[str]]:
+    found = {stage.name: {name for name, _ in stage.missing(run)} for stage in STAGES}
+    return {stage: names for stage, names in found.items() if names}
+
+
+@pytest.mark.parametrize("how", ["failing", "deadly"])
+def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
+    how, cluster, settings, tmp_path, monkeypatch
+):
+    """Whatever does not need it; with its traceback. Once the reason is gone, the same command finishes the sweep."""
+    monkeypatch.syspath_prepend(cluster.folder)
+    store, poisoned, deadly = tmp_path / "run", cluster.folder / "poison.npy", cluster.folder / "deadly"
+    run = Run.create(str(store), parse_settings(SETTINGS))
+    poison(run, poisoned)
+    if how == "deadly":
+        deadly.touch()
+    command = ("run", str(settings), "--store", str(store), "--scheduler", cluster.address, "--shards-per-task", "2")
+    found = netsim(*command, env=cluster.environment, cwd=tmp_path)
+    assert found.returncode == 1, found.stderr
+    assert found.stderr.startswith("netsim: invert odd shard 2 could not be computed and is set aside ("), found.stderr
+    ((unit, why),) = run.aside().items()
+    assert unit == ("invert", "odd", 2)
+    if how == "failing":
+        assert "in forward" in why["traceback"] and why["error"].endswith("an illegal memory access was encountered")
+        assert len(why["workers"]) == 2 and metrics(cluster)['netsim_failed_shards_total{stage="invert"}'] == 3
+        (shown,) = ask(cluster.environment, "artifacts", artifacts={"key": {"any_": ["set-aside"]}})
+        assert "an illegal memory access was encountered" in shown["data"]
+        event = {"event": {"name": ["netsim.shards.set-aside"]}}
+        wait_until(lambda: set_aside_events(cluster, event), seconds=120)
+        (told_of,) = set_aside_events(cluster, event)
+        assert told_of["payload"] == {"stage": "invert", "shards": 1, "first": "invert odd shard 2"}
+        assert told_of["resource"]["prefect.resource.name"] == str(store)
+    assert missing_of(run) == {
+        "invert": {"odd"},
+        "embed": {"inverted/odd"},
+        "aggregate": {"inverted/odd"},
+        "report": {"report"},
+    }
+    poisoned.unlink()
+    deadly.unlink(missing_ok=True)
+    told = netsim("status", str(store), env=cluster.environment, cwd=tmp_path).stdout
+    assert "invert odd shard 2 is set aside: " in told
+    if how == "failing":
+        again = netsim(*command, env=cluster.environment, cwd=tmp_path)
+        assert again.returncode == 0, again.stderr
+        quiet = Run.create(str(tmp_path / "quiet"), parse_settings(SETTINGS))
+        run_all(quiet)
+        assert_same_bits(run, quiet)
+        assert run.aside() == {}
+        processes = {run.record("invert", name, k).process for name in run.settings.names for k in range(4)}
+        assert len(processes) == 2  # both workers had some
+        done = metrics(cluster)
+        assert [done[f'netsim_shards_total{{stage="{stage}"}}'] for stage in ("invert", "embed", "aggregate")] == [
+            12,
+            16,
+            6,
+        ]
+        assert done['netsim_pairs_total{stage="invert"}'] == 12 * 8
+
+
+def test_a_shard_that_failed_is_tried_on_gpus_only(cluster, settings, tmp_path, monkeypatch):
+    """A worker without one is where it had not failed yet, but Dask can't give it there what it asks for."""
+    monkeypatch.syspath_prepend(cluster.folder)
+    store, poisoned = tmp_path / "run", cluster.folder / "poison.npy"
+    run = Run.create(str(store), parse_settings(SETTINGS))
+    poison(run, poisoned)
+    cluster.start("worker", cluster.address, "--nthreads", "1")
+    plain = cluster.processes.pop()
+    try:
+        with Client(cluster.address) as client:
+            client.wait_for_workers(3, timeout=60)
+        command = ("run", str(settings), "--store", str(store), "--scheduler", cluster.address)
+        found = netsim(*command, env=cluster.environment, cwd=tmp_path)
+    finally:
+        os.killpg(plain.pid, signal.SIGKILL)
+        plain.wait()
+        poisoned.unlink()
+    assert found.returncode == 1, found.stderr
+    (why,) = run.aside().values()
+    assert why["error"].endswith("an illegal memory access was encountered"), why
+
+
+def set_aside_events(cluster: Cluster, which: dict[str, Any]) -> list[dict[str, Any]]:
+    api = cluster.environment["PREFECT_API_URL"]
+    return httpx.post(f"{api}/events/filter", json={"filter": which}).raise_for_status().json()["events"]
+
+
+def metrics(cluster: Cluster) -> Counter[str]:
+    """What the workers tell Prometheus, summed over them."""
+    with Client(cluster.address) as client:
+        ports = [worker["services"]["dashboard"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
+    told = "".join(httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in ports)
+    found: Counter[str] = Counter()
+    for name, value in re.findall(r"^(netsim_\S+) (\S+)$", told, re.MULTILINE):
+        found[name] += float(value)
+    return found
+
+
+def busy(client: Client) -> int:
+    """Threads of workers that compute something."""
+    return sum(client.run(lambda dask_worker: len(dask_worker.active_threads)).values())
+
+
+SLOW = SETTINGS | {"inversion": {"iterations": 100_000, "batch_size": 8}}
+
+
+@pytest.mark.parametrize("how", ["killed", "cancelled", "taken for dead"])
+def test_work_ends_soon_when_nobody_waits_for_it(how, cluster, server, tmp_path):
+    """Dask can't interrupt a thread, and a shard may take hours."""
+    path, store, log = tmp_path / "slow.yaml", tmp_path / "run", tmp_path / "log"
+    path.write_text(yaml.safe_dump(SLOW))
+    command = [*NETSIM, "run", str(path), "--store", str(store), "--scheduler", cluster.address]
+    with log.open("wb") as output, Client(cluster.address) as client:
+        flow = subprocess.Popen(command, env=cluster.environment, cwd=tmp_path, stdout=output, stderr=output)
+        try:
+            inverting = {"invert-resnet18-0000", "invert-shufflenet-0000"}
+            wait_until(
+                lambda: inverting <= {run["name"] for run in task_runs_of(server, store)} and busy(client) == 2,
+                seconds=300,
+                what=log.read_text,
+            )
+            if how == "killed":
+                flow.kill()
+            elif how == "cancelled":
+                set_state(server, store, "CANCELLING")  # as the button of the UI does
+            else:
+                set_state(server, store, "CRASHED")  # as deploy/automations.yaml does when no heartbeat came through
+            began = time.monotonic()
+            wait_until(lambda: busy(client) == 0, seconds=30, what=log.read_text)
+            print(f"{how}: the workers were free after {time.monotonic() - began:.1f} s")
+            if how == "cancelled":
+                assert flow.wait(timeout=30) == 130, log.read_text()
+                assert "cancelled in Prefect" in log.read_text()
+                states = {run["name"]: run["state_name"] for run in runs_of(server, store)}
+                assert states["sweep-run"] == "Cancelled", states
+            if how == "taken for dead":
+                assert flow.wait(timeout=30) == 1, log.read_text()
+                assert "netsim: Prefect took this run for crashed while it lived" in log.read_text()
+        finally:
+            flow.kill()
+    assert Run.open(str(store)).done("invert") == {}
+
+
+def set_state(server: dict[str, str], store: Path, kind: str) -> None:
+    (sweep,) = (run for run in runs_of(server, store) if run["name"] == "sweep-run")
+    url = f"{server['PREFECT_API_URL']}/flow_runs/{sweep['id']}/set_state"
+    httpx.post(url, json={"state": {"type": kind}, "force": False}).raise_for_status()

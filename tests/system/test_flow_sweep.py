@@ -1,0 +1,300 @@
+"""The sweep as users run it: command line, real Prefect server, Dask worker processes, and every way to be stopped."""
+
+import contextlib
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+import yaml
+
+from netsim.store.layout import rows
+from netsim.store.run import Run
+from netsim.store.stages import STAGES
+from support.servers import NETSIM, auth_of, netsim, wait_until
+from support.sweeps import TINY, run_all
+
+SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}
+"""Long enough to be caught in the middle of the inversions."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "slow.yaml"
+    path.write_text(yaml.safe_dump(SLOW))
+    return path
+
+
+def ask(server: dict[str, str], what: str, **filters: Any) -> list[dict[str, Any]]:
+    url = f"{server['PREFECT_API_URL']}/{what}/filter"
+    answer = httpx.post(url, json=filters | {"limit": 200}, auth=auth_of(server), timeout=60, verify=False)
+    return answer.raise_for_status().json()
+
+
+def runs_of(server: dict[str, str], store: Path) -> list[dict[str, Any]]:
+    """The flow runs of a store, subflows included."""
+    return [run for run in ask(server, "flow_runs") if run["parameters"].get("store") == str(store)]
+
+
+def task_runs_of(server: dict[str, str], store: Path) -> list[dict[str, Any]]:
+    ids = [run["id"] for run in runs_of(server, store)]
+    return ask(server, "task_runs", task_runs={"flow_run_id": {"any_": ids}}) if ids else []
+
+
+def as_they_began(server: dict[str, str]) -> list[dict[str, Any]]:
+    """The latest task runs, as they were when they began."""
+    wanted = {"filter": {"event": {"name": ["prefect.task-run.Running"]}}, "limit": 50}
+    answer = httpx.post(f"{server['PREFECT_API_URL']}/events/filter", json=wanted, auth=auth_of(server), timeout=60)
+    return [event["payload"]["task_run"] for event in answer.raise_for_status().json()["events"]]
+
+
+def values_of(run: Run) -> dict[str, np.ndarray]:
+    found = {row: run.array(f"similarity/{row}/moments")[...] for row in rows(run.settings)}
+    losses = {name: run.array(f"inverted/{name}/losses")[...] for name in run.settings.names}
+    return found | losses
+
+
+def assert_same_bits(run: Run, other: Run) -> None:
+    for key, values in values_of(other).items():
+        np.testing.assert_array_equal(values_of(run)[key], values, err_msg=key)
+
+
+def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(server, finished, tmp_path):
+    path, store = tmp_path / "tiny.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(TINY))
+    first = netsim("run", str(path), "--store", str(store), "--workers", "2", env=server, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert_same_bits(Run.open(str(store)), finished)
+
+    def states() -> dict[str, str]:
+        return {run["name"]: run["state_name"] for run in [*runs_of(server, store), *task_runs_of(server, store)]}
+
+    shown = (
+        "train-vgg",
+        "draw-0000",
+        "invert-resnet18-0000",
+        "embed-inverted/vgg-0000",
+        "aggregate-natural/vgg",
+        "report",
+    )
+    wait_until(
+        lambda: set(shown) <= set(states()) and set(states().values()) == {"Completed"}, seconds=120, what=states
+    )
+    artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
+    progress = {stage.name: "progress" for stage in STAGES if stage.total(finished.settings)}
+    tables = {"natural-cka": "table", "inverted-cka": "table", "heatmaps": "image", "summary": "markdown"}
+    tables |= {"losses": "table", "gallery": "image", "throughput-invert": "table", "throughput-embed": "table"}
+    assert progress.items() <= artifacts.items() and tables.items() <= artifacts.items()
+
+    tags = {run["name"]: run["tags"] for run in task_runs_of(server, store)}
+    assert set(tags["embed-inverted/vgg-0000"]) == {f"store:{store}", "stage:embed", "network:vgg"}
+    assert set(tags["embed-natural-0000"]) == {f"store:{store}", "stage:embed"}
+    begun = {run["name"]: set(run["tags"]) for run in as_they_began(server)}
+    assert begun["embed-natural-0000"] == set()  # or each would ask the server for slots of them first
+
+    tasks_before = len(task_runs_of(server, store))
+    second = netsim("run", str(path), "--store", str(store), env=server, cwd=tmp_path)
+    assert second.returncode == 0 and "nothing was computed" in second.stdout
+    assert len(task_runs_of(server, store)) == tasks_before
+
+    printed = json.loads(netsim("results", str(store), "--json", env=server, cwd=tmp_path).stdout)
+    cells = np.array(printed["inverted"]["cka_unbiased"])
+    assert printed["inverted"]["mean_unbiased"]["value"] == pytest.approx(cells[~np.eye(3, dtype=bool)].mean())
+    assert printed["networks"] == ["vgg", "resnet18", "shufflenet"] and set(printed["accuracy"]) == set(
+        printed["networks"]
+    )
+    assert printed["converged"] == dict.fromkeys(printed["networks"], False)  # 5 iterations are not enough
+    assert "WARNING  Not converged: vgg (" in second.stdout
+
+    def run_on_it(*arguments: str) -> str:
+        done = netsim(*arguments, env=server, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    measures = ("measure", str(store), "agreement", "stir", "--workers", "1")
+    assert "STIR (unbiased linear CKA)" in run_on_it(*measures)
+    layers = ("layers", str(store), "resnet18", "vgg", "--layer", "layer1", "--layer", "features.0")
+    written = run_on_it(*layers, "--activations", "pooled", "--workers", "1")
+    assert re.search(r"layers-resnet18-vgg-pooled-[0-9a-f]{6}\.csv", written)
+    assert {"measure-stir/inverted/vgg", "measure-agreement/natural/vgg"} <= set(states())
+    wait_until(lambda: set(states().values()) == {"Completed"}, seconds=120, what=states)
+
+
+@pytest.fixture
+def start(settings: Path, tmp_path: Path, server: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start the command in a process group of its own, as a terminal does; nothing of it outlives the test."""
+    command = [
+        *NETSIM,
+        "run",
+        str(settings),
+        "--store",
+        str(tmp_path / "run"),
+        "--workers",
+        "2",
+        "--shards-per-task",
+        "2",
+    ]
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run() -> subprocess.Popen[bytes]:
+        with (tmp_path / "log").open("wb") as output:
+            options: dict[str, Any] = {"stdout": output, "stderr": output, "start_new_session": True}
+            started.append(subprocess.Popen(command, env=server, cwd=tmp_path, **options))
+        return started[-1]
+
+    yield run
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def inverted_shards(store: Path) -> set[tuple[str, int]]:
+    return set(Run.open(str(store)).done("invert")) if (store / "zarr.json").exists() else set()
+
+
+def wait_for_more(store: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until the run has committed another inverted shard; it must not be over by then."""
+    before = inverted_shards(store)
+
+    def more() -> bool:
+        assert process.poll() is None, log.read_text()[-3000:]
+        return len(inverted_shards(store)) > len(before)
+
+    wait_until(more, seconds=300, what=lambda: log.read_text()[-3000:])
+
+
+def records(store: Path) -> dict[Path, str]:
+    return {path: path.read_text() for path in (store / "commits").rglob("*.json")}
+
+
+@pytest.mark.timeout(900)
+def test_interrupted_and_then_robbed_of_a_worker_it_ends_with_the_same_bits(server, start, tmp_path):
+    """Ctrl-C, the same command, kill -9 of a worker; nothing done is done again. tests/support/faults.py does worse."""
+    store, log = tmp_path / "run", tmp_path / "log"
+
+    process = start()
+    wait_for_more(store, process, log)
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C in a terminal reaches the whole group
+    assert process.wait(timeout=60) == 130
+    said = log.read_text()
+    assert (
+        "stopped. Done: train 3/3, draw 6/6, invert " in said
+        and f"`netsim run --store {store}` goes on from here" in said
+    )
+    assert "Traceback" not in said, said
+    after_interrupt = records(store)
+
+    process = start()
+    wait_for_more(store, process, log)
+    victim = busiest_worker(process)
+    victim.kill()
+    assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
+    assert after_interrupt.items() <= records(store).items()
+
+    quiet = Run.create(str(tmp_path / "quiet"), Run.open(str(store)).settings)
+    run_all(quiet)
+    assert_same_bits(Run.open(str(store)), quiet)
+
+    def open_runs() -> set[tuple[str, str, str]]:
+        runs = [*runs_of(server, store), *task_runs_of(server, store)]
+        opened = {"Running", "Pending", "Scheduled", "Retrying"}
+        return {(run["name"], run["state_name"], run["start_time"]) for run in runs if run["state_name"] in opened}
+
+    wait_until(lambda: not open_runs(), seconds=120, what=open_runs)  # states reach the server a little later
+
+
+def test_what_a_sweep_left_open_is_closed_by_the_next_command_unless_it_may_live(server, finished, tmp_path):
+    """The same command finds nothing to do, and closes what Prefect takes for running; what lives is left alone."""
+    from prefect import task
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.states import Crashed, Running
+
+    from flows.sweep import sweep
+    from tasks.prefect_runs import _process_tag
+
+    alive = _process_tag()
+    sweeps = {
+        alive: Running(),
+        f"{alive.rpartition(':')[0]}:1": Running(),  # the number of a process was given to another since
+        "process:elsewhere:1:1": Running(),
+        "process:elsewhere:2:1": Crashed(),  # as deploy/automations.yaml has it marked
+    }
+    with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+        runs = []
+        for process, state in sweeps.items():
+            tags = [f"store:{finished.url}", process]
+            runs.append(client.create_flow_run(sweep, tags=tags, state=state))
+            work = task(finished.read, tags=tags)
+            runs.append(client.create_task_run(work, flow_run_id=runs[-1].id, dynamic_key="0", state=Running()))
+        again = netsim("run", "--store", finished.url, env=server, cwd=tmp_path)
+        assert again.returncode == 0 and "nothing was computed" in again.stdout
+        flow_states = [client.read_flow_run(run.id).state_name for run in runs[::2]]
+        task_states = [client.read_task_run(run.id).state_name for run in runs[1::2]]
+        for run in runs[::2]:
+            client.delete_flow_run(run.id)
+    assert flow_states == task_states == ["Running", "Crashed", "Running", "Crashed"]
+
+
+def alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def busiest_worker(process: subprocess.Popen[bytes]) -> psutil.Process:
+    """The Dask worker process that has used most CPU time: the flow's children are workers and a resource tracker."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return max(children, key=lambda child: sum(child.cpu_times()[:2]))
+
+
+def test_a_full_disk_in_a_worker_ends_the_run_with_one_clear_error(server, tmp_path):
+    """A limit on the size of files is a full disk for weights of 650 kB, and leaves room for everything smaller."""
+    path, store = tmp_path / "tiny.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(TINY))
+    limit = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, {resource.RLIM_INFINITY}));"
+    code = f"{limit} from flows.cli import main; main()"
+    command = [sys.executable, "-c", code, "run", str(path), "--store", str(store), "--workers", "1"]
+    found = subprocess.run(command, env=server, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode == 1, found.stderr
+    assert found.stderr.startswith(f"netsim: no space left for {store} (File too large); free some"), found.stderr
+    assert len(found.stderr.splitlines()) == 1
+    assert ("vgg", 0) not in Run.open(str(store)).done("train")
+
+
+def test_the_parameter_form_is_the_settings_class_and_the_server_holds_to_it(server):
+    """What the UI's form is built from, and what the API refuses before a run exists."""
+    from prefect.client.orchestration import get_client
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.sweep import sweep
+
+    with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
+        deployment = client.read_deployment(RunnerDeployment.from_flow(sweep, name="form").apply())
+        fields = deployment.parameter_openapi_schema["definitions"]
+        assert fields["InversionSettings"]["properties"]["iterations"]["exclusiveMinimum"] == 0
+        assert fields["InversionSettings"]["properties"]["step_size"]["description"].startswith("L2 length of one step")
+        assert {"ImageSettings", "TrainingSettings", "PairSettings", "Local", "Slurm"} <= set(fields)
+        assert fields["Slurm"]["properties"]["walltime"]["description"].startswith("of a job, as in 04:00:00")
+
+        def create(settings: dict[str, Any], **cluster: Any) -> httpx.Response:
+            url = f"{server['PREFECT_API_URL']}/deployments/{deployment.id}/create_flow_run"
+            where = {"cluster": {"kind": "slurm"} | cluster}
+            return httpx.post(url, json={"parameters": {"settings": settings, "store": "/nowhere"} | where})
+
+        refused = create(TINY | {"inversion": {"iterations": -5}})
+        assert refused.status_code == 409 and "less than or equal to the minimum of 0" in refused.text
+        assert "iteration" in create(TINY | {"inversion": {"iteration": 5}}).text
+        assert create(TINY, walltime="soon").status_code == 409
+        accepted = create(TINY)
+        assert accepted.status_code == 201
+        client.delete_flow_run(accepted.json()["id"])

@@ -1,0 +1,189 @@
+"""What a user sees of a sweep in Prefect's pages, in a headless Chromium. `make ui`: it needs Debian's chromium.
+
+Nothing but the server is reached: every other address is refused, so what is seen here is seen offline too.
+"""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from playwright.sync_api import Page, Route, expect, sync_playwright
+
+from netsim.results.findings import network_table
+from netsim.results.results import load_results
+from netsim.settings import parse_settings
+from netsim.store.run import Run
+from support.servers import netsim, wait_until
+from system.test_flow_sweep import runs_of
+
+pytestmark = [pytest.mark.ui, pytest.mark.timeout(900)]  # a server, workers and a browser on two busy cores
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+PATIENCE = 120  # seconds
+NOWHERE = Path("/nowhere/typed")
+
+SETTINGS: dict[str, Any] = {
+    "networks": ["small:vgg@none", "small:resnet18@none"],  # random weights take no training
+    "pairs": {"count": 16, "shard_size": 4},
+    "inversion": {"iterations": 5, "batch_size": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def sweep(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One that ran."""
+    folder = tmp_path_factory.mktemp("ui")
+    (folder / "seen.yaml").write_text(yaml.safe_dump(SETTINGS))
+    store = folder / "runs" / "seen"
+    done = netsim("run", "seen.yaml", "--store", str(store), "--workers", "2", env=server, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return Run.open(str(store))
+
+
+@pytest.fixture
+def page(server: dict[str, str]) -> Iterator[Page]:
+    """A browser that reaches the server, and nothing else."""
+    ui = server["PREFECT_API_URL"].removesuffix("/api")
+
+    def only_the_server(route: Route) -> None:
+        if route.request.url.startswith((ui, "data:", "blob:")):
+            route.continue_()
+        else:
+            route.abort()
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET, chromium_sandbox=False)
+        context = browser.new_context(base_url=ui, viewport={"width": 1400, "height": 1000})
+        context.route("**/*", only_the_server)
+        context.set_default_timeout(1000 * PATIENCE)
+        expect.set_options(timeout=1000 * PATIENCE)
+        yield context.new_page()
+        browser.close()
+
+
+def nodes_of(page: Page, name: str) -> set[tuple[str, str]]:
+    """Kind and label of the nodes in the graph of the run whose link is `name`, once they are drawn."""
+    with page.expect_response(lambda response: response.url.endswith("/graph-v2") and response.ok) as answer:
+        page.get_by_role("link", name=name, exact=True).first.click()
+    expect(page.get_by_text("Artifacts", exact=True).last).to_be_visible()
+    wait_until(lambda: green_pixels(page) > 200, seconds=PATIENCE, what=lambda: f"{green_pixels(page)} green pixels")
+    return {(node["kind"], node["label"]) for _, node in answer.value.json()["nodes"]}
+
+
+def green_pixels(page: Page) -> int:
+    """The graph is a canvas, and what is completed is green in it."""
+    picture = Image.open(io.BytesIO(page.locator("canvas").first.screenshot())).convert("RGB")
+    red, green, blue = np.moveaxis(np.asarray(picture).astype(int), -1, 0)
+    return int(((green > red + 60) & (green > blue + 40)).sum())
+
+
+def artifact(page: Page, run: str, key: str) -> None:
+    """Open it from the run's page: the card leads to its key."""
+    page.goto(run)
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_role("link").filter(has_text=key).first.click()
+    page.locator("a[href*='/artifacts/artifact/']").first.click()  # of all that had this key, the newest
+    page.wait_for_url("**/artifacts/artifact/**")
+    expect(page.get_by_role("tab", name="Raw")).to_be_visible()
+
+
+def cells_of(page: Page) -> list[list[str]]:
+    """Of the first table."""
+    rows = page.locator("table").first.locator("tr")
+    expect(rows.nth(1)).to_be_visible()
+    return [row.locator("th, td").all_inner_texts() for row in rows.all()]
+
+
+def test_a_sweep_is_seen_with_its_graph_progress_tables_and_images(page, sweep, server):
+    page.goto("/")
+    page.get_by_role("link", name="Runs").click()
+    assert {("flow-run", "train / train-seen"), ("flow-run", "compare / compare-seen")} <= nodes_of(page, "sweep-seen")
+
+    page.get_by_role("tab", name="Subflow Runs").click()
+    tasks = {"draw-0000", "invert-vgg-0000", "embed-inverted/resnet18-0000", "aggregate-natural/vgg", "report"}
+    assert {("task-run", name) for name in tasks} <= nodes_of(page, "compare-seen")
+    run = page.url
+
+    page.get_by_role("tab", name="Task Runs").click()
+    expect(page.get_by_text("invert-vgg-0000").first).to_be_visible()
+    for tag in ("network:vgg", "stage:invert"):
+        expect(page.get_by_text(tag).first).to_be_visible()
+    page.get_by_role("tab", name="Logs").click()
+    expect(page.get_by_text("invert vgg shard 0 took").first).to_be_visible()
+
+    artifact(page, run, "Shards inverted: 8 of 8")
+    expect(page.get_by_text("Progress: 100%")).to_be_visible()
+
+    results = load_results(sweep)
+    artifact(page, run, "natural-cka")
+    header, first, _ = cells_of(page)
+    assert header == ["through", "vgg", "resnet18"] and first[0] == "vgg"
+    assert first[2].startswith(f"{results.natural.cka_unbiased[0, 1]:.3f} [".replace("-", "−"))
+
+    artifact(page, run, "losses")
+    assert cells_of(page)[1:] == [list(row.values()) for row in network_table(results)]
+
+    artifact(page, run, "throughput-invert")
+    header, *workers = cells_of(page)
+    assert header == ["worker", "device", "shards", "images", "seconds", "images/s", "of peak"]
+    assert sum(int(row[3]) for row in workers if row[1]) == 2 * 16  # rows of workers have a device
+
+    for key in ("heatmaps", "gallery"):
+        artifact(page, run, key)
+        image = page.locator("img[src^='data:image/']").first
+        expect(image).to_be_visible()
+        wait_until(lambda: image.evaluate("image => image.naturalWidth") > 100, seconds=PATIENCE)  # noqa: B023
+
+
+@pytest.fixture
+def deployment(server: dict[str, str]) -> Iterator[UUID]:
+    """Of the sweep, as in deploy/prefect.yaml. No worker looks for its runs."""
+    from prefect.client.orchestration import get_client
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    from flows.sweep import sweep
+
+    parameters = {"settings": parse_settings(SETTINGS).model_dump(mode="json"), "store": str(NOWHERE)}
+    with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}):
+        made: Any = RunnerDeployment.from_flow(sweep, name="typed", parameters=parameters).apply()
+        yield made
+        with get_client(sync_client=True) as client:
+            for run in runs_of(server, NOWHERE):
+                client.delete_flow_run(UUID(run["id"]))
+            client.delete_deployment(made)
+
+
+def test_the_parameter_form_holds_to_the_bounds_and_starts_a_run_with_what_was_typed(deployment, page, server):
+    """The deployment first: where Playwright is at work, Prefect takes its synchronous functions for asynchronous."""
+    page.goto(f"/v2/deployments/deployment/{deployment}/run")
+    count, submit = page.get_by_label("Count (Optional)"), page.get_by_role("button", name="Submit")
+    expect(count).to_have_value("16")
+    expect(count).to_have_attribute("min", "4")
+    expect(page.get_by_text("pairs; every target is another image")).to_be_visible()
+    expect(page.get_by_role("tab", name="Slurm")).to_be_visible()
+    count.fill("2")
+    submit.click()
+    assert "greater than or equal to 4" in count.evaluate("field => field.validationMessage")
+    count.fill("64")
+    page.get_by_label("Iterations (Optional)").fill("7")
+    with page.expect_response(lambda response: response.url.endswith("/create_flow_run") and response.ok):
+        submit.click()  # what the page asks for is let through only while Playwright waits for something
+
+    page.goto(f"/v2/deployments/deployment/{deployment}/run")
+    page.get_by_label("Iterations (Optional)").fill("-5")
+    submit.click()
+    expect(page.get_by_text("-5 is less than or equal to the minimum of 0").first).to_be_visible()
+
+    (made,) = runs_of(server, NOWHERE)
+    settings = made["parameters"]["settings"]
+    assert (settings["inversion"]["iterations"], settings["pairs"]["count"]) == (7, 64)
+    assert made["state_type"] == "SCHEDULED"

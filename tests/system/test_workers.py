@@ -1,0 +1,177 @@
+"""What workers are started with, here and as jobs, and when they leave."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import pytest
+from distributed import Client, LocalCluster, Scheduler, SpecCluster, get_worker
+from distributed.security import Security
+
+from flows.clusters.local import worker_specs
+from flows.clusters.runner import task_runner
+from flows.clusters.settings import Local, parse_cluster
+from flows.clusters.slurm import slurm_cluster, slurm_options
+from netsim.errors import RunError, SettingsError
+from netsim.store.stages import INVERT, TRAIN, Stage
+from support.seaweed import free_ports
+from tasks.cancellation import Pulse
+from tasks.devices import visible_gpus
+
+
+def test_every_gpu_has_a_worker_of_its_own_and_other_workers_see_none():
+    specs = worker_specs(1, ["0", "3"], security := Security.temporary())
+    scheduler = {"cls": Scheduler, "options": {"protocol": "tls://", "security": security, "dashboard": False}}
+    options = {"workers": specs, "scheduler": scheduler, "security": security, "silence_logs": 50}
+    with SpecCluster(**options) as cluster, Client(cluster) as client:
+        client.wait_for_workers(3)
+        seen = client.run(lambda: os.environ["CUDA_VISIBLE_DEVICES"])
+        known = client.scheduler_info(n_workers=-1)["workers"]
+        found = sorted((known[worker]["name"], gpu, known[worker]["resources"]) for worker, gpu in seen.items())
+        assert found == [("cpu-0", "", {}), ("gpu-0", "0", {"GPU": 1}), ("gpu-3", "3", {"GPU": 1})]
+        assert {(worker["nthreads"], worker["memory_limit"]) for worker in known.values()} == {(1, 0)}
+
+
+def test_gpus_that_are_not_there_are_not_taken_for_a_cpu():
+    with pytest.raises(SettingsError, match=r"cluster.gpus is 64, and this machine has \d+ that torch can use"):
+        visible_gpus(64)
+
+
+def test_a_scheduler_that_does_not_answer_is_one_clear_error():
+    nobody = parse_cluster({"kind": "scheduler", "address": "tcp://127.0.0.1:1"})
+    with (
+        pytest.raises(SettingsError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1 \("),
+        task_runner(nobody),
+    ):
+        pass
+
+
+def test_local_workers_end_with_the_sweep():
+    with task_runner(Local(workers=1)) as runner, Client(runner.address, **runner.client_kwargs) as client:
+        (pid,) = client.run(os.getpid).values()
+        asked = [f"distributed.{key}" for key in ("worker.profile.enabled", "admin.tick.interval")]
+        (found,) = client.run(lambda: [dask.config.get(key) for key in asked]).values()
+        assert found == [False, "1s"]  # what Dask does all the time would take 6 % of the processor
+    deadline = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_job_is_one_worker_that_leaves_before_its_walltime():
+    said = {"kind": "slurm", "partition": "a100", "walltime": "02:00:00", "directives": ["--qos=long"]}
+    said |= {"memory": "32GB", "cores": 4, "prologue": ["module load cuda"], "logs": "logs"}
+    before = signal.getsignal(signal.SIGINT)
+    with slurm_cluster()(**slurm_options(parse_cluster(said))) as cluster:  # type: ignore[arg-type]
+        script = cluster.job_script()
+    assert signal.getsignal(signal.SIGINT) is before  # Ctrl-C stays Ctrl-C
+    for line in ("#SBATCH -p a100", "#SBATCH --cpus-per-task=4", "#SBATCH --mem=30G", "#SBATCH -t 02:00:00"):
+        assert line in script
+    assert "#SBATCH --gres=gpu:1\n#SBATCH --qos=long" in script
+    assert "export OMP_NUM_THREADS=1" in script and "\nmodule load cuda\n" in script
+    (command,) = (line for line in script.splitlines() if "dask" in line and "worker" in line and "tcp://" in line)
+    assert "--nthreads 1" in command and "--resources GPU=1" in command
+    assert command.rindex("--memory-limit 0") > command.index("--memory-limit ")  # the last one counts
+    assert "--lifetime 5940s --lifetime-stagger 660s" in command  # at the latest at 6600 of 7200 s
+
+
+def told(seconds: float) -> None:
+    """In a task of one shard."""
+    Pulse(INVERT).took(seconds)
+
+
+def may_begin() -> bool:
+    """In the next task."""
+    return Pulse(INVERT).may_begin(0)
+
+
+def test_a_worker_without_time_for_another_shard_leaves_at_once():
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with LocalCluster(**options, lifetime="60s") as cluster, Client(cluster) as client:
+
+        def workers() -> list[str]:
+            return list(client.scheduler_info(n_workers=-1)["workers"])
+
+        first, other = workers()
+
+        def on_the_first(work: Callable[..., Any], *arguments: float) -> Any:
+            return client.submit(work, *arguments, pure=False, workers=[first]).result()
+
+        assert on_the_first(may_begin)  # nothing is known yet
+        on_the_first(told, 1.0)
+        assert on_the_first(may_begin)
+        on_the_first(told, 60.0)
+        refused = client.submit(may_begin, pure=False, workers=[first])
+        loosely = {"pure": False, "workers": [first], "allow_other_workers": True}
+        waiting = [client.submit(lambda: get_worker().address, **loosely) for _ in range(4)]
+        assert not refused.result()
+        assert {where.result() for where in waiting} == {other}  # it empties no queue in which it computes nothing
+        deadline = time.monotonic() + 20
+        while first in workers() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert workers() == [other]
+
+
+def test_a_shard_that_takes_longer_than_a_worker_lives_is_an_error_but_where_the_next_goes_on():
+    def endless(stage: Stage) -> None:
+        """In here it goes to the worker by itself: this module would take a good part of a life to import."""
+        pulse = Pulse(stage)
+        pulse.may_begin(3)
+        while True:
+            time.sleep(0.1)
+            pulse()
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50}
+    with LocalCluster(**options, lifetime="30s") as cluster, Client(cluster) as client:
+        first, other = client.scheduler_info(n_workers=-1)["workers"]
+        resumed = client.submit(endless, TRAIN, workers=[other])
+        message = r"invert shard 3 was not done after 0.\d minutes, and a worker lives for 0.5, .* fewer pairs"
+        with pytest.raises(RunError, match=message):
+            client.submit(endless, INVERT, workers=[first]).result(timeout=60)
+        while other in client.scheduler_info(n_workers=-1)["workers"]:
+            time.sleep(0.1)
+        assert resumed.status == "pending"  # for the worker that comes next
+
+
+def test_outside_of_a_worker_there_is_always_time_and_somebody_waits():
+    pulse = Pulse(INVERT)
+    pulse()
+    assert pulse.may_begin(0) and pulse.worker is None
+
+
+@contextmanager
+def fresh_scheduler(folder, **environment: str) -> Iterator[str]:
+    """As its own command starts it."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "dask", "scheduler", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(
+        [*command, "--dashboard-address", "127.0.0.1:0"], cwd=folder, env=os.environ | environment, stderr=-3
+    ) as scheduler:
+        try:
+            Client(f"tcp://127.0.0.1:{port}", timeout=60).close()
+            yield f"tcp://127.0.0.1:{port}"
+        finally:
+            scheduler.kill()
+
+
+def test_a_scheduler_has_imported_what_task_runs_need_before_the_first_is_submitted(tmp_path):
+    """Its event loop stood still for as long as torch takes; on a slow disk the flow took it for dead."""
+    with fresh_scheduler(tmp_path) as address, Client(address) as client:
+        assert not client.run_on_scheduler(lambda: "torch" in sys.modules)
+        with task_runner(parse_cluster({"kind": "scheduler", "address": address})):
+            assert client.run_on_scheduler(lambda: "torch" in sys.modules)
+
+
+def test_a_scheduler_without_netsim_is_one_clear_error(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/__init__.py").touch()  # stands before ours
+    with fresh_scheduler(tmp_path, PYTHONPATH=str(tmp_path)) as address:
+        asked = parse_cluster({"kind": "scheduler", "address": address})
+        with pytest.raises(SettingsError, match="the Dask scheduler can't import netsim"), task_runner(asked):
+            pass

@@ -1,0 +1,250 @@
+"""What `netsim plan` says comes true: shards, FLOPs and bytes are those of a real run; what can't be run is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from netsim.errors import NetworkError, SettingsError, StoreError
+from netsim.inversion.steps import kept_bytes, preset_steps
+from netsim.networks import load_network
+from netsim.planning import estimate as planning
+from netsim.planning import probe as probing
+from netsim.planning.estimate import (
+    Device,
+    Estimate,
+    Range,
+    check_place,
+    device_of,
+    device_said,
+    estimate,
+    probed,
+    require_time,
+)
+from netsim.planning.probe import Asked, Probe
+from netsim.storage.files import Files
+from netsim.store.run import Run
+from netsim.store.stages import STAGES
+from support.seaweed import BUCKET
+from support.servers import NETSIM
+from support.sweeps import TINY, tiny
+
+PER_TASK = {"draw": 4, "invert": 3, "embed": 8}
+DEVICE = Device("a device", Range(1e9, 2e9, 4e9), {})
+
+
+@cache
+def measured(asked: str) -> Probe:
+    """By a real process, once for all tests."""
+    return probed(Asked(**json.loads(asked)), 1, None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def measured_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "probed", lambda asked, *_: measured(json.dumps(asdict(asked))))
+        yield
+
+
+def planned(store: Any, **changes: Any) -> Estimate:
+    return estimate(tiny(**changes), str(store), workers=2, shards_per_task=PER_TASK, device=DEVICE)
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Estimate:
+    """Of a sweep that is not there."""
+    return planned(tmp_path_factory.mktemp("plan") / "run")
+
+
+def test_shards_are_those_of_the_sweep_and_tasks_those_that_it_is_cut_into(plan):
+    shards = {stage.stage: stage.shards for stage in plan.stages}
+    assert shards == {stage.name: stage.total(tiny()) for stage in STAGES}
+    tasks = {stage.stage: stage.tasks for stage in plan.stages}
+    assert tasks == {"check": 0, "train": 3, "draw": 1, "invert": 6, "embed": 4, "aggregate": 6, "report": 1}
+
+
+def test_flops_of_inversions_are_those_that_their_records_count(plan, finished):
+    counted = sum(
+        finished.record("invert", name, shard).facts["flops"] for name in finished.settings.names for shard in range(4)
+    )
+    (invert,) = (stage for stage in plan.stages if stage.stage == "invert")
+    assert invert.flops == counted > 0
+
+
+def test_a_sweep_stores_the_bytes_that_are_planned(plan, finished):
+    by_stage = {stage.stage: stage.stored for stage in plan.stages}
+    for stage, folders in {"invert": ["inverted"], "embed": ["representations"], "draw": ["images", "pairs"]}.items():
+        files = [path for folder in (*folders, f"commits/{stage}") for path in Path(finished.url, folder).rglob("*")]
+        assert by_stage[stage] == pytest.approx(sum(file.stat().st_size for file in files if file.is_file()), rel=0.25)
+
+
+def test_seconds_on_another_device_are_flops_by_its_speed(plan):
+    (invert,) = (stage for stage in plan.stages if stage.stage == "invert")
+    assert invert.seconds == pytest.approx((invert.flops / 4e9, invert.flops / 2e9, invert.flops / 1e9))
+    (aggregate,) = (stage for stage in plan.stages if stage.stage == "aggregate")
+    assert aggregate.seconds.mean > 0  # it is computed on processors, like these
+    low, mean, high = plan.device_seconds
+    assert low < 0.9 * mean < 1.1 * mean < high
+
+
+def test_probes_say_what_the_networks_are(plan):
+    for name, probe in zip(tiny().names, plan.networks, strict=True):
+        reference = tiny().reference(name).partition("@")[0]
+        network = load_network(f"{reference}@none", num_classes=10, input_shape=(1, 28, 28))
+        assert (probe.name, probe.width, probe.input_shape) == (name, network.width, (1, 28, 28))
+        assert probe.parameters == sum(parameter.numel() for parameter in network.parameters())
+        assert probe.batch_size == 8
+        assert plan.worker_bytes > probe.host_bytes > 2e8  # torch alone has that much
+        assert probe.asked
+    assert plan.downloaded == () and not plan.at_most
+
+
+def test_memory_counts_what_steps_keep_of_images_in_between():
+    kept = {
+        preset: probing.probe(
+            Asked(tiny(inversion={"preset": preset, "batch_size": 8}).model_dump(mode="json"), "resnet18", timed=False)
+        ).device_bytes
+        for preset in ("published", "fast")
+    }
+    images = torch.zeros(8, 1, 28, 28)
+    more = kept_bytes(preset_steps("fast"), images) - kept_bytes(preset_steps("published"), images)
+    assert kept["fast"] - kept["published"] == more > 10 * images.nbytes
+
+
+def test_shards_larger_than_what_is_compared_for_a_plan_are_compared_whole():
+    settings = tiny(pairs={"count": 2400, "shard_size": 1200})
+    assert probing._comparing(settings, load_network("small:vgg@none", num_classes=10, input_shape=(1, 28, 28))) > 0
+
+
+def test_of_a_finished_run_nothing_is_missing_and_what_is_half_done_is_half_as_much(finished, tmp_path):
+    found = planned(finished.url)
+    assert (found.stored, found.flops, found.device_seconds.mean) == (0, 0, 0)
+    assert all(stage.shards == 0 for stage in found.stages)
+
+
+def test_a_planned_sweep_leaves_nothing_behind(tmp_path):
+    planned(tmp_path / "runs" / "x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_device_of_a_run_is_as_fast_as_its_records_say(finished):
+    device = device_of(finished)
+    for name in finished.settings.names:
+        records = [finished.record("invert", name, shard) for shard in range(4)]
+        assert device.of_network[name].mean == pytest.approx(
+            sum(record.facts["flops"] for record in records) / sum(record.seconds for record in records)
+        )
+        flops = device.of_network[name].mean
+        assert device.seconds(name, flops).mean == pytest.approx(1)
+    assert device.flops.low < device.flops.mean < device.flops.high
+    assert finished.url in device.label
+
+
+def test_a_device_is_said_in_tflops():
+    assert device_said("9").flops == Range(9e12, 9e12, 9e12)
+    assert device_said("6-12").flops == Range(6e12, 9e12, 12e12)
+    for text in ("", "fast", "12-6", "0", "-3", "nan", "1-inf"):
+        with pytest.raises(SettingsError, match="as in 9, or as in 6-12"):
+            device_said(text)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "workers", "seconds"), [([], 2, 0), ([3.0], 4, 3), ([1, 1, 1], 2, 2), ([2, 1, 1, 3], 2, 5)]
+)
+def test_a_stage_ends_with_its_last_worker(blocks, workers, seconds):
+    assert planning._makespan(blocks, workers) == seconds
+
+
+def test_a_store_of_another_run_and_one_without_room_are_refused(finished, tmp_path, monkeypatch):
+    with pytest.raises(StoreError, match=r"other settings: inversion\.iterations is 5 there and 6 here"):
+        planned(finished.url, inversion=TINY["inversion"] | {"iterations": 6})
+    monkeypatch.setattr(planning.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
+    with pytest.raises(StoreError, match=r"has 0.0 GB free, and .* are still to be stored"):
+        planned(tmp_path / "run")
+
+
+def test_a_file_in_the_place_of_a_store_is_refused(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(StoreError, match="can't be written"):
+        check_place(str(tmp_path / "file" / "run"))
+
+
+def test_object_storage_is_asked_for_permission_and_left_as_it_was(object_storage, monkeypatch):
+    assert check_place(f"s3://{BUCKET}/planned") is None
+    assert Files(f"s3://{BUCKET}/planned").names() == []
+    Run.create(f"s3://{BUCKET}/planned", tiny())
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of somebody else")
+    with pytest.raises(StoreError, match=r"denied|SignatureDoesNotMatch|signature"):
+        check_place(f"s3://{BUCKET}/planned")
+
+
+LETHAL = """
+import os, signal
+
+def network():
+    os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory ends
+"""
+
+
+def test_a_network_that_is_killed_while_it_is_measured_is_named(tmp_path, monkeypatch):
+    (tmp_path / "lethal.py").write_text(LETHAL)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    settings = tiny(networks=["python:lethal:network", "small:vgg"])
+    with pytest.raises(NetworkError, match=r"network: measuring it was killed \(signal 9\)"):
+        probed(Asked(settings.model_dump(mode="json"), "network"), 1, None)
+
+
+def test_what_is_wrong_with_a_network_is_said_by_its_own_error():
+    settings = tiny(images={"size": 16})
+    with pytest.raises(SettingsError, match="are 28 pixels a side, not 16"):
+        probed(Asked(settings.model_dump(mode="json"), "vgg"), 1, None)
+
+
+def test_shards_that_are_longer_than_jobs_live_are_refused(plan):
+    """They would be begun again for ever; but training goes on at its last epoch."""
+    longest = {stage.stage: stage.longest.mean for stage in plan.stages if stage.stage != "train"}
+    settings, flops = tiny(), max(probe.flops for probe in plan.networks)
+    steps = settings.pairs.shard_size * settings.inversion.iterations
+    assert longest["invert"] == pytest.approx(2 * flops * steps / DEVICE.flops.mean)
+    require_time(plan, 1.01 * max(longest.values()))
+    with pytest.raises(SettingsError, match=r"^a shard of \w+ takes about .* give a longer walltime"):
+        require_time(plan, 0.99 * max(longest.values()))
+    hours = [replace(stage, longest=Range(1e5, 1e5, 1e5)) if stage.stage == "train" else stage for stage in plan.stages]
+    require_time(replace(plan, stages=hours), 1.01 * max(longest.values()))
+
+
+def test_the_command_measures_and_prints(tmp_path):
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(TINY | {"networks": TINY["networks"][1:]}))
+
+    command = [*NETSIM, "plan", "sweep.yaml", "--workers", "1", "--price", "2", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["wall"]["low"] <= found["wall"]["mean"] <= found["wall"]["high"]
+    hours = found["device_seconds"]["mean"] / 3600
+    assert found["cost"]["mean"] == pytest.approx(2 * hours) and hours > 0
+    for network in found["networks"]:
+        assert min(network["iteration"]) > 0 and network["look"] > 0 and network["multiplications"] > 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_probe_prints_one_line_of_json():
+    asked = json.dumps({"settings": tiny().model_dump(mode="json"), "name": "resnet18", "timed": False})
+    done = subprocess.run(
+        [sys.executable, "-m", "netsim.planning.probe"],
+        input=asked,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["name"] == "resnet18"

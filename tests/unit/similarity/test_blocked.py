@@ -1,0 +1,130 @@
+"""The U-statistic of blocks must be its definition, agree with the exact value for one block, and hold for kernels."""
+
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import rbf_kernel as sklearn_rbf
+
+from netsim.errors import DataError, SettingsError
+from netsim.similarity.blocked import blocked_similarity, hsic_unbiased, linear_kernel, rbf_kernel
+from netsim.similarity.cka import linear_cka
+from unit.similarity.test_cka import hsic_unbiased as song
+from unit.similarity.test_cka import related
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(3)
+
+
+def blocks_of(X, Y, size):
+    return [{"x": X[i : i + size], "y": Y[i : i + size]} for i in range(0, len(X), size)]
+
+
+def test_hsic_of_every_two_gram_matrices_is_the_definition(rng):
+    grams = np.stack([A @ A.T for A in (rng.normal(size=(9, d)) + 1 for d in (3, 5, 2))])
+    found = hsic_unbiased(grams)
+    for i in range(3):
+        for j in range(3):
+            assert found[i, j] == pytest.approx(song(grams[i], grams[j]), rel=1e-10)
+
+
+@pytest.mark.parametrize("offset", [0, 1e3])
+def test_one_block_is_exact_unbiased_cka(rng, offset):
+    X, Y = related(rng, 50)
+    found = blocked_similarity([{"x": X + offset, "y": Y - offset}], [("x", "y"), ("x", "x")])
+    assert found["x", "y"].cka == pytest.approx(linear_cka(X, Y, "unbiased"), abs=1e-9)
+    assert found["x", "x"].cka == pytest.approx(1)
+    assert np.isnan(found["x", "y"].left_out).all()
+
+
+def test_numerators_and_denominators_are_averaged_apart_by_rows_and_left_out_in_turn(rng):
+    X, Y = related(rng, 60)
+    shards = [{"x": X[at], "y": Y[at]} for at in (slice(0, 30), slice(30, 50), slice(50, 60))]
+    found = blocked_similarity(shards, [("x", "y")])["x", "y"]
+
+    def by_hand(shards):
+        sums = np.zeros(3)
+        for shard in shards:
+            K, L = (shard[key] @ shard[key].T for key in "xy")
+            sums += len(K) * np.array([song(K, L), song(K, K), song(L, L)])
+        return sums[0] / np.sqrt(sums[1] * sums[2])
+
+    assert found.cka == pytest.approx(by_hand(shards), rel=1e-9)
+    left_out = [by_hand(shards[:g] + shards[g + 1 :]) for g in range(3)]
+    np.testing.assert_allclose(found.left_out, left_out, rtol=1e-9)
+
+
+def test_rbf_gram_matrix_is_scikit_learns(rng):
+    X, _ = related(rng, 30)
+    distances = np.linalg.norm(X[:, None] - X[None], axis=2)[np.triu_indices(30, k=1)]
+    gamma = 1 / (2 * (0.7 * np.median(distances)) ** 2)
+    np.testing.assert_allclose(rbf_kernel(X, 0.7)(X), sklearn_rbf(X, gamma=gamma), rtol=1e-10)
+
+
+def test_rbf_of_wide_bandwidth_is_linear(rng):
+    """Kornblith et al. 2019: as the bandwidth grows, RBF CKA goes to linear CKA."""
+    X, Y = related(rng, 120)
+    wide = blocked_similarity(blocks_of(X, Y, 40), [("x", "y")], kernel="rbf", bandwidth=200)["x", "y"].cka
+    assert wide == pytest.approx(blocked_similarity(blocks_of(X, Y, 40), [("x", "y")])["x", "y"].cka, abs=1e-3)
+
+
+def test_rbf_sees_what_linear_can_not(rng):
+    """y = |x| has no linear trace of x, which is symmetric."""
+    X = rng.normal(size=(1000, 1))
+    Y = np.abs(X)
+    shards = blocks_of(X, Y, 100)
+    assert abs(blocked_similarity(shards, [("x", "y")])["x", "y"].cka) < 0.05
+    assert blocked_similarity(shards, [("x", "y")], kernel="rbf", bandwidth=0.3)["x", "y"].cka > 0.3
+
+
+def test_unrelated_rows_are_zero_within_three_standard_errors_whatever_the_block(rng):
+    X, Y = rng.normal(size=(960, 40)), rng.normal(size=(960, 30))
+    for size in (16, 96):
+        for kernel in ("linear", "rbf"):
+            found = blocked_similarity(blocks_of(X, Y, size), [("x", "y")], kernel=kernel)["x", "y"].estimate
+            assert abs(found.value) < 3 * found.se < 0.1
+
+
+def test_the_standard_error_is_near_the_exact_ones(rng):
+    """Of many sets of 400 images: blocks of 40 see a tenth of all pairs of images; the spread is little more."""
+    exact, blocked, errors = [], [], []
+    mixing = rng.normal(size=(5, 12)), rng.normal(size=(5, 7))
+    for _ in range(150):
+        shared = rng.normal(size=(400, 5))
+        X, Y = (shared @ A + 2 * rng.normal(size=(400, A.shape[1])) for A in mixing)
+        found = blocked_similarity(blocks_of(X, Y, 40), [("x", "y")])["x", "y"]
+        exact.append(linear_cka(X, Y, "unbiased"))
+        blocked.append(found.cka)
+        errors.append(found.estimate.se)
+    assert np.mean(blocked) == pytest.approx(np.mean(exact), abs=0.01)
+    assert 1.0 < np.std(blocked) / np.std(exact) < 1.6
+    assert np.mean(errors) == pytest.approx(np.std(blocked), rel=0.2)
+
+
+def test_a_constant_representation_is_nan(rng):
+    X, Y = related(rng, 40)
+    for kernel in ("linear", "rbf"):
+        found = blocked_similarity(blocks_of(X, np.ones_like(Y), 20), [("x", "y")], kernel=kernel)["x", "y"]
+        assert np.isnan(found.cka) and np.isnan(found.left_out).all()
+
+
+def test_float32_rows_agree_to_the_precision_of_float32(rng):
+    X, Y = related(rng, 80, dx=300)
+    fine = blocked_similarity(blocks_of(X, Y, 40), [("x", "y")])["x", "y"].cka
+    X, Y = (rows.astype(np.float32) for rows in (X + 100, Y))
+    assert linear_kernel(X).dtype == np.float32
+    assert blocked_similarity(blocks_of(X, Y, 40), [("x", "y")])["x", "y"].cka == pytest.approx(fine, abs=1e-5)
+
+
+def test_bad_input_is_one_clear_error(rng):
+    X, Y = related(rng, 10)
+    with pytest.raises(DataError, match=r"3 rows in shard 1; the U-statistic of a block needs at least 4"):
+        blocked_similarity([{"x": X}, {"x": X[:3]}], [("x", "x")])
+    with pytest.raises(DataError, match=r"row counts differ in shard 0: x 10, y 9"):
+        blocked_similarity([{"x": X, "y": Y[:9]}], [("x", "y")])
+    with pytest.raises(DataError, match="no shards"):
+        blocked_similarity([], [("x", "y")])
+    with pytest.raises(SettingsError, match="no kernel 'rbg'; did you mean 'rbf'"):
+        blocked_similarity([{"x": X}], [("x", "x")], kernel="rbg")
+    with pytest.raises(SettingsError, match="bandwidth is 0"):
+        blocked_similarity([{"x": X}], [("x", "x")], kernel="rbf", bandwidth=0)

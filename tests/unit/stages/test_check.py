@@ -1,0 +1,117 @@
+"""Unreadable images are found before anything is made of a set: they stop the run, or are left out and counted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.cli import console
+from netsim.errors import DataError, StoreError
+from netsim.images import load_images
+from netsim.planning.probe import Asked, probe
+from netsim.results.as_json import to_json
+from netsim.results.findings import warnings
+from netsim.results.results import load_results
+from netsim.stages import inputs
+from netsim.stages.work import compute_unit
+from netsim.store.run import Run
+from netsim.store.stages import CHECK, TRAIN
+from support import image_formats
+from support.sweeps import run_all, tiny
+from tasks.prepare import prepare
+
+BROKEN = ("ant/1.png", "cat/0.png", "cat/2.png", "cat/3.png")
+
+
+def folder(root: Path, *, broken: bool) -> str:
+    """Twelve photographs in three classes, of which four are broken, or not there."""
+    image_formats.make_folder(root, np.random.default_rng(0))
+    for name in BROKEN:
+        path = root / "test" / name
+        path.write_bytes(path.read_bytes()[:100]) if broken else path.unlink()
+    return f"folder:{root}"
+
+
+def run_on(source: str, store: Path, *, count: int = 8, **images: object) -> Run:
+    networks = ["a=torchvision:resnet18@none", "b=torchvision:mobilenet_v2@none"]
+    pairs = {"count": count, "shard_size": 4}
+    settings = tiny(networks=networks, images={"source": source, "size": 32} | images, pairs=pairs)
+    for cached in (inputs.listed_images, inputs._readable):
+        cached.cache_clear()
+    return Run.open(prepare(settings, str(store)))
+
+
+def test_unreadable_images_stop_the_run_before_any_network_is_looked_at(tmp_path):
+    run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run")
+    expected = r"cannot read 4 of 12 images of .*'ant/1.png' \(.*\), 'cat/0.png' .* and 1 more.*images.unreadable=skip"
+    with pytest.raises(DataError, match=expected):
+        run_all(run)
+    assert run.stages_done() == []
+    with pytest.raises(StoreError, match="check images shard 0 is not done"):
+        compute_unit(run, TRAIN, "a", 0)
+
+
+def test_with_skip_the_run_is_that_of_a_folder_without_them(tmp_path):
+    broken, whole = (
+        run_on(folder(tmp_path / name / "images", broken=name == "broken"), tmp_path / f"{name} run", unreadable="skip")
+        for name in ("broken", "whole")
+    )
+    for run in (broken, whole):
+        run_all(run, only=("check", "train", "draw"))
+    for path in ("pairs/seed", "pairs/target_label", "images/seed", "images/target"):
+        assert np.array_equal(broken.array(path)[...], whole.array(path)[...])
+    hashes = [run.record("draw", "pairs").facts["images_hash"] for run in (broken, whole)]
+    assert hashes == [load_images(f"folder:{tmp_path}/whole/images", size=32).content_hash()] * 2
+
+
+def test_a_run_says_what_it_left_out(tmp_path, capsys):
+    run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", unreadable="skip")
+    run_all(run)
+    results = load_results(run)
+    assert to_json(results)["left_out"] == {"test": {"unreadable": 4, "listed": 12}}
+    assert any("4 of 12 test images could not be read and were left out" in line for line in warnings(results))
+    found = run.record("check", "images").facts["test"]["unreadable"]
+    assert [(image["index"], image["name"]) for image in found] == list(zip((1, 8, 10, 11), BROKEN, strict=True))
+    console.show_status(run)
+    assert "4 of 12 test images can't be read and are left out: ant/1.png (" in capsys.readouterr().out
+
+
+def test_what_a_sweep_leaves_out_a_plan_leaves_out_too(tmp_path):
+    run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", unreadable="skip")
+    first, few = run.settings.names[0], {"batch_size": 2, "iterations": 1}  # fewer than there can be pairs
+    settings = run.settings.model_dump(mode="json") | {"inversion": few}
+    found = probe(Asked(settings, first, timed=False))
+    assert found.batch_size == 2 and found.read > 0
+    with pytest.raises(DataError, match=r"cannot read 1 of 8 images of .*'ant/1.png'"):
+        probe(Asked(settings | {"images": settings["images"] | {"unreadable": "stop"}}, first, timed=False))
+
+
+def test_too_few_images_that_can_be_read_are_no_run(tmp_path):
+    run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", count=12, unreadable="skip")
+    with pytest.raises(DataError, match="12 pairs need as many different targets, and there are 8 images"):
+        run_all(run)
+
+
+def test_training_images_are_looked_at_where_a_network_is_trained(tmp_path):
+    image_formats.make_folder(tmp_path / "images", np.random.default_rng(0))
+    (tmp_path / "images/train/ant").mkdir(parents=True)
+    (tmp_path / "images/train/ant/x.png").write_bytes(b"broken")
+    source = {"source": f"folder:{tmp_path / 'images'}", "size": 32}
+    for name, vgg in (("as it is", "small:vgg@none"), ("trained", "small:vgg")):
+        changes = {"networks": [vgg, "small:resnet18@none"], "pairs": {"count": 8, "shard_size": 4}}
+        run = Run.create(str(tmp_path / name), tiny(images=source, **changes))
+        if name == "as it is":
+            assert set(compute_unit(run, CHECK, "images", 0).facts) == {"test"}
+            continue
+        with pytest.raises(DataError, match=r"cannot read the image 'ant/x.png' \(.*\) of .*train"):
+            compute_unit(run, CHECK, "images", 0)
+
+
+def test_images_that_came_since_they_were_looked_at_are_refused(tmp_path):
+    source = folder(tmp_path / "images", broken=True)
+    run = run_on(source, tmp_path / "run", unreadable="skip")
+    compute_unit(run, CHECK, "images", 0)
+    (tmp_path / "images/test/ant/9.png").write_bytes((tmp_path / "images/test/ant/0.png").read_bytes())
+    inputs.listed_images.cache_clear()
+    with pytest.raises(StoreError, match="changed since this run began"):
+        compute_unit(Run.open(run.url), TRAIN, "a", 0)
