@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.published import attacker_model, published
-from netsim.inversion.calibrate import choose_plan
+from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import Engine
 from netsim.inversion.flops import forward_flops
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.memory import LiveBytes
-from netsim.inversion.precision import Plan, fast_precisions
+from netsim.inversion.precision import Precision, fast_precisions
 from netsim.networks import load_network
 
 NINE = (
@@ -59,7 +59,7 @@ class Comparison:
     ratios: list[float]  # of CPU seconds, published to netsim, one a pair of runs
     flops: float  # useful ones of an iteration
     peak: float  # FLOP/s of the fastest convolution
-    plan: Plan
+    precision: Precision
 
     @property
     def share(self) -> float:
@@ -84,13 +84,13 @@ def compare(name: str, *, pixels: int, batch: int, iterations: int, pairs: int, 
     network = load_network(f"torchvision:{name}@none", input_shape=(3, pixels, pixels))
     theirs = attacker_model(network)
     seed, target = (torch.rand(batch, 3, pixels, pixels, generator=torch.manual_seed(k)) for k in (1, 2))
-    plan = choose_plan(network, precision, seed[:8])  # type: ignore[arg-type]
+    chosen = choose_precision(network, precision, seed[:8])  # type: ignore[arg-type]
 
     def slow(iterations: int) -> None:
         published(theirs, seed, target, iterations=iterations)
 
     def fast(iterations: int) -> None:
-        invert_batches(network, seed, target, batch_size=batch, iterations=iterations, plan=plan)
+        invert_batches(network, seed, target, batch_size=batch, iterations=iterations, precision=chosen)
 
     held = [bytes_of(lambda: slow(1)), bytes_of(lambda: fast(1))]
     seconds = [(each_iteration(slow, iterations), each_iteration(fast, iterations)) for _ in range(pairs)]
@@ -99,8 +99,8 @@ def compare(name: str, *, pixels: int, batch: int, iterations: int, pairs: int, 
         netsim=Cost(statistics.median(fast for _, fast in seconds), held[1]),
         ratios=sorted(slow / fast for slow, fast in seconds),
         flops=2 * forward_flops(network, seed),
-        peak=max(convolution_rates(Engine(network, seed, plan=plan, batch_size=batch), seed)),
-        plan=plan,
+        peak=max(convolution_rates(Engine(network, seed, precision=chosen, batch_size=batch), seed)),
+        precision=chosen,
     )
 
 
@@ -168,7 +168,7 @@ def main() -> None:
             f"{found.share:.0%}",
             f"{found.published.bytes / 1e6:.0f}",
             f"{found.netsim.bytes / 1e6:.0f}",
-            str(found.plan),
+            str(found.precision),
         )
     Console(width=140).print(table)
     print(f"median of the networks {statistics.median(medians):.2f}, least {min(medians):.2f}")

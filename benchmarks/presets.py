@@ -24,11 +24,11 @@ from torch import Tensor
 from benchmarks.inversion import cpu_seconds, processor
 from benchmarks.published import attacker_model, published
 from benchmarks.trained import ARCHITECTURES, accuracies, draw_images, image_sets, trained
-from netsim.inversion.calibrate import choose_plan
+from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import relative_distance
 from netsim.inversion.invert import Inversion, invert_batches
-from netsim.inversion.precision import Plan
-from netsim.inversion.steps import preset_steps
+from netsim.inversion.precision import Precision
+from netsim.inversion.steps import preset_update_rule
 from netsim.networks import Network
 from netsim.similarity.cka import PairSimilarity
 from netsim.similarity.cka import similarity as over_shards
@@ -53,10 +53,12 @@ def agreement(
     target: Tensor,
     *,
     preset: str,
-    plan: Plan,
+    precision: Precision,
     **settings: Any,
 ) -> Found:
-    record = invert_batches(networks[through], seed, target, steps=preset_steps(preset), plan=plan, **settings)
+    record = invert_batches(
+        networks[through], seed, target, steps=preset_update_rule(preset), precision=precision, **settings
+    )
     seen = {name: _represent(network, record.images) for name, network in networks.items()}
     groups = range(0, len(seed), GROUP)
 
@@ -90,7 +92,7 @@ def difference(slow: Found, fast: Found) -> list[str]:
 
 
 def time_to_equal_loss(
-    network: Network, seed: Tensor, target: Tensor, *, iterations: int, plan: Plan, pairs: int
+    network: Network, seed: Tensor, target: Tensor, *, iterations: int, precision: Precision, pairs: int
 ) -> list[str]:
     """The second table's cells."""
     theirs, goal = attacker_model(network), network.represent(target)
@@ -99,9 +101,9 @@ def time_to_equal_loss(
         return published(theirs, seed, target, iterations=iterations)[0]
 
     def fast(iterations: int) -> Inversion:
-        steps = preset_steps("fast")
+        steps = preset_update_rule("fast")
         return invert_batches(
-            network, seed, target, steps=steps, plan=plan, iterations=iterations, batch_size=len(seed)
+            network, seed, target, steps=steps, precision=precision, iterations=iterations, batch_size=len(seed)
         )
 
     loss = relative_distance(network.represent(slow()), goal).mean()
@@ -116,7 +118,7 @@ def time_to_equal_loss(
         f"{loss:.4f}, {reached:.4f}",
         f"{statistics.median(s for s, _ in seconds):.1f}, {statistics.median(s for _, s in seconds):.1f}",
         f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})",
-        str(plan),
+        str(precision),
     ]
 
 
@@ -149,16 +151,18 @@ def main() -> None:
         for name, network in networks.items():
             clean, attacked = accuracies(network, test, radius=0.5)
             console.print(f"{network.name}: accuracy {clean:.3f}, attacked within 0.5 {attacked:.3f}")
-            plan = choose_plan(network, options.precision, seed[:8])
+            precision = choose_precision(network, options.precision, seed[:8])
             settings = {"stop_loss": options.stop_loss, "iterations": options.iterations, "batch_size": options.batch}
             slow, fast = (
-                agreement(networks, name, seed, target, preset=preset, plan=plan, **settings)
+                agreement(networks, name, seed, target, preset=preset, precision=precision, **settings)
                 for preset in ("published", "fast")
             )
             agreed.add_row(network.name, *difference(slow, fast))
             some = seed[: options.batch], target[: options.batch]
             iterations = int(slow.record.iterations.median())
-            timed.add_row(*time_to_equal_loss(network, *some, iterations=iterations, plan=plan, pairs=options.pairs))
+            timed.add_row(
+                *time_to_equal_loss(network, *some, iterations=iterations, precision=precision, pairs=options.pairs)
+            )
     console.print(agreed)
     console.print(timed)
     console.print(f"{date.today()}, {processor()}")

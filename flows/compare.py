@@ -6,7 +6,7 @@ from tasks.dispatch import finish
 from tasks.prefect_runs import after_the_store
 from tasks.verbs import aggregate, draw, embed, invert, report
 
-LOOKS = 8
+EMBED_FACTOR = 8
 """Looking at a shard costs so much less than inverting it that this many make one task run."""
 
 
@@ -15,6 +15,6 @@ def compare(store: str, shards_per_task: int) -> None:
     """Compare the networks of the run at `store`, naturally and after inversion; what is done is not done again."""
     finish(store, draw, shards_per_task=shards_per_task)
     finish(store, invert, shards_per_task=shards_per_task)
-    finish(store, embed, shards_per_task=LOOKS * shards_per_task)
+    finish(store, embed, shards_per_task=EMBED_FACTOR * shards_per_task)
     finish(store, aggregate)
     finish(store, report)

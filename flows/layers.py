@@ -7,13 +7,13 @@ from prefect import flow
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Cluster, Local
 from flows.server.credentials import use_block
-from tasks.dispatch import none_set_aside
-from tasks.prefect_runs import accounted, after_the_store, say_cancelled
+from tasks.dispatch import require_none_quarantined
+from tasks.prefect_runs import accounting, after_the_store, mark_cancelled
 from tasks.prepare import prepare_layers
 from tasks.verbs import finish_layers
 
 
-@flow(name="layers", flow_run_name=after_the_store("layers"), on_crashed=[say_cancelled], on_failure=[say_cancelled])
+@flow(name="layers", flow_run_name=after_the_store("layers"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled])
 def layers(
     store: str,
     networks: list[str],
@@ -24,9 +24,9 @@ def layers(
     """Compare the layers whose names fit the patterns `layers`; what is done is not done again. Returns a key."""
     use_block(cluster.credentials)
     store, key = prepare_layers(store, networks, layers, activations)
-    with accounted(store), task_runner(cluster) as runner:
+    with accounting(store), task_runner(cluster) as runner:
         look.with_options(task_runner=runner)(store, key, cluster.shards_per_task)
-        none_set_aside(store)
+        require_none_quarantined(store)
     return key
 
 

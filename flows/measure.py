@@ -5,20 +5,22 @@ from prefect import flow
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Cluster, Local
 from flows.server.credentials import use_block
-from tasks.dispatch import none_set_aside
-from tasks.prefect_runs import accounted, after_the_store, say_cancelled
+from tasks.dispatch import require_none_quarantined
+from tasks.prefect_runs import accounting, after_the_store, mark_cancelled
 from tasks.prepare import prepare_measures
 from tasks.verbs import finish_measures
 
 
-@flow(name="measure", flow_run_name=after_the_store("measure"), on_crashed=[say_cancelled], on_failure=[say_cancelled])
+@flow(
+    name="measure", flow_run_name=after_the_store("measure"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled]
+)
 def measure(store: str, measures: list[str], cluster: Cluster = Local()) -> str:  # noqa: B008 (frozen)
     """Compute `measures` of the run at `store`; what is done is not done again. Returns the store's URL."""
     use_block(cluster.credentials)
     store = prepare_measures(store, measures)
-    with accounted(store), task_runner(cluster) as runner:
+    with accounting(store), task_runner(cluster) as runner:
         cells.with_options(task_runner=runner)(store, measures)
-        none_set_aside(store)
+        require_none_quarantined(store)
     return store
 
 

@@ -8,12 +8,12 @@ from flows.compare import compare
 from flows.server.credentials import use_block
 from flows.train import train
 from netsim.settings import SweepSettings
-from tasks.dispatch import none_set_aside
-from tasks.prefect_runs import accounted, after_the_store, say_cancelled
+from tasks.dispatch import require_none_quarantined
+from tasks.prefect_runs import accounting, after_the_store, mark_cancelled
 from tasks.prepare import prepare
 
 
-@flow(name="sweep", flow_run_name=after_the_store("sweep"), on_crashed=[say_cancelled], on_failure=[say_cancelled])
+@flow(name="sweep", flow_run_name=after_the_store("sweep"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled])
 def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local()) -> str:  # noqa: B008 (frozen)
     """Train what has no weights, invert every network, and compare all of them on all sets.
 
@@ -21,8 +21,8 @@ def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local()) -> st
     """
     use_block(cluster.credentials)
     store = prepare(settings, store)
-    with accounted(store), task_runner(cluster) as runner:
+    with accounting(store), task_runner(cluster) as runner:
         train.with_options(task_runner=runner)(store)
         compare.with_options(task_runner=runner)(store, cluster.shards_per_task)
-        none_set_aside(store)
+        require_none_quarantined(store)
     return store

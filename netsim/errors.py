@@ -41,7 +41,7 @@ class RunError(NetsimError):
     """A run that could not finish: what was done is in the store, and the same command goes on from there."""
 
 
-class Withdrawn(BaseException):
+class TaskCancelled(BaseException):
     """Nobody waits for this work any more, says a `Run.pulse`. No Exception, so that nothing takes it for one."""
 
 

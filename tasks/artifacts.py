@@ -49,7 +49,7 @@ PROGRESS_EVERY = 3.0
 TABLE_EVERY = 60.0
 """Seconds between two updates of a table of throughput, which lists the store and reads what is new."""
 
-LOOKING = 0.05
+LISTING_SHARE = 0.05
 """The largest share of the time spent on that: a large run takes seconds to list."""
 
 MOST_ROWS = 100
@@ -115,7 +115,7 @@ class Shown:
             elif self._table is not None:
                 with get_client(sync_client=True) as client:
                     client.update_artifact(self._table, ArtifactUpdate(data=json.dumps(rows)))
-        self._table_due = time.monotonic() + max(TABLE_EVERY, watch() / LOOKING)
+        self._table_due = time.monotonic() + max(TABLE_EVERY, watch() / LISTING_SHARE)
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def _id(made: Any) -> UUID:
     return made
 
 
-def show_aside(aside: dict[Unit, dict[str, Any]]) -> None:
+def show_quarantined(aside: dict[Unit, dict[str, Any]]) -> None:
     """Why shards were set aside."""
     rows = [
         {"shard": unit_label(unit)} | {key: str(value) for key, value in why.items()} for unit, why in aside.items()

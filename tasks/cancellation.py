@@ -13,7 +13,7 @@ import psutil
 from distributed import Status, get_worker
 from distributed.worker import thread_state
 
-from netsim.errors import RunError, Withdrawn
+from netsim.errors import RunError, TaskCancelled
 from netsim.store.stages import Stage
 
 EVERY = 1.0
@@ -43,7 +43,7 @@ class Pulse:
         self._key = getattr(thread_state, "key", None)
 
     def __call__(self) -> None:
-        """Raises Withdrawn if Dask has dropped this task: its flow was cancelled, or is dead.
+        """Raises TaskCancelled if Dask has dropped this task: its flow was cancelled, or is dead.
 
         Raises RunError if the worker has to go before the shard is done, and another worker would have to as well.
         """
@@ -52,7 +52,7 @@ class Pulse:
             return
         since, self._looked = now - self._looked, now
         if self._dropped():
-            raise Withdrawn("Nobody waits for it any more")
+            raise TaskCancelled("Nobody waits for it any more")
         # the last look before it goes
         if self._left() < HANDS_OVER + 2 * since and not self._stage.resumes:
             self._require_time(now - self._began)

@@ -27,9 +27,9 @@ from netsim.errors import NetsimError, RunError
 from netsim.stages.work import ShardError
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, STAGES, TRAIN, Block, Stage, blocked_units, blocks, unit_label
-from tasks.artifacts import Shown, show_aside, shown
+from tasks.artifacts import Shown, show_quarantined, shown
 from tasks.devices import GPU
-from tasks.interrupts import heed_interrupts
+from tasks.interrupts import raise_if_interrupted
 
 PASSES = 3
 """How often a shard is tried: with others of its block, alone, and with no other shard under way. KilledWorker blames
@@ -80,7 +80,7 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
     """
     run = Run.open(store)
     stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
-    without = blocked_units(run.settings, run.aside())
+    without = blocked_units(run.settings, run.quarantined())
 
     def look() -> tuple[int, list[tuple[str, int]]]:
         missing = stage.missing(run)
@@ -107,7 +107,7 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
             "their tasks ended without a commit"
         )
     if missing:
-        _set_aside(run, stage, missing, faults)
+        _quarantine(run, stage, missing, faults)
 
 
 def slowest_first(run: Run, inversions: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -117,14 +117,14 @@ def slowest_first(run: Run, inversions: list[tuple[str, int]]) -> list[tuple[str
     return sorted(inversions, key=lambda unit: -seconds.get(unit[0], 0.0))  # those of a name stay together
 
 
-def _set_aside(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Faults) -> None:
+def _quarantine(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Faults) -> None:
     """In the store, and said in every way there is: the sweep may go on for days before it ends as Failed."""
     for unit in units:
         why = faults.errors[unit]
         told = {"error": f"{type(why).__name__}: {why}"[:1000], "traceback": getattr(why, "traceback", "")}
-        run.set_aside(stage.name, *unit, told | {"workers": sorted(faults.workers[unit])})
+        run.quarantine(stage.name, *unit, told | {"workers": sorted(faults.workers[unit])})
         get_run_logger().error("%s is set aside: %s", unit_label((stage.name, *unit)), told["error"])
-    show_aside(run.aside())
+    show_quarantined(run.quarantined())
     emit_event(
         "netsim.shards.set-aside",
         resource={"prefect.resource.id": f"netsim.run.{run.digest}", "prefect.resource.name": run.url},
@@ -132,10 +132,10 @@ def _set_aside(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Fau
     )
 
 
-def none_set_aside(store: str) -> None:
+def require_none_quarantined(store: str) -> None:
     """The end of every sweep. Raises RunError if it had to leave shards out."""
     run = Run.open(store)
-    aside = run.aside()
+    aside = run.quarantined()
     if not aside:
         return
     first = next(iter(aside))
@@ -200,7 +200,7 @@ class _Pass:
 
     def _settle_one(self) -> tuple[Block, Any]:
         """Whichever ends first. Its future is dropped: Dask computes a result again when it loses what holds it."""
-        heed_interrupts()
+        raise_if_interrupted()
         block, future = self._under_way.pop(next(self._ended).key)
         return block, _settle(future)
 

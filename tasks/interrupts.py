@@ -14,7 +14,7 @@ taken_for_dead = Event()
 """Whether Prefect has the sweep of this process for crashed, as when no heartbeat came through."""
 
 
-def heed_interrupts() -> None:
+def raise_if_interrupted() -> None:
     """Raises KeyboardInterrupt if there was one: a library may have made an error of its own of it, as of a server that
     did not answer, and such errors end no sweep.
     """

@@ -27,7 +27,7 @@ from prefect.states import Cancelled, Completed, Crashed
 
 from netsim.errors import RunError
 from tasks.interrupts import cancelled_in_prefect, taken_for_dead
-from tasks.threads import beside
+from tasks.threads import background_thread
 
 OPEN = {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}
 
@@ -40,14 +40,14 @@ LOOK = 5.0
 
 
 @contextmanager
-def accounted(store: str) -> Iterator[None]:
+def accounting(store: str) -> Iterator[None]:
     """For the body of a sweep of `store`: no run of it, or of a killed one before it, is left open at the end.
 
     A sweep that is cancelled in Prefect is interrupted as by Ctrl-C, unless a worker of a work pool sees to that. So is
     one that Prefect takes for crashed, which raises RunError: there must not be two of it.
     """
     try:
-        with _heeding_prefect():
+        with _watching_prefect():
             yield from _accounted(store)
     except KeyboardInterrupt:
         if not taken_for_dead.is_set():
@@ -58,7 +58,7 @@ def accounted(store: str) -> Iterator[None]:
 def _accounted(store: str) -> Iterator[None]:
     of_store, of_process = f"store:{store}", _process_tag()
     with get_client(sync_client=True) as client:
-        _close_the_dead(client, of_store)
+        _close_orphans(client, of_store)
         client.update_flow_run(runtime.flow_run.id, tags=[*runtime.flow_run.tags, of_store, of_process])
     try:
         with tags(of_store, of_process):
@@ -72,11 +72,11 @@ def _accounted(store: str) -> Iterator[None]:
     with get_client(sync_client=True) as client:
         _await_states(client, of_process)
         _close_tasks(client, [of_process], Completed(message="Its worker was lost before it could say so."))
-        _close_the_dead(client, of_store)
+        _close_orphans(client, of_store)
 
 
 @contextmanager
-def _heeding_prefect() -> Iterator[None]:
+def _watching_prefect() -> Iterator[None]:
     ends = {StateType.CRASHED: taken_for_dead}
     if runtime.deployment.id is None:
         ends |= dict.fromkeys((StateType.CANCELLING, StateType.CANCELLED), cancelled_in_prefect)
@@ -93,21 +93,21 @@ def _heeding_prefect() -> Iterator[None]:
                     os.kill(os.getpid(), signal.SIGINT)
                     return
 
-    with beside(look):
+    with background_thread(look):
         yield
 
 
-def say_cancelled(flow: Any, flow_run: FlowRun, state: Any) -> None:
+def mark_cancelled(flow: Any, flow_run: FlowRun, state: Any) -> None:
     """For the end of a sweep: Prefect takes what was interrupted for crashed."""
     if cancelled_in_prefect.is_set():
         with get_client(sync_client=True) as client:
             client.set_flow_run_state(flow_run.id, Cancelled(message="What is done is in the store."), force=True)
 
 
-def close_the_dead(store: str) -> None:
+def close_orphaned_runs(store: str) -> None:
     """For a command that finds nothing to do: a sweep that was killed behind its last commit is open in Prefect yet."""
     with get_client(sync_client=True) as client:
-        _close_the_dead(client, f"store:{store}")
+        _close_orphans(client, f"store:{store}")
 
 
 def _process_tag() -> str:
@@ -121,7 +121,7 @@ def _await_states(client: SyncPrefectClient, tag: str) -> None:
         time.sleep(0.2)
 
 
-def _close_the_dead(client: SyncPrefectClient, of_store: str) -> None:
+def _close_orphans(client: SyncPrefectClient, of_store: str) -> None:
     """Close what sweeps of a store left open whose process is gone."""
     crashed = _crashed("Its process was killed.")
     flow_runs = _flows(client, tags={"all_": [of_store]}, state=OPEN)

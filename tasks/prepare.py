@@ -19,7 +19,7 @@ def prepare(settings: SweepSettings, store: str) -> str:
     if not _has_its_inputs(settings, store):
         check(settings)
     run = Run.create(store, settings)
-    run.take_up_again()
+    run.clear_quarantine()
     return run.url
 
 
@@ -47,7 +47,7 @@ def _with(needed: Stage, store: str, stage: str) -> Run:
     """The run at `store`, where the stage `needed` is finished. What was set aside of `stage` is to be tried again."""
     run = Run.open(store)
     require_finished(run, [needed])
-    run.take_up_again(stage)
+    run.clear_quarantine(stage)
     return run
 
 

@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 
 @contextmanager
-def beside(work: Callable[[Event], None]) -> Iterator[None]:
+def background_thread(work: Callable[[Event], None]) -> Iterator[None]:
     """`work` in a thread, until the event that it is given is set: at the end of the body."""
     over = Event()
     # in this context, which knows the server: without, Prefect would start a temporary one at every look

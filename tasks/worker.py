@@ -9,7 +9,7 @@ from prefect.context import TaskRunContext
 from prefect.states import Cancelled
 from prefect.tasks import exponential_backoff
 
-from netsim.errors import UnreachableError, Withdrawn
+from netsim.errors import TaskCancelled, UnreachableError
 from netsim.stages.work import ShardError, work_through
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store.metadata import InvertMetadata
@@ -60,7 +60,7 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
                 computed += 1
                 _count(run, stage, record)
                 logger.info("%s %s shard %d took %s", stage.name, name, record.shard, _found(record))
-    except Withdrawn as why:
+    except TaskCancelled as why:
         return Cancelled(message=f"{why}: {computed} of {len(shards)} shards were computed")
     except ShardError as error:
         error.worker = pulse.worker

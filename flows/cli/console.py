@@ -64,7 +64,7 @@ def show_status(run: Run) -> None:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             says = f"{len(names)} of {found.listed} {split} images can't be read and are left out"
             console.print(plain(f"{says}: {', '.join(names[:NAMED])}{more}"), soft_wrap=True)
-    for unit, why in run.aside().items():
+    for unit, why in run.quarantined().items():
         console.print(plain(f"{unit_label(unit)} is set aside: {why['error']}"), soft_wrap=True)
 
 
@@ -117,13 +117,13 @@ def _look(run: Run, stage: Stage) -> StageStatus | None:
         return None
 
 
-LOOKING = 0.05
+LISTING_SHARE = 0.05
 """The largest share of the time spent looking: a large run takes seconds to list, and every page is paid for."""
 
 
 def _next_look(every: float, took: float) -> float:
     """Seconds until the next look, which comes `every` so many, or more rarely when the last one `took` long."""
-    return max(every, took / LOOKING)
+    return max(every, took / LISTING_SHARE)
 
 
 class _RateAndTimeLeft(ProgressColumn):

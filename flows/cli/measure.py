@@ -78,7 +78,7 @@ def layers(
     from netsim.report.page import write_layers
     from netsim.results.layers import find_spec
     from netsim.stages.layers import layer_stage
-    from netsim.storage.s3 import explained
+    from netsim.storage.s3 import translate_errors
     from netsim.store.run import Run
     from tasks.prepare import prepare_layers
 
@@ -97,6 +97,6 @@ def layers(
             flow(url, networks, layer, activations, where)  # type: ignore[call-overload]
     else:
         report_nothing_to_do(opened, debug)
-    with explained(str(output)):
+    with translate_errors(str(output)):
         written = write_layers(opened, spec, output)
     console.console.print("\n".join(str(path) for path in written), soft_wrap=True)

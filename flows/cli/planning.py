@@ -50,7 +50,7 @@ def plan(
     from flows.clusters.environment import ENVIRONMENT, MODULES
     from flows.clusters.runner import workers_at_most
     from flows.clusters.settings import Slurm
-    from flows.compare import LOOKS
+    from flows.compare import EMBED_FACTOR
     from netsim.planning import estimate as reckoned
     from netsim.store.run import Run
 
@@ -73,7 +73,7 @@ def plan(
             chosen,
             store or f"runs/{Path(settings).stem}",
             workers=workers or workers_at_most(where),
-            shards_per_task={"draw": size, "invert": size, "embed": LOOKS * size},
+            shards_per_task={"draw": size, "invert": size, "embed": EMBED_FACTOR * size},
             device=device,
             environment=ENVIRONMENT,
             imports=MODULES,

@@ -39,11 +39,11 @@ def report_nothing_to_do(opened: Any, debug: bool) -> None:
     silence_logs(debug)
     from flows.cli import console
     from flows.server.server import prefect_server_that_is_up
-    from tasks.prefect_runs import close_the_dead
+    from tasks.prefect_runs import close_orphaned_runs
 
     with prefect_server_that_is_up() as up:
         if up:
-            close_the_dead(opened.url)
+            close_orphaned_runs(opened.url)
     console.console.print("everything is done already; nothing was computed")
 
 

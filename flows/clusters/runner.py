@@ -41,7 +41,7 @@ def workers_at_most(cluster: where.AnyCluster) -> int:
         raise SettingsError(
             f"{cluster.address} has as many workers as come; say how many to plan with, as in --workers 8"
         )
-    if isinstance(cluster, where.Elsewhere):
+    if isinstance(cluster, where.ElasticCluster):
         return cluster.maximum
     return len(visible_gpus(cluster.gpus)) or cluster.workers or CPU_COUNT
 

@@ -57,7 +57,7 @@ class Scheduler(Execution):
         return self
 
 
-class Elsewhere(Execution):
+class ElasticCluster(Execution):
     """Workers that are asked for as long as there is work for them, and come and go."""
 
     minimum: int = Field(1, gt=0, description="workers that are kept while the sweep runs")
@@ -92,7 +92,7 @@ class Elsewhere(Execution):
 WALLTIME = r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$"
 
 
-class Slurm(Elsewhere):
+class Slurm(ElasticCluster):
     """Jobs of SLURM, one worker each. The sweep itself runs on a login node, or in a long job of its own."""
 
     kind: Literal["slurm"] = "slurm"
@@ -130,7 +130,7 @@ class Slurm(Elsewhere):
         return self
 
 
-class Kubernetes(Elsewhere):
+class Kubernetes(ElasticCluster):
     """Pods that the Dask operator starts, from an image in which netsim is installed."""
 
     kind: Literal["kubernetes"] = "kubernetes"

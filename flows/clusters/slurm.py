@@ -17,7 +17,7 @@ from flows.clusters import settings as where
 from flows.clusters.certificates import read_certificates
 from flows.clusters.environment import ENVIRONMENT, UNLIMITED, Found
 from netsim.errors import SettingsError
-from tasks.threads import beside
+from tasks.threads import background_thread
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def forgetting_lost_jobs(cluster: Any) -> Iterator[None]:
                 cluster.loop.add_callback(cluster.workers.pop, name, None)
             suspected = lost
 
-    with beside(look):
+    with background_thread(look):
         yield
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from netsim.errors import DataError, NetworkError
 from netsim.inversion.folding import prepared_body
 from netsim.inversion.memory import fitting_batch_size, is_out_of_memory
-from netsim.inversion.precision import Plan
+from netsim.inversion.precision import Precision
 from netsim.networks import Network
 from netsim.networks.network import first_line
 
@@ -49,19 +49,19 @@ class Engine:
         network: Network,
         example_images: Tensor,
         *,
-        plan: Plan = Plan(),
+        precision: Precision = Precision(),
         batch_size: int | None = None,
         kept_bytes: int = 0,
     ) -> None:
         self.network = network
-        self.plan = plan
+        self.precision = precision
         self.device = network.mean.device
         example = example_images[:1].detach().to(self.device)
         with torch.inference_mode(False):
             example = example.clone()  # what was made in inference mode takes no gradient
-            self._body = prepared_body(network, example, plan)
+            self._body = prepared_body(network, example, precision)
         self.batch_size = batch_size or 1
-        if plan != Plan():
+        if precision != Precision():
             self._require_precision(example)
         if batch_size is None:
             self.batch_size = fitting_batch_size(self, example, kept_bytes=kept_bytes)
@@ -71,7 +71,7 @@ class Engine:
         return self._body.modules()
 
     def represent(self, images: Tensor) -> Tensor:
-        """(n, d), in the precision of the plan: what `loss_and_descent` differentiates."""
+        """(n, d), in the precision of the precision: what `loss_and_descent` differentiates."""
         return self._body(self.network.normalised(images))
 
     def loss_and_descent(self, images: Tensor, target: Tensor, *, with_descent: bool = True) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ class Engine:
         return self._fitting(lambda: self._in_batches(images, target, with_descent), len(images))
 
     def represent_exactly(self, images: Tensor) -> Tensor:
-        """(n, d) by the network itself, not in the precision of the plan: `images` (n, C, H, W) on any device."""
+        """(n, d) by the network itself, not in the precision of the precision: `images` (n, C, H, W) on any device."""
         return self._all(self.network.represent, images)
 
     def represent_all(self, images: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Engine:
             self._fitting(lambda: self.represent(example), 1)
         except RuntimeError as error:
             raise NetworkError(
-                f"{self.network.name} cannot be computed in {self.plan} ({first_line(error)}); "
+                f"{self.network.name} cannot be computed in {self.precision} ({first_line(error)}); "
                 "give inversion.precision float32 or auto"
             ) from error
 
@@ -129,7 +129,7 @@ class Engine:
     @property
     def _scales(self) -> tuple[float, ...]:
         """bfloat16 reaches as far as float32 does."""
-        return COTANGENT_SCALES if "float16" in (self.plan.dtype, self.plan.grouped) else (1.0,)
+        return COTANGENT_SCALES if "float16" in (self.precision.dtype, self.precision.grouped) else (1.0,)
 
     def _halve(self, images: int, fault: str) -> None:
         tried = min(self.batch_size, images)

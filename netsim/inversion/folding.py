@@ -11,20 +11,20 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from netsim.inversion.memory import is_out_of_memory
-from netsim.inversion.precision import Plan
+from netsim.inversion.precision import Precision
 from netsim.networks import Network, sharing_copy
 from netsim.networks.network import first_line
 
 logger = logging.getLogger(__name__)
 
 
-def prepared_body(network: Network, example: Tensor, plan: Plan) -> nn.Module:
-    """The body of the network, folded, channels last, in the precision of the plan."""
+def prepared_body(network: Network, example: Tensor, precision: Precision) -> nn.Module:
+    """The body of the network, folded, channels last, in the precision of the precision."""
     body = _laid_out(_folded(network, example), network, example)
-    if plan.dtype == plan.grouped == "float32":
+    if precision.dtype == precision.grouped == "float32":
         body = _with_quick_stem(body) if example.device.type == "cpu" else body
         return body.eval().requires_grad_(False)
-    half, grouped = getattr(torch, plan.dtype), getattr(torch, plan.grouped)
+    half, grouped = getattr(torch, precision.dtype), getattr(torch, precision.grouped)
     body = body.to(half)
     if grouped != half:
         for path, conv in list(body.named_modules()):

@@ -4,7 +4,8 @@ n = images, C, H, W = an image, d = width of the representation, k = iterations.
 
 Re-implemented from the published description, not copied, and checked step by step against the `robustness` library in
 tests/integration/test_parity.py. Sources: Jones, Springer, Kenyon, Moore 2022, "If you've trained one you've trained
-them all: inter-architecture similarity increases with robustness", UAI, PMLR 180:928-937 (objective, optimiser, settings);
+them all: inter-architecture similarity increases with robustness", UAI, PMLR 180:928-937 (objective, optimiser,
+settings);
 Ilyas et al. 2019, https://arxiv.org/abs/1905.02175 (inversion as such).
 
 For each image by itself, with x_0 = seed, m_0 = 0 and t = rep(target):
@@ -16,7 +17,7 @@ For each image by itself, with x_0 = seed, m_0 = 0 and t = rep(target):
 
 and the answer is the x_k, k = 0 ... iterations, of the lowest loss. The published code also keeps x within 1000 (L2) of
 the seed. That is left out: images of fewer than a million values cannot be so far apart, nor can any image get there
-in under 1000 / step_size iterations. These steps are `MomentumSteps`; netsim.inversion.steps has others.
+in under 1000 / step_size iterations. These steps are `MomentumUpdate`; netsim.inversion.steps has others.
 
 With a `stop_loss`, an image is finished at the first x_k whose loss is no higher, and the next one takes its place:
 each goes the same way as it would alone, and the cost follows the images, not the slowest one of a batch.
@@ -35,8 +36,8 @@ from tqdm import tqdm
 
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.inversion.engine import Engine, Represent, loss_and_descent, relative_distance
-from netsim.inversion.precision import Plan
-from netsim.inversion.steps import MomentumSteps, Steps, kept_bytes, preset_steps
+from netsim.inversion.precision import Precision
+from netsim.inversion.steps import MomentumUpdate, Steps, kept_bytes, preset_update_rule
 from netsim.networks import Network, as_network
 
 LossAndDescent = Callable[..., tuple[Tensor, Tensor]]  # as Engine.loss_and_descent
@@ -106,7 +107,7 @@ def invert_images(
     layer. `invert_batches` returns the losses too. Source: Jones et al. 2022, PMLR 180:928-937.
     """
     _check_schedule(iterations=iterations, batch_size=batch_size, stop_loss=stop_loss)
-    steps = preset_steps(preset, step_size=step_size)
+    steps = preset_update_rule(preset, step_size=step_size)
     _check_pairs(seed_images, target_images)
     if not isinstance(model, nn.Module):
         raise NetworkError(f"the model is a {type(model).__name__}; give a torch.nn.Module that classifies images")
@@ -138,8 +139,8 @@ def invert_batches(
     target_images: Tensor,
     *,
     batch_size: int | None = None,
-    plan: Plan = Plan(),
-    steps: Steps = MomentumSteps(),  # noqa: B008 (frozen)
+    precision: Precision = Precision(),
+    steps: Steps = MomentumUpdate(),  # noqa: B008 (frozen)
     iterations: int = 2000,
     use_best: bool = True,
     stop_loss: float | None = None,
@@ -147,7 +148,7 @@ def invert_batches(
 ) -> Inversion:
     """Invert n pairs on the network's device, `batch_size` at a time; the record of all of them is on the CPU.
 
-    An iteration takes one forward and one input gradient, in the precision of `plan` (netsim.inversion.calibrate); the
+    An iteration takes one forward and one input gradient, in `precision` (netsim.inversion.calibrate); the
     `final_loss` is measured by the network itself. The batch size, by default what memory holds, decides speed and
     memory, and changes results by float rounding only. Arguments and errors as in `invert` and `invert_images`.
     """
@@ -156,7 +157,7 @@ def invert_batches(
     seed_images, target_images = seed_images.cpu(), target_images.cpu()
     with _evaluating(network), torch.inference_mode(False), torch.no_grad():
         kept = kept_bytes(steps, seed_images[:1])
-        engine = Engine(network, seed_images, plan=plan, batch_size=batch_size, kept_bytes=kept)
+        engine = Engine(network, seed_images, precision=precision, batch_size=batch_size, kept_bytes=kept)
         exact, target = _represent_targets(engine, target_images)
         record = _invert(
             engine.loss_and_descent,
@@ -180,7 +181,7 @@ def invert(
     seed: Tensor,
     target_representation: Tensor,
     *,
-    steps: Steps = MomentumSteps(),  # noqa: B008 (frozen)
+    steps: Steps = MomentumUpdate(),  # noqa: B008 (frozen)
     iterations: int = 2000,
     use_best: bool = True,
     stop_loss: float | None = None,
@@ -359,7 +360,7 @@ def _represent_targets(engine: Engine, images: Tensor) -> tuple[Tensor, Tensor]:
     """
     try:
         exact = engine.represent_exactly(images)
-        return exact, engine.represent_all(images) if engine.plan == Plan() else exact
+        return exact, engine.represent_all(images) if engine.precision == Precision() else exact
     except RuntimeError as error:
         dtype = next((weight.dtype for weight in engine.network.parameters()), images.dtype)
         if dtype == images.dtype:

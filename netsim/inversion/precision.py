@@ -5,14 +5,14 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["float32", "float16", "bfloat16", "auto"]
+PrecisionName = Literal["float32", "float16", "bfloat16", "auto"]
 
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Precision:
     """In which precision layers work. Recorded with a run, so that all its shards are computed alike.
 
     Grouped convolutions, depthwise ones among them, have their own: on CPUs with fast 16-bit matrix units, these are of

@@ -39,7 +39,7 @@ class Steps(Protocol):
 
 
 @dataclass(frozen=True)
-class MomentumSteps:
+class MomentumUpdate:
     """The published steps, of constant length along the averaged descent (equations: `netsim.inversion.invert`)."""
 
     step_size: float = 1 / 8
@@ -63,7 +63,7 @@ class MomentumSteps:
 
 
 @dataclass(frozen=True)
-class PathSteps:
+class LbfgsPathUpdate:
     """Steps of L-BFGS along the path of rho, projected onto [0, 1].
 
     With f = loss^2 / 2 and the images so far x_0 = seed ... x_k, 1 / rho = sum of reach / ||grad f(x_j)||. The first
@@ -165,16 +165,16 @@ def kept_bytes(steps: Steps, images: Tensor) -> int:
     return sum(tensor.nbytes for tensor in steps.fresh(images).values())
 
 
-def preset_steps(preset: str, *, step_size: float = 1 / 8, momentum: float = 0.9) -> Steps:
+def preset_update_rule(preset: str, *, step_size: float = 1 / 8, momentum: float = 0.9) -> Steps:
     """The steps of a preset, `published` or `fast`. The two numbers belong to `published`.
 
     Raises SettingsError for another preset, numbers that do not fit, and numbers that are given to `fast`.
     """
-    published = MomentumSteps(step_size=step_size, momentum=momentum)
+    published = MomentumUpdate(step_size=step_size, momentum=momentum)
     if preset == "published":
         return published
     if preset != "fast":
         raise SettingsError(f"no preset {preset!r}{nearest(preset, ('published', 'fast'))}")
-    if published != MomentumSteps():
+    if published != MomentumUpdate():
         raise SettingsError("step_size and momentum belong to the preset published; fast sets its own, leave them out")
-    return PathSteps()
+    return LbfgsPathUpdate()

@@ -12,7 +12,7 @@ import torch
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks.network import Network
 from netsim.networks.preprocessing import Shape
-from netsim.networks.sources.base import Reference, Source
+from netsim.networks.sources.base import NetworkSource, Reference
 from netsim.networks.weights import Weights, class_count, fill, read_weights
 from netsim.references import NETWORK_FORMS
 
@@ -27,10 +27,10 @@ MODULES = {
 
 
 @cache
-def source(name: str) -> Source:
+def source(name: str) -> NetworkSource:
     """Imported when it is first used: timm takes seconds."""
     found = import_module(MODULES[name]).SOURCE
-    assert isinstance(found, Source)
+    assert isinstance(found, NetworkSource)
     return found
 
 

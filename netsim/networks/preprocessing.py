@@ -54,7 +54,7 @@ class Preprocessing:
             raise NetworkError(f"{name} reads images of {len(flat)} channels, and these have {like.shape[1]}")
         return flat.reshape(-1, 1, 1)
 
-    def as_facts(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """For JSON."""
         facts = {key: value for key, value in vars(self).items() if value is not None}
         return facts | {key: torch.as_tensor(facts[key]).flatten().tolist() for key in ("mean", "std") if key in facts}

@@ -25,11 +25,11 @@ from netsim.errors import NetsimError
 from netsim.images import ArrayImages, ImageSet, ListedImages, to_unit
 from netsim.images.decoding import Unreadable
 from netsim.images.pairs import FEWEST_PAIRS, draw_pairs
-from netsim.inversion.calibrate import choose_plan
+from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import Engine
 from netsim.inversion.flops import forward_flops
 from netsim.inversion.memory import LiveBytes, peak_bytes
-from netsim.inversion.precision import Plan
+from netsim.inversion.precision import Precision
 from netsim.inversion.steps import kept_bytes
 from netsim.networks import Network, content_hash, needs_training
 from netsim.networks.training import accuracy, train_epochs
@@ -106,11 +106,11 @@ def probe(asked: Asked) -> Probe:
     load, network = timed(lambda: _loaded(settings.reference(asked.name), images, classes))
     network.eval().to(inputs.device())
     sample = to_unit(images.read(np.arange(min(train.CALIBRATION_IMAGES, len(images)))))
-    plan = choose_plan(network, settings.inversion.precision, sample)
-    batch_size, inverting, looking = _memory(network, sample[:1], settings, plan)
+    precision = choose_precision(network, settings.inversion.precision, sample)
+    batch_size, inverting, looking = _memory(network, sample[:1], settings, precision)
     on_gpu = network.mean.is_cuda
     read, (seed, target) = timed(lambda: _pairs(settings, images, batch_size))
-    invert = _Inverting(network, seed, target, settings.inversion, plan)
+    invert = _Inverting(network, seed, target, settings.inversion, precision)
     first, _ = timed(lambda: invert(1))  # as many as in a sweep: what libraries take beside tensors is seen so
     peak = host_bytes()
     flops = forward_flops(network, network.mean.new_zeros(1, *images.shape))
@@ -120,7 +120,7 @@ def probe(asked: Asked) -> Probe:
     found: dict[str, Any] = {}
     if asked.timed:
         if first > SLOW and not on_gpu:  # it takes its time, and small networks alone are faster with more at a time
-            invert = _Inverting(network, seed[:IMAGES], target[:IMAGES], settings.inversion, plan)
+            invert = _Inverting(network, seed[:IMAGES], target[:IMAGES], settings.inversion, precision)
         found |= invert.seconds()
         found |= {"look": best(lambda: inputs.represent(network, invert.target)) / len(invert.target)}
         learns = needs_training(settings.reference(asked.name))
@@ -132,7 +132,7 @@ def probe(asked: Asked) -> Probe:
         input_shape=images.shape,
         flops=flops,
         asked=network.num_classes == classes,
-        precision=str(plan),
+        precision=str(precision),
         batch_size=batch_size,
         host_bytes=peak + in_shard + (0 if on_gpu else tensors - inverting(batch_size)),
         weight_bytes=weights,
@@ -179,11 +179,13 @@ def _pairs(settings: SweepSettings, images: ImageSet, count: int) -> tuple[Tenso
 Bytes = Callable[[int], int]  # of tensors that so many images at a time have in memory at once
 
 
-def _memory(network: Network, example: Tensor, settings: SweepSettings, plan: Plan) -> tuple[int, Bytes, Bytes]:
+def _memory(
+    network: Network, example: Tensor, settings: SweepSettings, precision: Precision
+) -> tuple[int, Bytes, Bytes]:
     """Images that a sweep inverts at a time; the bytes of inverting so many, and of looking at them."""
     asked, most = settings.inversion.batch_size, settings.pairs.shard_size
-    kept = kept_bytes(invert.steps_of(settings.inversion), example)
-    engine = Engine(network, example, plan=plan, batch_size=asked, kept_bytes=kept)
+    kept = kept_bytes(invert.update_rule_of(settings.inversion), example)
+    engine = Engine(network, example, precision=precision, batch_size=asked, kept_bytes=kept)
     chosen = min(engine.batch_size, most)
     engine.batch_size = 2
     example = example.to(engine.device)
@@ -210,11 +212,11 @@ class _Inverting:
     seed: Tensor
     target: Tensor
     inversion: InversionSettings
-    plan: Plan
+    precision: Precision
 
     def __call__(self, iterations: int) -> None:
         short = {"iterations": iterations, "batch_size": len(self.seed), "stop_loss": None}
-        invert.invert_by(self.network, self.seed, self.target, self.inversion.model_copy(update=short), self.plan)
+        invert.invert_by(self.network, self.seed, self.target, self.inversion.model_copy(update=short), self.precision)
         for images in (self.seed, self.target):
             inputs.represent(self.network, images)
 

@@ -68,7 +68,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class NetworkFacts:
+class NetworkSummary:
     name: str
     reference: str
     accuracy: float  # on the test images, in [0, 1]; NaN if it tells other classes apart
@@ -90,7 +90,7 @@ class Results:
     difference_unbiased: Estimate
     row_differences: dict[tuple[str, str], Estimate]  # inverted row of one minus that of a later one, unbiased
     loss: dict[str, Loss]
-    facts: dict[str, NetworkFacts]
+    facts: dict[str, NetworkSummary]
     tolerance: float  # a row whose median final loss is above this is "not converged"
     chance: float  # accuracy of guessing, in [0, 1]
     preset: str  # by whose steps images were inverted
@@ -284,10 +284,10 @@ def _loss(run: Run, through: str, records: list[Record]) -> Loss:
     )
 
 
-def _facts(name: str, record: Record) -> NetworkFacts:
+def _facts(name: str, record: Record) -> NetworkSummary:
     facts = TrainMetadata.of(record)
     size = facts.preprocessing.get("size")  # records of an older netsim have none
-    return NetworkFacts(
+    return NetworkSummary(
         name=name,
         reference=facts.reference,
         accuracy=math.nan if facts.accuracy is None else facts.accuracy,

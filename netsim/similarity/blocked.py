@@ -20,7 +20,7 @@ from scipy.spatial.distance import pdist, squareform
 
 from netsim.errors import DataError, SettingsError, nearest
 from netsim.similarity.hsic import FEWEST_ROWS, ROUNDING
-from netsim.similarity.streaming import Pair, Source, check_same_rows, checked
+from netsim.similarity.streaming import Pair, ShardSource, validate_rows, validate_same_rows
 from netsim.similarity.uncertainty import Estimate, jackknife
 
 Kernel = Callable[[np.ndarray], np.ndarray]
@@ -40,7 +40,7 @@ class BlockedSimilarity:
 
 
 def blocked_similarity(
-    shards: Iterable[Source],
+    shards: Iterable[ShardSource],
     pairs: Iterable[Pair],
     *,
     kernel: Literal["linear", "rbf"] = "linear",
@@ -128,10 +128,10 @@ def _ratio(hsic: np.ndarray, least: np.ndarray) -> np.ndarray:
     return hsic / (scale[..., :, None] * scale[..., None, :])
 
 
-def _read(source: Source, keys: Sequence[Any], index: int) -> dict[Any, np.ndarray]:
+def _read(source: ShardSource, keys: Sequence[Any], index: int) -> dict[Any, np.ndarray]:
     shard: Any = source() if callable(source) else source
-    rows = {key: checked(shard[key], f"{key!r} in shard {index}") for key in keys}
-    check_same_rows(rows, where=f" in shard {index}")
+    rows = {key: validate_rows(shard[key], f"{key!r} in shard {index}") for key in keys}
+    validate_same_rows(rows, where=f" in shard {index}")
     if len(rows[keys[0]]) < FEWEST_ROWS:
         raise DataError(
             f"{len(rows[keys[0]])} rows in shard {index}; the U-statistic of a block needs at least {FEWEST_ROWS}"

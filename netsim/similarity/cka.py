@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from netsim.errors import DataError
-from netsim.similarity.hsic import Estimator, Hsic, check_enough_rows, check_estimator, cka, null_floor
-from netsim.similarity.streaming import Pair, Rows, Source, check_same_rows, checked, pair_hsic
+from netsim.similarity.hsic import Estimator, Hsic, cka, null_floor, validate_enough_rows, validate_estimator
+from netsim.similarity.streaming import Pair, Rows, ShardSource, pair_hsic, validate_rows, validate_same_rows
 from netsim.similarity.uncertainty import jackknife_se
 
 
@@ -49,7 +49,7 @@ class PairSimilarity:
         return float(jackknife_se(self.left_out_unbiased))
 
 
-def similarity(shards: Sequence[Source], pairs: Iterable[Pair]) -> dict[Pair, PairSimilarity]:
+def similarity(shards: Sequence[ShardSource], pairs: Iterable[Pair]) -> dict[Pair, PairSimilarity]:
     """CKA, its delete-one-shard values and its floor for every pair of networks in `pairs`, over all rows of `shards`.
 
     A shard maps each network to its rows (n_s, d), the same images in the same order for all networks; a function that
@@ -111,9 +111,9 @@ def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
 
     Raises DataError for n < 4, row counts that differ, values that are not finite.
     """
-    check_estimator(estimator)
-    rows: dict[Any, Any] = {"X": checked(X, "X"), "Y": checked(Y, "Y")}
-    check_same_rows(rows, where="")
-    check_enough_rows(len(rows["X"]), "in X and Y")
+    validate_estimator(estimator)
+    rows: dict[Any, Any] = {"X": validate_rows(X, "X"), "Y": validate_rows(Y, "Y")}
+    validate_same_rows(rows, where="")
+    validate_enough_rows(len(rows["X"]), "in X and Y")
     sums = pair_hsic([rows], with_self([("X", "Y")]))
     return float(cka(sums["X", "Y"], sums["X", "X"], sums["Y", "Y"], estimator)[0])

@@ -41,7 +41,7 @@ class Hsic:
 
     def value(self, estimator: Estimator) -> np.ndarray:
         """H, (1 + G,): n(n-3) times Song's HSIC_1, or (n-1)^2 times the biased HSIC. NaN for fewer than 4 rows."""
-        check_estimator(estimator)
+        validate_estimator(estimator)
         n = np.where(self.n < FEWEST_ROWS, np.nan, self.n)
         if estimator == "biased":
             return self.square + 0 * n
@@ -95,11 +95,11 @@ def null_floor(self_x: Hsic, self_y: Hsic) -> np.ndarray:
     return np.sqrt(participation_ratio(self_x)) * np.sqrt(participation_ratio(self_y)) / (self_x.n - 1)
 
 
-def check_estimator(estimator: str) -> None:
+def validate_estimator(estimator: str) -> None:
     if estimator not in ESTIMATORS:
         raise SettingsError(f"no estimator {estimator!r}{nearest(str(estimator), ESTIMATORS)}")
 
 
-def check_enough_rows(n: int, where: str) -> None:
+def validate_enough_rows(n: int, where: str) -> None:
     if n < FEWEST_ROWS:
         raise DataError(f"{n} rows {where}; CKA needs at least {FEWEST_ROWS}: take more images")

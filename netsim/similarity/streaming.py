@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from netsim.errors import DataError
-from netsim.similarity.hsic import Hsic, check_enough_rows
+from netsim.similarity.hsic import Hsic, validate_enough_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ Key = Hashable  # how a network is called inside a shard: its name, or its posit
 Pair = tuple[Any, Any]
 Rows: TypeAlias = "np.ndarray | Tensor"
 Shard = Mapping[Any, Rows] | Sequence[Rows]
-Source = Shard | Callable[[], Shard]
+ShardSource = Shard | Callable[[], Shard]
 Space = Literal["gram", "feature"]
 
 BLOCK_BYTES: dict[Space, int] = {"gram": 2**29, "feature": 2**28}
@@ -51,7 +51,7 @@ COLUMNS = 512
 """Rows of the other side in one Gram block."""
 
 
-def pair_hsic(sources: Sequence[Source], pairs: Sequence[Pair], *, space: Space | None = None) -> dict[Pair, Hsic]:
+def pair_hsic(sources: Sequence[ShardSource], pairs: Sequence[Pair], *, space: Space | None = None) -> dict[Pair, Hsic]:
     """The sums of all `pairs`, over all rows and with each shard left out. `space` overrides the cheaper one.
 
     A source is a shard (network -> rows (n_s, d), the same images in the same order), or a function that returns one,
@@ -59,7 +59,7 @@ def pair_hsic(sources: Sequence[Source], pairs: Sequence[Pair], *, space: Space 
     values that are not finite.
     """
     stream = _Stream(sources, pairs)
-    check_enough_rows(stream.n, "in all shards together")
+    validate_enough_rows(stream.n, "in all shards together")
     light = _Light(stream, pairs)
     if (space or cheaper_space(stream.n, stream.widths, pairs)) == "gram":
         found = _in_gram_space(stream, pairs, light)
@@ -114,7 +114,7 @@ class _Block:
 class _Stream:
     """The shards, checked once, and what the first pass finds: row counts, means, sums of centred rows."""
 
-    def __init__(self, sources: Sequence[Source], pairs: Sequence[Pair]) -> None:
+    def __init__(self, sources: Sequence[ShardSource], pairs: Sequence[Pair]) -> None:
         self._sources = sources
         self.keys = list(dict.fromkeys(key for pair in pairs for key in pair))
         self.widths: dict[Key, int] = {}
@@ -127,8 +127,8 @@ class _Stream:
         origins: dict[Key, np.ndarray] = {}  # near the mean: float64 would lose small differences of large numbers
         counts, sums = [], {key: [] for key in self.keys}  # type: ignore[var-annotated]
         for index in range(len(self._sources)):
-            shard = {key: checked(rows, f"{key!r} in shard {index}") for key, rows in self._read(index).items()}
-            check_same_rows(shard, where=f" in shard {index}")
+            shard = {key: validate_rows(rows, f"{key!r} in shard {index}") for key, rows in self._read(index).items()}
+            validate_same_rows(shard, where=f" in shard {index}")
             self._check_widths(shard, index)
             counts.append(len(shard[self.keys[0]]))
             for key, rows in shard.items():
@@ -340,7 +340,7 @@ def _as_array(rows: Rows) -> np.ndarray:
     return found if found.dtype in (np.float64, np.float32) else found.astype(np.float64)
 
 
-def checked(rows: Rows, name: str) -> np.ndarray:
+def validate_rows(rows: Rows, name: str) -> np.ndarray:
     """Rows (n, d), finite. Raises DataError naming them otherwise."""
     found = _as_array(rows)
     if found.ndim != 2:
@@ -354,7 +354,7 @@ def checked(rows: Rows, name: str) -> np.ndarray:
     return found
 
 
-def check_same_rows(rows: Mapping[Any, np.ndarray], *, where: str) -> None:
+def validate_same_rows(rows: Mapping[Any, np.ndarray], *, where: str) -> None:
     """Raises DataError unless all have as many rows."""
     counts = {key: len(own) for key, own in rows.items()}
     if len(set(counts.values())) > 1:

@@ -9,8 +9,8 @@ from netsim.images import to_unit
 from netsim.inversion.engine import relative_distance
 from netsim.inversion.flops import forward_flops, peak_flops
 from netsim.inversion.invert import Inversion, OnIteration, invert_batches
-from netsim.inversion.precision import Plan
-from netsim.inversion.steps import Steps, preset_steps
+from netsim.inversion.precision import Precision
+from netsim.inversion.steps import Steps, preset_update_rule
 from netsim.networks import Network
 from netsim.settings import InversionSettings
 from netsim.stages.inputs import NETWORKS_KEPT, computed_on, device, load_recorded, network, represent
@@ -32,8 +32,8 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     drawn, inversion = run.record("draw", "pairs", shard), run.settings.inversion
     images = run.read_some(drawn, ["images/seed", "images/target"])
     seed, target = (to_unit(images[f"images/{kind}"]) for kind in ("seed", "target"))
-    through, plan = network(run, name), Plan(**train_metadata(run, name).plan)
-    result = invert_by(through, seed, target, inversion, plan, on_iteration=lambda _: run.pulse())
+    through, precision = network(run, name), Precision(**train_metadata(run, name).plan)
+    result = invert_by(through, seed, target, inversion, precision, on_iteration=lambda _: run.pulse())
     stored = to_stored(result.images.numpy(), inversion.stored_as)
     final = relative_distance(represent(through, torch.from_numpy(from_stored(stored))), represent(through, target))
     columns = {name: getattr(result, name).numpy() for name in QUANTITIES if name != "final_loss"}
@@ -49,11 +49,11 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         weights={name: weights_hash(run, name)},
         made_from=made_from([drawn.content]),
         median_loss=median if np.isfinite(median) else None,
-        precision=str(plan),
+        precision=str(precision),
         batch_size=result.batch_size,
         iterations=int(result.iterations.sum()),
         flops=2 * _flops_of_one(run.url, name, weights_hash(run, name)) * int(result.iterations.sum()),
-        peak_flops=peak_flops(str(device()), plan.dtype),
+        peak_flops=peak_flops(str(device()), precision.dtype),
         **computed_on(),
     )
     return StageResult(arrays, metadata=metadata)
@@ -64,7 +64,7 @@ def invert_by(
     seed: torch.Tensor,
     target: torch.Tensor,
     inversion: InversionSettings,
-    plan: Plan,
+    precision: Precision,
     *,
     on_iteration: OnIteration | None = None,
 ) -> Inversion:
@@ -75,16 +75,16 @@ def invert_by(
         target,
         batch_size=inversion.batch_size,
         iterations=inversion.iterations,
-        steps=steps_of(inversion),
+        steps=update_rule_of(inversion),
         stop_loss=inversion.stop_loss,
-        plan=plan,
+        precision=precision,
         use_best=True,
         on_iteration=on_iteration,
     )
 
 
-def steps_of(inversion: InversionSettings) -> Steps:
-    return preset_steps(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum)
+def update_rule_of(inversion: InversionSettings) -> Steps:
+    return preset_update_rule(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum)
 
 
 @lru_cache(maxsize=NETWORKS_KEPT)

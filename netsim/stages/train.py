@@ -7,8 +7,8 @@ import numpy as np
 from blake3 import blake3
 
 from netsim.images import ImageSet, to_unit
-from netsim.inversion.calibrate import choose_plan
-from netsim.inversion.precision import Plan
+from netsim.inversion.calibrate import choose_precision
+from netsim.inversion.precision import Precision
 from netsim.networks import Network, content_hash, load_network, needs_training, weights_to_bytes
 from netsim.networks.training import accuracy, train_epochs
 from netsim.settings import SweepSettings
@@ -60,19 +60,19 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         weights_hash=content_hash(network),
         images_hash=test_images_hash(run),
         input_shape=test.shape,
-        preprocessing=network.preprocessing.as_facts(),
+        preprocessing=network.preprocessing.to_json(),
         origin=dict(network.origin),
         classes=classes,
-        plan=asdict(_plan(run.settings, network, test)),
+        plan=asdict(_precision(run.settings, network, test)),
         **computed_on(),
     )
     return StageResult(files=files, metadata=metadata, obsolete=(checkpoint_path(name),))
 
 
-def _plan(settings: SweepSettings, network: Network, images: ImageSet) -> Plan:
+def _precision(settings: SweepSettings, network: Network, images: ImageSet) -> Precision:
     """The precision this network is inverted in: chosen once, so that every worker's shards are computed alike."""
     sample = np.arange(min(CALIBRATION_IMAGES, len(images)))
-    return choose_plan(network, settings.inversion.precision, to_unit(images.read(sample)))
+    return choose_precision(network, settings.inversion.precision, to_unit(images.read(sample)))
 
 
 CALIBRATION_IMAGES = 8

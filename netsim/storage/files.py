@@ -18,7 +18,7 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore
 
 from netsim.errors import StoreError
-from netsim.storage.s3 import BUCKET, _chain, _options, _require_authority, explained
+from netsim.storage.s3 import BUCKET, _chain, _options, _require_authority, translate_errors
 
 
 class Files:
@@ -190,7 +190,7 @@ class Files:
             self._fs.rm_file(f"{self._root}/{path}")
 
     def _explained(self, *, missing_is_fine: bool = False) -> AbstractContextManager[None]:
-        return explained(self.url, missing_is_fine=missing_is_fine, setting=self._setting)
+        return translate_errors(self.url, missing_is_fine=missing_is_fine, setting=self._setting)
 
     def _write(self, path: str, parts: Iterable[bytes], put_in_place: Any) -> Any:
         target = Path(self._root, path)

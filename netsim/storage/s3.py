@@ -82,7 +82,7 @@ TROUBLE = (errno.EIO, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
 
 
 @contextmanager
-def explained(url: str, *, missing_is_fine: bool = False, setting: str = "--store") -> Iterator[None]:
+def translate_errors(url: str, *, missing_is_fine: bool = False, setting: str = "--store") -> Iterator[None]:
     """Turn what a file system says into one clear StoreError about `url`, which `setting` named."""
     try:
         yield

@@ -29,7 +29,7 @@ from zarr.storage import MemoryStore
 from netsim.errors import SettingsError, StoreError
 from netsim.settings import SweepSettings, parse_settings
 from netsim.storage.files import Files, zarr_store
-from netsim.storage.s3 import explained
+from netsim.storage.s3 import translate_errors
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store.arrays import CHECKSUM, CODECS, ArraySpec, chunk_of, crc32c, differences, fill_value
 from netsim.store.records import (
@@ -221,17 +221,17 @@ class Run:
 
     # ---- what was set aside
 
-    def set_aside(self, stage: str, name: str, shard: int, why: Mapping[str, Any]) -> None:
+    def quarantine(self, stage: str, name: str, shard: int, why: Mapping[str, Any]) -> None:
         """Keep why a shard can't be computed, for whoever looks. It counts as missing all the same."""
         self.files.put(aside_path(stage, name, shard), json.dumps(dict(why), indent=2).encode())
 
-    def aside(self) -> dict[tuple[str, str, int], dict[str, Any]]:
+    def quarantined(self) -> dict[tuple[str, str, int], dict[str, Any]]:
         """(stage, name, shard) -> why it was set aside."""
         listed = [path for path in self.files.below("aside") if ASIDE_FILE.fullmatch(path)]
         found = self.files.get_all(f"aside/{path}" for path in sorted(listed))
         return {unit_of(path): parse_aside(data) for path, data in found.items()}
 
-    def take_up_again(self, stage: str = "") -> None:
+    def clear_quarantine(self, stage: str = "") -> None:
         """Forget what was set aside, of all stages or of one: it is to be tried again."""
         folder = f"aside/{stage}".rstrip("/")
         for path in self.files.below(folder):
@@ -298,7 +298,7 @@ class Run:
     def array(self, path: str) -> zarr.Array:
         """The Zarr array itself, read-only, for looking at; stages use `read`, which checks. Raises StoreError."""
         if path not in self._opened:
-            with explained(self.url):
+            with translate_errors(self.url):
                 try:
                     array = zarr.open_array(self._zarr, path=path, mode="r", zarr_format=3)
                 except (ValueError, TypeError, KeyError) as error:

@@ -10,13 +10,13 @@ from PIL import Image
 from netsim.errors import NetworkError
 from netsim.inversion.engine import relative_distance
 from netsim.inversion.invert import invert_batches
-from netsim.inversion.steps import MomentumSteps
+from netsim.inversion.steps import MomentumUpdate
 from netsim.networks import Network, load_network
 from netsim.planning.preflight import check
 from netsim.results.findings import warnings
-from netsim.results.results import load_results
+from netsim.results.results import load_results, row_sums
 from netsim.settings import parse_settings
-from netsim.stages import inputs, work
+from netsim.stages import inputs
 from netsim.store import layout
 from netsim.store.run import Run
 from support.sweeps import run_all
@@ -69,11 +69,11 @@ def test_the_whole_pipeline_runs_on_it_at_224_px(networks, photos, tmp_path):
         assert_linear(inputs.network(run, name), x)
         losses = run.array(f"inverted/{name}/losses")[...]
         assert np.isfinite(losses).all() and not layout.quantity(losses, "nonfinite").any()
-        row = work.row_sums(run, f"inverted/{name}")
+        row = row_sums(run, f"inverted/{name}")
         assert all(np.isfinite(sums.square).all() and (sums.square > 0).all() for sums in row.values())
         recorded = run.record("train", name).facts["preprocessing"]
         assert recorded["size"] == 224 and len(recorded["mean"]) == 3
-    inputs._network.cache_clear()  # these are large
+    inputs.load_recorded.cache_clear()  # these are large
     assert "224 pixels a side" not in " ".join(warnings(load_results(run)))
 
 
@@ -97,11 +97,13 @@ def test_a_large_one_is_cut_inverted_and_looked_at_as_stored_at_224_px(reference
     assert network.preprocessing.size == 224
     images = torch.rand(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     assert_linear(network, images[:1])
-    found = invert_batches(network, *images.split(2), iterations=1, steps=MomentumSteps(step_size=0.125), use_best=True)
+    found = invert_batches(
+        network, *images.split(2), iterations=1, steps=MomentumUpdate(step_size=0.125), use_best=True
+    )
     assert (found.final_loss < found.initial_loss).all()  # one step of 1/8, a tenth of which counts at first
     assert found.distance.numpy() == pytest.approx(0.0125, rel=0.01)
-    stored = layout.from_stored(layout.to_stored(found.images, "uint16"))
-    seen, target = (inputs.look(network, x).numpy() for x in (stored, images[2:]))
+    stored = torch.from_numpy(layout.from_stored(layout.to_stored(found.images.numpy(), "uint16")))
+    seen, target = (inputs.represent(network, x).numpy() for x in (stored, images[2:]))
     assert relative_distance(*map(torch.from_numpy, (seen, target))).numpy() == pytest.approx(
         found.final_loss.numpy(), rel=1e-3
     )

@@ -66,7 +66,7 @@ def test_a_store_says_nothing_that_a_terminal_obeys(copied, monkeypatch, capsys)
     def shown(*command: str) -> str:
         return "".join(call(monkeypatch, capsys, *command)[1:])
 
-    copied.set_aside("invert", "vgg", 0, {"error": ESCAPE})
+    copied.quarantine("invert", "vgg", 0, {"error": ESCAPE})
     aside = Path(copied.url, "aside/invert/vgg")
     (aside / "00001.json").write_text("[]")
     (aside.parents[1] / "00002.json").write_text("{}")

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.published import published, robustness
 from netsim.inversion.invert import invert_batches, invert_images
-from netsim.inversion.steps import MomentumSteps
+from netsim.inversion.steps import MomentumUpdate
 from netsim.networks import as_network
 
 ITERATIONS = 30
@@ -35,7 +35,7 @@ def ours(model, seed, target, *, use_best, iterations=ITERATIONS):
         seed,
         target,
         iterations=iterations,
-        steps=MomentumSteps(step_size=STEP_SIZE),
+        steps=MomentumUpdate(step_size=STEP_SIZE),
         use_best=use_best,
         on_iteration=lambda at: path.append(at.images.clone()),
     )

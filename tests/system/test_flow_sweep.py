@@ -261,7 +261,7 @@ def test_a_full_disk_in_a_worker_ends_the_run_with_one_clear_error(server, tmp_p
     path, store = tmp_path / "tiny.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(TINY))
     limit = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, {resource.RLIM_INFINITY}));"
-    code = f"{limit} from flows.cli import main; main()"
+    code = f"{limit} from flows.cli.main import main; main()"
     command = [sys.executable, "-c", code, "run", str(path), "--store", str(store), "--workers", "1"]
     found = subprocess.run(command, env=server, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 1, found.stderr

@@ -40,7 +40,7 @@ def no_advice(_: Reference) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
+class NetworkSource:
     """`check` raises SettingsError for a name or weights that do not exist.
 
     `build` gives the network with the weights published for it where those are asked for, else with random ones and so

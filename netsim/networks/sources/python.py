@@ -6,7 +6,7 @@ from torch import nn
 
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks.network import first_line, unwrap
-from netsim.networks.sources.base import Built, Reference, Source
+from netsim.networks.sources.base import Built, NetworkSource, Reference
 
 
 def check(parsed: Reference) -> None:
@@ -39,4 +39,4 @@ def build(parsed: Reference, num_classes: int | None) -> Built:
     return Built(*unwrap(model))
 
 
-SOURCE = Source(check, build)
+SOURCE = NetworkSource(check, build)

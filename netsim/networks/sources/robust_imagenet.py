@@ -10,7 +10,7 @@ import torch
 
 from netsim.errors import SettingsError, nearest
 from netsim.networks.preprocessing import IMAGENET
-from netsim.networks.sources.base import Built, Reference, Source
+from netsim.networks.sources.base import Built, NetworkSource, Reference
 from netsim.networks.sources.torchvision import untrained
 
 HUB = "https://huggingface.co/madrylab/robust-imagenet-models/resolve/main/"
@@ -74,4 +74,4 @@ def advice(parsed: Reference) -> str:
     )
 
 
-SOURCE = Source(check, build, find_file=find_file, advice=advice)
+SOURCE = NetworkSource(check, build, find_file=find_file, advice=advice)

@@ -11,7 +11,7 @@ from torch import nn
 from netsim.errors import SettingsError, nearest
 from netsim.networks.preprocessing import Preprocessing
 from netsim.networks.sources._robustness_compat import import_robustness
-from netsim.networks.sources.base import Built, Reference, Source
+from netsim.networks.sources.base import Built, NetworkSource, Reference
 
 DATASETS = {"cifar": 32, "cinic": 32, "imagenet": 224, "restricted_imagenet": 224, "places365": 224}
 """Of robustness.datasets.DATASETS, those that say by themselves what their classes are; pixels a side."""
@@ -56,4 +56,4 @@ def _is_layer(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, nn.Module)
 
 
-SOURCE = Source(check, build)
+SOURCE = NetworkSource(check, build)

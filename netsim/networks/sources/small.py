@@ -21,7 +21,7 @@ from torchvision.ops import Conv2dNormActivation
 
 from netsim.errors import SettingsError, nearest
 from netsim.networks.preprocessing import Preprocessing
-from netsim.networks.sources.base import Built, Reference, Source
+from netsim.networks.sources.base import Built, NetworkSource, Reference
 
 INPUT_SHAPE = (1, 28, 28)
 MEAN, STD = (0.286,), (0.353,)  # of Fashion-MNIST's 60,000 training images in [0, 1]
@@ -172,4 +172,4 @@ def build(parsed: Reference, num_classes: int | None) -> Built:
     return Built(model, Preprocessing(MEAN, STD, size=INPUT_SHAPE[1]))
 
 
-SOURCE = Source(check, build, trains=True)
+SOURCE = NetworkSource(check, build, trains=True)

@@ -15,7 +15,7 @@ from torch import nn
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks.network import first_line
 from netsim.networks.preprocessing import Preprocessing
-from netsim.networks.sources.base import Built, Reference, Source
+from netsim.networks.sources.base import Built, NetworkSource, Reference
 from netsim.networks.weights import no_code_in_pickles
 
 
@@ -95,4 +95,4 @@ def _download(parsed: Reference, config: Any) -> nn.Module:
         ) from error
 
 
-SOURCE = Source(check, build, publishes=True)
+SOURCE = NetworkSource(check, build, publishes=True)

@@ -15,7 +15,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks.network import first_line
 from netsim.networks.preprocessing import IMAGENET, Preprocessing
-from netsim.networks.sources.base import Built, Reference, Source
+from netsim.networks.sources.base import Built, NetworkSource, Reference
 from netsim.networks.weights import no_code_in_pickles
 
 
@@ -98,4 +98,4 @@ def _download(parsed: Reference, weights: Any) -> nn.Module:
         ) from error
 
 
-SOURCE = Source(check, build, publishes=True)
+SOURCE = NetworkSource(check, build, publishes=True)

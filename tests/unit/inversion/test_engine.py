@@ -12,16 +12,16 @@ from torch import nn
 
 from netsim.errors import NetworkError
 from netsim.inversion import calibrate, memory
-from netsim.inversion.calibrate import choose_plan
+from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import Engine
 from netsim.inversion.folding import QuickStem
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.memory import fitting_batch_size
-from netsim.inversion.precision import Plan, fast_precisions
+from netsim.inversion.precision import Precision, fast_precisions
 from netsim.networks import as_network, load_network
 from netsim.networks.sources.small import SMALL
 
-HALF = Plan("float16", "float16")
+HALF = Precision("float16", "float16")
 
 
 def images(n, shape=(3, 16, 16), *, rng_seed=1, dtype=torch.float32):
@@ -178,7 +178,7 @@ def test_the_network_is_left_as_it_was():
     network = convolutional()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     layouts = [tensor.stride() for tensor in network.state_dict().values()]
-    Engine(network, images(1), plan=HALF, batch_size=2).represent(images(2))
+    Engine(network, images(1), precision=HALF, batch_size=2).represent(images(2))
     assert [tensor.stride() for tensor in network.state_dict().values()] == layouts
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
@@ -220,11 +220,13 @@ def test_only_the_first_layer_of_a_network_that_has_one_like_that_is_quickened()
 # --- half precision ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plan", [HALF, Plan("float16", "float32"), Plan("bfloat16", "float32")], ids=str)
-def test_half_precision_inverts_as_well_and_its_final_loss_is_the_networks_own(plan):
+@pytest.mark.parametrize(
+    "precision", [HALF, Precision("float16", "float32"), Precision("bfloat16", "float32")], ids=str
+)
+def test_half_precision_inverts_as_well_and_its_final_loss_is_the_networks_own(precision):
     network, seed, target = convolutional(), images(6, rng_seed=1), images(6, rng_seed=2)
     full = invert_batches(network, seed, target, iterations=60, batch_size=6)
-    half = invert_batches(network, seed, target, iterations=60, batch_size=6, plan=plan)
+    half = invert_batches(network, seed, target, iterations=60, batch_size=6, precision=precision)
     assert half.images.dtype == half.final_loss.dtype == half.history.dtype == torch.float32
     assert (half.final_loss < 0.5 * half.initial_loss).all()
     torch.testing.assert_close(half.final_loss, full.final_loss, rtol=0.3, atol=0.02)
@@ -235,7 +237,7 @@ def test_half_precision_inverts_as_well_and_its_final_loss_is_the_networks_own(p
 
 
 def test_grouped_convolutions_work_in_the_precision_of_the_plan():
-    ready = Engine(convolutional(), images(1), plan=Plan("float16", "float32"), batch_size=1)
+    ready = Engine(convolutional(), images(1), precision=Precision("float16", "float32"), batch_size=1)
     dtypes = {part.groups: part.weight.dtype for part in ready.parts() if isinstance(part, nn.Conv2d)}
     assert dtypes == {1: torch.float16, 4: torch.float32}
 
@@ -268,7 +270,7 @@ def test_a_gradient_that_would_overflow_in_float16_is_taken_with_a_shorter_cotan
     model = nn.Sequential(nn.Conv2d(3, 8, 3), Scaled(power), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 5))
     network = as_network(model, images(2))
     goal = network.represent(images(2, rng_seed=2))
-    _, descent = Engine(network, images(1), plan=HALF, batch_size=2).loss_and_descent(images(2), goal)
+    _, descent = Engine(network, images(1), precision=HALF, batch_size=2).loss_and_descent(images(2), goal)
     _, exact = Engine(network, images(1), batch_size=2).loss_and_descent(images(2), goal)
     assert torch.isfinite(descent).all()
     assert (torch.cosine_similarity(descent.flatten(1), exact.flatten(1)) > 0.99).all()
@@ -276,21 +278,21 @@ def test_a_gradient_that_would_overflow_in_float16_is_taken_with_a_shorter_cotan
 
 def test_auto_takes_the_fastest_of_what_is_exact_enough(monkeypatch):
     network, x = convolutional(), images(4)
-    seconds = {Plan(): 3.0, HALF: 2.0, Plan("bfloat16", "bfloat16"): 1.0}
+    seconds = {Precision(): 3.0, HALF: 2.0, Precision("bfloat16", "bfloat16"): 1.0}
     monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: ("float16", "bfloat16"))
-    monkeypatch.setattr(calibrate, "_seconds", lambda _network, plan, _images: seconds.get(plan, 9.0))
-    assert choose_plan(network, "auto", x) == Plan("bfloat16", "bfloat16")
+    monkeypatch.setattr(calibrate, "_seconds", lambda _network, precision, _images: seconds.get(precision, 9.0))
+    assert choose_precision(network, "auto", x) == Precision("bfloat16", "bfloat16")
     monkeypatch.setattr(calibrate, "EXACT_ENOUGH", 1e-3)  # bfloat16 has 8 bits
-    assert choose_plan(network, "auto", x) == HALF
+    assert choose_precision(network, "auto", x) == HALF
     monkeypatch.setattr(calibrate, "EXACT_ENOUGH", 1e-6)
-    assert choose_plan(network, "auto", x) == Plan()
+    assert choose_precision(network, "auto", x) == Precision()
 
 
 def test_auto_measures_for_real_and_leaves_out_what_the_device_has_no_instructions_for(caplog):
     network = convolutional()
     with caplog.at_level(logging.INFO, logger="netsim.inversion.engine"):
-        plan = choose_plan(network, "auto", images(4))
-    assert plan.dtype in ("float32", *fast_precisions(torch.device("cpu")))
+        precision = choose_precision(network, "auto", images(4))
+    assert precision.dtype in ("float32", *fast_precisions(torch.device("cpu")))
     assert "float32: " in caplog.text
 
 
@@ -309,13 +311,13 @@ class WithCoordinates(nn.Module):
 def test_what_cannot_be_computed_in_half_precision_is_not(monkeypatch):
     network = as_network(WithCoordinates(), images(1, (3, 16, 16)))
     monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: ("bfloat16",))
-    assert choose_plan(network, "auto", images(2, (3, 16, 16))) == Plan()
+    assert choose_precision(network, "auto", images(2, (3, 16, 16))) == Precision()
     with pytest.raises(NetworkError, match=r"cannot be computed in bfloat16.* float32 or auto"):
-        choose_plan(network, "bfloat16", images(2, (3, 16, 16)))
+        choose_precision(network, "bfloat16", images(2, (3, 16, 16)))
 
 
 def test_a_network_in_double_precision_stays_in_it():
-    assert choose_plan(convolutional(dtype=torch.float64), "float16", images(2).double()) == Plan()
+    assert choose_precision(convolutional(dtype=torch.float64), "float16", images(2).double()) == Precision()
 
 
 # --- batches and memory -----------------------------------------------------------------------------------------------

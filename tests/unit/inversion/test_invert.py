@@ -9,7 +9,7 @@ from torch import nn
 
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.inversion.invert import Inversion, invert, invert_batches, invert_images
-from netsim.inversion.steps import MomentumSteps
+from netsim.inversion.steps import MomentumUpdate
 from netsim.networks import as_network
 from netsim.settings import STOP_REASONS
 
@@ -83,7 +83,7 @@ def test_iterates_and_losses_are_those_of_a_plain_loop(use_best, step_size, mome
         seed,
         target,
         iterations=40,
-        steps=MomentumSteps(step_size=step_size, momentum=momentum),
+        steps=MomentumUpdate(step_size=step_size, momentum=momentum),
         use_best=use_best,
         on_iteration=lambda at: path.append((at.k.unique().item(), at.images.clone(), at.losses.clone())),
     )
@@ -131,7 +131,7 @@ def test_an_iteration_costs_one_forward(network, use_best):
 
 def test_loss_falls_and_the_record_agrees_with_itself(network):
     seed, target = images(6, rng_seed=1), images(6, rng_seed=2)
-    record = invert_batches(network, seed, target, batch_size=4, iterations=120, steps=MomentumSteps(step_size=0.1))
+    record = invert_batches(network, seed, target, batch_size=4, iterations=120, steps=MomentumUpdate(step_size=0.1))
 
     assert record.images.min() >= 0
     assert record.images.max() <= 1
@@ -156,7 +156,7 @@ def test_without_use_best_the_last_image_is_returned_with_its_own_loss(network):
         seed,
         target,
         iterations=5,
-        steps=MomentumSteps(step_size=1.0),
+        steps=MomentumUpdate(step_size=1.0),
         use_best=False,
         on_iteration=lambda at: last.append(at.images.clone()),
     )
@@ -180,7 +180,7 @@ def test_result_does_not_depend_on_batch_size_or_order(network, batch_size):
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_an_image_that_reaches_the_stop_loss_goes_the_same_way_as_alone_and_ends_there(network, batch_size):
     seed, target = images(8, rng_seed=1), images(8, rng_seed=2)
-    whole = invert_batches(network, seed, target, batch_size=8, iterations=150, steps=MomentumSteps(step_size=0.1))
+    whole = invert_batches(network, seed, target, batch_size=8, iterations=150, steps=MomentumUpdate(step_size=0.1))
     stop = whole.history[60].median().item()  # some reach it sooner, some later, and some perhaps never
     reached = (whole.history <= stop).int()
     first = torch.where(reached.any(dim=0), reached.argmax(dim=0), 150)
@@ -193,7 +193,7 @@ def test_an_image_that_reaches_the_stop_loss_goes_the_same_way_as_alone_and_ends
         target,
         batch_size=batch_size,
         iterations=150,
-        steps=MomentumSteps(step_size=0.1),
+        steps=MomentumUpdate(step_size=0.1),
         stop_loss=stop,
         on_iteration=lambda at: work.append(len(at.pairs)),
     )
@@ -204,7 +204,7 @@ def test_an_image_that_reaches_the_stop_loss_goes_the_same_way_as_alone_and_ends
         reason = STOP_REASONS[record.stop_reason[i]]
         assert reason == ("loss" if record.final_loss[i] <= stop else "iterations")
     alone = invert_batches(
-        network, seed[2:3], target[2:3], iterations=150, steps=MomentumSteps(step_size=0.1), stop_loss=stop
+        network, seed[2:3], target[2:3], iterations=150, steps=MomentumUpdate(step_size=0.1), stop_loss=stop
     )
     torch.testing.assert_close(record.images[2], alone.images[0], rtol=0, atol=1e-9)
     assert sum(work) == (first + 1).sum()  # nothing is evaluated that is finished
@@ -452,7 +452,7 @@ def test_the_public_function_gives_the_images_of_the_record_and_no_bar_outside_a
     seed, target = images(5, rng_seed=1), images(5, rng_seed=2)
     result = invert_images(classifier, seed, target, 2, 0.25, 9, False)
     record = invert_batches(
-        network, seed, target, batch_size=2, steps=MomentumSteps(step_size=0.25), iterations=9, use_best=False
+        network, seed, target, batch_size=2, steps=MomentumUpdate(step_size=0.25), iterations=9, use_best=False
     )
     assert isinstance(record, Inversion)
     assert torch.equal(result, record.images)
@@ -506,7 +506,7 @@ def test_images_of_a_dtype_that_the_network_cannot_read_are_refused(classifier):
 
 def test_momentum_of_one_is_refused():
     with pytest.raises(SettingsError, match="momentum is 1"):
-        MomentumSteps(momentum=1)
+        MomentumUpdate(momentum=1)
 
 
 def test_a_stop_loss_that_is_no_loss_is_refused():

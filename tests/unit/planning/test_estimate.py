@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from netsim.errors import NetworkError, SettingsError, StoreError
-from netsim.inversion.steps import kept_bytes, preset_steps
+from netsim.inversion.steps import kept_bytes, preset_update_rule
 from netsim.networks import load_network
 from netsim.planning import estimate as planning
 from netsim.planning import probe as probing
@@ -116,7 +116,7 @@ def test_memory_counts_what_steps_keep_of_images_in_between():
         for preset in ("published", "fast")
     }
     images = torch.zeros(8, 1, 28, 28)
-    more = kept_bytes(preset_steps("fast"), images) - kept_bytes(preset_steps("published"), images)
+    more = kept_bytes(preset_update_rule("fast"), images) - kept_bytes(preset_update_rule("published"), images)
     assert kept["fast"] - kept["published"] == more > 10 * images.nbytes
 
 

@@ -34,7 +34,7 @@ from netsim.results.findings import (
     warnings,
 )
 from netsim.results.gallery import Gallery
-from netsim.results.results import Loss, Matrix, NetworkFacts, Results, interval
+from netsim.results.results import Loss, Matrix, NetworkSummary, Results, interval
 from netsim.similarity.uncertainty import Estimate
 
 NINE = ("densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4")
@@ -81,7 +81,7 @@ def make_results(count: int = 9, n: int = 512, rng_seed: int = 0) -> Results:
     natural = make_matrix(rng, count, center=0.75, symmetric=True)
     inverted = make_matrix(rng, count, center=0.18, symmetric=False)
     facts = {
-        name: NetworkFacts(
+        name: NetworkSummary(
             name=name,
             reference=f"small:{name}",
             accuracy=float(rng.uniform(0.86, 0.92)),

@@ -14,7 +14,7 @@ from PIL import Image
 from netsim.errors import DataError, NetworkError, SettingsError, StoreError
 from netsim.images import load_images, to_unit
 from netsim.inversion.invert import invert_batches
-from netsim.inversion.steps import PathSteps
+from netsim.inversion.steps import LbfgsPathUpdate
 from netsim.planning import preflight
 from netsim.results.as_json import to_json
 from netsim.results.gallery import gallery
@@ -442,7 +442,7 @@ def test_the_preset_of_the_settings_is_the_one_that_is_used(finished, tmp_path):
     assert (results.preset, results.provenance["preset"]) == ("fast", "fast")
     record, drawn = run.record("invert", "resnet18", 0), run.record("draw", "pairs", 0)
     seed, target = (to_unit(run.read(drawn, f"images/{kind}")) for kind in ("seed", "target"))
-    images = invert_batches(inputs.network(run, "resnet18"), seed, target, iterations=6, steps=PathSteps()).images
+    images = invert_batches(inputs.network(run, "resnet18"), seed, target, iterations=6, steps=LbfgsPathUpdate()).images
     stored = run.read(record, "inverted/resnet18/image") / np.float32(layout.IMAGE_STEPS)
     np.testing.assert_allclose(stored, images, rtol=0, atol=1e-4)
     assert load_results(finished).preset == "published"

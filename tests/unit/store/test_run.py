@@ -423,11 +423,11 @@ def test_values_and_record_fit_when_two_write_a_shard_at_the_same_time(run, monk
 
 def test_what_one_stage_set_aside_is_taken_up_again_without_the_others(run):
     for stage in ("invert", "measure"):
-        run.set_aside(stage, "natural/vgg", 3, {"error": "E"})
-    run.take_up_again("measure")
-    assert list(run.aside()) == [("invert", "natural/vgg", 3)]
-    run.take_up_again()
-    assert run.aside() == {}
+        run.quarantine(stage, "natural/vgg", 3, {"error": "E"})
+    run.clear_quarantine("measure")
+    assert list(run.quarantined()) == [("invert", "natural/vgg", 3)]
+    run.clear_quarantine()
+    assert run.quarantined() == {}
 
 
 def test_a_folder_that_can_not_be_listed_is_no_empty_one(tmp_path, monkeypatch):
@@ -632,7 +632,7 @@ def test_credentials_that_are_missing_or_wrong_are_said_and_not_repeated(object_
     env = {key: value for key, value in os.environ.items() if key not in KEYS} | {"HOME": str(tmp_path)}
     if wrong == "secret":
         env |= KEYS | {"AWS_SECRET_ACCESS_KEY": secret}
-    code = f"from flows.cli import main; import sys; sys.argv = ['netsim', 'status', 's3://{BUCKET}/x']; main()"
+    code = f"from flows.cli.main import main; import sys; sys.argv = ['netsim', 'status', 's3://{BUCKET}/x']; main()"
     found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert found.returncode == 1, found.stderr
     expected = {
