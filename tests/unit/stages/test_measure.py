@@ -36,7 +36,12 @@ def one_way(X: np.ndarray, Y: np.ndarray) -> float:
     return float("nan") if X[0, 0] < Y[0, 0] else 1.0
 
 
-NAMES = ["test_measuring:plain", "test_measuring:positive", "test_measuring:one_way", "stir"]
+NAMES = [
+    "unit.stages.test_measure:plain",
+    "unit.stages.test_measure:positive",
+    "unit.stages.test_measure:one_way",
+    "stir",
+]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,7 @@ def represented(run: Run, set_name: str, name: str) -> np.ndarray:
 
 
 def test_values_are_those_of_the_function_on_all_images(measured):
-    found, names = load_measured(measured)["test_measuring:plain"], measured.settings.names
+    found, names = load_measured(measured)["unit.stages.test_measure:plain"], measured.settings.names
     for i, through in enumerate(names):
         for j, observer in enumerate(names):
             natural = plain(*(represented(measured, "natural", name) for name in (through, observer)))
@@ -73,7 +78,7 @@ def test_values_are_those_of_the_function_on_all_images(measured):
 
 
 def test_a_cell_of_an_asymmetric_measure_stays_undefined_where_the_other_way_round_is_not(measured):
-    found = load_measured(measured)["test_measuring:one_way"]
+    found = load_measured(measured)["unit.stages.test_measure:one_way"]
     firsts = [represented(measured, "natural", name)[0, 0] for name in measured.settings.names]
     expected = [[np.nan if x < y else 1.0 for y in firsts] for x in firsts]
     np.testing.assert_array_equal(found.natural.value, expected)
@@ -81,7 +86,7 @@ def test_a_cell_of_an_asymmetric_measure_stays_undefined_where_the_other_way_rou
 
 
 def test_predictions_are_the_logits_of_the_networks(measured):
-    found = load_measured(measured)["test_measuring:positive"]
+    found = load_measured(measured)["unit.stages.test_measure:positive"]
     names = measured.settings.names
     images = to_unit(measured.array("images/target")[...])
     with torch.no_grad():
@@ -101,7 +106,7 @@ def test_stir_is_one_network_on_two_sets_and_not_inverted_cka(measured):
 
 
 def test_errors_of_means_come_from_the_same_resamples_of_all_cells(measured):
-    found = load_measured(measured)["test_measuring:positive"]
+    found = load_measured(measured)["unit.stages.test_measure:positive"]
     names, cells = measured.settings.names, []
     images = to_unit(measured.array("images/target")[...])
     with torch.no_grad():
@@ -162,13 +167,13 @@ def test_a_measure_sees_no_more_images_than_it_asks_for():
 
 
 def test_symmetric_measures_are_computed_once_a_pair_and_others_both_ways(measured):
-    moved = measured.read(measured.record("measure", "test_measuring:positive/natural/shufflenet"),
-                          "measures/test_measuring:positive/natural/shufflenet/value")  # fmt: skip
+    moved = measured.read(measured.record("measure", "unit.stages.test_measure:positive/natural/shufflenet"),
+                          "measures/unit.stages.test_measure:positive/natural/shufflenet/value")  # fmt: skip
     assert np.isnan(moved).tolist() == [True, True, False]
-    found = load_measured(measured)["test_measuring:positive"].natural
+    found = load_measured(measured)["unit.stages.test_measure:positive"].natural
     np.testing.assert_array_equal(found.value, found.value.T)
-    both = measured.read(measured.record("measure", "test_measuring:plain/natural/shufflenet"),
-                         "measures/test_measuring:plain/natural/shufflenet/value")  # fmt: skip
+    both = measured.read(measured.record("measure", "unit.stages.test_measure:plain/natural/shufflenet"),
+                         "measures/unit.stages.test_measure:plain/natural/shufflenet/value")  # fmt: skip
     assert np.isfinite(both).all()
 
 
@@ -190,7 +195,7 @@ def test_json_is_plain(measured):
     printed = json.loads(json.dumps(measured_json(load_measured(measured)), allow_nan=False))
     assert set(printed) == set(NAMES)
     assert printed["stir"]["natural"] is None
-    assert len(printed["test_measuring:plain"]["inverted"]["mean"]["interval"]) == 2
+    assert len(printed["unit.stages.test_measure:plain"]["inverted"]["mean"]["interval"]) == 2
 
 
 def test_a_measure_that_is_not_there_and_a_run_that_is_not_ready_are_said_before_work(finished, tmp_path):

@@ -363,7 +363,7 @@ def test_images_that_changed_since_the_run_began_are_refused(tmp_path):
 
 def test_a_network_that_represents_targets_by_zeros_is_flagged_and_the_run_goes_on(tmp_path):
     """Relative to nothing, no distance is finite."""
-    run = Run.create(str(tmp_path / "run"), tiny(networks=["python:test_stages:dead", "small:vgg@none"]))
+    run = Run.create(str(tmp_path / "run"), tiny(networks=["python:unit.stages.test_work:dead", "small:vgg@none"]))
     compute_unit(run, TRAIN, "dead", 0)
     DRAW.prepare(run)
     compute_unit(run, DRAW, "pairs", 0)
