@@ -32,7 +32,9 @@ from netsim.results.results import load_results
 from netsim.settings import SweepSettings, parse_settings
 from netsim.stages.work import work_through
 from netsim.storage.files import Files
+from netsim.storage.stopwatch import count_waiting
 from netsim.store.arrays import ArraySpec
+from netsim.store.documents import create_arrays
 from netsim.store.run import Run
 from netsim.store.stages import STAGES
 from netsim.store.status import status
@@ -67,7 +69,7 @@ def throughput(url: str, rounds: int) -> dict[str, list[float]]:
     count = rounds * 2 * IN_FLIGHT
     settings = parse_settings({"networks": SMALL, "pairs": {"count": 64 * count, "shard_size": 64}})
     run, bare = Run.create(url, settings), Files(url)
-    run.create_arrays([ArraySpec("image", (64 * count, 3, 224, 224), "uint16", ("pair", "channel", "y", "x"))])
+    create_arrays(run, [ArraySpec("image", (64 * count, 3, 224, 224), "uint16", ("pair", "channel", "y", "x"))])
     images = list(shards_of_images(2 * IN_FLIGHT))
     starts = range(0, count, len(images))
     found = [one_round(run, bare, range(start, start + len(images)), images, turn) for turn, start in enumerate(starts)]
@@ -178,8 +180,9 @@ def show_waiting(place: str, name: str) -> None:
             for start in range(0, shards, 4):
                 worker = Run.open(run.url)  # a task opens the run anew
                 block = range(start, min(start + 4, shards))
-                spent += timed(lambda s=stage, w=worker, u=unit, b=block: list(work_through(w, s, u, b)))
-                waited += worker.seconds_waited
+                with count_waiting() as counted:
+                    spent += timed(lambda s=stage, w=worker, u=unit, b=block: list(work_through(w, s, u, b)))
+                waited += counted.seconds
     console.print(
         f"{name}: of {spent:.0f} s of a sweep, {waited:.2f} s were spent waiting for the store: {waited / spent:.2%}"
     )

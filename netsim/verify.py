@@ -19,6 +19,7 @@ from netsim.stages import inputs
 from netsim.stages.measure import measure_stage
 from netsim.store import layout
 from netsim.store.arrays import ArraySpec
+from netsim.store.documents import array_faults, repair_arrays
 from netsim.store.layout import NATURAL, inverted
 from netsim.store.metadata import Metadata, TrainMetadata
 from netsim.store.provenance import made_from
@@ -96,9 +97,9 @@ def committed(run: Run) -> list[Unit]:
 
 def _document_faults(run: Run, *, own_measures: bool, repair: bool) -> list[Fault]:
     specs = _specs(run, own_measures)
-    found = [Fault("document", path, None, what) for path, what in run.array_faults(specs).items()]
+    found = [Fault("document", path, None, what) for path, what in array_faults(run, specs).items()]
     if repair and found:
-        run.repair_arrays(specs)
+        repair_arrays(run, specs)
     return found
 
 

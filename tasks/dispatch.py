@@ -25,6 +25,7 @@ from pydantic import PrivateAttr
 
 from netsim.errors import NetsimError, RunError
 from netsim.stages.work import ShardError
+from netsim.store.quarantine import quarantine, quarantined
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, STAGES, TRAIN, Block, Stage, blocked_units, blocks, unit_label
 from tasks.artifacts import Shown, show_quarantined, shown
@@ -80,7 +81,7 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
     """
     run = Run.open(store)
     stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
-    without = blocked_units(run.settings, run.quarantined())
+    without = blocked_units(run.settings, quarantined(run))
 
     def look() -> tuple[int, list[tuple[str, int]]]:
         missing = stage.missing(run)
@@ -122,9 +123,9 @@ def _quarantine(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Fa
     for unit in units:
         why = faults.errors[unit]
         told = {"error": f"{type(why).__name__}: {why}"[:1000], "traceback": getattr(why, "traceback", "")}
-        run.quarantine(stage.name, *unit, told | {"workers": sorted(faults.workers[unit])})
+        quarantine(run, (stage.name, *unit), told | {"workers": sorted(faults.workers[unit])})
         get_run_logger().error("%s is set aside: %s", unit_label((stage.name, *unit)), told["error"])
-    show_quarantined(run.quarantined())
+    show_quarantined(quarantined(run))
     emit_event(
         "netsim.shards.set-aside",
         resource={"prefect.resource.id": f"netsim.run.{run.digest}", "prefect.resource.name": run.url},
@@ -135,7 +136,7 @@ def _quarantine(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Fa
 def require_none_quarantined(store: str) -> None:
     """The end of every sweep. Raises RunError if it had to leave shards out."""
     run = Run.open(store)
-    aside = run.quarantined()
+    aside = quarantined(run)
     if not aside:
         return
     first = next(iter(aside))

@@ -7,6 +7,7 @@ from netsim.results.layers import keep_spec
 from netsim.settings import SweepSettings
 from netsim.stages.layers import layer_spec
 from netsim.stages.measure import measure_stage
+from netsim.store.quarantine import release
 from netsim.store.run import Run
 from netsim.store.stages import DRAW, EMBED, INVERT, TRAIN, Stage, require_finished
 
@@ -19,7 +20,7 @@ def prepare(settings: SweepSettings, store: str) -> str:
     if not _has_its_inputs(settings, store):
         check(settings)
     run = Run.create(store, settings)
-    run.clear_quarantine()
+    release(run)
     return run.url
 
 
@@ -47,7 +48,7 @@ def _with(needed: Stage, store: str, stage: str) -> Run:
     """The run at `store`, where the stage `needed` is finished. What was set aside of `stage` is to be tried again."""
     run = Run.open(store)
     require_finished(run, [needed])
-    run.clear_quarantine(stage)
+    release(run, stage)
     return run
 
 

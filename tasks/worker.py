@@ -9,15 +9,16 @@ from prefect.context import TaskRunContext
 from prefect.states import Cancelled
 from prefect.tasks import exponential_backoff
 
+from netsim.cancellation import cancellation
 from netsim.errors import TaskCancelled, UnreachableError
 from netsim.stages.work import ShardError, work_through
-from netsim.storage.stopwatch import Stopwatch
+from netsim.storage.stopwatch import Stopwatch, count_waiting
 from netsim.store.metadata import InvertMetadata
 from netsim.store.records import Record
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, Block, Stage
 from tasks import metrics
-from tasks.cancellation import Pulse
+from tasks.cancellation import CancellationCheck
 from tasks.logs import forwarded
 
 
@@ -49,14 +50,17 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
     Returns how many were computed, found, and left to others, and the seconds; or the state Cancelled, if nobody waits
     for them.
     """
-    run, watch, pulse = Run.open(store), Stopwatch(), Pulse(stage)
-    run.pulse = pulse
+    run, watch, pulse = Run.open(store), Stopwatch(), CancellationCheck(stage)
     _tag(run, stage, Block(name, shards))
     logger = get_run_logger()
     computed = 0
+
+    def unit() -> str:
+        return f"{stage.name} {name} shard {pulse.shard}"
+
     try:
-        with forwarded(logger, lambda: f"{stage.name} {name} shard {pulse.shard}"):
-            for record in work_through(run, stage, name, shards, may_begin=pulse.may_begin, took=pulse.took):
+        with cancellation(pulse), count_waiting() as waited, forwarded(logger, unit):
+            for record in work_through(run, stage, name, shards, may_begin=pulse.may_begin, took=pulse.record_duration):
                 computed += 1
                 _count(run, stage, record)
                 logger.info("%s %s shard %d took %s", stage.name, name, record.shard, _found(record))
@@ -66,16 +70,16 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
         error.worker = pulse.worker
         metrics.FAILED.labels(stage.name).inc()
         raise
-    seconds, waited = watch(), run.seconds_waited
-    metrics.WAITED.labels(stage.name).inc(waited)
-    logger.info("%d shards in %.1f s, of which %.1f s were spent waiting for the store", computed, seconds, waited)
+    seconds = watch()
+    metrics.WAITED.labels(stage.name).inc(waited.seconds)
+    logger.info("%d shards in %.1f s, %.1f s of them waiting for the store", computed, seconds, waited.seconds)
     left = len(shards) - shards.index(pulse.shard) if pulse.leaves and pulse.shard is not None else 0
     return {
         "computed": computed,
         "found": len(shards) - computed - left,
         "left": left,
         "seconds": round(seconds, 3),
-        "waited": round(waited, 3),
+        "waited": round(waited.seconds, 3),
     }
 
 

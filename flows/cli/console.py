@@ -15,6 +15,7 @@ from rich.text import Text
 
 from netsim.errors import StoreError, printable
 from netsim.storage.stopwatch import Stopwatch
+from netsim.store.quarantine import quarantined
 from netsim.store.run import Run
 from netsim.store.stages import STAGES, Stage, unit_label
 from netsim.store.status import StageStatus, stage_status, status, unreadable
@@ -64,7 +65,7 @@ def show_status(run: Run) -> None:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
             says = f"{len(names)} of {found.listed} {split} images can't be read and are left out"
             console.print(plain(f"{says}: {', '.join(names[:NAMED])}{more}"), soft_wrap=True)
-    for unit, why in run.quarantined().items():
+    for unit, why in quarantined(run).items():
         console.print(plain(f"{unit_label(unit)} is set aside: {why['error']}"), soft_wrap=True)
 
 

@@ -87,7 +87,7 @@ def load_layers(run: Run, spec: LayerSpec) -> dict[str, LayerSimilarity]:
 def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
     name, hsic, magnitudes = f"{spec.key}/{set_name}", [], []
     shards = range(run.settings.pairs.shards)
-    known = provenance.source_records(run, (("layers", name, shard) for shard in shards))
+    known = provenance.dependency_records(run, (("layers", name, shard) for shard in shards))
     for shard, record in zip(shards, run.records("layers", name, shards), strict=True):
         provenance.check_weights(run, record)
         provenance.check_origin(run, record, known)
@@ -97,7 +97,7 @@ def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
                 hsic.append(stored["hsic"])
                 magnitudes.append(stored["magnitudes"])
         except (ValueError, KeyError, OSError) as error:
-            raise StoreError(f"{path} in {run.url} is damaged ({error}); {run.mend}") from None
+            raise StoreError(f"{path} in {run.url} is damaged ({error}); {run.repair_hint}") from None
     weights = np.full(len(hsic), float(run.settings.pairs.shard_size))
     whole, left_out = cka_of_blocks(np.stack(hsic), np.stack(magnitudes), weights)
     rows, columns = slice(len(spec.layers[0])), slice(len(spec.layers[0]), None)

@@ -93,7 +93,7 @@ def _measured(run: Run, name: str, facts: MeasureMetadata, natural: list[str], i
 
 def _stacked(run: Run, name: str, of: list[str]) -> dict[str, np.ndarray]:
     records = [(row, run.record("measure", f"{name}/{row}")) for row in of]
-    known = provenance.source_records(run, ((record.stage, record.name, record.shard) for _, record in records))
+    known = provenance.dependency_records(run, ((record.stage, record.name, record.shard) for _, record in records))
     for _, record in records:
         provenance.check_origin(run, record, known)
     return {

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 
+from netsim.cancellation import check_cancelled
 from netsim.errors import DataError
 from netsim.images import ListedImages, Split
 from netsim.images.pairs import draw_pairs
@@ -40,7 +41,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
 
 def _say_progress(run: Run, split: Split, total: int, done: int) -> None:
-    run.pulse()
+    check_cancelled()
     if done % PROGRESS == 0:
         logger.info("%d of %d %s images looked at", done, total, split)
 

@@ -17,7 +17,7 @@ from netsim.store.layout import (
     from_stored,
     weights_path,
 )
-from netsim.store.metadata import TrainMetadata
+from netsim.store.metadata import CheckMetadata, TrainMetadata
 from netsim.store.provenance import check_weights, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
@@ -103,13 +103,13 @@ def listed_images(source: str, split: Split, size: int | None) -> ImageSet:
 
 
 @lru_cache(maxsize=4)
-def _readable(source: str, split: Split, size: int | None, listed_hash: str, left_out: tuple[int, ...]) -> ImageSet:
+def _readable(source: str, split: Split, size: int | None, listed_hash: str, skipped: tuple[int, ...]) -> ImageSet:
     """Those images of a list that was looked at which can be read. Raises StoreError for another list."""
     images = listed_images(source, split, size)
     assert isinstance(images, ListedImages)
     if images.content_hash() != listed_hash:
         raise images_changed(images)
-    return images.without(left_out)
+    return images.without(skipped)
 
 
 def used_split_images(run: Run, split: Split) -> ImageSet:
@@ -117,9 +117,9 @@ def used_split_images(run: Run, split: Split) -> ImageSet:
     settings = run.settings.images
     if not has_photographs(settings.source):
         return listed_images(settings.source, split, settings.size)
-    checked = _checked(run)[split]
-    left_out = tuple(image["index"] for image in checked["unreadable"])
-    return _readable(settings.source, split, settings.size, checked["listed_hash"], left_out)
+    checked = _checked(run).splits[split]
+    skipped = tuple(image.index for image in checked.unreadable)
+    return _readable(settings.source, split, settings.size, checked.listed_hash, skipped)
 
 
 @lru_cache(maxsize=4)
@@ -127,19 +127,18 @@ def _hash(source: str, size: int | None) -> str:
     return listed_images(source, "test", size).content_hash()
 
 
-def test_images_hash(run: Run) -> str:
+def hash_of_test_images(run: Run) -> str:
     """Of the test images that the run uses."""
     settings = run.settings.images
     if not has_photographs(settings.source):
         return _hash(settings.source, settings.size)
     used_split_images(run, "test")  # they are still those that were looked at
-    return str(_checked(run)["test"]["images_hash"])
+    return _checked(run).test.images_hash
 
 
-def _checked(run: Run) -> dict[str, Any]:
-    if not run.checked:
-        run.checked = run.record("check", "images").facts
-    return run.checked
+@lru_cache(maxsize=64)
+def _checked(run: Run) -> CheckMetadata:
+    return CheckMetadata.of(run.record("check", "images"))
 
 
 def images_changed(images: ImageSet) -> StoreError:

@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from netsim.cancellation import check_cancelled
 from netsim.images import to_unit
 from netsim.inversion.engine import relative_distance
 from netsim.inversion.flops import forward_flops, peak_flops
@@ -33,7 +34,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     images = run.read_some(drawn, ["images/seed", "images/target"])
     seed, target = (to_unit(images[f"images/{kind}"]) for kind in ("seed", "target"))
     through, precision = network(run, name), Precision(**train_metadata(run, name).plan)
-    result = invert_by(through, seed, target, inversion, precision, on_iteration=lambda _: run.pulse())
+    result = invert_by(through, seed, target, inversion, precision, on_iteration=lambda _: check_cancelled())
     stored = to_stored(result.images.numpy(), inversion.stored_as)
     final = relative_distance(represent(through, torch.from_numpy(from_stored(stored))), represent(through, target))
     columns = {name: getattr(result, name).numpy() for name in QUANTITIES if name != "final_loss"}

@@ -78,7 +78,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         kind, empty = spec.path.rpartition("/")[2], np.full(spec.shape[1:], np.nan)
         values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
         arrays[spec.path] = np.array(values, dtype=np.float64)
-    looked_at = provenance.source_records(run, [("measure", name, shard)]).values()
+    looked_at = provenance.dependency_records(run, [("measure", name, shard)]).values()
     metadata = MeasureMetadata(
         title=measure.title,
         source=measure.source,

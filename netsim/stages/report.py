@@ -7,7 +7,7 @@ from netsim.results.gallery import gallery
 from netsim.results.results import both_matrices, load_results
 from netsim.stages.work import StageResult
 from netsim.store.metadata import Metadata
-from netsim.store.provenance import made_from, source_records
+from netsim.store.provenance import dependency_records, made_from
 from netsim.store.run import Run
 
 
@@ -19,6 +19,6 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     with tempfile.TemporaryDirectory() as folder:
         write_report(results, gallery(run), Path(folder), settings_yaml=run.settings.to_yaml())
         files = {f"report/{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    made_of = source_records(run, [("report", name, shard)]).values()
+    made_of = dependency_records(run, [("report", name, shard)]).values()
     matrices = {f"results/{kind}": cells for kind, cells in both_matrices(results).items()}
     return StageResult(matrices, files, Metadata(made_from=made_from(record.content for record in made_of)))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from blake3 import blake3
 
+from netsim.cancellation import check_cancelled
 from netsim.images import ImageSet, to_unit
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.precision import Precision
@@ -17,8 +18,8 @@ from netsim.stages.inputs import (
     classes_of,
     computed_on,
     device,
+    hash_of_test_images,
     listed_images,
-    test_images_hash,
     untrained_network,
     used_split_images,
     used_splits,
@@ -58,7 +59,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         parameters=sum(p.numel() for p in network.parameters()),
         width=network.width,
         weights_hash=content_hash(network),
-        images_hash=test_images_hash(run),
+        images_hash=hash_of_test_images(run),
         input_shape=test.shape,
         preprocessing=network.preprocessing.to_json(),
         origin=dict(network.origin),
@@ -96,7 +97,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
         rng_seed=training.rng_seed,
         state=_last_epoch(run, name),
         on_epoch=keep,
-        on_step=run.pulse,
+        on_step=check_cancelled,
     )
     return losses[-1] if losses else None
 

@@ -22,7 +22,7 @@ from importlib import import_module
 import numpy as np
 
 from netsim.errors import NetsimError
-from netsim.storage.stopwatch import Stopwatch
+from netsim.storage.stopwatch import Stopwatch, waiting
 from netsim.store.metadata import Metadata
 from netsim.store.records import Record
 from netsim.store.run import Run
@@ -131,8 +131,5 @@ def _of_shard(stage: Stage, name: str, shard: int) -> Iterator[None]:
 
 
 def _written(run: Run, stage: Stage, name: str, shard: int, writing: Future[Record]) -> Record:
-    with _of_shard(stage, name, shard):
-        watch = Stopwatch()
-        record = writing.result()
-        run.seconds_waited += watch()
-        return record
+    with _of_shard(stage, name, shard), waiting():
+        return writing.result()

@@ -1,7 +1,8 @@
-"""What a unit was computed from: weights and upstream values, recorded with it and checked when it is read."""
+"""What a unit was computed from: weights and upstream values, recorded with it and compared when it is read."""
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from itertools import groupby
 
 from blake3 import blake3
@@ -13,45 +14,49 @@ from netsim.store.run import Run
 from netsim.store.stages import Unit, dependencies, unit_label
 
 
+@lru_cache(maxsize=1024)
 def weights_hash(run: Run, name: str) -> str:
-    """Which weights this run goes by."""
-    if name not in run.weights:
-        run.weights[name] = train_metadata(run, name).weights_hash
-    return run.weights[name]
+    """Return the hash of a network's weights as the run recorded it. Read once for each `Run`."""
+    return train_metadata(run, name).weights_hash
 
 
 def check_weights(run: Run, record: Record) -> None:
-    """Raises StoreError if a shard was computed with other weights than the run goes by now."""
+    """Raise StoreError if a unit was computed with other weights than the run has now."""
     for name, used in Metadata.of(record).weights.items():
         if used != weights_hash(run, name):
             unit = unit_label((record.stage, record.name, record.shard))
-            raise StoreError(f"{unit} in {run.url} was computed with other weights of {name}; {run.mend}")
+            raise StoreError(f"{unit} in {run.url} was computed with other weights of {name}; {run.repair_hint}")
 
 
 def made_from(contents: Iterable[str]) -> str:
-    """For a record: BLAKE3 over the `Record.content` of what a shard was computed from, in the order of
-    `netsim.store.stages.sources`.
-    """
+    """Hash what a unit was computed from: `Record.content` of its upstream units, in the order of `dependencies`."""
     return blake3(json.dumps(list(contents)).encode()).hexdigest()
 
 
-def source_records(run: Run, units: Iterable[Unit]) -> dict[Unit, Record]:
-    """The records of what some units are computed from, each asked for once."""
-    wanted = dict.fromkeys(source for unit in units for source in dependencies(run.settings, unit))
-    found: dict[Unit, Record] = {}
+def dependency_records(run: Run, units: Iterable[Unit]) -> dict[Unit, Record]:
+    """Read the records of everything that some units are computed from, each once."""
+    wanted = dict.fromkeys(upstream for unit in units for upstream in dependencies(run.settings, unit))
+    records: dict[Unit, Record] = {}
     for (stage, name), group in groupby(wanted, key=lambda unit: unit[:2]):
-        own = list(group)
-        found |= zip(own, run.records(stage, name, [shard for _, _, shard in own]), strict=True)
-    return found
+        upstream = list(group)
+        records |= zip(upstream, run.records(stage, name, [shard for _, _, shard in upstream]), strict=True)
+    return records
 
 
 def check_origin(run: Run, record: Record, known: Mapping[Unit, Record]) -> None:
-    """Raises StoreError if a shard was computed from other values than those that are there, whose records are `known`.
+    """Raise StoreError if a unit was computed from other values than the store has now.
 
-    That is so where one of them was computed again and came out otherwise, as it may on a GPU. Records of an older
-    netsim do not tell.
+    That happens where an upstream unit was computed again and came out differently, as it may on a GPU. Records of an
+    older netsim do not say what they were made from.
+
+    Parameters
+    ----------
+    known
+        The records of the unit's upstream units, at least.
     """
     unit = record.stage, record.name, record.shard
-    there = made_from(known[source].content for source in dependencies(run.settings, unit))
-    if Metadata.of(record).made_from not in (None, there):
-        raise StoreError(f"{unit_label(unit)} in {run.url} was computed from other values than are there; {run.mend}")
+    stored = made_from(known[upstream].content for upstream in dependencies(run.settings, unit))
+    if Metadata.of(record).made_from not in (None, stored):
+        raise StoreError(
+            f"{unit_label(unit)} in {run.url} was computed from other values than the store has now; {run.repair_hint}"
+        )

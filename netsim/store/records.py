@@ -10,88 +10,86 @@ from typing import Any
 
 from blake3 import blake3
 
+SEAL = "seal"
+"""The key of a hash over everything else in a document, so that a flipped byte never goes unnoticed."""
+
+RECORD_FILE = re.compile(r"\d{5,}\.json")
+"""Name of a record's file. Anything else in its folder, as the copy of a sync tool, proves nothing."""
+
+PACKAGES = {
+    "netsim": "netsim-cka",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+    "zarr": "zarr",
+}
+"""Packages whose versions a number may depend on, by the names that records give them."""
+
 
 @dataclass(frozen=True)
 class Record:
-    """The proof that a shard is done: what was written, from what, by what, and how long it took."""
+    """The proof that a unit is done: what was written, from what, by what, and how long it took.
+
+    Attributes
+    ----------
+    arrays
+        Path -> BLAKE3 of the bytes of its values in this shard, little endian, in C order.
+    files
+        Path -> BLAKE3 of its bytes.
+    facts
+        Metadata of the stage, as JSON; `netsim.store.metadata` has their types.
+    seconds
+        Time that computing took, without waiting for a worker.
+    committed
+        UTC, ISO 8601.
+    process
+        `host:pid` of the worker.
+    """
 
     stage: str
     name: str
     shard: int
     digest: str
-    arrays: dict[str, str]  # path -> BLAKE3 of the bytes of its values in this shard, little endian, in C order
-    files: dict[str, str]  # path -> BLAKE3 of its bytes
+    arrays: dict[str, str]
+    files: dict[str, str]
     facts: dict[str, Any]
     seconds: float
-    committed: str  # UTC, ISO 8601
+    committed: str
     versions: dict[str, str] = field(default_factory=dict)
-    process: str = ""  # host:pid
+    process: str = ""
 
     @cached_property
     def content(self) -> str:
-        """BLAKE3 over the hashes of all values that it covers."""
+        """BLAKE3 over the hashes of all values that the record covers."""
         return blake3_hex(json.dumps([self.arrays, self.files], sort_keys=True).encode())
 
 
 @cache
 def versions() -> dict[str, str]:
-    """What a number may depend on besides the settings."""
-    packages = {
-        "netsim": "netsim-cka",
-        "torch": "torch",
-        "torchvision": "torchvision",
-        "numpy": "numpy",
-        "zarr": "zarr",
-    }
-    return {name: version(package) for name, package in packages.items()} | {"python": platform.python_version()}
-
-
-RECORD_FILE = re.compile(r"\d{5,}\.json")
-
-
-ASIDE_FILE = re.compile(rf"[^/]+/.+/{RECORD_FILE.pattern}")
+    """Return the installed versions that a number may depend on besides the settings."""
+    return {name: version(package) for name, package in PACKAGES.items()} | {"python": platform.python_version()}
 
 
 def commit_path(stage: str, name: str, shard: int) -> str:
+    """Return the path of a unit's commit record."""
     return f"commits/{stage}/{name}/{shard:05d}.json"
 
 
-def aside_path(stage: str, name: str, shard: int) -> str:
-    return f"aside/{stage}/{name}/{shard:05d}.json"
-
-
 def lies_within(path: str) -> bool:
-    """A record is read before it is trusted: it must not lead out of the store."""
+    """Return False for a path that leads out of the store: a record is read before it is trusted."""
     return not path.startswith("/") and ".." not in path.split("/")
 
 
-def unit_of(path: str) -> tuple[str, str, int]:
-    """aside/invert/vgg/00003.json -> invert, vgg, 3"""
-    _, stage, *name, shard = path.removesuffix(".json").split("/")
-    return stage, "/".join(name), int(shard)
-
-
-def parse_aside(data: bytes) -> dict[str, Any]:
-    """Why a shard was set aside. It proves nothing, so a damaged one is said and no more."""
-    try:
-        why = json.loads(data)
-        return why | {"error": str(why["error"])}
-    except (ValueError, TypeError, KeyError):
-        return {"error": "what was kept of it is damaged"}
-
-
 def blake3_hex(content: bytes | memoryview) -> str:
+    """Hash bytes."""
     return blake3(content).hexdigest()
 
 
-SEAL = "seal"
-"""The key of a hash over everything else in a document, so that no flipped byte of it goes unseen."""
-
-
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
-    """A document with its seal."""
+    """Add a seal to a document."""
     return content | {SEAL: blake3_hex(json.dumps(content).encode())}
 
 
 def is_sealed(content: dict[str, Any]) -> bool:
+    """Return True if a document's seal fits its content."""
     return content == sealed({key: value for key, value in content.items() if key != SEAL})

@@ -11,6 +11,7 @@ from netsim.errors import StoreError
 from netsim.references import has_photographs
 from netsim.settings import SweepSettings
 from netsim.store.arrays import ArraySpec
+from netsim.store.documents import create_arrays
 from netsim.store.layout import (
     NATURAL,
     Networks,
@@ -87,7 +88,7 @@ class Stage:
 
     def prepare(self, run: Run) -> None:
         """Create the arrays that this stage fills. Call it once, before work fans out."""
-        run.create_arrays(self.specs(run))
+        create_arrays(run, self.specs(run))
 
     def specs(self, run: Run) -> list[ArraySpec]:
         """List the arrays that this stage fills.

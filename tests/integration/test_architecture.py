@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS = (
-    ("errors",),
+    ("errors", "cancellation"),
     ("references", "storage", "similarity"),
     ("settings",),
     ("images",),

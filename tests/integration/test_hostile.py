@@ -18,6 +18,7 @@ from netsim.results.labelled import open_run
 from netsim.results.measured import load_measured
 from netsim.results.results import load_results
 from netsim.settings import load_settings
+from netsim.store.quarantine import quarantine
 from netsim.store.records import sealed
 from netsim.store.run import Run
 from netsim.store.status import status
@@ -66,7 +67,7 @@ def test_a_store_says_nothing_that_a_terminal_obeys(copied, monkeypatch, capsys)
     def shown(*command: str) -> str:
         return "".join(call(monkeypatch, capsys, *command)[1:])
 
-    copied.quarantine("invert", "vgg", 0, {"error": ESCAPE})
+    quarantine(copied, ("invert", "vgg", 0), {"error": ESCAPE})
     aside = Path(copied.url, "aside/invert/vgg")
     (aside / "00001.json").write_text("[]")
     (aside.parents[1] / "00002.json").write_text("{}")

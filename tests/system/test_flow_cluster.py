@@ -21,6 +21,7 @@ from distributed import Client
 
 from netsim.images import to_unit
 from netsim.settings import parse_settings
+from netsim.store.quarantine import quarantined
 from netsim.store.run import Run
 from netsim.store.stages import STAGES
 from support.seaweed import free_ports
@@ -141,7 +142,7 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
     found = netsim(*command, env=cluster.environment, cwd=tmp_path)
     assert found.returncode == 1, found.stderr
     assert found.stderr.startswith("netsim: invert odd shard 2 could not be computed and is set aside ("), found.stderr
-    ((unit, why),) = run.quarantined().items()
+    ((unit, why),) = quarantined(run).items()
     assert unit == ("invert", "odd", 2)
     if how == "failing":
         assert "in forward" in why["traceback"] and why["error"].endswith("an illegal memory access was encountered")
@@ -169,7 +170,7 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
         quiet = Run.create(str(tmp_path / "quiet"), parse_settings(SETTINGS))
         run_all(quiet)
         assert_same_bits(run, quiet)
-        assert run.quarantined() == {}
+        assert quarantined(run) == {}
         processes = {run.record("invert", name, k).process for name in run.settings.names for k in range(4)}
         assert len(processes) == 2  # both workers had some
         done = metrics(cluster)
@@ -199,7 +200,7 @@ def test_a_shard_that_failed_is_tried_on_gpus_only(cluster, settings, tmp_path, 
         plain.wait()
         poisoned.unlink()
     assert found.returncode == 1, found.stderr
-    (why,) = run.quarantined().values()
+    (why,) = quarantined(run).values()
     assert why["error"].endswith("an illegal memory access was encountered"), why
 
 

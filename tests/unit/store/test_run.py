@@ -26,6 +26,8 @@ from netsim.settings import parse_settings
 from netsim.storage.files import _zarr_store
 from netsim.storage.s3 import S3_CLIENT, _when
 from netsim.store.arrays import ArraySpec
+from netsim.store.documents import array_faults, create_arrays, repair_arrays
+from netsim.store.quarantine import quarantine, quarantined, release
 from netsim.store.records import sealed
 from netsim.store.run import Run
 from support.seaweed import BUCKET, KEYS
@@ -62,7 +64,7 @@ def url(request, tmp_path):
 @pytest.fixture
 def run(url):
     run = Run.create(url, SETTINGS)
-    run.create_arrays([LOSS, IMAGE, WHOLE])
+    create_arrays(run, [LOSS, IMAGE, WHOLE])
     return run
 
 
@@ -124,7 +126,7 @@ def test_opening_again_finds_the_same_run(run, url):
 
 def test_creating_arrays_again_changes_nothing(run):
     commit(run, 0, 1.0)
-    run.create_arrays([LOSS, IMAGE, WHOLE])
+    create_arrays(run, [LOSS, IMAGE, WHOLE])
     np.testing.assert_array_equal(run.read(run.record("invert", "vgg", 0), LOSS.path), arrays(1.0)[LOSS.path])
 
 
@@ -254,20 +256,20 @@ def test_a_damaged_document_is_found_and_written_again(run, file, harm):
         document = json.loads(run.files.get(file))
         document[harm] = [8, 1, 7, 6] if harm == "shape" else 1
         run.files.put(file, json.dumps(document).encode())
-    assert list(run.array_faults(specs)) == [file]
+    assert list(array_faults(run, specs)) == [file]
     if harm != "delete":
         with pytest.raises(StoreError, match=rf"{file} is damaged .*; `netsim verify --repair .*`, and run again"):
-            Run.open(run.url).create_arrays(specs)
-    run.repair_arrays(specs)
-    assert run.array_faults(specs) == {}
+            create_arrays(Run.open(run.url), specs)
+    repair_arrays(run, specs)
+    assert array_faults(run, specs) == {}
     np.testing.assert_array_equal(Run.open(run.url).read(record, IMAGE.path), arrays(1.0)[IMAGE.path])
 
 
 def test_documents_written_in_another_way_mean_the_same(run):
     document = run.files.get(f"{IMAGE.path}/zarr.json")
     run.files.put(f"{IMAGE.path}/zarr.json", json.dumps(json.loads(document), sort_keys=True).encode())
-    run.create_arrays([LOSS, IMAGE, WHOLE])
-    assert run.array_faults([LOSS, IMAGE, WHOLE]) == {}
+    create_arrays(run, [LOSS, IMAGE, WHOLE])
+    assert array_faults(run, [LOSS, IMAGE, WHOLE]) == {}
 
 
 def objects(run: Run, array: str) -> list[str]:
@@ -305,7 +307,7 @@ def test_a_damaged_record_is_refused(run, damaged):
 
 def test_no_flipped_bit_of_a_record_or_of_the_settings_goes_unseen(tmp_path):
     run = Run.create(str(tmp_path / "run"), SETTINGS)
-    run.create_arrays([LOSS, IMAGE])
+    create_arrays(run, [LOSS, IMAGE])
     commit(run, 0, 1.0)
     record, root = run.files.get(RECORD), run.files.get("zarr.json")
     for bit in range(0, 8 * len(record), 7):
@@ -323,7 +325,7 @@ def test_no_flipped_bit_of_a_record_or_of_the_settings_goes_unseen(tmp_path):
 
 def test_no_flipped_bit_of_an_object_goes_unseen_and_zarr_reads_the_same(tmp_path):
     run = Run.create(str(tmp_path), SETTINGS)
-    run.create_arrays([IMAGE])
+    create_arrays(run, [IMAGE])
     values = np.arange(144, dtype="uint16").reshape(4, 1, 6, 6) * 455
     record = run.commit("invert", "vgg", 1, arrays={IMAGE.path: values}, seconds=0)
     np.testing.assert_array_equal(run.read(record, IMAGE.path), values)
@@ -339,7 +341,7 @@ def test_no_flipped_bit_of_an_object_goes_unseen_and_zarr_reads_the_same(tmp_pat
 def test_a_whole_chunk_in_the_place_of_another_is_refused(tmp_path):
     """As after a copy that went wrong: it has a right checksum, but of other values."""
     run = Run.create(str(tmp_path), SETTINGS)
-    run.create_arrays([LOSS, IMAGE])
+    create_arrays(run, [LOSS, IMAGE])
     commit(run, 0, 1.0)
     commit(run, 1, 2.0)
     run.files.put(f"{LOSS.path}/c/1", run.files.get(f"{LOSS.path}/c/0"))
@@ -353,7 +355,7 @@ POLYNOMIAL = 0x11EDC6F41
 
 def test_what_crc32c_can_not_see_the_hash_in_the_record_does(tmp_path):
     run = Run.create(str(tmp_path), SETTINGS)
-    run.create_arrays([LOSS, IMAGE])
+    create_arrays(run, [LOSS, IMAGE])
     record = commit(run, 0, 1.0)
     path = f"{LOSS.path}/c/0"
     unseen = int(f"{POLYNOMIAL:033b}"[::-1], 2).to_bytes(5, "little")
@@ -423,17 +425,17 @@ def test_values_and_record_fit_when_two_write_a_shard_at_the_same_time(run, monk
 
 def test_what_one_stage_set_aside_is_taken_up_again_without_the_others(run):
     for stage in ("invert", "measure"):
-        run.quarantine(stage, "natural/vgg", 3, {"error": "E"})
-    run.clear_quarantine("measure")
-    assert list(run.quarantined()) == [("invert", "natural/vgg", 3)]
-    run.clear_quarantine()
-    assert run.quarantined() == {}
+        quarantine(run, (stage, "natural/vgg", 3), {"error": "E"})
+    release(run, "measure")
+    assert list(quarantined(run)) == [("invert", "natural/vgg", 3)]
+    release(run)
+    assert quarantined(run) == {}
 
 
 def test_a_folder_that_can_not_be_listed_is_no_empty_one(tmp_path, monkeypatch):
     """Or `verify` would find nothing wrong in it."""
     run, scandir = Run.create(str(tmp_path), SETTINGS), os.scandir
-    run.create_arrays([LOSS, IMAGE])
+    create_arrays(run, [LOSS, IMAGE])
     commit(run, 0, 1.0)
 
     def denied(path: Any) -> Any:
@@ -522,7 +524,7 @@ Run.create({folder + "/run"!r}, settings)
 def test_no_space_is_explained_and_the_shard_is_missing(tmp_path):
     """A limit on the size of files is a full disk for the process that has it."""
     run = Run.create(str(tmp_path / "run"), SETTINGS)
-    run.create_arrays([ArraySpec("noise", (8, 4096), "float32", ("pair", "x"))])
+    create_arrays(run, [ArraySpec("noise", (8, 4096), "float32", ("pair", "x"))])
     code = f"""
 import errno, numpy as np, resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -543,7 +545,7 @@ run.commit("invert", "vgg", 0, arrays={{"noise": np.random.rand(4, 4096).astype(
 def test_a_server_that_is_away_says_nothing_about_a_shard(object_storage, monkeypatch):
     """It is not damaged, and what was done is not to be removed. The same read works once it is back."""
     run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
-    run.create_arrays([LOSS, IMAGE])
+    create_arrays(run, [LOSS, IMAGE])
     record = commit(run, 0, 1.0)
     monkeypatch.setitem(S3_CLIENT, "retries", {"mode": "standard", "max_attempts": 1})
     _zarr_store.cache_clear()
@@ -583,7 +585,7 @@ def requests(monkeypatch) -> Counter[str]:
 def test_a_shard_is_one_request_an_array_and_one_for_its_record(object_storage, requests):
     """Each request is paid for, and takes its time."""
     run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
-    run.create_arrays([LOSS, IMAGE])
+    create_arrays(run, [LOSS, IMAGE])
     commit(run, 1, 1.0)
     requests.clear()
     commit(run, 0, 1.0)
