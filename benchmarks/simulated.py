@@ -23,7 +23,7 @@ from netsim.store.metadata import Metadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, Stage
 from tasks.dispatch import finish
-from tasks.prefect_runs import accounting, after_the_store
+from tasks.prefect_runs import named_after_store, tracked_runs
 from tasks.worker import OPTIONS, run_block
 
 NOTHING, WAIT = "nothing", "wait"
@@ -95,10 +95,10 @@ class Spent:
     began: float
 
 
-@flow(name="simulated-sweep", flow_run_name=after_the_store("simulated"))
+@flow(name="simulated-sweep", flow_run_name=named_after_store("simulated"))
 def sweep(store: str, name: str, scheduler: str, shards_per_task: int) -> Spent:
     """As flows.sweep is made: what is missing goes to the workers of a Dask scheduler."""
-    with accounting(store), task_runner(Scheduler(address=scheduler)) as runner:
+    with tracked_runs(store), task_runner(Scheduler(address=scheduler)) as runner:
         return stage.with_options(task_runner=runner)(store, name, shards_per_task)
 
 

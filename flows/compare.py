@@ -3,14 +3,14 @@
 from prefect import flow
 
 from tasks.dispatch import finish
-from tasks.prefect_runs import after_the_store
+from tasks.prefect_runs import named_after_store
 from tasks.verbs import aggregate, draw, embed, invert, report
 
 EMBED_FACTOR = 8
 """Looking at a shard costs so much less than inverting it that this many make one task run."""
 
 
-@flow(name="compare", flow_run_name=after_the_store("compare"))
+@flow(name="compare", flow_run_name=named_after_store("compare"))
 def compare(store: str, shards_per_task: int) -> None:
     """Compare the networks of the run at `store`, naturally and after inversion; what is done is not done again."""
     finish(store, draw, shards_per_task=shards_per_task)

@@ -9,11 +9,11 @@ from flows.server.credentials import use_block
 from flows.train import train
 from netsim.settings import SweepSettings
 from tasks.dispatch import require_none_quarantined
-from tasks.prefect_runs import accounting, after_the_store, mark_cancelled
+from tasks.prefect_runs import mark_cancelled, named_after_store, tracked_runs
 from tasks.prepare import prepare
 
 
-@flow(name="sweep", flow_run_name=after_the_store("sweep"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled])
+@flow(name="sweep", flow_run_name=named_after_store("sweep"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled])
 def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local()) -> str:  # noqa: B008 (frozen)
     """Train what has no weights, invert every network, and compare all of them on all sets.
 
@@ -21,7 +21,7 @@ def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local()) -> st
     """
     use_block(cluster.credentials)
     store = prepare(settings, store)
-    with accounting(store), task_runner(cluster) as runner:
+    with tracked_runs(store), task_runner(cluster) as runner:
         train.with_options(task_runner=runner)(store)
         compare.with_options(task_runner=runner)(store, cluster.shards_per_task)
         require_none_quarantined(store)

@@ -3,12 +3,12 @@
 from prefect import flow
 
 from tasks.dispatch import finish
-from tasks.prefect_runs import after_the_store
+from tasks.prefect_runs import named_after_store
 from tasks.verbs import check
 from tasks.verbs import train as verb
 
 
-@flow(name="train", flow_run_name=after_the_store("train"))
+@flow(name="train", flow_run_name=named_after_store("train"))
 def train(store: str) -> None:
     """Train every network of the run at `store` that is not trained yet. Interrupted ones go on at their last epoch.
 

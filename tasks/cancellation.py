@@ -29,7 +29,7 @@ _seconds: dict[str, float] = {}
 """What the last shard of each stage took in this process."""
 
 
-class Pulse:
+class CancellationCheck:
     """For the thread of one task run. Outside of a Dask worker there is always time, and somebody waits."""
 
     def __init__(self, stage: Stage) -> None:
@@ -75,7 +75,7 @@ class Pulse:
         task = self._worker.state.tasks.get(self._key)
         return task is None or task.state == "cancelled"
 
-    def took(self, seconds: float) -> None:
+    def record_duration(self, seconds: float) -> None:
         """What a shard took. A later task of the stage goes by it too: a task may have one shard only."""
         _seconds[self._stage.name] = seconds
 

@@ -10,7 +10,7 @@ cancelled_in_prefect = Event()
 """Whether somebody cancelled the sweep of this process, in the UI or by the API."""
 
 
-taken_for_dead = Event()
+marked_crashed = Event()
 """Whether Prefect has the sweep of this process for crashed, as when no heartbeat came through."""
 
 
@@ -18,5 +18,5 @@ def raise_if_interrupted() -> None:
     """Raises KeyboardInterrupt if there was one: a library may have made an error of its own of it, as of a server that
     did not answer, and such errors end no sweep.
     """
-    if any(event.is_set() for event in (interrupted, cancelled_in_prefect, taken_for_dead)):
+    if any(event.is_set() for event in (interrupted, cancelled_in_prefect, marked_crashed)):
         raise KeyboardInterrupt

@@ -26,7 +26,7 @@ from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
 from prefect.states import Cancelled, Completed, Crashed
 
 from netsim.errors import RunError
-from tasks.interrupts import cancelled_in_prefect, taken_for_dead
+from tasks.interrupts import cancelled_in_prefect, marked_crashed
 from tasks.threads import background_thread
 
 OPEN = {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}
@@ -40,7 +40,7 @@ LOOK = 5.0
 
 
 @contextmanager
-def accounting(store: str) -> Iterator[None]:
+def tracked_runs(store: str) -> Iterator[None]:
     """For the body of a sweep of `store`: no run of it, or of a killed one before it, is left open at the end.
 
     A sweep that is cancelled in Prefect is interrupted as by Ctrl-C, unless a worker of a work pool sees to that. So is
@@ -50,7 +50,7 @@ def accounting(store: str) -> Iterator[None]:
         with _watching_prefect():
             yield from _accounted(store)
     except KeyboardInterrupt:
-        if not taken_for_dead.is_set():
+        if not marked_crashed.is_set():
             raise
         raise RunError("Prefect took this run for crashed while it lived; the next run of the store goes on") from None
 
@@ -77,7 +77,7 @@ def _accounted(store: str) -> Iterator[None]:
 
 @contextmanager
 def _watching_prefect() -> Iterator[None]:
-    ends = {StateType.CRASHED: taken_for_dead}
+    ends = {StateType.CRASHED: marked_crashed}
     if runtime.deployment.id is None:
         ends |= dict.fromkeys((StateType.CANCELLING, StateType.CANCELLED), cancelled_in_prefect)
     for event in ends.values():
@@ -183,6 +183,6 @@ def _lives(pid: int, *, created: str) -> bool:
         return False
 
 
-def after_the_store(verb: str) -> Callable[[], str]:
+def named_after_store(verb: str) -> Callable[[], str]:
     """Name flow runs after their store: `sweep-demo` for a run kept in `runs/demo`."""
     return lambda: f"{verb}-{PurePosixPath(runtime.flow_run.parameters['store']).name}"

@@ -63,7 +63,7 @@ def watched(opened: Any, units: Sequence[Any], debug: bool) -> Iterator[None]:
 @contextmanager
 def ctrl_c_stays_ctrl_c() -> Iterator[None]:
     """Libraries make errors of their own of a KeyboardInterrupt that meets them in the middle of something."""
-    from tasks.interrupts import interrupted, taken_for_dead
+    from tasks.interrupts import interrupted, marked_crashed
 
     before = signal.getsignal(signal.SIGINT)
 
@@ -76,7 +76,7 @@ def ctrl_c_stays_ctrl_c() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if interrupted.is_set() and not taken_for_dead.is_set():  # which has an error of its own
+        if interrupted.is_set() and not marked_crashed.is_set():  # which has an error of its own
             raise KeyboardInterrupt from error
         raise
     finally:

@@ -17,7 +17,7 @@ from netsim.store.run import Run
 from netsim.store.stages import EMBED, INVERT, TRAIN, Block, Stage, blocks
 from support.sweeps import tiny
 from tasks import artifacts, dispatch, interrupts, worker
-from tasks.cancellation import Pulse
+from tasks.cancellation import CancellationCheck
 from tasks.devices import GPU
 from tasks.dispatch import AHEAD, LOST, PASSES, _give_up_waiting, dask_client, slowest_first
 from tasks.worker import OPTIONS, _worth_retrying, tags_of
@@ -115,9 +115,9 @@ def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, 
 
 def test_workers_that_have_to_leave_cost_a_shard_no_try(server, tmp_path, monkeypatch):
     """As many as there are: each job of SLURM ends some time."""
-    run, may_begin, asked = Run.create(str(tmp_path / "run"), tiny()), Pulse.may_begin, []
+    run, may_begin, asked = Run.create(str(tmp_path / "run"), tiny()), CancellationCheck.may_begin, []
 
-    def seldom(pulse: Pulse, shard: int) -> bool:
+    def seldom(pulse: CancellationCheck, shard: int) -> bool:
         asked.append(shard)
         pulse.leaves = shard == 0 and asked.count(0) <= 2 * PASSES
         return may_begin(pulse, shard) and not pulse.leaves
@@ -126,7 +126,7 @@ def test_workers_that_have_to_leave_cost_a_shard_no_try(server, tmp_path, monkey
     def all_of_it() -> None:
         dispatch.finish(run.url, queue, stage=QUEUE)
 
-    monkeypatch.setattr(Pulse, "may_begin", seldom)
+    monkeypatch.setattr(CancellationCheck, "may_begin", seldom)
     with (
         temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}),
         Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=":0") as client,

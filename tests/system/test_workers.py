@@ -21,7 +21,7 @@ from flows.clusters.slurm import slurm_cluster, slurm_options
 from netsim.errors import RunError, SettingsError
 from netsim.store.stages import INVERT, TRAIN, Stage
 from support.seaweed import free_ports
-from tasks.cancellation import Pulse
+from tasks.cancellation import CancellationCheck
 from tasks.devices import visible_gpus
 
 
@@ -83,12 +83,12 @@ def test_a_job_is_one_worker_that_leaves_before_its_walltime():
 
 def told(seconds: float) -> None:
     """In a task of one shard."""
-    Pulse(INVERT).took(seconds)
+    CancellationCheck(INVERT).record_duration(seconds)
 
 
 def may_begin() -> bool:
     """In the next task."""
-    return Pulse(INVERT).may_begin(0)
+    return CancellationCheck(INVERT).may_begin(0)
 
 
 def test_a_worker_without_time_for_another_shard_leaves_at_once():
@@ -121,7 +121,7 @@ def test_a_worker_without_time_for_another_shard_leaves_at_once():
 def test_a_shard_that_takes_longer_than_a_worker_lives_is_an_error_but_where_the_next_goes_on():
     def endless(stage: Stage) -> None:
         """In here it goes to the worker by itself: this module would take a good part of a life to import."""
-        pulse = Pulse(stage)
+        pulse = CancellationCheck(stage)
         pulse.may_begin(3)
         while True:
             time.sleep(0.1)
@@ -140,7 +140,7 @@ def test_a_shard_that_takes_longer_than_a_worker_lives_is_an_error_but_where_the
 
 
 def test_outside_of_a_worker_there_is_always_time_and_somebody_waits():
-    pulse = Pulse(INVERT)
+    pulse = CancellationCheck(INVERT)
     pulse()
     assert pulse.may_begin(0) and pulse.worker is None
 
