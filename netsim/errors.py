@@ -1,63 +1,84 @@
 """Every error a user can cause, on one page.
 
-All are `ValueError`s, so a notebook can catch them without importing this module. `exit_code` is what the command line
-ends with: 1 when the run or the store is at fault, 2 when the command line or the settings are.
-Each message says what came, what fits, and the way out, in one or two lines.
+All are `ValueError`s, so a notebook can catch them without importing this module. Each message says what was wrong with
+which value, what would be valid, and the way out, in one or two lines.
 """
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# Names that an error message lists before it only counts the rest.
+_MAX_LISTED = 20
+
 
 class NetsimError(ValueError):
-    """What a user can cause and mend."""
+    """Base class of all errors that a user can cause and fix.
+
+    Attributes
+    ----------
+    exit_code
+        Exit status of the command line: 1 if the run or the store is at fault, 2 if the command or the settings are.
+    """
 
     exit_code = 1
 
 
 class SettingsError(NetsimError):
-    """The command line or the settings cannot be understood, or ask for what does not exist."""
+    """Invalid command line or settings, or a name in them that does not exist."""
 
     exit_code = 2
 
 
 class DataError(NetsimError):
-    """Images that cannot be used: unreadable, not finite, too few, or all of one label."""
+    """Unusable images: unreadable, not finite, too few, or all with the same label."""
 
 
 class NetworkError(NetsimError):
-    """A network that cannot be used: weights that do not fit, no final linear layer, values that are not finite."""
+    """Unusable network: weights of another shape, no final linear layer, or outputs that are not finite."""
 
 
 class StoreError(NetsimError):
-    """A store that cannot be used: other settings, another format version, damaged, not writable, full."""
+    """Unusable store: other settings, another format version, damaged, not writable, or full."""
 
 
 class UnreachableError(StoreError):
-    """A store that does not answer, after every try: it may answer later, so a task that met this is worth retrying."""
+    """Store that did not answer after all retries. It may answer later, so a task that met this error is retried."""
 
 
 class RunError(NetsimError):
-    """A run that could not finish: what was done is in the store, and the same command goes on from there."""
+    """Run that could not finish. Completed shards stay in the store; running the command again resumes."""
 
 
 class TaskCancelled(BaseException):
-    """Nobody waits for this work any more, says a `Run.pulse`. No Exception, so that nothing takes it for one."""
+    """Raised when the task was cancelled. A BaseException, so that `except Exception` does not swallow it."""
 
 
 def printable(text: str) -> str:
-    """What may come from a store or a server, for a terminal: lines, but nothing that a terminal obeys."""
-    return "".join(sign if sign == "\n" or sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    r"""Escape control characters in text from a store or a server, so that a terminal cannot execute them.
 
+    Newlines are kept.
 
-MOST_NAMED = 20
+    Examples
+    --------
+    >>> printable("done\x1b[2J")
+    'done\\x1b[2J'
+    """
+    return "".join(char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """'; did you mean "resnet18"?' where something close is known, else what is known: the tail of an error message."""
+    """Return the tail of an error message about an unknown name: a similar known name, or else all known names.
+
+    Examples
+    --------
+    >>> nearest("resnet8", ["resnet18", "vgg"])
+    "; did you mean 'resnet18'?"
+    >>> nearest("alexnet", ["vgg", "resnet18"])
+    '; known are resnet18, vgg'
+    """
     known = sorted(known)
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    more = len(known) - MOST_NAMED
-    return f"; known are {', '.join(known[:MOST_NAMED])}{f' and {more:,} more' if more > 0 else ''}"
+    unlisted = len(known) - _MAX_LISTED
+    return f"; known are {', '.join(known[:_MAX_LISTED])}{f' and {unlisted:,} more' if unlisted > 0 else ''}"

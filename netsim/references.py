@@ -1,53 +1,62 @@
-"""References: how images and networks are named. Imports nothing heavy, so `--help` and readers stay fast."""
+"""References: how a sweep names its images and its networks.
+
+Images are `kind` or `kind:path`, networks are `[name=]source:name[@weights]`. This module only knows the grammar;
+readers are in `netsim.images.formats`, builders in `netsim.networks.sources`. It imports nothing heavy, so
+`netsim --help` and programs that only read a store start fast.
+"""
 
 import re
 from dataclasses import dataclass
 
 from netsim.errors import SettingsError, nearest
 
+# A valid network name: it becomes the name of a file.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def network_name(reference: str) -> str:
-    """`resnet18` for `small:resnet18`, `mine` for `mine=python:lab.models:tiny@weights.safetensors`."""
-    if _is_named(reference):
-        return reference.partition("=")[0]
-    return reference.partition("@")[0].rpartition(":")[2]
-
-
-def _is_named(reference: str) -> bool:
-    """A name stands before the source: `=` before the first `:` (later ones belong to a path or a URL)."""
-    return "=" in reference.partition(":")[0]
 
 
 @dataclass(frozen=True)
 class ImageSource:
-    """A kind of image set. `loader` is `module:function` in `netsim.images.formats`."""
+    """One kind of image set.
+
+    Attributes
+    ----------
+    form
+        How a reference of this kind is written, as in ``folder:PATH``.
+    description
+        One line for help texts and the form of the UI.
+    loader
+        The function that reads it, as ``module:function`` in `netsim.images.formats`.
+    photographs
+        True for encoded files of any size, which are scaled and cropped, and of which some may be unreadable.
+    """
 
     form: str
     description: str
     loader: str
-    photographs: bool = True  # encoded files of any size, which are scaled and cropped, and may be unreadable
+    photographs: bool = True
 
     @property
     def kind(self) -> str:
+        """The word before the colon."""
         return self.form.partition(":")[0]
 
     @property
-    def takes_a_place(self) -> bool:
+    def requires_path(self) -> bool:
+        """True if a path or URL follows the kind."""
         return ":" in self.form
 
 
+# Image sources by kind. Every FOLDER, FILE, PATH and PATTERN is a path, or a URL as in s3://bucket/images.
 IMAGE_SOURCES = {
     source.kind: source
     for source in (
         ImageSource(
             "fashion-mnist",
-            "5000 + 2000 grey images of 28 pixels that come with netsim",
+            "5000 training and 2000 test images, greyscale, 28x28, included in netsim",
             "fashion_mnist:load",
             photographs=False,
         ),
-        ImageSource("folder:PATH", "photographs, one folder a class, as ImageFolder has them", "folder:load"),
+        ImageSource("folder:PATH", "photographs, one folder per class, as for ImageFolder", "folder:load"),
         ImageSource(
             "imagenet:FOLDER", "the ILSVRC 2012 archives with their devkit, or train/ and val/", "imagenet:load"
         ),
@@ -58,49 +67,92 @@ IMAGE_SOURCES = {
         ImageSource("hf:FOLDER", "a Hugging Face dataset: save_to_disk or Parquet", "huggingface:load"),
     )
 }
-"""By kind. Every FOLDER, FILE and PATTERN is a path or a URL as in s3://bucket/images."""
 
-
+# The list of forms in error messages.
 IMAGE_FORMS = ", ".join(source.form for source in IMAGE_SOURCES.values())
 
-
+# The list of forms with their descriptions in the form of the UI.
 IMAGE_SOURCES_HELP = "; ".join(f"`{source.form}`: {source.description}" for source in IMAGE_SOURCES.values())
-"""For the form of the UI."""
 
-
-def parse_image_source(reference: str) -> tuple[ImageSource, str]:
-    """`folder:photos` -> what reads it, and `photos`. Raises SettingsError for what no source is written like."""
-    kind, colon, place = reference.partition(":")
-    source = IMAGE_SOURCES.get(kind)
-    if source is None:
-        raise SettingsError(f"no image set {reference!r}{nearest(kind, IMAGE_SOURCES)}; sources are {IMAGE_FORMS}")
-    if source.takes_a_place and not place:
-        raise SettingsError(f"image set {reference!r} names no place: write {source.form!r}")
-    if colon and not source.takes_a_place:
-        raise SettingsError(f"image set {reference!r}: nothing follows {kind!r}, it comes with netsim")
-    return source, place
-
-
-def has_photographs(reference: str) -> bool:
-    """Whether the images are decoded one by one, so that some may be unreadable."""
-    return reference.partition(":")[0] in IMAGE_SOURCES and parse_image_source(reference)[0].photographs
-
-
+# Network sources: form and description. none: random weights; FILE: safetensors, a path or a URL.
 NETWORK_FORMS = {
     "torchvision": (
         "torchvision:NAME[@WEIGHTS|@none|@FILE]",
-        "any of torchvision's classifiers, or wide_resnet50_4; WEIGHTS as in IMAGENET1K_V1",
+        "any torchvision classifier, or wide_resnet50_4; WEIGHTS as in IMAGENET1K_V1",
     ),
-    "timm": ("timm:NAME[@TAG|@none|@FILE]", "any of timm's classifiers; TAG as in a1_in1k"),
-    "robust": ("robust:ARCH_NORM_epsE", "one of the robust ImageNet networks of Salman et al. 2020, once converted"),
+    "timm": ("timm:NAME[@TAG|@none|@FILE]", "any timm classifier; TAG as in a1_in1k"),
+    "robust": (
+        "robust:ARCH_NORM_epsE",
+        "a robust ImageNet network of Salman et al. 2020, from a checkpoint converted by `netsim convert`",
+    ),
     "robustness": (
         "robustness:DATASET:ARCH@FILE",
-        "a network of the robustness library, from a converted checkpoint (or @none)",
+        "a network of the robustness library, from a checkpoint converted by `netsim convert` (or @none)",
     ),
-    "small": ("small:NAME[@none|@FILE]", "one of nine small networks for 28x28 grey images, which a run trains"),
+    "small": ("small:NAME[@none|@FILE]", "one of nine small networks for 28x28 grey images, trained by the run"),
     "python": (
         "python:MODULE:FUNCTION[@FILE]",
-        "what a function of yours returns: a classifier of images in [0, 1], or an AttackerModel",
+        "the return value of a function: a classifier of images in [0, 1], or an AttackerModel",
     ),
 }
-"""How a reference is written, and what it names. none: random weights; FILE: safetensors, a path or a URL."""
+
+
+def parse_image_source(reference: str) -> tuple[ImageSource, str]:
+    """Split an image reference into its source and its path, which is empty for images that come with netsim.
+
+    Raises
+    ------
+    SettingsError
+        For an unknown kind, a missing path, or a path after a kind that takes none.
+
+    Examples
+    --------
+    >>> source, path = parse_image_source("folder:s3://bucket/photos")
+    >>> source.kind, path
+    ('folder', 's3://bucket/photos')
+    """
+    kind, colon, path = reference.partition(":")
+    source = IMAGE_SOURCES.get(kind)
+    if source is None:
+        raise SettingsError(f"no image source {reference!r}{nearest(kind, IMAGE_SOURCES)}; sources are {IMAGE_FORMS}")
+    if source.requires_path and not path:
+        raise SettingsError(f"image source {reference!r} requires a path: write {source.form!r}")
+    if colon and not source.requires_path:
+        raise SettingsError(f"image source {kind!r} takes no path, got {reference!r}")
+    return source, path
+
+
+def has_photographs(reference: str) -> bool:
+    """Return True if the images are decoded one by one, so that some may be unreadable."""
+    return reference.partition(":")[0] in IMAGE_SOURCES and parse_image_source(reference)[0].photographs
+
+
+def network_name(reference: str) -> str:
+    """Return the name of a network in its run: the given one, or else that of its architecture or function.
+
+    Examples
+    --------
+    >>> network_name("small:resnet18")
+    'resnet18'
+    >>> network_name("mine=python:lab.models:tiny@weights.safetensors")
+    'mine'
+    """
+    if _has_name(reference):
+        return reference.partition("=")[0]
+    return reference.partition("@")[0].rpartition(":")[2]
+
+
+def without_name(reference: str) -> str:
+    """Return a network reference without its `name=`.
+
+    Examples
+    --------
+    >>> without_name("mine=small:resnet18")
+    'small:resnet18'
+    """
+    return reference.partition("=")[2] if _has_name(reference) else reference
+
+
+def _has_name(reference: str) -> bool:
+    """Return True if `name=` comes before the source. An `=` after the first `:` belongs to a path or a URL."""
+    return "=" in reference.partition(":")[0]

@@ -154,5 +154,5 @@ def test_a_settings_file_of_aliases_is_refused_in_one_short_line(tmp_path):
 def test_settings_make_no_objects(text, tmp_path):
     path = tmp_path / "objects.yaml"
     path.write_text(text)
-    with pytest.raises(NetsimError, match="is not YAML: could not determine a constructor"):
+    with pytest.raises(NetsimError, match="is not valid YAML: could not determine a constructor"):
         load_settings(str(path))

@@ -88,7 +88,7 @@ def test_everything_done_means_nothing_is_computed(cli, finished):
             "no setting 'inversion.iteration'; did you mean 'iterations'?",
         ),
         (["run", "demo", "--set", "networks=[small:vgg, small:resnet81]"], "did you mean 'resnet18'"),
-        (["run", "demo", "--set", "pairs.count=3"], "pairs.count: got 3; input should be greater than or equal to 4"),
+        (["run", "demo", "--set", "pairs.count=3"], "pairs.count must be greater than or equal to 4, got 3"),
         (["run", "demo", "--workers", "2", "--scheduler", "tcp://x:1"], "give one of them"),
         (["plan", "nowhere.yaml"], "no settings file 'nowhere.yaml'"),
         (["plan", "demo", "--set", "pairs.count=33"], "count 33 is not a multiple of shard_size 64"),
