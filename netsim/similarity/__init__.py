@@ -1,6 +1,8 @@
 """Similarity of representations. Imports no torch.
 
-cka          `linear_cka`, biased and unbiased; hsic: the sums it is made of
-streaming    sums over shards with each shard left out; blocked: CKA of Gram matrices by blocks
-uncertainty  jackknife and half-sampling; measures: other measures, one file each
+cka          `linear_cka`, biased and unbiased; hsic has the sums it is computed from
+streaming    exact sums over shards, with leave-one-out replicates
+blocked      CKA from the Gram matrices of blocks, for any kernel
+uncertainty  standard errors by jackknife and half-sampling
+measures     other similarity measures, one file each
 """

@@ -1,14 +1,14 @@
 """CKA by the U-statistic of blocks of images, for any kernel. n = rows of a block, d = features, M networks, G blocks.
 
-HSIC_1 (Song et al. 2012, JMLR 13, eq. 5) of a block is unbiased for HSIC of all images. Averaged over blocks, numerator
-and denominators each for itself (Nguyen et al. 2021, arXiv:2010.15327, eq. 3), it gives
+HSIC_1 (Song et al. 2012, JMLR 13, eq. 5) of a block is unbiased for HSIC of all images. Numerator and denominators are
+averaged over blocks separately (Nguyen et al. 2021, arXiv:2010.15327, eq. 3):
 
     CKA = mean HSIC_1(K, L) / sqrt(mean HSIC_1(K, K) mean HSIC_1(L, L))
 
-Each shard is a block. Compared with the exact value of `netsim.similarity.cka` it takes n d multiplications a row, not
-about d d' a pair, leaves out shards for nothing, and needs no features: Gram matrices of any kernel do. It is
-noisier, as it never sees images of different shards together; docs/measures.md has by how much.
-Averages of CKA itself over blocks are something else, and wrong: 0.53 for 0.16 at 16 rows.
+Each shard is a block. Compared with the exact value of `netsim.similarity.cka`, this takes n d multiplications per row
+instead of about d d' per pair, gives leave-one-out replicates for free, and requires only Gram matrices, of any
+kernel, instead of features. It is noisier, because it never compares images of different shards; docs/measures.md has
+by how much. The average of CKA itself over blocks would be wrong: 0.53 instead of 0.16 at 16 rows.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -16,26 +16,34 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.spatial.distance import pdist, squareform
 
 from netsim.errors import DataError, SettingsError, nearest
-from netsim.similarity.hsic import FEWEST_ROWS, ROUNDING
+from netsim.similarity.hsic import MIN_ROWS, ROUNDING
 from netsim.similarity.streaming import Pair, ShardSource, validate_rows, validate_same_rows
 from netsim.similarity.uncertainty import Estimate, jackknife
 
 Kernel = Callable[[np.ndarray], np.ndarray]
-"""Rows (n, d) -> Gram matrix (n, n), symmetric."""
+"""Function from rows (n, d) to a symmetric Gram matrix (n, n)."""
 
 
 @dataclass(frozen=True)
 class BlockedSimilarity:
-    """CKA of a pair over all blocks, and with each block left out (G,). May be below 0; NaN where it is undefined."""
+    """Unbiased CKA of a pair over all blocks, with leave-one-out replicates.
+
+    Attributes
+    ----------
+    cka : float
+        CKA over all blocks. May be below 0; NaN where undefined.
+    left_out : array (G,)
+        CKA without each block; NaN for a single block.
+    """
 
     cka: float
     left_out: np.ndarray
 
     @property
     def estimate(self) -> Estimate:
+        """CKA with its jackknife standard error."""
         return jackknife(self.cka, self.left_out)
 
 
@@ -46,71 +54,98 @@ def blocked_similarity(
     kernel: Literal["linear", "rbf"] = "linear",
     bandwidth: float = 1.0,
 ) -> dict[Pair, BlockedSimilarity]:
-    """Unbiased CKA of every pair, each shard a block of its own; one look at each shard. See the module for what it is.
+    """Compute unbiased CKA of every pair, each shard a block, in one pass over the shards.
 
-    `kernel` "rbf" is exp(-|x - y|^2 / (2 sigma^2)), sigma = `bandwidth` times the median distance of two rows of the
-    network's first shard. Shards of unequal size count by their rows.
+    Parameters
+    ----------
+    shards
+        Shards as in `netsim.similarity.cka.similarity`. Shards of unequal size are weighted by their rows.
+    pairs
+        Pairs of networks.
+    kernel
+        "rbf" is exp(-|x - y|^2 / (2 sigma^2)), where sigma is `bandwidth` times the median distance of two rows of the
+        network's first shard.
+    bandwidth
+        Factor of the median distance, above 0.
 
-    Raises SettingsError for another kernel or a bandwidth not above 0; DataError for no shard, one of fewer than 4
-    rows, row counts that differ, values not finite.
+    Raises
+    ------
+    SettingsError
+        Unknown kernel, or a bandwidth that is not positive.
+    DataError
+        No shard, a shard of fewer than 4 rows, row counts that differ, or values that are not finite.
     """
-    _check_kernel(kernel, bandwidth)
+    _validate_kernel(kernel, bandwidth)
     pairs = list(dict.fromkeys(pairs))
     keys = list(dict.fromkeys(key for pair in pairs for key in pair))
     kernels: dict[Any, Kernel] = {}
     weights, values, magnitudes = [], [], []
     for index, source in enumerate(shards):
-        rows = _read(source, keys, index)
+        shard = _read(source, keys, index)
         if not kernels:
-            kernels = {key: linear_kernel if kernel == "linear" else rbf_kernel(rows[key], bandwidth) for key in keys}
-        weights.append(len(rows[keys[0]]))
-        grams = np.stack([kernels[key](own) for key, own in rows.items()])
+            kernels = {key: linear_kernel if kernel == "linear" else rbf_kernel(shard[key], bandwidth) for key in keys}
+        weights.append(len(shard[keys[0]]))
+        grams = np.stack([kernels[key](rows) for key, rows in shard.items()])
         values.append(hsic_unbiased(grams))
         magnitudes.append(magnitude(grams))
     if not values:
-        raise DataError("no shards; give at least one")
+        raise DataError("CKA requires at least 1 shard, got 0. Pass at least one.")
     whole, left_out = cka_of_blocks(np.stack(values), np.stack(magnitudes), np.array(weights))
-    at = {key: index for index, key in enumerate(keys)}
-    return {(x, y): BlockedSimilarity(float(whole[at[x], at[y]]), left_out[:, at[x], at[y]]) for x, y in pairs}
+    position = {key: index for index, key in enumerate(keys)}
+    cells = {(x, y): (..., position[x], position[y]) for x, y in pairs}
+    return {pair: BlockedSimilarity(float(whole[cell]), left_out[cell]) for pair, cell in cells.items()}
 
 
 def hsic_unbiased(grams: np.ndarray) -> np.ndarray:
-    """HSIC_1 of every two of the Gram matrices (M, n, n) -> (M, M), in float64."""
+    """Compute HSIC_1 of every two Gram matrices in float64: (M, n, n) -> (M, M)."""
     networks, n, _ = grams.shape
     grams = grams.astype(np.float64)
     grams[:, np.arange(n), np.arange(n)] = 0
     flat, rows = grams.reshape(networks, -1), grams.sum(axis=2)
     totals = rows.sum(axis=1)
-    found = flat @ flat.T + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.T
-    return found / (n * (n - 3))
+    scaled = flat @ flat.T + np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.T
+    return scaled / (n * (n - 3))
 
 
 def magnitude(grams: np.ndarray) -> np.ndarray:
-    """(M, n, n) -> (M,): what HSIC_1 of a Gram matrix with itself is taken from, and its rounding error relative to."""
+    """Return the mean square of each Gram matrix, (M, n, n) -> (M,): the scale of the rounding error of its HSIC_1."""
     return np.square(grams, dtype=np.float64).mean(axis=(1, 2))
 
 
 def cka_of_blocks(hsic: np.ndarray, magnitudes: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """CKA (M, M), and with each block left out (G, M, M), from HSIC_1 (G, M, M), magnitudes (G, M) and rows (G,)."""
+    """Compute CKA (M, M), and CKA without each block (G, M, M), from the statistics of blocks.
+
+    Parameters
+    ----------
+    hsic, magnitudes
+        `hsic_unbiased` (G, M, M) and `magnitude` (G, M) of every block.
+    weights
+        Rows of every block, (G,).
+    """
     parts = weights[:, None, None] * hsic
     total = parts.sum(axis=0)
-    least = ROUNDING * (weights @ magnitudes)  # (M,) what is less is rounding error
-    left_out = _ratio(total - parts, least)
-    return _ratio(total, least), left_out if len(parts) > 1 else np.full_like(left_out, np.nan)
+    rounding = ROUNDING * (weights @ magnitudes)  # (M,)
+    left_out = _ratio(total - parts, rounding)
+    return _ratio(total, rounding), left_out if len(parts) > 1 else np.full_like(left_out, np.nan)
 
 
 def linear_kernel(rows: np.ndarray) -> np.ndarray:
-    """Gram matrix of rows about their mean: a shift changes nothing but rounding. In the precision of the rows."""
+    """Compute the Gram matrix of rows centred at their mean, in the precision of the rows.
+
+    HSIC does not depend on a shift; centring only reduces rounding error.
+    """
     centred = rows - rows[0]
     centred -= centred.mean(axis=0)
     return centred @ centred.T
 
 
 def rbf_kernel(sample: np.ndarray, bandwidth: float) -> Kernel:
-    """exp(-|x - y|^2 / (2 sigma^2)), sigma = bandwidth times the median distance of two rows of the sample (n, d).
+    """Return exp(-|x - y|^2 / (2 sigma^2)), sigma = bandwidth times the median distance of two sample rows (n, d).
 
-    Kornblith et al. 2019, section 4. A constant sample has no distances: its kernel is constant too.
+    Kornblith et al. 2019, section 4. For a constant sample sigma is 0, and the kernel is constant too.
     """
+    from scipy.spatial.distance import pdist, squareform
+
     sigma = bandwidth * float(np.median(pdist(sample)))
 
     def kernel(rows: np.ndarray) -> np.ndarray:
@@ -121,10 +156,10 @@ def rbf_kernel(sample: np.ndarray, bandwidth: float) -> Kernel:
     return kernel
 
 
-def _ratio(hsic: np.ndarray, least: np.ndarray) -> np.ndarray:
-    """(..., M, M) HSIC -> CKA, NaN where a network's own is not above `least` (M,)."""
-    own = np.diagonal(hsic, axis1=-2, axis2=-1)
-    scale = np.sqrt(np.where(own > least, own, np.nan))
+def _ratio(hsic: np.ndarray, rounding: np.ndarray) -> np.ndarray:
+    """Normalize HSIC (..., M, M) to CKA; NaN where HSIC of a network with itself does not exceed `rounding` (M,)."""
+    diagonal = np.diagonal(hsic, axis1=-2, axis2=-1)
+    scale = np.sqrt(np.where(diagonal > rounding, diagonal, np.nan))
     return hsic / (scale[..., :, None] * scale[..., None, :])
 
 
@@ -132,15 +167,15 @@ def _read(source: ShardSource, keys: Sequence[Any], index: int) -> dict[Any, np.
     shard: Any = source() if callable(source) else source
     rows = {key: validate_rows(shard[key], f"{key!r} in shard {index}") for key in keys}
     validate_same_rows(rows, where=f" in shard {index}")
-    if len(rows[keys[0]]) < FEWEST_ROWS:
+    if len(rows[keys[0]]) < MIN_ROWS:
         raise DataError(
-            f"{len(rows[keys[0]])} rows in shard {index}; the U-statistic of a block needs at least {FEWEST_ROWS}"
+            f"a shard must have at least {MIN_ROWS} rows, got {len(rows[keys[0]])} in shard {index}. Use larger shards."
         )
     return rows
 
 
-def _check_kernel(kernel: str, bandwidth: float) -> None:
+def _validate_kernel(kernel: str, bandwidth: float) -> None:
     if kernel not in ("linear", "rbf"):
-        raise SettingsError(f"no kernel {kernel!r}{nearest(str(kernel), ('linear', 'rbf'))}")
+        raise SettingsError(f"unknown kernel {kernel!r}{nearest(str(kernel), ('linear', 'rbf'))}")
     if not bandwidth > 0:
-        raise SettingsError(f"bandwidth is {bandwidth!r}; it is a factor of the median distance, above 0")
+        raise SettingsError(f"bandwidth must be positive, got {bandwidth!r}. It is a factor of the median distance.")

@@ -1,13 +1,14 @@
 """Linear CKA, biased and unbiased, exact over any number of shards. n = rows (images), d = features, G = shards.
 
-Two questions are answered here. Two representations in memory: `linear_cka(X, Y)`. Many networks and more rows than
-memory holds: `similarity(shards, pairs)`, which reads shards a few at a time and keeps only sums.
+Use `linear_cka(X, Y)` for two representations in memory. Use `similarity(shards, pairs)` for many networks and more
+rows than memory holds: it reads shards a few at a time and keeps only sums.
 
     shards = [{"resnet18": X_0, "vgg": Y_0}, {"resnet18": X_1, "vgg": Y_1}, ...]    or functions that return such dicts
-    found = similarity(shards, [("resnet18", "vgg")])["resnet18", "vgg"]
-    found.cka, found.se, found.cka_unbiased, found.se_unbiased, found.floor
+    result = similarity(shards, [("resnet18", "vgg")])["resnet18", "vgg"]
+    result.cka, result.cka_unbiased, result.floor, jackknife_se(result.left_out_unbiased)
 
-What is summed, and CKA of it: netsim/similarity/hsic.py. How it is summed over shards: netsim/similarity/streaming.py.
+netsim/similarity/hsic.py defines the sums and CKA from them; netsim/similarity/streaming.py accumulates them over
+shards; `netsim.similarity.uncertainty.jackknife_se` gives standard errors.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,12 +25,19 @@ from netsim.similarity.uncertainty import jackknife_se
 
 @dataclass(frozen=True)
 class PairSimilarity:
-    """CKA of one pair of networks, and the same with each shard left out in turn. Left-out arrays are (G,).
+    """CKA of one pair of networks, with leave-one-out replicates.
 
-    NaN where CKA is undefined: a representation that is constant, or whose unbiased H(X, X) is not above 0; in the
-    left-out arrays also where fewer than 4 rows are left. Unbiased values may be below 0; they are never clamped.
-    `floor` is what the biased estimator gives on average for unrelated rows: see `null_floor`.
-    `undefined` says which network is at fault and why, for either estimator; "" where the value is defined.
+    Attributes
+    ----------
+    cka, cka_unbiased : float
+        CKA over all rows. NaN where undefined: a representation is constant, or its unbiased H(X, X) is not positive.
+        Unbiased values may be below 0; they are never clamped.
+    left_out, left_out_unbiased : arrays (G,)
+        CKA without each shard. NaN also where fewer than 4 rows remain.
+    floor : float
+        Mean of the biased estimator for unrelated rows; see `netsim.similarity.hsic.null_floor`.
+    undefined, undefined_unbiased : str
+        Which network makes the value undefined, and why; "" where the value is defined.
     """
 
     cka: float
@@ -42,27 +50,39 @@ class PairSimilarity:
 
     @property
     def se(self) -> float:
+        """Jackknife standard error of `cka`."""
         return float(jackknife_se(self.left_out))
 
     @property
     def se_unbiased(self) -> float:
+        """Jackknife standard error of `cka_unbiased`."""
         return float(jackknife_se(self.left_out_unbiased))
 
 
 def similarity(shards: Sequence[ShardSource], pairs: Iterable[Pair]) -> dict[Pair, PairSimilarity]:
-    """CKA, its delete-one-shard values and its floor for every pair of networks in `pairs`, over all rows of `shards`.
+    """Compute CKA, its leave-one-out replicates and its floor for pairs of networks, over all rows of `shards`.
 
-    A shard maps each network to its rows (n_s, d), the same images in the same order for all networks; a function that
-    returns such a mapping is called when its rows are needed, a few times in all. Ask for what is needed only: a
-    symmetric set needs M(M-1)/2 pairs, a set inverted through r the M pairs (r, observer).
-    Memory depends on widths and the size of a shard, not on n. The numbers do not depend on how rows are split (to
-    rounding), and are the same bits for the same split and BLAS.
+    Memory depends on widths and the size of a shard, not on n. The values do not depend on how rows are split (up to
+    rounding), and are bit for bit the same for the same split and BLAS.
 
-    Raises DataError for no shard, fewer than 4 rows, row counts that differ, widths that change, values not finite.
+    Parameters
+    ----------
+    shards
+        A shard maps each network to its rows (n_s, d), the same images in the same order for all networks. A function
+        that returns such a mapping is called whenever its rows are needed, a few times in all.
+    pairs
+        Pairs of networks. Pass only those you need: a symmetric matrix takes M(M-1)/2 pairs, a set inverted through r
+        the M pairs (r, observer).
+
+    Raises
+    ------
+    DataError
+        No shard, fewer than 4 rows, row counts that differ, widths that change, or values that are not finite.
     """
     if not isinstance(shards, Sequence):
         raise DataError(
-            f"shards are read more than once, and a {type(shards).__name__} may not be; give a list of functions"
+            "shards must be a sequence, because they are read more than once, "
+            f"got {type(shards).__name__}. Pass a list of functions."
         )
     pairs = list(dict.fromkeys(pairs))
     if not pairs:
@@ -71,13 +91,13 @@ def similarity(shards: Sequence[ShardSource], pairs: Iterable[Pair]) -> dict[Pai
 
 
 def with_self(pairs: Iterable[Pair]) -> list[Pair]:
-    """The pairs whose sums `pairs` need: each network with itself, and themselves."""
+    """Return the pairs whose sums CKA of `pairs` requires: each network with itself, then `pairs`."""
     wanted = list(pairs)
     return list(dict.fromkeys([*((key, key) for pair in wanted for key in pair), *wanted]))
 
 
 def pair_similarities(sums: Mapping[Pair, Hsic], pairs: Iterable[Pair]) -> dict[Pair, PairSimilarity]:
-    """CKA of `pairs` from the sums of `with_self(pairs)`."""
+    """Compute the similarity of `pairs` from the sums of `with_self(pairs)`."""
     return {pair: _pair_similarity(sums, pair) for pair in pairs}
 
 
@@ -102,14 +122,52 @@ def _why_undefined(sums: Mapping[Pair, Hsic], pair: Pair, estimator: Estimator) 
 
 
 def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
-    """Linear CKA of two representations (n, d) and (n, d') of the same n rows; 1 = equal up to rotation and scale.
+    """Compute linear CKA of two representations of the same images.
 
-    Shifts, rotations and one common scale of either side do not change it. Computed in float64 whatever comes, from
-    features or from Gram matrices, whichever is fewer multiplications. "biased" is in [0, 1], and above 0 for
-    unrelated rows (`null_floor`); "unbiased" is about 0 for those and may be below.
-    NaN if a side is constant over rows, or its unbiased H(X, X) is not above 0.
+    CKA = H(X, Y) / sqrt(H(X, X) H(Y, Y)), where H is HSIC with linear kernels. Shifts, rotations and a common scale of
+    either side do not change it. Computed in float64 whatever the dtype, from features or from Gram matrices,
+    whichever takes fewer multiplications.
 
-    Raises DataError for n < 4, row counts that differ, values that are not finite.
+    Parameters
+    ----------
+    X, Y : array or tensor, (n, d) and (n, d')
+        One row per image, the same n >= 4 images in the same order. Widths may differ.
+    estimator : {"biased", "unbiased"}
+        Estimator of HSIC. "biased" is what most papers report; it is well above 0 for unrelated rows unless n is much
+        larger than d (`netsim.similarity.hsic.null_floor`). "unbiased" is about 0 for unrelated rows.
+
+    Returns
+    -------
+    float
+        1 if the sides are equal up to rotation, scale and shift. "biased" is in [0, 1]; "unbiased" may be below 0.
+        NaN if a side is constant over images, or its unbiased H(X, X) is not positive.
+
+    Raises
+    ------
+    DataError
+        Fewer than 4 rows, row counts that differ, values that are not finite, or arrays that are not (n, d).
+    SettingsError
+        Unknown estimator.
+
+    References
+    ----------
+    Kornblith et al. 2019, Similarity of Neural Network Representations Revisited, ICML, arXiv:1905.00414, eq. 3.
+    Song et al. 2012, Feature Selection via Dependence Maximization, JMLR 13, eq. 5 (unbiased HSIC).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from netsim import linear_cka
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(100, 20))
+    >>> rotation = np.linalg.qr(rng.normal(size=(20, 20)))[0]
+    >>> round(linear_cka(X, 3 * X @ rotation + 1), 6)
+    1.0
+    >>> unrelated = rng.normal(size=(100, 20))
+    >>> round(linear_cka(X, unrelated), 2)
+    0.16
+    >>> abs(linear_cka(X, unrelated, "unbiased")) < 0.05
+    True
     """
     validate_estimator(estimator)
     rows: dict[Any, Any] = {"X": validate_rows(X, "X"), "Y": validate_rows(Y, "Y")}

@@ -8,8 +8,8 @@ Letters, for rows x, y of two representations of the same n images, each centred
     unbiased  H = |C|^2 - n/(n-2) Q + T_x T_y / ((n-1)(n-2)) = n(n-3) HSIC_1    Song et al. 2012, JMLR 13, eq. 5
     CKA = H(X, Y) / sqrt(H(X, X) H(Y, Y))
 
-The second line is Song's U-statistic for linear kernels, without an n x n matrix; the tests hold both together.
-Averages of CKA over batches are something else (0.53 for 0.16 at batch 16) and are not offered.
+The second line is Song's U-statistic for linear kernels, without an n x n matrix; the tests compare the two.
+The average of CKA over batches is a different quantity (0.53 instead of 0.16 at batch size 16) and is not provided.
 """
 
 from dataclasses import dataclass
@@ -22,35 +22,44 @@ from netsim.errors import DataError, SettingsError, nearest
 Estimator = Literal["biased", "unbiased"]
 ESTIMATORS: tuple[Estimator, ...] = ("biased", "unbiased")
 
-FEWEST_ROWS = 4  # the unbiased estimator divides by n - 3
-ROUNDING = 1e-12  # what is smaller than this part of the sums it was taken from is rounding error, not signal
+MIN_ROWS = 4
+"""Fewest rows with a value: the unbiased estimator divides by n - 3."""
+
+ROUNDING = 1e-12
+"""Relative size, compared with the sums it was computed from, below which a value is rounding error."""
 
 
 @dataclass(frozen=True, eq=False)
 class Hsic:
-    """The sums of a pair over all rows, and over all rows but one shard's. Arrays are (1 + G,): whole, then left out.
+    """Sums of a pair of representations, over all rows and without each shard.
 
-    A network with itself is the case Y = X. Where no row is left, as with a single shard, n is 0.
+    A network paired with itself is the case Y = X. Where no row remains, as without the only shard, n is 0.
+
+    Attributes
+    ----------
+    n, square, q, tx, ty : arrays (1 + G,)
+        Number of rows, |C|^2, Q, T_x and T_y. Entry 0 covers all rows, entry 1 + s all rows but those of shard s.
     """
 
     n: np.ndarray
-    square: np.ndarray  # |C|^2
-    q: np.ndarray  # Q
-    tx: np.ndarray  # T_x
-    ty: np.ndarray  # T_y
+    square: np.ndarray
+    q: np.ndarray
+    tx: np.ndarray
+    ty: np.ndarray
 
     def value(self, estimator: Estimator) -> np.ndarray:
-        """H, (1 + G,): n(n-3) times Song's HSIC_1, or (n-1)^2 times the biased HSIC. NaN for fewer than 4 rows."""
+        """Return H, (1 + G,): n(n-3) times Song's HSIC_1, or (n-1)^2 times the biased HSIC. NaN below 4 rows."""
         validate_estimator(estimator)
-        n = np.where(self.n < FEWEST_ROWS, np.nan, self.n)
+        n = np.where(self.n < MIN_ROWS, np.nan, self.n)
         if estimator == "biased":
             return self.square + 0 * n
         return self.square - n / (n - 2) * self.q + self.tx * self.ty / ((n - 1) * (n - 2))
 
     def self_value(self, estimator: Estimator) -> np.ndarray:
-        """H(X, X), NaN where X is constant, or H not above 0 by more than rounding: then CKA is undefined.
+        """Return H(X, X), (1 + G,); NaN where it leaves CKA undefined.
 
-        Unbiased H(X, X) is at or below 0 when a single row differs from the others, say: nothing repeats.
+        That is where X is constant, or H does not exceed 0 by more than rounding error. The unbiased H(X, X) is at or
+        below 0 if, for example, only a single row differs from the others.
         """
         value = self.value(estimator)
         return np.where(self._constant | ~(value > ROUNDING * self.square), np.nan, value)
@@ -60,46 +69,49 @@ class Hsic:
         return self.tx <= ROUNDING * self.tx[0]
 
     def why_undefined(self, estimator: Estimator) -> str:
-        """Why a network with itself has no H over all rows, or "" if it has."""
+        """Explain why H(X, X) over all rows is undefined; "" if it is defined."""
         if np.isfinite(self.self_value(estimator)[0]):
             return ""
-        if self.n[0] < FEWEST_ROWS:
-            return f"{self.n[0]} images are fewer than {FEWEST_ROWS}"
+        if self.n[0] < MIN_ROWS:
+            return f"CKA requires at least {MIN_ROWS} images, got {self.n[0]}"
         if self._constant[0]:
             return "constant: every image has the same representation"
-        return "the unbiased H(X, X) is not above 0: too few images differ, take more"
+        return "the unbiased H(X, X) is not positive: too few images differ; use more images"
 
 
 def cka(cross: Hsic, self_x: Hsic, self_y: Hsic, estimator: Estimator = "biased") -> np.ndarray:
-    """H(X, Y) / sqrt(H(X, X) H(Y, Y)), (1 + G,); NaN where a self term is undefined, never clamped."""
+    """Compute CKA = H(X, Y) / sqrt(H(X, X) H(Y, Y)), (1 + G,). NaN where a self term is undefined; never clamped."""
     assert np.array_equal(cross.n, self_x.n) and np.array_equal(cross.n, self_y.n), "sums over different rows"
     # two roots, not the root of the product: that overflows at the largest float32 features
     return cross.value(estimator) / (np.sqrt(self_x.self_value(estimator)) * np.sqrt(self_y.self_value(estimator)))
 
 
-def participation_ratio(own: Hsic) -> np.ndarray:
-    """(tr S)^2 / tr(S^2) of the *sample* covariance S: about how many directions carry the variance; 1 to min(d, n-1).
+def participation_ratio(self_x: Hsic) -> np.ndarray:
+    """Compute (tr S)^2 / tr(S^2) of the *sample* covariance S: roughly, how many directions carry the variance.
 
-    Smaller than that of the population, r: about n r / (n + r). NaN for a constant representation.
+    Between 1 and min(d, n - 1), (1 + G,). Smaller than the ratio r of the population: about n r / (n + r). NaN for a
+    constant representation.
     """
-    return own.tx * own.ty / own.self_value("biased")
+    return self_x.tx * self_x.ty / self_x.self_value("biased")
 
 
 def null_floor(self_x: Hsic, self_y: Hsic) -> np.ndarray:
-    """What biased CKA is on average over all permutations of Y's rows: T_x T_y / ((n-1) |C_xx| |C_yy|), exactly.
+    """Compute the exact mean of biased CKA over all permutations of Y's rows: T_x T_y / ((n-1) |C_xx| |C_yy|).
 
-    In sample participation ratios sqrt(r_x r_y) / (n-1); in those of the population, which are larger, about
-    sqrt(r_x r_y / ((n + r_x)(n + r_y))). 0.17 at n = 10,000 and d = 2048 isotropic features. Biased values close to
-    it tell nothing. NaN if a side is constant.
+    In sample participation ratios, sqrt(r_x r_y) / (n-1); in those of the population, which are larger, about
+    sqrt(r_x r_y / ((n + r_x)(n + r_y))). It is 0.17 for n = 10,000 and d = 2048 isotropic features. Biased values
+    close to it carry no information. (1 + G,); NaN if a side is constant.
     """
     return np.sqrt(participation_ratio(self_x)) * np.sqrt(participation_ratio(self_y)) / (self_x.n - 1)
 
 
 def validate_estimator(estimator: str) -> None:
+    """Raise SettingsError unless `estimator` is one of `ESTIMATORS`."""
     if estimator not in ESTIMATORS:
-        raise SettingsError(f"no estimator {estimator!r}{nearest(str(estimator), ESTIMATORS)}")
+        raise SettingsError(f"unknown estimator {estimator!r}{nearest(str(estimator), ESTIMATORS)}")
 
 
 def validate_enough_rows(n: int, where: str) -> None:
-    if n < FEWEST_ROWS:
-        raise DataError(f"{n} rows {where}; CKA needs at least {FEWEST_ROWS}: take more images")
+    """Raise DataError if `n` rows are too few for CKA; `where` tells the user where they were counted."""
+    if n < MIN_ROWS:
+        raise DataError(f"CKA requires at least {MIN_ROWS} rows, got {n} {where}. Use more images.")

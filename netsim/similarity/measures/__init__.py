@@ -1,4 +1,4 @@
-"""Measures of similarity beside linear CKA, one small file each. n = images, d = features, k = classes, G = shards.
+"""Similarity measures other than linear CKA, one small file each. n = images, d = features, k = classes, G = shards.
 
 A measure is a function with a registry entry:
 
@@ -6,15 +6,15 @@ A measure is a function with a registry entry:
     def cca(X: np.ndarray, Y: np.ndarray) -> float:
         return float(canonical_correlations(X, Y).mean())
 
-It is given two arrays of the same images in the same order, and returns a number, NaN where it is undefined. What the
-arrays hold is said by `takes`:
+It takes two arrays of the same images in the same order and returns a number, NaN where undefined. `takes` declares
+what the arrays contain:
 
     representations   (n, d) and (n, d') of two networks on one set
     predictions       logits (n, k) and (n, k) of two networks on one set
     two sets          (n, d) and (n, d) of one network, on natural images and on images inverted through another
 
-`netsim measure STORE NAME` then computes it for every cell of both matrices, with an error and a null value. A
-measure of your own is named by where it is: `netsim measure STORE lab.measures:mine`, in a module Python finds.
+`netsim measure STORE NAME` then computes it for every cell of both matrices, with an error and a null value. Name a
+measure of your own by its module, which must be importable: `netsim measure STORE lab.measures:mine`.
 """
 
 import importlib
@@ -30,12 +30,12 @@ from netsim.errors import SettingsError, nearest
 Takes = Literal["representations", "predictions", "two sets"]
 Sides = tuple[np.ndarray, np.ndarray]
 Shards = Sequence[Callable[[], Sides]]
-"""Functions that read the two sides of one shard; to be called when they are needed."""
+"""One function per shard that reads its two sides; call it when they are needed."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure and how it is treated; see `measure` for the fields."""
+    """A similarity measure and how to apply it; `measure` documents the fields."""
 
     name: str
     title: str
@@ -47,6 +47,10 @@ class Measure:
     symmetric: bool
 
 
+_registry: dict[tuple[str, str], Measure] = {}
+"""Measures by module and name, so that a user's `procrustes` does not replace the built-in one."""
+
+
 def measure(
     *,
     title: str,
@@ -56,13 +60,23 @@ def measure(
     streams: bool = False,
     symmetric: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the function under its own name; it stays an ordinary function.
+    """Register the decorated function as a measure under its own name; it stays an ordinary function.
 
-    title: what it is called in tables. source: paper and equation, or the library that computes it.
-    images: the first so many images are enough, as its cost grows faster than n; None: all.
-    streams: the function is given `Shards` and returns its value and the value without each shard (G,), instead of
-    two arrays and a number. Its error is then a jackknife; that of others is by half-sampling.
-    symmetric: the same whichever side comes first, so half of the natural matrix is enough.
+    Parameters
+    ----------
+    title
+        Title in tables.
+    source
+        Paper and equation, or the library that computes it.
+    takes
+        Content of the two arrays; see the module.
+    images
+        Number of images to use, the first of the set, for a measure whose cost grows faster than n; None uses all.
+    streams
+        The function takes `Shards` instead of two arrays, and returns its value and the values without each shard
+        (G,). Its error is then by jackknife; that of other measures is by half-sampling.
+    symmetric
+        Swapping the sides does not change the value, so half of the natural matrix is computed.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,47 +87,51 @@ def measure(
     return register
 
 
-_registry: dict[tuple[str, str], Measure] = {}
-"""By module and name: a `procrustes` of your own takes nothing from the one that is here."""
-
-
 def measures() -> Mapping[str, Measure]:
-    """The measures that come with netsim, by name."""
+    """Return the built-in measures by name."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return {name: found for (module, name), found in sorted(_registry.items(), key=_by_name) if _comes_with(module)}
+    return {name: entry for (module, name), entry in sorted(_registry.items(), key=_by_name) if _is_builtin(module)}
 
 
 def _by_name(entry: tuple[tuple[str, str], Measure]) -> str:
     return entry[1].name
 
 
-def _comes_with(module: str) -> bool:
+def _is_builtin(module: str) -> bool:
     return module.startswith(f"{__name__}.")
 
 
 def find_measure(name: str) -> Measure:
-    """A measure by its name, or by `module:function`. Raises SettingsError if there is none."""
+    """Return a measure by its name or as `module:function`.
+
+    Raises
+    ------
+    SettingsError
+        Unknown name, a module that cannot be imported, or a function that is not registered.
+    """
     if ":" not in name:
         known = measures()
         if name not in known:
-            raise SettingsError(f"no measure {name!r}{nearest(name, known)}")
+            raise SettingsError(f"unknown measure {name!r}{nearest(name, known)}")
         return known[name]
     module, _, function = name.partition(":")
     try:
         importlib.import_module(module)
     except ImportError as error:
-        raise SettingsError(f"no measure {name!r}: {error}; is the folder of {module!r} on PYTHONPATH?") from None
-    found = _registry.get((module, function))
-    if found is None:
         raise SettingsError(
-            f"{module} registers no measure {function!r}; put @netsim.similarity.measures.measure(...) before it"
+            f"cannot import measure {name!r}: {error}. Is the folder of {module!r} on PYTHONPATH?"
+        ) from None
+    entry = _registry.get((module, function))
+    if entry is None:
+        raise SettingsError(
+            f"{module} registers no measure {function!r}. Decorate it with @netsim.similarity.measures.measure(...)."
         )
-    return found
+    return entry
 
 
 def read(shards: Shards, images: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Both sides of as many shards as hold `images` rows, cut to them; of all shards for None."""
+    """Read both sides of the first `images` rows, and no more shards than hold them; all rows if None."""
     parts: list[Sides] = []
     for shard in shards:
         parts.append(shard())
@@ -123,7 +141,7 @@ def read(shards: Shards, images: int | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def left_out(compute: Callable[[np.ndarray, np.ndarray], float], shards: Shards) -> tuple[float, np.ndarray]:
-    """Value over all rows, and without each shard (G,), of a function that costs little: it is called G + 1 times."""
+    """Return `compute` of all rows, and without each shard (G,). Calls it G + 1 times, so it must be cheap."""
     parts = [shard() for shard in shards]
     x, y = (np.concatenate(side) for side in zip(*parts, strict=True))
     stops = np.cumsum([len(side) for side, _ in parts])

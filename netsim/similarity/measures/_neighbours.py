@@ -1,19 +1,18 @@
-"""Nearest neighbours of images, and how many two representations share. n = images, d = features, k = neighbours."""
+"""Nearest neighbours of images, and how many two representations share. n = images, d = features, K = neighbours."""
 
 import numpy as np
-from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import normalize
 
 from netsim.similarity.hsic import ROUNDING
 
 K = 10
+"""Neighbours of an image."""
 
 
 def shared_neighbours(X: np.ndarray, Y: np.ndarray) -> np.ndarray | None:
-    """How many of its K nearest neighbours each image has in both X (n, d) and Y (n, d'): (n,), 0 to K.
+    """Count how many of its K nearest neighbours each image has in both X (n, d) and Y (n, d'): (n,), 0 to K.
 
-    None where neighbours say nothing: all images in one direction, one without any, or so few that all others are
-    neighbours.
+    None where neighbours are undefined: all images lie in one direction, an image is represented by zeros, or there
+    are so few images that all others are neighbours.
     """
     if len(X) <= K + 1:
         return None
@@ -22,10 +21,13 @@ def shared_neighbours(X: np.ndarray, Y: np.ndarray) -> np.ndarray | None:
 
 
 def _neighbours(X: np.ndarray) -> np.ndarray | None:
-    """The K images of largest cosine similarity to each, itself excluded, (n, K); None if all are equally near.
+    """Return the K images of largest cosine similarity to each, itself excluded, (n, K); None if all are equally near.
 
-    That is so of an image that is represented by zeros, too: its neighbours would be those that come first.
+    All are equally near to an image that is represented by zeros, too: its neighbours would be the first in order.
     """
+    from sklearn.neighbors import NearestNeighbors
+    from sklearn.preprocessing import normalize
+
     unit = normalize(np.asarray(X, dtype=np.float64))
     if np.ptp(unit, axis=0).max(initial=0) <= ROUNDING or not unit.any(axis=1).all():
         return None

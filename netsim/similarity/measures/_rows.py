@@ -1,10 +1,10 @@
-"""What several measures begin with."""
+"""Preparation of rows that several measures share."""
 
 import numpy as np
 
 
 def centred(rows: np.ndarray) -> np.ndarray:
-    """(n, d) float64 about the mean; exactly 0 where a feature is constant."""
+    """Return rows (n, d) minus their mean, in float64; exactly 0 where a feature is constant."""
     rows = np.asarray(rows, dtype=np.float64)
     if not len(rows):
         return rows

@@ -12,12 +12,18 @@ from netsim.similarity.measures import Shards, left_out, measure
     streams=True,
 )
 def agreement(shards: Shards) -> tuple[float, np.ndarray]:
-    """Share of images whose largest logit is that of the same class in X (n, k) and Y (n, k).
+    """Compute the share of images whose largest logit is of the same class in X (n, k) and Y (n, k).
 
-    In [0, 1]; 1 if all classes are the same, right or wrong. Two networks agree by chance too, and must if both are
-    nearly always right: `cohen_kappa` allows for chance. Any increasing function of the logits leaves it as it is.
-    Among equal logits the first counts. NaN without images, and for different numbers of classes, which then are not
-    the same classes; defined for a constant side.
+    Two networks agree by chance too, and must if both are nearly always right: `cohen_kappa` corrects for chance.
+    Increasing functions of the logits do not change it. Among equal logits the first counts.
+
+    Returns
+    -------
+    value : float
+        In [0, 1]; 1 if all classes are the same, right or wrong. NaN without images, and for different numbers of
+        classes, which then are not the same classes. Defined for a constant side.
+    replicates : array (G,)
+        The value without each shard.
     """
     return left_out(_agreement, shards)
 

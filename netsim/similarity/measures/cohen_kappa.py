@@ -1,7 +1,6 @@
 """Cohen's kappa: agreement of predicted classes beyond chance. n = images, k = classes."""
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
 
 from netsim.similarity.measures import measure
 
@@ -12,13 +11,20 @@ from netsim.similarity.measures import measure
     takes="predictions",
 )
 def cohen_kappa(X: np.ndarray, Y: np.ndarray) -> float:
-    """(a - c) / (1 - c) of the classes with the largest logit in X (n, k) and Y (n, k).
+    """Compute (a - c) / (1 - c) for the classes with the largest logit in X (n, k) and Y (n, k).
 
-    a is `agreement`, c what it would be if the networks were independent, each with its own frequencies of classes. In
-    [-1, 1]; 1 if all classes are the same, about 0 for unrelated rows. Any increasing function of the logits
-    leaves it as it is. Of predictions, not of being right: the error consistency of Geirhos et al. 2020 is another.
-    NaN without images, for different numbers of classes, and if both sides always predict one and the same.
+    a is `agreement`; c is the agreement expected of independent networks with the same class frequencies. Increasing
+    functions of the logits do not change it. It compares predictions, not correctness: the error consistency of
+    Geirhos et al. 2020 is a different measure.
+
+    Returns
+    -------
+    float
+        In [-1, 1]; 1 if all classes are the same, about 0 for unrelated rows. NaN without images, for different
+        numbers of classes, and if both sides always predict the same single class.
     """
+    from sklearn.metrics import cohen_kappa_score
+
     x, y = np.asarray(X), np.asarray(Y)
     if not len(x) or x.shape != y.shape:
         return float("nan")

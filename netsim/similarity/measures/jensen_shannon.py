@@ -1,7 +1,6 @@
-"""Jensen-Shannon divergence: how differently two networks spread their belief over classes. n = images, k = classes."""
+"""Jensen-Shannon divergence: how differently two networks distribute probability. n = images, k = classes."""
 
 import numpy as np
-from scipy.special import rel_entr, softmax
 
 from netsim.similarity.measures import measure
 
@@ -12,12 +11,19 @@ from netsim.similarity.measures import measure
     takes="predictions",
 )
 def jensen_shannon(X: np.ndarray, Y: np.ndarray) -> float:
-    """Mean over images of (KL(p | m) + KL(q | m)) / 2, p and q the softmax of logits X and Y (n, k), m = (p + q) / 2.
+    """Compute the mean over images of (KL(p | m) + KL(q | m)) / 2, where m = (p + q) / 2.
 
-    In nats, in [0, ln 2]; a divergence: 0 if all predictions are the same, ln 2 if no class has belief in both. A
-    number added to all logits of an image does not change it; a scale (a temperature) does.
-    NaN without images, and for different numbers of classes, which then are not the same classes.
+    p and q are the softmax of the logits X (n, k) and Y (n, k). Adding a number to all logits of an image does not
+    change it; a scale (a temperature) does.
+
+    Returns
+    -------
+    float
+        A divergence in nats, in [0, ln 2]: 0 if all predictions are the same, ln 2 if no class has probability in
+        both. NaN without images, and for different numbers of classes, which then are not the same classes.
     """
+    from scipy.special import rel_entr, softmax
+
     x, y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
     if not len(x) or x.shape != y.shape:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Jaccard index of nearest neighbours: `mutual_knn`, with what is not shared counted from both sides."""
+"""Jaccard index of nearest neighbours: like `mutual_knn`, relative to the union of both neighbour sets."""
 
 import numpy as np
 
@@ -12,11 +12,16 @@ from netsim.similarity.measures._neighbours import K, shared_neighbours
     images=2000,
 )
 def knn_jaccard(X: np.ndarray, Y: np.ndarray) -> float:
-    """Mean over images of |A and B| / |A or B|, A and B the k = 10 nearest neighbours in X (n, d) and in Y (n, d').
+    """Compute the mean over images of |A and B| / |A or B|, the Jaccard index of two sets of neighbours.
 
-    Nearest by cosine similarity, the image itself excluded. In [0, 1]; 1 if all neighbours are the same; about
-    k / (2 (n - 1)) for unrelated rows, so values of different n do not compare. Rotations, and a scale of each image,
-    do not change it; a shift does. NaN where `mutual_knn` is.
+    A and B are the k = 10 nearest neighbours of the image in X (n, d) and in Y (n, d'). They are nearest by cosine
+    similarity; the image itself is excluded. Rotations, and a scale of each image, do not change it; a shift does.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 if all neighbours are the same. About k / (2 (n - 1)) for unrelated rows, so values of different n
+        are not comparable. NaN where `mutual_knn` is NaN.
     """
     shared = shared_neighbours(X, Y)
     return float("nan") if shared is None else float((shared / (2 * K - shared)).mean())

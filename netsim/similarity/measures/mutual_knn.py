@@ -1,4 +1,4 @@
-"""Mutual nearest neighbours: do two networks find the same images alike? k = 10 neighbours."""
+"""Mutual nearest neighbours: do two networks place the same images close together? k = 10 neighbours."""
 
 import numpy as np
 
@@ -12,13 +12,18 @@ from netsim.similarity.measures._neighbours import K, shared_neighbours
     images=2000,
 )
 def mutual_knn(X: np.ndarray, Y: np.ndarray) -> float:
-    """Mean share of an image's k = 10 nearest neighbours in X (n, d) that are so in Y (n, d') too.
+    """Compute the mean share of an image's k = 10 nearest neighbours in X (n, d) that are so in Y (n, d') too.
 
-    Nearest by cosine similarity, the image itself excluded. In [0, 1]; 1 if all neighbours are the same; k / (n - 1)
-    for unrelated rows, so values of different n do not compare. Rotations, and a scale of each image,
-    do not change it; a shift does, as the cosine is of features about 0.
-    NaN if all images of a side lie in one direction, or one is represented by zeros, or n <= k + 1, where all others
-    are neighbours. Of others that are equally near, those that come first count, on both sides.
+    Neighbours are nearest by cosine similarity; the image itself is excluded, and ties go to the first images on both
+    sides. Rotations, and a scale of each image, do not change it; a shift does, because the cosine is of features
+    about 0.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 if all neighbours are the same. k / (n - 1) for unrelated rows, so values of different n are not
+        comparable. NaN if all images of a side lie in one direction, if an image is represented by zeros, or if
+        n <= k + 1, where all others are neighbours.
     """
     shared = shared_neighbours(X, Y)
     return float("nan") if shared is None else float((shared / K).mean())

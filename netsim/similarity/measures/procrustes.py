@@ -1,7 +1,6 @@
-"""Procrustes similarity: how close two representations come by rotation, shift and scale. n = images, d = features."""
+"""Procrustes similarity: closeness of two representations after rotation, shift and scale. n = images, d = features."""
 
 import numpy as np
-from scipy.linalg import svdvals
 
 from netsim.similarity.measures import measure
 from netsim.similarity.measures._rows import centred
@@ -13,18 +12,24 @@ from netsim.similarity.measures._rows import centred
     images=1000,
 )
 def procrustes(X: np.ndarray, Y: np.ndarray) -> float:
-    """Nuclear norm of X^T Y, for X (n, d) and Y (n, d') centred and scaled to Frobenius norm 1.
+    """Compute the nuclear norm of X^T Y, for X (n, d) and Y (n, d') centred and scaled to Frobenius norm 1.
 
-    In [0, 1]; 1 if X and Y are equal up to rotation, reflection, shift and one scale a side, which do not change it.
-    1 - d^2/2 of the Procrustes distance d; scipy.spatial.procrustes gives 1 - (the same)^2 as disparity.
-    Above 0 for unrelated rows: about 8 / (3 pi) sqrt(d/n) for d = d' isotropic features, and close to 1 for n < d.
-    NaN if a side is constant, as a single image is.
+    Equals 1 - D^2/2 for the Procrustes distance D; the disparity of scipy.spatial.procrustes is 1 minus its square.
+    Rotation, reflection, shift and one scale per side do not change it.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 if X and Y are equal up to these. Above 0 for unrelated rows: about 8 / (3 pi) sqrt(d/n) for
+        d = d' isotropic features, and close to 1 for n < d. NaN if a side is constant, as a single image is.
     """
-    x, y = _within_n(centred(X)), _within_n(centred(Y))
+    from scipy.linalg import svdvals
+
+    x, y = _reduced(centred(X)), _reduced(centred(Y))
     scale = float(np.linalg.norm(x)) * float(np.linalg.norm(y))
     return float(svdvals(x.T @ y).sum() / scale) if scale > 0 else float("nan")
 
 
-def _within_n(rows: np.ndarray) -> np.ndarray:
-    """(n, d) -> (n, min(n, d)), a rotation of the rows: n images span no more, and an SVD costs its width cubed."""
+def _reduced(rows: np.ndarray) -> np.ndarray:
+    """Rotate rows (n, d) to (n, min(n, d)): n images span no more, and the cost of an SVD is cubic in the width."""
     return np.asarray(np.linalg.qr(rows.T, mode="r")).T if rows.shape[1] > len(rows) else rows

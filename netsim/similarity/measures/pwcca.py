@@ -1,7 +1,6 @@
 """PWCCA: canonical correlations weighted by how much of X each accounts for. n = images, c = canonical variates."""
 
 import numpy as np
-from scipy.linalg import svd
 
 from netsim.similarity.measures import measure
 from netsim.similarity.measures._canonical import determined, directions
@@ -15,14 +14,21 @@ from netsim.similarity.measures._rows import centred
     symmetric=False,
 )
 def pwcca(X: np.ndarray, Y: np.ndarray) -> float:
-    """Mean of the min(rank) canonical correlations of X (n, d) and Y (n, d'), weighted by sum_j |<h_i, x_j>|.
+    """Compute the mean of the min(rank) canonical correlations of X (n, d) and Y (n, d'), weighted by X.
 
-    h_i are the canonical variates of X, x_j its features: the weights are X's, and pwcca(Y, X) is another number. The
-    published code takes the weights of the side with fewer features instead.
-    In [0, 1]; 1 if one side is a linear function of the other. Invertible linear maps of Y, shifts of either side, and
-    scale and order of X's features together do not change it; a rotation of X does, as it moves what the weights sum.
-    Above 0 for unrelated rows. NaN if a side is constant, or the ranks add up to n or more.
+    The weights are sum_j |<h_i, x_j>|, where h_i are the canonical variates of X and x_j its features, so pwcca(Y, X)
+    differs. The published code uses the weights of the side with fewer features instead. Invertible linear maps of Y,
+    shifts of either side, and a common scale or another order of X's features do not change it; a rotation of X does,
+    because it changes the terms of the weights.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 1 if one side is a linear function of the other. Above 0 for unrelated rows. NaN if a side is
+        constant, or the ranks add up to n or more.
     """
+    from scipy.linalg import svd
+
     x, y = directions(X)[0], directions(Y)[0]
     if not determined(x, y):
         return float("nan")

@@ -1,4 +1,4 @@
-"""CKA with a Gaussian kernel: similarity that is not only linear."""
+"""CKA with a Gaussian kernel: similarity that includes nonlinear relations."""
 
 import numpy as np
 
@@ -12,11 +12,23 @@ from netsim.similarity.measures import Shards, measure
     streams=True,
 )
 def rbf_cka(shards: Shards) -> tuple[float, np.ndarray]:
-    """Unbiased CKA of X (n, d) and Y (n, d') with kernel exp(-|x - y|^2 / (2 sigma^2)); each shard is a block.
+    """Compute unbiased CKA of X (n, d) and Y (n, d') with kernel exp(-|x - y|^2 / (2 sigma^2)); each shard is a block.
 
-    sigma is the median distance of two images of the side's first shard. At most about 1, which is reached by sides
-    that are equal up to rotation, shift and scale; these do not change it. About 0 for unrelated rows, and may be
-    below. NaN if a side is constant. Raises DataError for a shard of fewer than 4 images.
+    sigma is the median distance of two images in the side's first shard. Rotation, shift and scale of either side do
+    not change it.
+
+    Returns
+    -------
+    value : float
+        At most about 1, for sides that are equal up to these. About 0 for unrelated rows, and may be below. NaN if a
+        side is constant.
+    replicates : array (G,)
+        The value without each shard.
+
+    Raises
+    ------
+    DataError
+        A shard of fewer than 4 images.
     """
-    found = blocked_similarity(shards, [(0, 1)], kernel="rbf")[0, 1]
-    return found.cka, found.left_out
+    result = blocked_similarity(shards, [(0, 1)], kernel="rbf")[0, 1]
+    return result.cka, result.left_out

@@ -1,4 +1,4 @@
-"""STIR: does a network see the same in images as another that they were made for? Not the same as inverted CKA."""
+"""STIR: does a network represent images alike that were made to look alike to another? Differs from inverted CKA."""
 
 import numpy as np
 
@@ -13,10 +13,17 @@ from netsim.similarity.measures import Shards, measure
     streams=True,
 )
 def stir(shards: Shards) -> tuple[float, np.ndarray]:
-    """STIR(observer | through) = CKA of what the observer says of natural images, and of those inverted through.
+    """Compute STIR(observer | through): CKA of the observer's representations of natural and of inverted images.
 
-    One network on two sets, where inverted CKA is two networks on one set. In (-1, 1]; 1 if the observer is
-    invariant to everything that the network inverted through is.
+    It compares one network on two sets, the second inverted through another network; inverted CKA compares two
+    networks on one set.
+
+    Returns
+    -------
+    value : float
+        In (-1, 1]; 1 if the observer is invariant to everything to which the network inverted through is.
+    replicates : array (G,)
+        The value without each shard.
     """
-    found = similarity(shards, [(0, 1)])[0, 1]
-    return found.cka_unbiased, found.left_out_unbiased
+    result = similarity(shards, [(0, 1)])[0, 1]
+    return result.cka_unbiased, result.left_out_unbiased

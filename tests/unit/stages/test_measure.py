@@ -199,7 +199,7 @@ def test_json_is_plain(measured):
 
 
 def test_a_measure_that_is_not_there_and_a_run_that_is_not_ready_are_said_before_work(finished, tmp_path):
-    with pytest.raises(SettingsError, match="no measure 'stirr'; did you mean 'stir'"):
+    with pytest.raises(SettingsError, match="unknown measure 'stirr'; did you mean 'stir'"):
         prepare_measures(finished.url, ["stirr"])
     settings: SweepSettings = finished.settings
     unfinished = Run.create(str(tmp_path / "run"), settings)
