@@ -52,7 +52,6 @@ def blocked_similarity(
     pairs: Iterable[Pair],
     *,
     kernel: Literal["linear", "rbf"] = "linear",
-    bandwidth: float = 1.0,
 ) -> dict[Pair, BlockedSimilarity]:
     """Compute unbiased CKA of every pair, each shard a block, in one pass over the shards.
 
@@ -63,19 +62,17 @@ def blocked_similarity(
     pairs
         Pairs of networks.
     kernel
-        "rbf" is exp(-|x - y|^2 / (2 sigma^2)), where sigma is `bandwidth` times the median distance of two rows of the
-        network's first shard.
-    bandwidth
-        Factor of the median distance, above 0.
+        "rbf" is exp(-|x - y|^2 / (2 sigma^2)), where sigma is the median distance of two rows of the network's first
+        shard.
 
     Raises
     ------
     SettingsError
-        Unknown kernel, or a bandwidth that is not positive.
+        Unknown kernel.
     DataError
         No shard, a shard of fewer than 4 rows, row counts that differ, or values that are not finite.
     """
-    _validate_kernel(kernel, bandwidth)
+    _validate_kernel(kernel)
     pairs = list(dict.fromkeys(pairs))
     keys = list(dict.fromkeys(key for pair in pairs for key in pair))
     kernels: dict[Any, Kernel] = {}
@@ -83,7 +80,7 @@ def blocked_similarity(
     for index, source in enumerate(shards):
         shard = _read(source, keys, index)
         if not kernels:
-            kernels = {key: linear_kernel if kernel == "linear" else rbf_kernel(shard[key], bandwidth) for key in keys}
+            kernels = {key: _kernel(kernel, shard[key]) for key in keys}
         weights.append(len(shard[keys[0]]))
         grams = np.stack([kernels[key](rows) for key, rows in shard.items()])
         values.append(hsic_unbiased(grams))
@@ -139,14 +136,9 @@ def linear_kernel(rows: np.ndarray) -> np.ndarray:
     return centred @ centred.T
 
 
-def rbf_kernel(sample: np.ndarray, bandwidth: float) -> Kernel:
-    """Return exp(-|x - y|^2 / (2 sigma^2)), sigma = bandwidth times the median distance of two sample rows (n, d).
-
-    Kornblith et al. 2019, section 4. For a constant sample sigma is 0, and the kernel is constant too.
-    """
+def rbf_kernel(sigma: float) -> Kernel:
+    """Return the Gaussian kernel exp(-|x - y|^2 / (2 sigma^2)); constant for sigma 0, the median of constant rows."""
     from scipy.spatial.distance import pdist, squareform
-
-    sigma = bandwidth * float(np.median(pdist(sample)))
 
     def kernel(rows: np.ndarray) -> np.ndarray:
         if sigma == 0:
@@ -154,6 +146,17 @@ def rbf_kernel(sample: np.ndarray, bandwidth: float) -> Kernel:
         return np.exp(-squareform(pdist(rows, "sqeuclidean")) / (2 * sigma**2))
 
     return kernel
+
+
+def median_distance(rows: np.ndarray) -> float:
+    """Return the median Euclidean distance of two rows (n, d), the sigma of Kornblith et al. 2019, section 4."""
+    from scipy.spatial.distance import pdist
+
+    return float(np.median(pdist(rows)))
+
+
+def _kernel(name: str, sample: np.ndarray) -> Kernel:
+    return linear_kernel if name == "linear" else rbf_kernel(median_distance(sample))
 
 
 def _ratio(hsic: np.ndarray, rounding: np.ndarray) -> np.ndarray:
@@ -174,8 +177,6 @@ def _read(source: ShardSource, keys: Sequence[Any], index: int) -> dict[Any, np.
     return rows
 
 
-def _validate_kernel(kernel: str, bandwidth: float) -> None:
+def _validate_kernel(kernel: str) -> None:
     if kernel not in ("linear", "rbf"):
         raise SettingsError(f"unknown kernel {kernel!r}{nearest(str(kernel), ('linear', 'rbf'))}")
-    if not bandwidth > 0:
-        raise SettingsError(f"bandwidth must be positive, got {bandwidth!r}. It is a factor of the median distance.")

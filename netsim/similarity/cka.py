@@ -20,7 +20,6 @@ import numpy as np
 from netsim.errors import DataError
 from netsim.similarity.hsic import Estimator, Hsic, cka, null_floor, validate_enough_rows, validate_estimator
 from netsim.similarity.streaming import Pair, Rows, ShardSource, pair_hsic, validate_rows, validate_same_rows
-from netsim.similarity.uncertainty import jackknife_se
 
 
 @dataclass(frozen=True)
@@ -47,16 +46,6 @@ class PairSimilarity:
     floor: float
     undefined: str = ""
     undefined_unbiased: str = ""
-
-    @property
-    def se(self) -> float:
-        """Jackknife standard error of `cka`."""
-        return float(jackknife_se(self.left_out))
-
-    @property
-    def se_unbiased(self) -> float:
-        """Jackknife standard error of `cka_unbiased`."""
-        return float(jackknife_se(self.left_out_unbiased))
 
 
 def similarity(shards: Sequence[ShardSource], pairs: Iterable[Pair]) -> dict[Pair, PairSimilarity]:
