@@ -14,7 +14,7 @@ from math import ceil
 from rich.console import Console
 
 from flows.cli.console import table_of
-from tasks.dispatch import AHEAD, WINDOW
+from tasks.dispatch import TASKS_PER_THREAD, WINDOW
 
 console = Console(highlight=False, width=120)
 
@@ -126,7 +126,7 @@ def bytes_of(sweep: Sweep) -> dict[str, tuple[int, int]]:
 def makespan(durations: Iterable[float], workers: int, *, submit: float) -> float:
     """Seconds until all are done. The flow submits one after the other, as in tasks/dispatch.py; the next free worker
     takes what was submitted first."""
-    window, flow, last = max(WINDOW, AHEAD * workers), 0.0, 0.0
+    window, flow, last = max(WINDOW, TASKS_PER_THREAD * workers), 0.0, 0.0
     free, under_way = [0.0] * workers, []
     for duration in durations:
         if len(under_way) == window:

@@ -1,7 +1,7 @@
-"""What the Prefect UI shows of a sweep, as artifacts of its flow and task runs. docs/monitoring.md lists their keys.
+"""Artifacts of flow and task runs, which show a sweep in the Prefect UI. docs/monitoring.md lists their keys.
 
-All of it is made from the store, so it is right after a resumption too. What is shown while a stage works is for
-looking only: if the server does not take it, the sweep goes on.
+All are made from the store, so they are right after resuming too. Progress is for information only: if the server does
+not accept it, the sweep continues.
 """
 
 import base64
@@ -43,24 +43,24 @@ from netsim.store.stages import Stage, Unit, unit_label
 from netsim.store.throughput import Tally, throughput_table
 from tasks import metrics
 
-PROGRESS_EVERY = 3.0
-"""Seconds between two updates of a bar."""
+PROGRESS_INTERVAL = 3.0
+"""Minimum seconds between two updates of a progress bar."""
 
-TABLE_EVERY = 60.0
-"""Seconds between two updates of a table of throughput, which lists the store and reads what is new."""
+TABLE_INTERVAL = 60.0
+"""Minimum seconds between two updates of a throughput table, which lists the store and reads the new records."""
 
-LISTING_SHARE = 0.05
-"""The largest share of the time spent on that: a large run takes seconds to list."""
+MAX_LISTING_SHARE = 0.05
+"""Maximum share of the time spent on throughput tables: listing a large run takes seconds."""
 
-MOST_ROWS = 100
-"""Rows of a table with one for each worker or shard: pages of the UI load the artifacts they list, whole."""
-
-
-# ---- while a stage works
+MAX_ROWS = 100
+"""Maximum rows of a table with one row per worker or shard: pages of the UI load the artifacts they list as a whole."""
 
 
-class Shown:
-    """One stage of a run in the UI: a bar, and how fast its workers are."""
+# ---- progress of a stage
+
+
+class StageProgress:
+    """Progress bar and throughput table of one stage of a run."""
 
     def __init__(self, run: Run, stage: Stage, missing: int) -> None:
         self._run, self._stage = run, stage
@@ -69,24 +69,24 @@ class Shown:
         self._bar: UUID | None = None
         self._table: UUID | None = None
         self._tally = Tally(run, stage) if stage.per_pair else None
-        self._bar_due, self._table_due = 0.0, time.monotonic() + TABLE_EVERY
+        self._bar_due, self._table_due = 0.0, time.monotonic() + TABLE_INTERVAL
         if missing:
             self._show_bar()
 
     def add(self, shards: int) -> None:
-        """Some more are done. Most calls look at the clock and no further."""
-        self.left(max(self._total - self._done - shards, 0))
+        """Count further shards as done, and update what is due."""
+        self.set_missing(max(self._total - self._done - shards, 0))
         if time.monotonic() > self._bar_due:
             self._show_bar()
         if self._tally and time.monotonic() > self._table_due:
             self._show_table(self._tally)
 
-    def left(self, missing: int) -> None:
-        """What the store says is missing."""
+    def set_missing(self, missing: int) -> None:
+        """Set how many shards the store is missing."""
         self._done = self._total - missing
 
-    def last(self) -> None:
-        """Show how it ended."""
+    def finish(self) -> None:
+        """Show the final state."""
         if self._bar:
             self._show_bar()
         if self._tally:
@@ -95,95 +95,94 @@ class Shown:
     def _show_bar(self) -> None:
         metrics.MISSING.labels(self._stage.name).set(self._total - self._done)
         progress = 100 * self._done / self._total
-        says = f"{self._stage.label}: {self._done:,} of {self._total:,}, {self._run.url}"
-        with _if_possible():
+        description = f"{self._stage.label}: {self._done:,} of {self._total:,}, {self._run.url}"
+        with _tolerate_outages():
             if self._bar is None:
-                self._bar = _id(create_progress_artifact(progress, key=self._stage.name, description=says))
+                self._bar = _id(create_progress_artifact(progress, key=self._stage.name, description=description))
             else:
-                update_progress_artifact(self._bar, progress=progress, description=says)
-        self._bar_due = time.monotonic() + PROGRESS_EVERY
+                update_progress_artifact(self._bar, progress=progress, description=description)
+        self._bar_due = time.monotonic() + PROGRESS_INTERVAL
 
     def _show_table(self, tally: Tally) -> None:
         watch = Stopwatch()
-        with _if_possible():
+        with _tolerate_outages():
             tally.read(self._stage.done(self._run))
-            rows = throughput_table(tally.found, most=MOST_ROWS)
+            rows = throughput_table(tally.found, most=MAX_ROWS)
             if rows and self._table is None:
-                says = f"{self._stage.name}, by worker, of all shards in {self._run.url}"
-                made = create_table_artifact(rows, key=f"throughput-{self._stage.name}", description=says)
-                self._table = _id(made)
+                description = f"Throughput of {self._stage.name} by worker, over all shards in {self._run.url}"
+                key = f"throughput-{self._stage.name}"
+                self._table = _id(create_table_artifact(rows, key=key, description=description))
             elif self._table is not None:
                 with get_client(sync_client=True) as client:
                     client.update_artifact(self._table, ArtifactUpdate(data=json.dumps(rows)))
-        self._table_due = time.monotonic() + max(TABLE_EVERY, watch() / LISTING_SHARE)
+        self._table_due = time.monotonic() + max(TABLE_INTERVAL, watch() / MAX_LISTING_SHARE)
 
 
 @contextmanager
-def shown(run: Run, stage: Stage, missing: int) -> Iterator[Shown]:
-    """For the work of a stage. How it ended is shown also when it failed, but not when somebody presses Ctrl-C."""
-    progress = Shown(run, stage, missing)
+def stage_progress(run: Run, stage: Stage, missing: int) -> Iterator[StageProgress]:
+    """Show the progress of a stage during the block, and its final state at the end unless Ctrl-C ended it."""
+    progress = StageProgress(run, stage, missing)
     try:
         yield progress
     except Exception:
-        progress.last()
+        progress.finish()
         raise
-    progress.last()
+    progress.finish()
 
 
 @contextmanager
-def _if_possible() -> Iterator[None]:
+def _tolerate_outages() -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, PrefectException, NetsimError) as error:
-        get_run_logger().warning("the UI is not up to date (%s: %s)", type(error).__name__, error)
+        get_run_logger().warning("could not update the UI (%s: %s)", type(error).__name__, error)
 
 
-def _id(made: Any) -> UUID:
-    """These functions of Prefect are typed for coroutines too."""
-    return made
+def _id(artifact: Any) -> UUID:
+    """Narrow the type of a new artifact's ID: Prefect annotates these functions for coroutines too."""
+    return artifact
 
 
-def show_quarantined(aside: dict[Unit, dict[str, Any]]) -> None:
-    """Why shards were set aside."""
+def show_quarantined(units: dict[Unit, dict[str, Any]]) -> None:
+    """Show the quarantined shards with the reasons, in a table."""
     rows = [
-        {"shard": unit_label(unit)} | {key: str(value) for key, value in why.items()} for unit, why in aside.items()
+        {"shard": unit_label(unit)} | {key: str(value) for key, value in reason.items()}
+        for unit, reason in units.items()
     ]
-    more = [{"shard": f"and {len(rows) - MOST_ROWS:,} more"}] if len(rows) > MOST_ROWS else []
-    with _if_possible():
-        create_table_artifact(
-            [*rows[:MOST_ROWS], *more], key="set-aside", description="Shards that could not be computed"
-        )
+    more = [{"shard": f"and {len(rows) - MAX_ROWS:,} more"}] if len(rows) > MAX_ROWS else []
+    with _tolerate_outages():
+        description = "Quarantined shards: they failed every attempt"
+        create_table_artifact([*rows[:MAX_ROWS], *more], key="set-aside", description=description)
 
 
-# ---- what was found
+# ---- results
 
 
 def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
-    """The finding, both matrices, losses, heatmaps and gallery. `report` is where the whole report is."""
+    """Show the summary, both matrices, losses, heatmaps and gallery; `report` is the location of the full report."""
+    # imported here, so that no other task waits for matplotlib
     from netsim.report.figures import gallery_figure, heatmaps
-    from netsim.report.svg import (
-        to_svg,
-        to_webp,  # no other task waits for matplotlib
-    )
+    from netsim.report.svg import to_svg, to_webp
 
-    create_markdown_artifact(_summary(results, report), key="summary", description="What was found")
-    for title, matrix in (("natural", results.natural), ("inverted", results.inverted)):
-        says = f"{title} CKA, unbiased; row = through, column = observer; 95 % interval in brackets"
-        create_table_artifact(matrix_table(results, matrix), key=f"{title}-cka", description=says)
+    create_markdown_artifact(_summary(results, report), key="summary", description="Findings")
+    for title in ("natural", "inverted"):
+        description = f"Unbiased CKA on {title} images, with 95 % intervals: rows are through, columns are observers"
+        create_table_artifact(matrix_table(results, title), key=f"{title}-cka", description=description)
     create_table_artifact(network_table(results), key="losses", description=NETWORK_TABLE)
     picture = _data_uri("svg+xml", to_svg(heatmaps(results)).encode())
     create_image_artifact(picture, key="heatmaps", description="Natural and inverted CKA")
     if figure := gallery_figure(gallery):
-        says = "Seeds, targets, and what was inverted through each network"
-        create_image_artifact(_data_uri("webp", to_webp(figure)), key="gallery", description=says)
+        description = "Seeds, targets, and the images inverted through each network"
+        create_image_artifact(_data_uri("webp", to_webp(figure)), key="gallery", description=description)
 
 
 def _summary(results: Results, report: str) -> str:
-    says: tuple[Callable[[Results], str], ...] = (headline, biased_headline, intervals)
-    doubts = [f"**Warning.** {doubt}" for doubt in warnings(results)]
-    return "\n\n".join([*(f"{say(results)}." for say in says), *doubts, f"Report: `{report}`"])
+    sentences: tuple[Callable[[Results], str], ...] = (headline, biased_headline, intervals)
+    paragraphs = [f"{sentence(results)}." for sentence in sentences]
+    paragraphs += [f"**Warning.** {warning}" for warning in warnings(results)]
+    return "\n\n".join([*paragraphs, f"Report: `{report}`"])
 
 
 def _data_uri(kind: str, content: bytes) -> str:
-    """A browser needs nothing else: the store may be where it can't look."""
+    """Embed content in a URI: browsers may not be able to reach the store."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"

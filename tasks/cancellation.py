@@ -1,7 +1,7 @@
-"""What work asks its worker in between: does anybody still wait for it, and is there time for this shard, and another?
+"""Checks whether a task is still wanted, and whether its worker has time for this shard and for the next one.
 
-Dask can't interrupt a thread, so a task whose flow was cancelled or killed would run to its end, and a worker whose job
-ends is killed in the middle of a shard. Both are known in the worker itself: no server is asked.
+Dask cannot interrupt a thread: without these checks, a task whose flow was cancelled or killed would run to its end,
+and a worker whose job ends would be killed in the middle of a shard. The worker itself knows both; no server is asked.
 """
 
 import asyncio
@@ -16,25 +16,35 @@ from distributed.worker import thread_state
 from netsim.errors import RunError, TaskCancelled
 from netsim.store.stages import Stage
 
-EVERY = 1.0
-"""Seconds between two looks; work asks much more often."""
+CHECK_INTERVAL = 1.0
+"""Minimum number of seconds between two checks; work calls much more often."""
 
-SAFETY = 1.2
-"""How much longer than the last one a shard may take."""
+SAFETY_FACTOR = 1.2
+"""A shard is begun only if the worker lives this many times as long as the last shard took."""
 
-HANDS_OVER = 2.0
-"""Seconds in which what a task returned reaches the scheduler, before its worker leaves."""
+HANDOVER = 2.0
+"""Seconds that the result of a task needs to reach the scheduler before its worker leaves."""
 
-_seconds: dict[str, float] = {}
-"""What the last shard of each stage took in this process."""
+_durations: dict[str, float] = {}
+"""Seconds that the last shard of each stage took in this process."""
 
 
 class CancellationCheck:
-    """For the thread of one task run. Outside of a Dask worker there is always time, and somebody waits."""
+    """Check of one task run, for the thread that executes it.
+
+    Outside a Dask worker every check passes.
+
+    Attributes
+    ----------
+    shard
+        The shard in progress, or the first one that there was no time for.
+    leaves
+        Set once the worker is leaving because its remaining lifetime is too short for another shard.
+    """
 
     def __init__(self, stage: Stage) -> None:
-        self._stage, self._looked, self._began = stage, 0.0, 0.0
-        self.shard: int | None = None  # under way, or the first that there was no time for
+        self._stage, self._checked, self._began = stage, 0.0, 0.0
+        self.shard: int | None = None
         self.leaves = False
         try:
             self._worker: Any = get_worker()
@@ -43,62 +53,67 @@ class CancellationCheck:
         self._key = getattr(thread_state, "key", None)
 
     def __call__(self) -> None:
-        """Raises TaskCancelled if Dask has dropped this task: its flow was cancelled, or is dead.
+        """Check whether the shard in progress may continue.
 
-        Raises RunError if the worker has to go before the shard is done, and another worker would have to as well.
+        Raises
+        ------
+        TaskCancelled
+            If Dask has dropped the task, because its flow was cancelled or is dead.
+        RunError
+            If the worker must leave before the shard is done, and so would any other worker.
         """
         now = time.monotonic()
-        if self._worker is None or now < self._looked + EVERY:
+        if self._worker is None or now < self._checked + CHECK_INTERVAL:
             return
-        since, self._looked = now - self._looked, now
-        if self._dropped():
-            raise TaskCancelled("Nobody waits for it any more")
-        # the last look before it goes
-        if self._left() < HANDS_OVER + 2 * since and not self._stage.resumes:
+        since, self._checked = now - self._checked, now
+        if self._is_dropped():
+            raise TaskCancelled("the task was dropped because its flow was cancelled or died")
+        # the last check before the worker leaves
+        if self._remaining() < HANDOVER + 2 * since and not self._stage.resumes:
             self._require_time(now - self._began)
 
     def _require_time(self, taken: float) -> None:
-        """A shard that was begun late is for another worker. One that had most of a worker's life never ends."""
-        lives = self._worker.lifetime
-        if taken > lives / 2:
+        """Fail if the shard had most of a worker's lifetime; one that was begun late is left to another worker."""
+        lifetime = self._worker.lifetime
+        if taken > lifetime / 2:
             raise RunError(
-                f"{self._stage.name} shard {self.shard} was not done after {taken / 60:,.1f} minutes, and a worker "
-                f"lives for {lives / 60:,.1f}, the walltime without `leave_early`; {self._stage.time_limit_hint}"
+                f"{self._stage.name} shard {self.shard} was not finished after {taken / 60:,.1f} minutes, but a worker "
+                f"lives for {lifetime / 60:,.1f} (the walltime minus `leave_early`); {self._stage.time_limit_hint}"
             )
 
     @property
     def worker(self) -> str | None:
-        """The worker's address."""
+        """Address of the worker; None outside a worker."""
         return getattr(self._worker, "address", None)
 
-    def _dropped(self) -> bool:
+    def _is_dropped(self) -> bool:
         task = self._worker.state.tasks.get(self._key)
         return task is None or task.state == "cancelled"
 
     def record_duration(self, seconds: float) -> None:
-        """What a shard took. A later task of the stage goes by it too: a task may have one shard only."""
-        _seconds[self._stage.name] = seconds
+        """Record the duration of a shard. Later tasks of the stage use it too, since a task may have only one shard."""
+        _durations[self._stage.name] = seconds
 
     def may_begin(self, shard: int) -> bool:
-        """Whether the worker lives long enough for a shard that takes as long as the last one. If not, it leaves."""
+        """Tell whether the worker lives long enough for a shard as long as the last one; if not, make it leave."""
         self.shard, self._began = shard, time.monotonic()
-        self._looked = self._began
-        if SAFETY * _seconds.get(self._stage.name, 0.0) + HANDS_OVER < self._left():
+        self._checked = self._began
+        if SAFETY_FACTOR * _durations.get(self._stage.name, 0.0) + HANDOVER < self._remaining():
             return True
         self.leaves = True
         self._worker.loop.add_callback(_leave, self._worker)
         return False
 
-    def _left(self) -> float:
-        """Seconds that the worker still lives."""
+    def _remaining(self) -> float:
+        """Return the remaining lifetime of the worker in seconds."""
         lifetime = getattr(self._worker, "lifetime", None)
         return psutil.Process().create_time() + lifetime - time.time() if lifetime else math.inf
 
 
 async def _leave(worker: Any) -> None:
-    """What waits in the worker is not begun any more, and goes to others when it closes."""
+    """Have the worker begin no further task, and close it; its queued tasks go to other workers."""
     worker.status = Status.closing_gracefully
-    await asyncio.sleep(HANDS_OVER)
-    # as Worker.close_gracefully, which does nothing for one that closes gracefully already
+    await asyncio.sleep(HANDOVER)
+    # what Worker.close_gracefully does, which returns at once for a worker with this status
     await worker.scheduler.retire_workers(workers=[worker.address], close_workers=False, remove=True)
     await worker.close(reason="no time for another shard")

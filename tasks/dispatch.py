@@ -1,17 +1,17 @@
-"""What all the verbs share: run the missing shards of a block in a worker, and see a stage through from the flow.
+"""Dispatch of a stage's missing shards to the workers, in the flow process.
 
-The store is asked twice what is done: by the flow before it submits, and by the task before it computes, because Dask
-runs in-flight (and sometimes finished) tasks again when it loses a worker.
+The flow asks the store what is missing before it submits, and each task asks again before it computes
+(tasks/worker.py), because Dask reruns in-flight, and sometimes finished, tasks when it loses a worker.
 
-A shard that failed of what nobody foresaw is tried again alone and on other workers; what fails every time is set
-aside with its traceback, and the rest of the sweep goes on. What a user can mend (a full disk, other weights) would
-meet the next shard too: it ends the stage.
+A shard that fails with an unexpected error is retried alone and on other workers. One that fails every time is
+quarantined with its traceback, and the sweep continues with all that does not need it. A NetsimError is for the user to
+fix (a full disk, changed weights) and the next shard would meet it too: it ends the stage.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 from distributed import Client, KilledWorker, as_completed
@@ -27,43 +27,99 @@ from netsim.errors import NetsimError, RunError
 from netsim.stages.work import ShardError
 from netsim.store.quarantine import quarantine, quarantined
 from netsim.store.run import Run
-from netsim.store.stages import INVERT, STAGES, TRAIN, Block, Stage, blocked_units, blocks, unit_label
-from tasks.artifacts import Shown, show_quarantined, shown
+from netsim.store.stages import INVERT, STAGES, TRAIN, Block, Stage, Unit, blocked_units, blocks, unit_label
+from tasks.artifacts import StageProgress, show_quarantined, stage_progress
 from tasks.devices import GPU
 from tasks.interrupts import raise_if_interrupted
 
 PASSES = 3
-"""How often a shard is tried: with others of its block, alone, and with no other shard under way. KilledWorker blames
-innocent tasks too, so only what it names in the last pass is at fault."""
+"""Attempts per shard: with the rest of its block, alone in a task, and with no other task in progress. KilledWorker
+blames innocent tasks too, so only those that it names in the last pass are at fault."""
 
 WINDOW = 64
-"""Task runs that are submitted and not yet settled where workers are few."""
+"""Minimum number of task runs that are submitted and not yet settled."""
 
-AHEAD = 3
-"""The same for each thread of the workers where they are many: none is to wait until the flow has submitted more."""
+TASKS_PER_THREAD = 3
+"""Submitted task runs per thread of the workers, where that is more: no thread waits for the flow to submit."""
 
-HOPELESS = 8
-"""Blocks that fail before any succeeds, after which the fault is not the shards'."""
+MAX_INITIAL_FAILURES = 8
+"""Blocks that may fail before the first success. If more do, the fault is not in the shards, and the stage ends."""
 
 LOST = (KilledWorker, FutureCancelledError)
-"""What a future raises when Dask gave up on it; Prefect is never told."""
+"""Errors of futures that Dask gave up on. Prefect does not learn of them."""
 
 
-# ---- in a worker
+# ---- a stage
 
 
-# ---- in the flow
+def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage: Stage | None = None) -> None:
+    """Compute the missing shards of a stage, and quarantine those that fail in every pass.
+
+    Parameters
+    ----------
+    store
+        URL of the run.
+    verb
+        Task that computes a block of shards. It is not submitted if nothing is missing.
+    shards_per_task
+        Maximum number of shards per task run.
+    stage
+        Stage to finish; default: the one of a sweep that has the name of `verb`.
+
+    Raises
+    ------
+    NetsimError
+        The first one that a task raised.
+    RunError
+        If the failures are not those of single shards.
+    """
+    run = Run.open(store)
+    stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
+    blocked = blocked_units(run.settings, quarantined(run))
+    (missing, units), failures, number = _missing(run, stage, blocked), Failures(), 0
+    with stage_progress(run, stage, missing) as progress, _CachedSettings.now():
+        while units and number < PASSES:
+            stage.prepare(run)
+            outcome = _Pass(run, stage, verb, failures, progress, number).run(units, shards_per_task)
+            before, (missing, units) = units, _missing(run, stage, blocked)
+            progress.set_missing(missing)
+            # a pass that only lost shards to workers that had to leave, or got further, costs no attempt
+            if outcome.failed or not (outcome.returned or set(units) < set(before)):
+                number += 1
+    _require_explained(stage, units, failures)
+    if units:
+        _quarantine(run, stage, units, failures)
+
+
+def _missing(run: Run, stage: Stage, blocked: set[Unit]) -> tuple[int, list[tuple[str, int]]]:
+    """Count the missing units, and list those that can be computed in the order in which to submit them."""
+    missing = stage.missing(run)
+    possible = [unit for unit in missing if (stage.name, *unit) not in blocked]
+    return len(missing), slowest_first(run, possible) if stage is INVERT else possible
+
+
+def slowest_first(run: Run, inversions: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Sort by the time that training or checking the network took, slowest first: no straggler runs alone at the end.
+
+    Inversions of the same network stay together.
+    """
+    trained = TRAIN.done(run) if inversions else {}
+    seconds = {name: run.record("train", name).seconds for name, _ in trained}
+    return sorted(inversions, key=lambda unit: -seconds.get(unit[0], 0.0))
+
+
+# ---- failures
 
 
 @dataclass
-class Faults:
-    """What shards failed of, by (name, shard): the last error, and the workers that met one."""
+class Failures:
+    """Failures of a stage by unit (name, shard): the last error, and the workers on which the unit failed."""
 
     errors: dict[tuple[str, int], Exception] = field(default_factory=dict)
     workers: dict[tuple[str, int], set[str]] = field(default_factory=dict)
 
     def add(self, block: Block, error: Exception) -> None:
-        """To the shard that failed, or to all of the block where only the worker could have told."""
+        """Blame the shard that raised the error, or the whole block if only its worker could have told which one."""
         if isinstance(error, ShardError):
             shards, worker = [error.unit[2]], error.worker
         else:
@@ -72,59 +128,29 @@ class Faults:
             self.errors[unit] = error
             self.workers.setdefault(unit, set()).update({worker} if worker else ())
 
+    def workers_of(self, block: Block) -> set[str]:
+        """List the workers on which a shard of the block failed."""
+        return set().union(*(self.workers.get((block.name, shard), set()) for shard in block.shards))
 
-def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage: Stage | None = None) -> None:
-    """See the stage that `verb` works on through, but for shards that can't be computed: they are set aside.
 
-    `stage` is that of the sweep with the verb's name if it is not given. Nothing is submitted when nothing is missing.
-    Raises the first NetsimError that a task raised, or RunError if it is not shards that are at fault.
-    """
-    run = Run.open(store)
-    stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
-    without = blocked_units(run.settings, quarantined(run))
-
-    def look() -> tuple[int, list[tuple[str, int]]]:
-        missing = stage.missing(run)
-        within_reach = [unit for unit in missing if (stage.name, *unit) not in without]
-        return len(missing), slowest_first(run, within_reach) if stage is INVERT else within_reach
-
-    (left, missing), faults, tries = look(), Faults(), 0
-    with shown(run, stage, left) as bar, _SettingsOnce.now():
-        while missing and tries < PASSES:
-            stage.prepare(run)
-            if tries:
-                get_run_logger().warning("%s: try %d of %d shards", stage.name, tries + 1, len(missing))
-            size, hopeless = (shards_per_task, HOPELESS) if tries == 0 else (1, len(missing))
-            one_pass = _Pass(run, stage, verb, faults, bar, alone=tries == PASSES - 1)
-            failed, left_to_others = one_pass.submit_all(missing, size, hopeless)
-            before, (left, missing) = missing, look()
-            bar.left(left)
-            if failed or not (left_to_others or set(missing) < set(before)):
-                tries += 1
-    if unexplained := [unit for unit in missing if unit not in faults.errors]:
-        name, shard = unexplained[0]
+def _require_explained(stage: Stage, units: list[tuple[str, int]], failures: Failures) -> None:
+    """Raise RunError for units that are still missing although no task failed."""
+    if unexplained := [unit for unit in units if unit not in failures.errors]:
+        first = unit_label((stage.name, *unexplained[0]))
         raise RunError(
-            f"{stage.name}: {len(unexplained)} shards are missing, the first is {name} {shard}: "
-            "their tasks ended without a commit"
+            f"{len(unexplained)} shards of {stage.name} are missing although their tasks ended without an error, "
+            f"the first {first}; run the command again to resume"
         )
-    if missing:
-        _quarantine(run, stage, missing, faults)
 
 
-def slowest_first(run: Run, inversions: list[tuple[str, int]]) -> list[tuple[str, int]]:
-    """By what it took to train or check their networks: a slow one that comes last has all workers but its own wait."""
-    trained = TRAIN.done(run) if inversions else {}
-    seconds = {name: run.record("train", name).seconds for name, _ in trained}
-    return sorted(inversions, key=lambda unit: -seconds.get(unit[0], 0.0))  # those of a name stay together
-
-
-def _quarantine(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Faults) -> None:
-    """In the store, and said in every way there is: the sweep may go on for days before it ends as Failed."""
+def _quarantine(run: Run, stage: Stage, units: list[tuple[str, int]], failures: Failures) -> None:
+    """Quarantine units, and report it by log, artifact and event: the sweep may take days before it ends as Failed."""
     for unit in units:
-        why = faults.errors[unit]
-        told = {"error": f"{type(why).__name__}: {why}"[:1000], "traceback": getattr(why, "traceback", "")}
-        quarantine(run, (stage.name, *unit), told | {"workers": sorted(faults.workers[unit])})
-        get_run_logger().error("%s is set aside: %s", unit_label((stage.name, *unit)), told["error"])
+        error = failures.errors[unit]
+        message = f"{type(error).__name__}: {error}"[:1000]
+        reason = {"error": message, "traceback": getattr(error, "traceback", "")}
+        quarantine(run, (stage.name, *unit), reason | {"workers": sorted(failures.workers[unit])})
+        get_run_logger().error("%s is quarantined: %s", unit_label((stage.name, *unit)), message)
     show_quarantined(quarantined(run))
     emit_event(
         "netsim.shards.set-aside",
@@ -134,148 +160,162 @@ def _quarantine(run: Run, stage: Stage, units: list[tuple[str, int]], faults: Fa
 
 
 def require_none_quarantined(store: str) -> None:
-    """The end of every sweep. Raises RunError if it had to leave shards out."""
-    run = Run.open(store)
-    aside = quarantined(run)
-    if not aside:
+    """Raise RunError if shards are quarantined; call it at the end of a sweep."""
+    units = quarantined(Run.open(store))
+    if not units:
         return
-    first = next(iter(aside))
-    more = f" and {len(aside) - 1} more" if len(aside) > 1 else ""
+    first = next(iter(units))
+    more = f" and {len(units) - 1} more" if len(units) > 1 else ""
     raise RunError(
-        f"{unit_label(first)}{more} could not be computed and is set aside ({aside[first]['error']}); "
-        "everything that does not need it is done. `netsim status` tells more, and the same command tries again"
+        f"{unit_label(first)}{more} failed and is quarantined ({units[first]['error']}); everything that does not need "
+        "it is done. `netsim status` shows more; run the command again to retry"
     )
 
 
+# ---- one pass over its shards
+
+
+class _Outcome(NamedTuple):
+    failed: int  # blocks
+    returned: int  # shards, by workers that had to leave
+
+
 class _Pass:
-    """One pass over the missing shards of a stage."""
+    """One pass over the missing shards of a stage; `number` counts from 0, and later passes isolate the shards."""
 
     def __init__(
-        self, run: Run, stage: Stage, verb: Task[..., Any], faults: Faults, bar: Shown, *, alone: bool
+        self, run: Run, stage: Stage, verb: Task[..., Any], failures: Failures, progress: StageProgress, number: int
     ) -> None:
-        self._run, self._stage, self._verb, self._faults, self._bar = run, stage, verb, faults, bar
-        self._alone = alone
+        self._run, self._stage, self._verb, self._failures, self._progress = run, stage, verb, failures, progress
+        self._number = number
         self._client = dask_client()
-        self._slots = _slots(self._client) if stage.gpu else {}
-        self._under_way: dict[str, tuple[Block, Any]] = {}  # by the key of the Dask future
+        self._resources = _gpu_resources(self._client) if stage.gpu else {}
+        self._in_progress: dict[str, tuple[Block, Any]] = {}  # by the key of the Dask future
         self._ended = as_completed(loop=self._client.loop)
 
-    def submit_all(self, missing: list[tuple[str, int]], shards_per_task: int, hopeless: int) -> tuple[int, int]:
-        """Submit every block and settle each as it ends.
+    def run(self, units: list[tuple[str, int]], shards_per_task: int) -> _Outcome:
+        """Submit every unit and settle each block as it ends.
 
-        Returns how many failed, and how many shards were left to others by workers that had to go. Raises the first
-        NetsimError of a task, or RunError when more than `hopeless` fail before one succeeds.
+        Raises the first NetsimError of a task, or RunError if too many blocks fail before the first success.
         """
-        todo = blocks(missing, shards_per_task)
-        failed, left, fault, succeeded = 0, 0, None, False
-        while True:
-            self._submit_more(todo)
-            if not self._under_way:
-                break
-            block, ended = self._settle_one()
-            if isinstance(ended, Exception):
-                failed += 1
-                self._faults.add(block, ended)
-            else:
+        if self._number:
+            attempt = f"attempt {self._number + 1} of {PASSES}"
+            get_run_logger().warning("%s: retrying %d shards (%s)", self._stage.name, len(units), attempt)
+        queue = blocks(units, 1 if self._number else shards_per_task)
+        max_failures = len(units) if self._number else MAX_INITIAL_FAILURES
+        failed, returned, succeeded, fatal = 0, 0, False, None
+        while self._submit_more(queue):
+            block, result = self._settle_next()
+            if not isinstance(result, Exception):
                 succeeded = True
-                left += ended["left"]
-                self._bar.add(len(block.shards) - ended["left"])
-            if isinstance(ended, NetsimError) or (failed > hopeless and not succeeded):
-                fault = fault or ended
-                todo = iter(())
-                _give_up_waiting([future for _, future in self._under_way.values()])
-        if isinstance(fault, NetsimError):
-            raise fault
-        if fault:
-            raise RunError(f"{self._stage.name}: the first {failed} blocks all failed, at last of {fault}") from fault
-        return failed, left
+                returned += result["returned"]
+                self._progress.add(len(block.shards) - result["returned"])
+                continue
+            failed += 1
+            self._failures.add(block, result)
+            if isinstance(result, NetsimError) or (failed > max_failures and not succeeded):
+                fatal = fatal or result
+                queue = iter(())
+                _cancel_waiting([future for _, future in self._in_progress.values()])
+        if isinstance(fatal, NetsimError):
+            raise fatal
+        if fatal:
+            message = f"{self._stage.name}: the first {failed} task runs all failed, the last one with {fatal}"
+            raise RunError(message) from fatal
+        return _Outcome(failed, returned)
 
-    def _submit_more(self, todo: Iterator[Block]) -> None:
-        """As many as keep every worker busy until the flow is here again."""
+    def _submit_more(self, queue: Iterator[Block]) -> bool:
+        """Submit as many blocks as keep all workers busy; tell whether any is in progress."""
         threads = self._client.scheduler_info(n_workers=0)["total_threads"]
-        window = 1 if self._alone else max(WINDOW, AHEAD * threads)
-        while len(self._under_way) < window and (block := next(todo, None)):
+        alone = self._number == PASSES - 1
+        window = 1 if alone else max(WINDOW, TASKS_PER_THREAD * threads)
+        while len(self._in_progress) < window and (block := next(queue, None)):
             future = self._submit(block)
-            self._under_way[future.wrapped_future.key] = block, future
+            self._in_progress[future.wrapped_future.key] = block, future
             self._ended.add(future.wrapped_future)
+        return bool(self._in_progress)
 
-    def _settle_one(self) -> tuple[Block, Any]:
-        """Whichever ends first. Its future is dropped: Dask computes a result again when it loses what holds it."""
+    def _settle_next(self) -> tuple[Block, Any]:
+        """Settle the block that ends first and drop its future: Dask recomputes results that a lost worker held."""
         raise_if_interrupted()
-        block, future = self._under_way.pop(next(self._ended).key)
+        block, future = self._in_progress.pop(next(self._ended).key)
         return block, _settle(future)
 
     def _submit(self, block: Block) -> Any:
-        with self._placed(block), TagsContext():  # none: see _tag
+        with self._placement(block), TagsContext():  # no tags at the beginning: see tasks.worker._tag
             return self._verb.submit(self._run.url, block.name, block.shards)
 
-    def _placed(self, block: Block) -> AbstractContextManager[Any]:
-        """Where a block is to run: on a GPU if the stage gains from one, and not where it failed before.
+    def _placement(self, block: Block) -> AbstractContextManager[Any]:
+        """Restrict a block to GPUs if the stage gains from one, and prefer workers on which it has not failed.
 
-        Any GPU will do where some workers have none: `workers` would have to be no more than a wish, as those may be
-        gone by then, and with a wish Dask lets go of `resources` as well.
+        Where only some workers have a GPU, any GPU will do: those workers may be gone by then, so they can only be
+        preferred (`allow_other_workers`), and with that Dask ignores `resources` too.
         """
-        avoid = set().union(*(self._faults.workers.get((block.name, shard), set()) for shard in block.shards))
+        avoid = self._failures.workers_of(block)
         workers = workers_of(self._client) if avoid else {}
-        alike = not self._slots or all(worker["resources"].get("GPU") for worker in workers.values())
+        alike = not self._resources or all(worker["resources"].get("GPU") for worker in workers.values())
         others = [worker for worker in workers if worker not in avoid] if alike else []
-        asked: dict[str, Any] = {"resources": self._slots} if self._slots else {}
-        asked |= {"workers": others, "allow_other_workers": True} if others else {}
-        return dask.annotate(**asked) if asked else nullcontext()
+        annotations: dict[str, Any] = {"resources": self._resources} if self._resources else {}
+        annotations |= {"workers": others, "allow_other_workers": True} if others else {}
+        return dask.annotate(**annotations) if annotations else nullcontext()
 
 
-class _SettingsOnce(SettingsContext):
-    """Prefect's settings go with each task run. To write them out anew took four fifths of submitting it."""
+class _CachedSettings(SettingsContext):
+    """Prefect's settings, which are sent with each task run: serialising them anew took 80 % of submitting it."""
 
-    _written: dict[str, Any] | None = PrivateAttr(None)
+    _serialized: dict[str, Any] | None = PrivateAttr(None)
 
     @classmethod
-    def now(cls) -> "_SettingsOnce":
+    def now(cls) -> "_CachedSettings":
         current: Any = SettingsContext.get()
         return cls(profile=current.profile, settings=current.settings)
 
     def serialize(self, include_secrets: bool = True) -> dict[str, Any]:
-        if self._written is None:
-            self._written = super().serialize(include_secrets)
-        return self._written
+        if self._serialized is None:
+            self._serialized = super().serialize(include_secrets)
+        return self._serialized
+
+
+# ---- Dask
 
 
 def dask_client() -> Client:
-    """Of the task runner of the flow that runs here."""
+    """Return the client of the current flow's task runner."""
     context: Any = FlowRunContext.get()
     return context.task_runner.client
 
 
 def workers_of(client: Client) -> dict[str, Any]:
-    """What the scheduler knows of its workers, by address."""
+    """Map the address of each worker to what the scheduler knows of it."""
     return client.scheduler_info(n_workers=-1)["workers"]
 
 
-def _slots(client: Client) -> dict[str, int]:
-    """A GPU for each task, where workers have any. Waits for the first worker, for as long as it takes."""
+def _gpu_resources(client: Client) -> dict[str, int]:
+    """Return the resources of a task: one GPU if any worker has one. Waits for the first worker without a timeout."""
     if not workers_of(client):
         get_run_logger().info("waiting for the first worker")
         client.wait_for_workers(1)
     return GPU if any(worker["resources"].get("GPU") for worker in workers_of(client).values()) else {}
 
 
-def _give_up_waiting(futures: Iterable[Any]) -> None:
-    """Have Dask drop the blocks that no worker has begun: they would be computed in vain."""
+def _cancel_waiting(futures: Iterable[Any]) -> None:
+    """Cancel the blocks that no worker has begun: they would be computed in vain."""
     wrapped = [future.wrapped_future for future in futures]
     if wrapped:
         client = wrapped[0].client
-        begun = {key for keys in client.run(_begun, on_error="ignore").values() for key in keys}
-        client.cancel([future for future in wrapped if future.key not in begun])
+        executing = {key for keys in client.run(_executing, on_error="ignore").values() for key in keys}
+        client.cancel([future for future in wrapped if future.key not in executing])
 
 
-def _begun(dask_worker: Any) -> list[str]:
-    """In a worker: what it computes just now."""
+def _executing(dask_worker: Any) -> list[str]:
+    """List the keys of the tasks that a worker executes now."""
     return [task.key for task in dask_worker.state.executing]
 
 
 def _settle(future: Any) -> Any:
-    """Wait for a task run: what it returned, or raised. One that Dask gave up on would be 'Running' in Prefect for
-    ever: mark it.
+    """Wait for a task run and return its result or its error.
+
+    A task run that Dask gave up on would stay 'Running' in Prefect, so it is marked as crashed.
     """
     try:
         return future.result()
@@ -290,5 +330,5 @@ def _mark_crashed(task_run_id: Any, message: str) -> None:
     try:
         with get_client(sync_client=True) as client:
             client.set_task_run_state(task_run_id, Crashed(message=message), force=True)
-    except Exception:  # the run may never have been recorded; the sweep goes on either way
+    except Exception:  # the run may never have been recorded; the sweep continues either way
         get_run_logger().warning("could not mark task run %s as crashed", task_run_id)

@@ -1,22 +1,22 @@
-"""Why the sweep of this process is to end: Ctrl-C, cancelled in Prefect, or taken for crashed."""
+"""Reasons to stop the sweep of this process: Ctrl-C, cancelled in Prefect, or marked as crashed by Prefect."""
 
 from threading import Event
 
 interrupted = Event()
-"""Whether somebody pressed Ctrl-C."""
-
+"""Set when the user pressed Ctrl-C."""
 
 cancelled_in_prefect = Event()
-"""Whether somebody cancelled the sweep of this process, in the UI or by the API."""
-
+"""Set when the sweep of this process was cancelled in the UI or through the API."""
 
 marked_crashed = Event()
-"""Whether Prefect has the sweep of this process for crashed, as when no heartbeat came through."""
+"""Set when Prefect marked the sweep of this process as crashed, for example because no heartbeat arrived."""
 
 
 def raise_if_interrupted() -> None:
-    """Raises KeyboardInterrupt if there was one: a library may have made an error of its own of it, as of a server that
-    did not answer, and such errors end no sweep.
+    """Raise KeyboardInterrupt if the process was told to stop.
+
+    A library may have turned the original KeyboardInterrupt into an error of its own, such as that of a server that
+    did not answer, and such errors do not end a sweep.
     """
     if any(event.is_set() for event in (interrupted, cancelled_in_prefect, marked_crashed)):
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What the library says while a task works, in the task's log of Prefect, with the shard in each line."""
+"""Forwarding of the library's log messages to the Prefect log of the task that caused them."""
 
 import logging
 import threading
@@ -11,19 +11,27 @@ library.setLevel(logging.INFO)
 
 
 class _Forward(logging.Handler):
-    def __init__(self, to: Any, where: Callable[[], str]) -> None:
+    def __init__(self, target: Any, prefix: Callable[[], str]) -> None:
         super().__init__()
-        self._to, self._where, self._thread = to, where, threading.get_ident()
+        self._target, self._prefix, self._thread = target, prefix, threading.get_ident()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:  # a worker may have a task in each of its threads
-            self._to.log(record.levelno, "%s: %s", self._where(), record.getMessage())
+        if record.thread == self._thread:  # other threads of a worker may run other tasks
+            self._target.log(record.levelno, "%s: %s", self._prefix(), record.getMessage())
 
 
 @contextmanager
-def forwarded(to: Any, where: Callable[[], str]) -> Iterator[None]:
-    """Have what the logger `netsim` is told by this thread go to the logger `to`, behind what `where` says."""
-    handler = _Forward(to, where)
+def forward_logs(target: Any, prefix: Callable[[], str]) -> Iterator[None]:
+    """Forward what this thread logs to the logger `netsim` inside the block.
+
+    Parameters
+    ----------
+    target
+        Logger to forward to, such as the one of a Prefect task run.
+    prefix
+        Called for each message; its result is put before the message, separated by a colon.
+    """
+    handler = _Forward(target, prefix)
     library.addHandler(handler)
     try:
         yield

@@ -1,10 +1,10 @@
-"""No run of ours stays 'Running' in Prefect when it is not: not after Ctrl-C, not after kill -9, not for a lost worker.
+"""Keep the states of flow and task runs in Prefect true: no run stays 'Running' after Ctrl-C, kill -9 or a lost worker.
 
-A worker tells the server of its task runs by events, which a killed worker takes with it and a busy server records
-late, even after the flow has ended. So every flow run of a sweep has in its tags which process on which host it is of,
-and every sweep closes, when it begins and when it ends, what was left open by processes of the same store that are
-gone: from this host, or from another if Prefect knows the end of their sweep (deploy/automations.yaml marks a sweep as
-crashed whose machine is gone, but not its tasks). What may live is left alone.
+Workers report their task runs by events, which a killed worker takes with it and a busy server records late, even after
+the flow has ended. So each flow run of a sweep is tagged with its store and its process on its host, and every sweep,
+when it begins and when it ends, closes the runs that dead processes left open for the same store. A process is known to
+be dead if it ran on this host, or if Prefect knows the end of its sweep (deploy/automations.yaml marks a sweep as
+crashed whose machine is gone, but not its task runs). Runs of processes that may be alive are left alone.
 """
 
 import os
@@ -30,82 +30,97 @@ from tasks.interrupts import cancelled_in_prefect, marked_crashed
 from tasks.threads import background_thread
 
 OPEN = {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}
+"""Filter for runs that have not ended."""
 
-STATES_ARRIVE = 20.0
-"""Seconds that the last states of a sweep may be on their way to the server: on two busy cores it took 3."""
+STATE_TIMEOUT = 20.0
+"""Maximum seconds to wait for the last states of a sweep to reach the server; on two busy cores they took 3."""
 
+POLL_INTERVAL = 5.0
+"""Seconds between two requests for the state of the sweep's own flow run."""
 
-LOOK = 5.0
-"""Seconds between two looks whether either is so."""
+CLOCK_TOLERANCE = 60.0
+"""Seconds by which the start time of a process may move when the clock is corrected."""
 
 
 @contextmanager
 def tracked_runs(store: str) -> Iterator[None]:
-    """For the body of a sweep of `store`: no run of it, or of a killed one before it, is left open at the end.
+    """Track the Prefect runs of a sweep of `store` during the block, and leave none of them open at the end.
 
-    A sweep that is cancelled in Prefect is interrupted as by Ctrl-C, unless a worker of a work pool sees to that. So is
-    one that Prefect takes for crashed, which raises RunError: there must not be two of it.
+    Runs that a killed sweep of the same store left open are closed too. If the sweep is cancelled in Prefect, it is
+    interrupted as by Ctrl-C, unless a worker of a work pool does that.
+
+    Raises
+    ------
+    RunError
+        If Prefect marked the sweep as crashed while it was running: the sweep ends, so that there are never two.
     """
     try:
-        with _watching_prefect():
-            yield from _accounted(store)
+        with _watch_state(), _close_at_end(store):
+            yield
     except KeyboardInterrupt:
         if not marked_crashed.is_set():
             raise
-        raise RunError("Prefect took this run for crashed while it lived; the next run of the store goes on") from None
-
-
-def _accounted(store: str) -> Iterator[None]:
-    of_store, of_process = f"store:{store}", _process_tag()
-    with get_client(sync_client=True) as client:
-        _close_orphans(client, of_store)
-        client.update_flow_run(runtime.flow_run.id, tags=[*runtime.flow_run.tags, of_store, of_process])
-    try:
-        with tags(of_store, of_process):
-            yield
-    except BaseException:  # Ctrl-C too
-        with get_client(sync_client=True) as client:
-            _close_tasks(client, [of_process], _crashed("The sweep ended before it did."))
-            time.sleep(1)  # what the server heard last; anything later is closed by the next sweep
-            _close_tasks(client, [of_process], _crashed("The sweep ended before it did."))
-        raise
-    with get_client(sync_client=True) as client:
-        _await_states(client, of_process)
-        _close_tasks(client, [of_process], Completed(message="Its worker was lost before it could say so."))
-        _close_orphans(client, of_store)
+        raise RunError(
+            "Prefect marked this run as crashed while it was running; run the command again to resume"
+        ) from None
 
 
 @contextmanager
-def _watching_prefect() -> Iterator[None]:
-    ends = {StateType.CRASHED: marked_crashed}
+def _close_at_end(store: str) -> Iterator[None]:
+    store_tag, process_tag = f"store:{store}", _process_tag()
+    with get_client(sync_client=True) as client:
+        _close_orphans(client, store_tag)
+        client.update_flow_run(runtime.flow_run.id, tags=[*runtime.flow_run.tags, store_tag, process_tag])
+    try:
+        with tags(store_tag, process_tag):
+            yield
+    except BaseException:  # including Ctrl-C
+        with get_client(sync_client=True) as client:
+            _close_tasks(client, [process_tag], _crashed("The sweep ended before this task run."))
+            time.sleep(1)  # for states that are on their way; the next sweep closes what arrives later
+            _close_tasks(client, [process_tag], _crashed("The sweep ended before this task run."))
+        raise
+    with get_client(sync_client=True) as client:
+        _wait_for_states(client, process_tag)
+        _close_tasks(client, [process_tag], Completed(message="Its worker was lost before it reported this."))
+        _close_orphans(client, store_tag)
+
+
+@contextmanager
+def _watch_state() -> Iterator[None]:
+    """Interrupt this process when Prefect ends its flow run."""
+    reactions = {StateType.CRASHED: marked_crashed}
     if runtime.deployment.id is None:
-        ends |= dict.fromkeys((StateType.CANCELLING, StateType.CANCELLED), cancelled_in_prefect)
-    for event in ends.values():
+        reactions |= dict.fromkeys((StateType.CANCELLING, StateType.CANCELLED), cancelled_in_prefect)
+    for event in reactions.values():
         event.clear()
     flow_run = UUID(runtime.flow_run.id)
 
-    def look(over: Event) -> None:
-        while not over.wait(LOOK):
-            with suppress(Exception), get_client(sync_client=True) as client:  # a server that is away for a while
+    def poll(finished: Event) -> None:
+        while not finished.wait(POLL_INTERVAL):
+            with suppress(Exception), get_client(sync_client=True) as client:  # the server may be away for a while
                 state = client.read_flow_run(flow_run).state
-                if state and state.type in ends and not over.is_set():
-                    ends[state.type].set()
+                if state and state.type in reactions and not finished.is_set():
+                    reactions[state.type].set()
                     os.kill(os.getpid(), signal.SIGINT)
                     return
 
-    with background_thread(look):
+    with background_thread(poll):
         yield
 
 
 def mark_cancelled(flow: Any, flow_run: FlowRun, state: Any) -> None:
-    """For the end of a sweep: Prefect takes what was interrupted for crashed."""
+    """Mark a sweep that was cancelled in Prefect as Cancelled; a hook, since Prefect takes an interrupt for a crash."""
     if cancelled_in_prefect.is_set():
         with get_client(sync_client=True) as client:
-            client.set_flow_run_state(flow_run.id, Cancelled(message="What is done is in the store."), force=True)
+            client.set_flow_run_state(flow_run.id, Cancelled(message="Completed shards are in the store."), force=True)
 
 
 def close_orphaned_runs(store: str) -> None:
-    """For a command that finds nothing to do: a sweep that was killed behind its last commit is open in Prefect yet."""
+    """Close the runs that dead processes left open for a store.
+
+    Called by commands that find nothing to do: a sweep may have been killed after its last commit.
+    """
     with get_client(sync_client=True) as client:
         _close_orphans(client, f"store:{store}")
 
@@ -114,75 +129,71 @@ def _process_tag() -> str:
     return f"process:{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
 
 
-def _await_states(client: SyncPrefectClient, tag: str) -> None:
-    """Wait until the server knows the end of every task run of a sweep that has ended well."""
-    deadline = time.monotonic() + STATES_ARRIVE
+def _wait_for_states(client: SyncPrefectClient, tag: str) -> None:
+    """Wait until the server knows the end of every task run of a sweep that succeeded."""
+    deadline = time.monotonic() + STATE_TIMEOUT
     while _open_tasks(client, [tag]) and time.monotonic() < deadline:
         time.sleep(0.2)
 
 
-def _close_orphans(client: SyncPrefectClient, of_store: str) -> None:
-    """Close what sweeps of a store left open whose process is gone."""
+def _close_orphans(client: SyncPrefectClient, store_tag: str) -> None:
+    """Close the runs of a store whose process is dead."""
     crashed = _crashed("Its process was killed.")
-    flow_runs = _flows(client, tags={"all_": [of_store]}, state=OPEN)
-    ids = sorted({str(run.flow_run_id) for run in _open_tasks(client, [of_store])})
-    known = [*flow_runs, *(_flows(client, id={"any_": ids}) if ids else [])]
+    flow_runs = _flow_runs(client, tags={"all_": [store_tag]}, state=OPEN)
+    ids = sorted({str(run.flow_run_id) for run in _open_tasks(client, [store_tag])})
+    known = [*flow_runs, *(_flow_runs(client, id={"any_": ids}) if ids else [])]
     processes = {tag for run in known for tag in run.tags if tag.startswith("process:")}
-    dead = {tag for tag in processes if _is_gone(tag) or _is_over(client, [of_store, tag])}
+    dead = {tag for tag in processes if _is_gone(tag) or _has_ended(client, [store_tag, tag])}
     for tag in sorted(dead):
-        _close_tasks(client, [of_store, tag], crashed)
+        _close_tasks(client, [store_tag, tag], crashed)
     for run in flow_runs:
         if dead.intersection(run.tags):
             client.set_flow_run_state(run.id, crashed, force=True)
 
 
-def _close_tasks(client: SyncPrefectClient, having: list[str], state: Any) -> None:
-    while page := _open_tasks(client, having):
+def _close_tasks(client: SyncPrefectClient, flow_tags: list[str], state: Any) -> None:
+    while page := _open_tasks(client, flow_tags):
         for run in page:
             client.set_task_run_state(run.id, state, force=True)
 
 
-def _open_tasks(client: SyncPrefectClient, having: list[str]) -> list[TaskRun]:
-    """Of flow runs with these tags. One page, which is more than a sweep has at a time."""
+def _open_tasks(client: SyncPrefectClient, flow_tags: list[str]) -> list[TaskRun]:
+    """List open task runs of flow runs with these tags: one page, which is more than a sweep has at a time."""
     return client.read_task_runs(
-        flow_run_filter=FlowRunFilter.model_validate({"tags": {"all_": having}}),
+        flow_run_filter=FlowRunFilter.model_validate({"tags": {"all_": flow_tags}}),
         task_run_filter=TaskRunFilter.model_validate({"state": OPEN}),
     )
 
 
-def _flows(client: SyncPrefectClient, **wanted: Any) -> list[FlowRun]:
-    return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(wanted))
+def _flow_runs(client: SyncPrefectClient, **filters: Any) -> list[FlowRun]:
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(filters))
 
 
-def _is_over(client: SyncPrefectClient, having: list[str]) -> bool:
-    """Whether Prefect was told of the end of every sweep with these tags."""
+def _has_ended(client: SyncPrefectClient, flow_tags: list[str]) -> bool:
+    """Tell whether Prefect knows the end of every sweep with these tags."""
     outermost = {"is_null_": True}
-    states = [run.state for run in _flows(client, tags={"all_": having}, parent_task_run_id=outermost)]
+    states = [run.state for run in _flow_runs(client, tags={"all_": flow_tags}, parent_task_run_id=outermost)]
     return bool(states) and all(state is not None and state.is_final() for state in states)
 
 
-def _crashed(why: str) -> Any:
-    return Crashed(message=f"{why} The next run of the same store goes on from there.")
-
-
-CLOCK_STEP = 60.0
-"""Seconds by which a corrected clock may move the start of a process."""
+def _crashed(reason: str) -> Any:
+    return Crashed(message=f"{reason} The next run of the same store resumes.")
 
 
 def _is_gone(tag: str) -> bool:
-    """Whether the process that a tag names was on this host, and is no more."""
+    """Tell whether the tag names a process of this host that no longer runs."""
     _, host, pid, created = tag.split(":")
-    return host == socket.gethostname() and not _lives(int(pid), created=created)
+    return host == socket.gethostname() and not _is_running(int(pid), created=created)
 
 
-def _lives(pid: int, *, created: str) -> bool:
-    """The same process, and not another that was given its number."""
+def _is_running(pid: int, *, created: str) -> bool:
+    """Tell whether the process runs; another process with the same number has another start time."""
     try:
-        return pid == os.getpid() or abs(psutil.Process(pid).create_time() - int(created)) < CLOCK_STEP
+        return pid == os.getpid() or abs(psutil.Process(pid).create_time() - int(created)) < CLOCK_TOLERANCE
     except psutil.NoSuchProcess:
         return False
 
 
 def named_after_store(verb: str) -> Callable[[], str]:
-    """Name flow runs after their store: `sweep-demo` for a run kept in `runs/demo`."""
+    """Return a function that names flow runs after their store: `sweep-demo` for a run at `runs/demo`."""
     return lambda: f"{verb}-{PurePosixPath(runtime.flow_run.parameters['store']).name}"

@@ -1,11 +1,12 @@
-"""Everything that can go wrong before work starts does so here."""
+"""Preparation of a flow: everything that can fail before work starts, fails here.
+
+Modules that load torch are imported in the functions that need them: resuming a sweep needs none.
+"""
 
 from collections.abc import Sequence
 
-from netsim.planning.preflight import check
 from netsim.results.layers import keep_spec
 from netsim.settings import SweepSettings
-from netsim.stages.layers import layer_spec
 from netsim.stages.measure import measure_stage
 from netsim.store.quarantine import release
 from netsim.store.run import Run
@@ -13,11 +14,21 @@ from netsim.store.stages import DRAW, EMBED, INVERT, TRAIN, Stage, require_finis
 
 
 def prepare(settings: SweepSettings, store: str) -> str:
-    """Check the settings, then make or find their run at `store`. Returns its URL, which means the same on any worker.
+    """Check the settings, then create or open their run at `store`.
 
-    Raises SettingsError, NetworkError, DataError or StoreError; nothing stored is touched then.
+    Returns
+    -------
+    str
+        URL of the run, which means the same on every worker.
+
+    Raises
+    ------
+    SettingsError, NetworkError, DataError, StoreError
+        If the sweep cannot run. Nothing in the store has been changed then.
     """
     if not _has_its_inputs(settings, store):
+        from netsim.planning.preflight import check  # builds the networks with torch
+
         check(settings)
     run = Run.create(store, settings)
     release(run)
@@ -25,35 +36,68 @@ def prepare(settings: SweepSettings, store: str) -> str:
 
 
 def prepare_measures(store: str, measures: Sequence[str]) -> str:
-    """Check that there are such measures, and that the run at `store` has what they need. Returns its URL.
+    """Check that `measures` exist and that the run at `store` has the representations they need.
 
-    Raises SettingsError for a measure that is not there, StoreError for a run that is not.
+    Returns
+    -------
+    str
+        URL of the run.
+
+    Raises
+    ------
+    SettingsError
+        If a measure is unknown.
+    StoreError
+        If there is no run at `store`, or its representations are not complete.
     """
     measure_stage(measures)
-    return _with(EMBED, store, "measure").url
+    return _open_finished(store, EMBED, retry="measure").url
 
 
 def prepare_layers(store: str, networks: Sequence[str], layers: Sequence[str], activations: str) -> tuple[str, str]:
-    """The same for layers, whose names fit the patterns `layers`. Returns the run's URL, and the key of what is asked.
+    """Check that a comparison of layers is possible, and save its specification in the run at `store`.
 
-    Raises SettingsError for networks or layers that are not there, StoreError for a run that is not.
+    Parameters
+    ----------
+    store
+        Path or URL of the run.
+    networks
+        Names of one or two networks of the run.
+    layers
+        Patterns that the names of layers must match.
+    activations
+        ``pooled`` or ``flattened``.
+
+    Returns
+    -------
+    tuple of str
+        URL of the run, and the key of the specification.
+
+    Raises
+    ------
+    SettingsError
+        If a network is unknown or no layer matches.
+    StoreError
+        If there is no run at `store`, or its inversions are not complete.
     """
-    run = _with(INVERT, store, "layers")
+    from netsim.stages.layers import layer_spec  # loads the networks with torch
+
+    run = _open_finished(store, INVERT, retry="layers")
     spec = layer_spec(run, networks, layers, activations)
     keep_spec(run, spec)
     return run.url, spec.key
 
 
-def _with(needed: Stage, store: str, stage: str) -> Run:
-    """The run at `store`, where the stage `needed` is finished. What was set aside of `stage` is to be tried again."""
+def _open_finished(store: str, required: Stage, *, retry: str) -> Run:
+    """Open a run whose stage `required` is complete, and release what is quarantined of the stage named `retry`."""
     run = Run.open(store)
-    require_finished(run, [needed])
-    release(run, stage)
+    require_finished(run, [required])
+    release(run, retry)
     return run
 
 
 def _has_its_inputs(settings: SweepSettings, store: str) -> bool:
-    """Once networks are known and pairs drawn, a run needs its image source no more: it may be gone."""
+    """Tell whether all networks are recorded and all pairs drawn: then the image source may be gone."""
     if not Run.exists(store):
         return False
     run = Run.create(store, settings)

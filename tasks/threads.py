@@ -1,4 +1,4 @@
-"""Background threads that know the Prefect context."""
+"""Background threads that share the Prefect context."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,11 +8,17 @@ from threading import Event, Thread
 
 @contextmanager
 def background_thread(work: Callable[[Event], None]) -> Iterator[None]:
-    """`work` in a thread, until the event that it is given is set: at the end of the body."""
-    over = Event()
-    # in this context, which knows the server: without, Prefect would start a temporary one at every look
-    Thread(target=copy_context().run, args=(work, over), daemon=True).start()
+    """Run `work` in a daemon thread for the duration of the block.
+
+    Parameters
+    ----------
+    work
+        Called with an event that is set when the block ends; it should return soon after.
+    """
+    finished = Event()
+    # the copied context knows the server; without it, Prefect would start a temporary one for each request
+    Thread(target=copy_context().run, args=(work, finished), daemon=True).start()
     try:
         yield
     finally:
-        over.set()
+        finished.set()

@@ -1,4 +1,4 @@
-"""The task of each stage. Names and shard numbers go in, a few numbers come out, arrays stay in the store."""
+"""Task of each stage, named as the stage is."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,59 +25,59 @@ def check(store: str, name: str, shards: list[int]) -> dict[str, Any]:
 
 @task(name="train", task_run_name="train-{name}", **OPTIONS)
 def train(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Train a network that has no weights; check and record one that has."""
+    """Train a network that has no weights; check and record one that has weights."""
     return run_block(store, TRAIN, name, shards)
 
 
 @task(name="draw", task_run_name="draw-{shards[0]:04d}", **OPTIONS)
 def draw(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Draw the pairs of some shards and store their images."""
+    """Draw the image pairs of some shards and store them."""
     return run_block(store, DRAW, name, shards)
 
 
 @task(name="invert", task_run_name="invert-{name}-{shards[0]:04d}", **OPTIONS)
 def invert(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Invert a network on the pairs of some shards."""
+    """Invert a network on the image pairs of some shards."""
     return run_block(store, INVERT, name, shards)
 
 
 @task(name="embed", task_run_name="embed-{name}-{shards[0]:04d}", **OPTIONS)
 def embed(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Compute every network's representations of some shards of a set."""
+    """Compute the representations of every network on some shards of an image set."""
     return run_block(store, EMBED, name, shards)
 
 
 @task(name="aggregate", task_run_name="aggregate-{name}", **OPTIONS)
 def aggregate(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Compute the sums behind one row of a CKA matrix, over all shards."""
+    """Sum the statistics of one row of a CKA matrix over all shards."""
     return run_block(store, AGGREGATE, name, shards)
 
 
 @task(name="report", task_run_name="report", **OPTIONS)
 def report(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Write the report into the store; show tables, heatmaps and images as artifacts."""
+    """Write the report to the store, and show its tables, heatmaps and images as artifacts."""
     run = Run.open(store)
     show_results(load_results(run), gallery(run), report=run.files.place("report/report.html"))
-    return run_block(store, REPORT, name, shards)  # last: once it is committed, nobody makes the artifacts any more
+    return run_block(store, REPORT, name, shards)  # last: the task is skipped once the report is committed
 
 
 @task(name="measure", task_run_name="measure-{name}", **OPTIONS)
 def measure(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Compute one row of a matrix by another measure; `name` is `<measure>/<row>`."""
+    """Compute one row of a matrix of another similarity measure; `name` is `<measure>/<row>`."""
     return run_block(store, measure_stage([name.partition("/")[0]]), name, shards)
 
 
 @task(name="layers", task_run_name="layers-{name}-{shards[0]:04d}", **OPTIONS)
 def layers(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Compare layers on some shards of a set; `name` is `<key of the spec>/<set>`."""
+    """Compare layers on some shards of an image set; `name` is `<key of the specification>/<set>`."""
     return run_block(store, layer_stage(find_spec(Run.open(store), name.partition("/")[0])), name, shards)
 
 
 def finish_measures(store: str, measures: Sequence[str]) -> None:
-    """Compute every missing row of both matrices by these measures."""
+    """Compute every missing row of both matrices of the given measures."""
     finish(store, measure, stage=measure_stage(measures))
 
 
 def finish_layers(store: str, key: str, shards_per_task: int) -> None:
-    """Compute every missing shard of a layer comparison."""
+    """Compute every missing shard of the comparison of layers that has this key."""
     finish(store, layers, shards_per_task=shards_per_task, stage=layer_stage(find_spec(Run.open(store), key)))

@@ -19,7 +19,7 @@ from support.sweeps import tiny
 from tasks import artifacts, dispatch, interrupts, worker
 from tasks.cancellation import CancellationCheck
 from tasks.devices import GPU
-from tasks.dispatch import AHEAD, LOST, PASSES, _give_up_waiting, dask_client, slowest_first
+from tasks.dispatch import LOST, PASSES, TASKS_PER_THREAD, _cancel_waiting, dask_client, slowest_first
 from tasks.worker import OPTIONS, _worth_retrying, tags_of
 
 
@@ -57,12 +57,12 @@ def test_blocks_that_no_worker_has_begun_are_given_up():
         while not client.processing():
             time.sleep(0.01)
         time.sleep(0.2)
-        _give_up_waiting([PrefectDaskFuture(uuid4(), future) for future in futures])
+        _cancel_waiting([PrefectDaskFuture(uuid4(), future) for future in futures])
         assert futures[0].result() == 0
         for future in futures[2:]:
             with pytest.raises(LOST):
                 future.result()
-        _give_up_waiting([])
+        _cancel_waiting([])
 
 
 SHARDS = 16
@@ -107,7 +107,7 @@ def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, 
     ):
         left = all_of_it.with_options(task_runner=DaskTaskRunner(address=client.scheduler.address))()
     assert len(run.done("queue")) == SHARDS
-    assert (max(held), left) == (2 * AHEAD, 0)
+    assert (max(held), left) == (2 * TASKS_PER_THREAD, 0)
     key = {"artifacts": {"key": {"any_": ["queue"]}}}
     (artifact,) = httpx.post(f"{server['PREFECT_API_URL']}/artifacts/filter", json=key).json()
     assert artifact["data"] == 100
@@ -181,11 +181,11 @@ def test_a_bar_moves_every_few_seconds_at_most_and_once_more_at_the_end(finished
     moved: list[float] = []
     monkeypatch.setattr(artifacts, "create_progress_artifact", lambda progress, **_: moved.append(progress) or uuid4())
     monkeypatch.setattr(artifacts, "update_progress_artifact", lambda _, progress, **__: moved.append(progress))
-    with artifacts.shown(finished, TRAIN, missing=3) as bar:
+    with artifacts.stage_progress(finished, TRAIN, missing=3) as bar:
         bar.add(1)
         bar.add(1)
         assert moved == [0]
-        monkeypatch.setattr(artifacts, "PROGRESS_EVERY", 0.0)
+        monkeypatch.setattr(artifacts, "PROGRESS_INTERVAL", 0.0)
         bar._bar_due = 0.0
         bar.add(0)
         bar.add(1)

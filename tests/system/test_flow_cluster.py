@@ -141,7 +141,7 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
     command = ("run", str(settings), "--store", str(store), "--scheduler", cluster.address, "--shards-per-task", "2")
     found = netsim(*command, env=cluster.environment, cwd=tmp_path)
     assert found.returncode == 1, found.stderr
-    assert found.stderr.startswith("netsim: invert odd shard 2 could not be computed and is set aside ("), found.stderr
+    assert found.stderr.startswith("netsim: invert odd shard 2 failed and is quarantined ("), found.stderr
     ((unit, why),) = quarantined(run).items()
     assert unit == ("invert", "odd", 2)
     if how == "failing":
@@ -259,7 +259,7 @@ def test_work_ends_soon_when_nobody_waits_for_it(how, cluster, server, tmp_path)
                 assert states["sweep-run"] == "Cancelled", states
             if how == "taken for dead":
                 assert flow.wait(timeout=30) == 1, log.read_text()
-                assert "netsim: Prefect took this run for crashed while it lived" in log.read_text()
+                assert "netsim: Prefect marked this run as crashed while it was running" in log.read_text()
         finally:
             flow.kill()
     assert Run.open(str(store)).done("invert") == {}

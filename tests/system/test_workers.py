@@ -131,7 +131,7 @@ def test_a_shard_that_takes_longer_than_a_worker_lives_is_an_error_but_where_the
     with LocalCluster(**options, lifetime="30s") as cluster, Client(cluster) as client:
         first, other = client.scheduler_info(n_workers=-1)["workers"]
         resumed = client.submit(endless, TRAIN, workers=[other])
-        message = r"invert shard 3 was not done after 0.\d minutes, and a worker lives for 0.5, .* fewer pairs"
+        message = r"invert shard 3 was not finished after 0.\d minutes, but a worker lives for 0.5 .* fewer pairs"
         with pytest.raises(RunError, match=message):
             client.submit(endless, INVERT, workers=[first]).result(timeout=60)
         while other in client.scheduler_info(n_workers=-1)["workers"]:
@@ -173,5 +173,5 @@ def test_a_scheduler_without_netsim_is_one_clear_error(tmp_path):
     (tmp_path / "tasks/__init__.py").touch()  # stands before ours
     with fresh_scheduler(tmp_path, PYTHONPATH=str(tmp_path)) as address:
         asked = parse_cluster({"kind": "scheduler", "address": address})
-        with pytest.raises(SettingsError, match="the Dask scheduler can't import netsim"), task_runner(asked):
+        with pytest.raises(SettingsError, match="the Dask scheduler cannot import netsim"), task_runner(asked):
             pass
