@@ -39,7 +39,7 @@ def estimates(x: np.ndarray, y: np.ndarray, shards: int) -> Iterator[tuple[str, 
     """Every way to an error that netsim has, on the same images."""
     parts = list(zip(np.split(x, shards), np.split(y, shards), strict=True))
     exact = similarity(parts, [(0, 1)])[0, 1]
-    yield "exact, jackknife", jackknife(exact.cka_unbiased, exact.left_out_unbiased)
+    yield "exact, jackknife", jackknife(exact.cka_unbiased, exact.leave_one_out_unbiased)
     yield "blocks, jackknife", blocked_similarity(parts, [(0, 1)])[0, 1].estimate
     halves = evaluate(UNBIASED, [lambda: (x, y)])
     yield "exact, half-sampling", half_sampling(halves.value, halves.resampled)

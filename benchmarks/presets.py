@@ -78,7 +78,7 @@ def difference(slow: Found, fast: Found) -> list[str]:
     shown = []
     for name, theirs in slow.cka.items():
         ours = fast.cka[name]
-        error = jackknife_se(ours.left_out_unbiased - theirs.left_out_unbiased)
+        error = jackknife_se(ours.leave_one_out_unbiased - theirs.leave_one_out_unbiased)
         shown.append(
             f"{name}: {theirs.cka_unbiased:.3f}, {ours.cka_unbiased:.3f}; "
             f"{ours.cka_unbiased - theirs.cka_unbiased:+.3f} ± {error:.3f}"

@@ -39,7 +39,7 @@ def show_measures() -> None:
     table.add_column("what it is")
     table.add_column("source")
     for name, found in measures().items():
-        table.add_row(name, found.title, found.source)
+        table.add_row(name, found.title, found.reference)
     show("Measures for `netsim measure STORE MEASURE...`; your own as module:function", table)
 
 

@@ -259,7 +259,7 @@ def _cells(
 
 def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, np.ndarray]:
     found: dict[str, Any] = {"cka": pair.cka, "cka_unbiased": pair.cka_unbiased, "floor": pair.floor}
-    found |= {"cka_left_out": pair.left_out, "cka_unbiased_left_out": pair.left_out_unbiased}
+    found |= {"cka_left_out": pair.leave_one_out, "cka_unbiased_left_out": pair.leave_one_out_unbiased}
     # a network is like itself: 1, not 1 give or take rounding, and NaN if its representation is constant
     cell = {
         kind: np.where(np.isnan(value), np.nan, 1.0 if same and kind != "floor" else value)

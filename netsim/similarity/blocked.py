@@ -34,17 +34,17 @@ class BlockedSimilarity:
     ----------
     cka : float
         CKA over all blocks. May be below 0; NaN where undefined.
-    left_out : array (G,)
+    leave_one_out : array (G,)
         CKA without each block; NaN for a single block.
     """
 
     cka: float
-    left_out: np.ndarray
+    leave_one_out: np.ndarray
 
     @property
     def estimate(self) -> Estimate:
         """CKA with its jackknife standard error."""
-        return jackknife(self.cka, self.left_out)
+        return jackknife(self.cka, self.leave_one_out)
 
 
 def blocked_similarity(
@@ -87,10 +87,10 @@ def blocked_similarity(
         magnitudes.append(magnitude(grams))
     if not values:
         raise DataError("CKA requires at least 1 shard, got 0. Pass at least one.")
-    whole, left_out = cka_of_blocks(np.stack(values), np.stack(magnitudes), np.array(weights))
+    whole, leave_one_out = cka_of_blocks(np.stack(values), np.stack(magnitudes), np.array(weights))
     position = {key: index for index, key in enumerate(keys)}
     cells = {(x, y): (..., position[x], position[y]) for x, y in pairs}
-    return {pair: BlockedSimilarity(float(whole[cell]), left_out[cell]) for pair, cell in cells.items()}
+    return {pair: BlockedSimilarity(float(whole[cell]), leave_one_out[cell]) for pair, cell in cells.items()}
 
 
 def hsic_unbiased(grams: np.ndarray) -> np.ndarray:
@@ -122,8 +122,8 @@ def cka_of_blocks(hsic: np.ndarray, magnitudes: np.ndarray, weights: np.ndarray)
     parts = weights[:, None, None] * hsic
     total = parts.sum(axis=0)
     rounding = ROUNDING * (weights @ magnitudes)  # (M,)
-    left_out = _ratio(total - parts, rounding)
-    return _ratio(total, rounding), left_out if len(parts) > 1 else np.full_like(left_out, np.nan)
+    leave_one_out = _ratio(total - parts, rounding)
+    return _ratio(total, rounding), leave_one_out if len(parts) > 1 else np.full_like(leave_one_out, np.nan)
 
 
 def linear_kernel(rows: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ rows than memory holds: it reads shards a few at a time and keeps only sums.
 
     shards = [{"resnet18": X_0, "vgg": Y_0}, {"resnet18": X_1, "vgg": Y_1}, ...]    or functions that return such dicts
     result = similarity(shards, [("resnet18", "vgg")])["resnet18", "vgg"]
-    result.cka, result.cka_unbiased, result.floor, jackknife_se(result.left_out_unbiased)
+    result.cka, result.cka_unbiased, result.floor, jackknife_se(result.leave_one_out_unbiased)
 
 netsim/similarity/hsic.py defines the sums and CKA from them; netsim/similarity/streaming.py accumulates them over
 shards; `netsim.similarity.uncertainty.jackknife_se` gives standard errors.
@@ -31,7 +31,7 @@ class PairSimilarity:
     cka, cka_unbiased : float
         CKA over all rows. NaN where undefined: a representation is constant, or its unbiased H(X, X) is not positive.
         Unbiased values may be below 0; they are never clamped.
-    left_out, left_out_unbiased : arrays (G,)
+    leave_one_out, leave_one_out_unbiased : arrays (G,)
         CKA without each shard. NaN also where fewer than 4 rows remain.
     floor : float
         Mean of the biased estimator for unrelated rows; see `netsim.similarity.hsic.null_floor`.
@@ -41,8 +41,8 @@ class PairSimilarity:
 
     cka: float
     cka_unbiased: float
-    left_out: np.ndarray
-    left_out_unbiased: np.ndarray
+    leave_one_out: np.ndarray
+    leave_one_out_unbiased: np.ndarray
     floor: float
     undefined: str = ""
     undefined_unbiased: str = ""
@@ -97,8 +97,8 @@ def _pair_similarity(sums: Mapping[Pair, Hsic], pair: Pair) -> PairSimilarity:
     return PairSimilarity(
         cka=float(biased[0]),
         cka_unbiased=float(unbiased[0]),
-        left_out=biased[1:],
-        left_out_unbiased=unbiased[1:],
+        leave_one_out=biased[1:],
+        leave_one_out_unbiased=unbiased[1:],
         floor=float(null_floor(parts[1], parts[2])[0]),
         undefined=_why_undefined(sums, pair, "biased"),
         undefined_unbiased=_why_undefined(sums, pair, "unbiased"),

@@ -81,7 +81,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     looked_at = provenance.dependency_records(run, [("measure", name, shard)]).values()
     metadata = MeasureMetadata(
         title=measure.title,
-        source=measure.source,
+        source=measure.reference,
         streams=measure.streams,
         symmetric=measure.symmetric,
         made_from=provenance.made_from(record.content for record in looked_at),

@@ -2,7 +2,7 @@
 
 A measure is a function with a registry entry:
 
-    @measure(title="Mean canonical correlation", source="Hotelling 1936, Biometrika 28:321-377", images=1000)
+    @measure(title="Mean canonical correlation", reference="Hotelling 1936, Biometrika 28:321-377", images=1000)
     def cca(X: np.ndarray, Y: np.ndarray) -> float:
         return float(canonical_correlations(X, Y).mean())
 
@@ -39,7 +39,7 @@ class Measure:
 
     name: str
     title: str
-    source: str
+    reference: str
     compute: Callable[..., Any]
     takes: Takes
     images: int | None
@@ -54,7 +54,8 @@ _registry: dict[tuple[str, str], Measure] = {}
 def measure(
     *,
     title: str,
-    source: str,
+    reference: str | None = None,
+    source: str | None = None,
     takes: Takes = "representations",
     images: int | None = None,
     streams: bool = False,
@@ -66,8 +67,10 @@ def measure(
     ----------
     title
         Title in tables.
+    reference
+        Paper and equation, or the library that computes it. Required.
     source
-        Paper and equation, or the library that computes it.
+        Former name of `reference`, still accepted.
     takes
         Content of the two arrays; see the module.
     images
@@ -79,9 +82,13 @@ def measure(
         Swapping the sides does not change the value, so half of the natural matrix is computed.
     """
 
+    cited = source if reference is None else reference
+    if cited is None:
+        raise TypeError("measure() requires the argument 'reference'")
+
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__
-        _registry[function.__module__, name] = Measure(name, title, source, function, takes, images, streams, symmetric)
+        _registry[function.__module__, name] = Measure(name, title, cited, function, takes, images, streams, symmetric)
         return function
 
     return register
@@ -140,7 +147,7 @@ def read(shards: Shards, images: int | None) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.concatenate(side)[:images] for side in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
-def left_out(compute: Callable[[np.ndarray, np.ndarray], float], shards: Shards) -> tuple[float, np.ndarray]:
+def leave_one_out(compute: Callable[[np.ndarray, np.ndarray], float], shards: Shards) -> tuple[float, np.ndarray]:
     """Return `compute` of all rows, and without each shard (G,). Calls it G + 1 times, so it must be cheap."""
     parts = [shard() for shard in shards]
     x, y = (np.concatenate(side) for side in zip(*parts, strict=True))

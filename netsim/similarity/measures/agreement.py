@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from netsim.similarity.measures import Shards, left_out, measure
+from netsim.similarity.measures import Shards, leave_one_out, measure
 
 
 @measure(
     title="Agreement of predicted classes",
-    source="Klabunde et al. 2023 (arXiv:2305.06329), section 4: 1 - disagreement",
+    reference="Klabunde et al. 2023 (arXiv:2305.06329), section 4: 1 - disagreement",
     takes="predictions",
     streams=True,
 )
@@ -25,7 +25,7 @@ def agreement(shards: Shards) -> tuple[float, np.ndarray]:
     replicates : array (G,)
         The value without each shard.
     """
-    return left_out(_agreement, shards)
+    return leave_one_out(_agreement, shards)
 
 
 def _agreement(X: np.ndarray, Y: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from netsim.similarity.measures import measure
 
 @measure(
     title="Cohen's kappa of predicted classes",
-    source="Cohen 1960, Educational and Psychological Measurement 20:37-46",
+    reference="Cohen 1960, Educational and Psychological Measurement 20:37-46",
     takes="predictions",
 )
 def cohen_kappa(X: np.ndarray, Y: np.ndarray) -> float:

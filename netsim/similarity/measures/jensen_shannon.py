@@ -7,7 +7,7 @@ from netsim.similarity.measures import measure
 
 @measure(
     title="Jensen-Shannon divergence of predictions (nats)",
-    source="Lin 1991, IEEE Transactions on Information Theory 37:145-151, eq. 4.1",
+    reference="Lin 1991, IEEE Transactions on Information Theory 37:145-151, eq. 4.1",
     takes="predictions",
 )
 def jensen_shannon(X: np.ndarray, Y: np.ndarray) -> float:

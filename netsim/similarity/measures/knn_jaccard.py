@@ -8,7 +8,7 @@ from netsim.similarity.measures._neighbours import K, shared_neighbours
 
 @measure(
     title="Jaccard index of nearest neighbours (cosine, k = 10)",
-    source="Wang et al. 2020, IEEE TKDE, 'Instability of network embedding'; as in ReSi (arXiv:2408.00531)",
+    reference="Wang et al. 2020, IEEE TKDE, 'Instability of network embedding'; as in ReSi (arXiv:2408.00531)",
     images=2000,
 )
 def knn_jaccard(X: np.ndarray, Y: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from netsim.similarity.measures._canonical import directions, mean_correlation
 
 @measure(
     title="Mean canonical correlation",
-    source="Hotelling 1936, Biometrika 28:321-377; Björck & Golub 1973, Math. Comp. 27:579-594",
+    reference="Hotelling 1936, Biometrika 28:321-377; Björck & Golub 1973, Math. Comp. 27:579-594",
     images=5000,
 )
 def mean_cca(X: np.ndarray, Y: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from netsim.similarity.measures._neighbours import K, shared_neighbours
 
 @measure(
     title="Mutual nearest neighbours (cosine, k = 10)",
-    source="Huh et al. 2024, ICML (arXiv:2405.07987), appendix A",
+    reference="Huh et al. 2024, ICML (arXiv:2405.07987), appendix A",
     images=2000,
 )
 def mutual_knn(X: np.ndarray, Y: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from netsim.similarity.measures._rows import centred
 
 @measure(
     title="Procrustes similarity",
-    source="Ding et al. 2021, NeurIPS (arXiv:2108.01661), section 2; Williams et al. 2021 (arXiv:2110.14739)",
+    reference="Ding et al. 2021, NeurIPS (arXiv:2108.01661), section 2; Williams et al. 2021 (arXiv:2110.14739)",
     images=1000,
 )
 def procrustes(X: np.ndarray, Y: np.ndarray) -> float:

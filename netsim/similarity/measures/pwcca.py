@@ -9,7 +9,7 @@ from netsim.similarity.measures._rows import centred
 
 @measure(
     title="Projection-weighted CCA (weights of the row's network)",
-    source="Morcos et al. 2018, NeurIPS (arXiv:1806.05759), section 3",
+    reference="Morcos et al. 2018, NeurIPS (arXiv:1806.05759), section 3",
     images=5000,
     symmetric=False,
 )

@@ -8,7 +8,7 @@ from netsim.similarity.measures import Shards, measure
 
 @measure(
     title="RBF CKA (unbiased, blocks)",
-    source="Kornblith et al. 2019, ICML (arXiv:1905.00414), section 4; Nguyen et al. 2021 (arXiv:2010.15327), eq. 3",
+    reference="Kornblith et al. 2019, ICML (arXiv:1905.00414), section 4; Nguyen et al. 2021 (arXiv:2010.15327), eq. 3",
     streams=True,
 )
 def rbf_cka(shards: Shards) -> tuple[float, np.ndarray]:
@@ -31,4 +31,4 @@ def rbf_cka(shards: Shards) -> tuple[float, np.ndarray]:
         A shard of fewer than 4 images.
     """
     result = blocked_similarity(shards, [(0, 1)], kernel="rbf")[0, 1]
-    return result.cka, result.left_out
+    return result.cka, result.leave_one_out

@@ -11,7 +11,7 @@ from netsim.similarity.measures import measure
 KRIEGESKORTE_2008 = "Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4"
 
 
-@measure(title="RSA, Pearson", source=KRIEGESKORTE_2008, images=1000)
+@measure(title="RSA, Pearson", reference=KRIEGESKORTE_2008, images=1000)
 def rsa_pearson(X: np.ndarray, Y: np.ndarray) -> float:
     """Compute the Pearson correlation of the dissimilarities of all pairs of images in X (n, d) and Y (n, d').
 
@@ -31,7 +31,7 @@ def rsa_pearson(X: np.ndarray, Y: np.ndarray) -> float:
     return _correlation(pearsonr, X, Y)
 
 
-@measure(title="RSA, Spearman", source=KRIEGESKORTE_2008, images=1000)
+@measure(title="RSA, Spearman", reference=KRIEGESKORTE_2008, images=1000)
 def rsa_spearman(X: np.ndarray, Y: np.ndarray) -> float:
     """Compute the Spearman (rank) correlation of the dissimilarities that `rsa_pearson` compares.
 

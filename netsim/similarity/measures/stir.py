@@ -8,7 +8,7 @@ from netsim.similarity.measures import Shards, measure
 
 @measure(
     title="STIR (unbiased linear CKA)",
-    source="Nanda et al. 2022, ICML (arXiv:2206.11939)",
+    reference="Nanda et al. 2022, ICML (arXiv:2206.11939)",
     takes="two sets",
     streams=True,
 )
@@ -26,4 +26,4 @@ def stir(shards: Shards) -> tuple[float, np.ndarray]:
         The value without each shard.
     """
     result = similarity(shards, [(0, 1)])[0, 1]
-    return result.cka_unbiased, result.left_out_unbiased
+    return result.cka_unbiased, result.leave_one_out_unbiased

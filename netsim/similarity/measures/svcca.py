@@ -10,7 +10,7 @@ VARIANCE = 0.99
 
 
 @measure(
-    title="SVCCA (99 % of variance)", source="Raghu et al. 2017, NeurIPS (arXiv:1706.05806), section 2", images=5000
+    title="SVCCA (99 % of variance)", reference="Raghu et al. 2017, NeurIPS (arXiv:1706.05806), section 2", images=5000
 )
 def svcca(X: np.ndarray, Y: np.ndarray) -> float:
     """Compute the mean canonical correlation of the first principal directions of X (n, d) and Y (n, d').

@@ -42,7 +42,7 @@ def test_one_block_is_exact_unbiased_cka(rng, offset):
     found = blocked_similarity([{"x": X + offset, "y": Y - offset}], [("x", "y"), ("x", "x")])
     assert found["x", "y"].cka == pytest.approx(linear_cka(X, Y, "unbiased"), abs=1e-9)
     assert found["x", "x"].cka == pytest.approx(1)
-    assert np.isnan(found["x", "y"].left_out).all()
+    assert np.isnan(found["x", "y"].leave_one_out).all()
 
 
 def test_numerators_and_denominators_are_averaged_apart_by_rows_and_left_out_in_turn(rng):
@@ -59,7 +59,7 @@ def test_numerators_and_denominators_are_averaged_apart_by_rows_and_left_out_in_
 
     assert found.cka == pytest.approx(by_hand(shards), rel=1e-9)
     left_out = [by_hand(shards[:g] + shards[g + 1 :]) for g in range(3)]
-    np.testing.assert_allclose(found.left_out, left_out, rtol=1e-9)
+    np.testing.assert_allclose(found.leave_one_out, left_out, rtol=1e-9)
 
 
 def test_rbf_gram_matrix_is_scikit_learns(rng):
@@ -128,7 +128,7 @@ def test_a_constant_representation_is_nan(rng):
     X, Y = related(rng, 40)
     for kernel in ("linear", "rbf"):
         found = blocked_similarity(blocks_of(X, np.ones_like(Y), 20), [("x", "y")], kernel=kernel)["x", "y"]
-        assert np.isnan(found.cka) and np.isnan(found.left_out).all()
+        assert np.isnan(found.cka) and np.isnan(found.leave_one_out).all()
 
 
 def test_float32_rows_agree_to_the_precision_of_float32(rng):

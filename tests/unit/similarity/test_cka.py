@@ -70,7 +70,7 @@ def shard_cka(shards):
 
 
 def errors_of(found):
-    return [float(jackknife_se(replicates)) for replicates in (found.left_out, found.left_out_unbiased)]
+    return [float(jackknife_se(replicates)) for replicates in (found.leave_one_out, found.leave_one_out_unbiased)]
 
 
 def own(X):
@@ -204,8 +204,8 @@ def test_left_out_values_are_those_of_the_other_shards_alone(rng, space, sizes):
     found = shard_cka(shards)
     for g in range(len(shards)):
         rest_x, rest_y = (np.concatenate(side) for side in zip(*(shards[:g] + shards[g + 1 :]), strict=True))
-        assert found.left_out[g] == pytest.approx(slow_cka(rest_x, rest_y, "biased"), abs=1e-10)
-        assert found.left_out_unbiased[g] == pytest.approx(slow_cka(rest_x, rest_y, "unbiased"), abs=1e-10)
+        assert found.leave_one_out[g] == pytest.approx(slow_cka(rest_x, rest_y, "biased"), abs=1e-10)
+        assert found.leave_one_out_unbiased[g] == pytest.approx(slow_cka(rest_x, rest_y, "unbiased"), abs=1e-10)
 
 
 @pytest.mark.parametrize("offset", [0, 1e3])
@@ -220,8 +220,8 @@ def test_gram_and_feature_space_agree_with_the_definition_below_and_above_as_man
         X[at:] += offset / 3
     found = shard_cka(shards)
     for estimator, value, left_out in (
-        ("biased", found.cka, found.left_out),
-        ("unbiased", found.cka_unbiased, found.left_out_unbiased),
+        ("biased", found.cka, found.leave_one_out),
+        ("unbiased", found.cka_unbiased, found.leave_one_out_unbiased),
     ):
         assert value == pytest.approx(slow_cka(shards_of(shards, 0), shards_of(shards, 1), estimator), abs=1e-9)
         for g in range(6):
@@ -362,8 +362,8 @@ def test_constant_once_the_only_lively_shard_is_left_out_is_nan_and_not_rounding
             Y[own_shard] = constant + 1e-5 + np.concatenate([Y[:5], -Y[:5]])
         Y[~own_shard] = constant
         found = shard_cka(split(X, Y, (10,) * 4))
-        assert np.flatnonzero(np.isnan(found.left_out)).tolist() == [lively]
-        assert np.flatnonzero(np.isnan(found.left_out_unbiased)).tolist() == [lively]
+        assert np.flatnonzero(np.isnan(found.leave_one_out)).tolist() == [lively]
+        assert np.flatnonzero(np.isnan(found.leave_one_out_unbiased)).tolist() == [lively]
 
 
 @pytest.mark.filterwarnings("error")  # the root of a rounding error below 0 would be NaN by luck

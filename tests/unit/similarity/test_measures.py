@@ -539,11 +539,11 @@ def test_a_large_mean_does_not_change_what_is_centred(rng, name):
 # The registry --------------------------------------------------------------------------------------------------------
 
 
-def test_the_measures_that_come_with_netsim_are_there_with_title_and_source():
+def test_the_measures_that_come_with_netsim_are_there_with_title_and_reference():
     assert set(ALL) == {*UNCHANGED_BY, "agreement", "cohen_kappa", "jensen_shannon", "stir"}
     for name, found in ALL.items():
         assert found.name == name == found.compute.__name__
-        assert found.title and any(character.isdigit() for character in found.source)  # a year at least
+        assert found.title and any(character.isdigit() for character in found.reference)  # a year at least
         assert (found.compute.__doc__ or "").strip()
         assert find_measure(name) is found
 
@@ -553,7 +553,7 @@ import numpy as np
 from netsim.similarity.measures import measure
 
 
-@measure(title="Correlation of mean features", source="us", images=100)
+@measure(title="Correlation of mean features", reference="us", images=100)
 def mine(X: np.ndarray, Y: np.ndarray) -> float:
     return float(np.corrcoef(X.mean(axis=1), Y.mean(axis=1))[0, 1])
 '''
@@ -584,7 +584,7 @@ def test_an_unknown_name_is_one_error_with_the_nearest():
 def test_a_measure_of_ones_own_takes_nothing_from_one_of_the_same_name(tmp_path, monkeypatch):
     (tmp_path / "theirs.py").write_text(
         "from netsim.similarity.measures import measure\n\n"
-        "@measure(title='Mine', source='me')\ndef procrustes(X, Y):\n    return 0.5\n"
+        "@measure(title='Mine', reference='me')\ndef procrustes(X, Y):\n    return 0.5\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert find_measure("theirs:procrustes").title == "Mine"

@@ -12,7 +12,7 @@ from netsim.images import to_unit
 from netsim.results.measured import load_measured, measured_json
 from netsim.settings import SweepSettings
 from netsim.similarity.cka import linear_cka
-from netsim.similarity.measures import Measure, left_out, measure
+from netsim.similarity.measures import Measure, leave_one_out, measure
 from netsim.similarity.uncertainty import half_sampling, jackknife_se
 from netsim.stages import inputs
 from netsim.stages.measure import HALVES, evaluate, measure_stage
@@ -21,17 +21,17 @@ from netsim.store.run import Run
 from tasks.prepare import prepare_measures
 
 
-@measure(title="Unbiased CKA of half of the images", source="this test", symmetric=False)
+@measure(title="Unbiased CKA of half of the images", reference="this test", symmetric=False)
 def plain(X: np.ndarray, Y: np.ndarray) -> float:
     return linear_cka(X, Y, "unbiased")
 
 
-@measure(title="Share of first logits above 0 in both", source="this test", takes="predictions", streams=True)
+@measure(title="Share of first logits above 0 in both", reference="this test", takes="predictions", streams=True)
 def positive(shards) -> tuple[float, np.ndarray]:
-    return left_out(lambda x, y: float(((x[:, 0] > 0) & (y[:, 0] > 0)).mean()), shards)
+    return leave_one_out(lambda x, y: float(((x[:, 0] > 0) & (y[:, 0] > 0)).mean()), shards)
 
 
-@measure(title="Defined one way only", source="this test", symmetric=False)
+@measure(title="Defined one way only", reference="this test", symmetric=False)
 def one_way(X: np.ndarray, Y: np.ndarray) -> float:
     return float("nan") if X[0, 0] < Y[0, 0] else 1.0
 
@@ -146,7 +146,7 @@ def test_null_values_lose_what_belongs_to_the_image_and_keep_the_rest():
 def test_null_values_do_not_depend_on_how_images_are_cut_into_shards(shard_size):
     """Permuted within shards of 4, every fourth image stays in its place."""
     X = np.random.default_rng(0).integers(2, size=(1200, 1))
-    same = partial(left_out, lambda x, y: float((x == y).mean()))
+    same = partial(leave_one_out, lambda x, y: float((x == y).mean()))
     agree = Measure("agree", "", "", same, "representations", None, True, True)
     shards = [lambda part=part: (part, part) for part in X.reshape(-1, shard_size, 1)]
     found = evaluate(agree, shards)
