@@ -1,1 +1,1 @@
-"""Prefect flows that read like the method section, and the command line that starts them."""
+"""Prefect flows that read like the paper's method section, and the command line that starts them."""

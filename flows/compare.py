@@ -1,4 +1,4 @@
-"""From trained networks to the two matrices: draw pairs, invert, embed, aggregate, report."""
+"""From trained networks to both matrices: draw pairs, invert, embed, aggregate, report."""
 
 from prefect import flow
 
@@ -7,12 +7,12 @@ from tasks.prefect_runs import named_after_store
 from tasks.verbs import aggregate, draw, embed, invert, report
 
 EMBED_FACTOR = 8
-"""Looking at a shard costs so much less than inverting it that this many make one task run."""
+"""Shards to embed per shard to invert in a task run: embedding one costs that much less."""
 
 
 @flow(name="compare", flow_run_name=named_after_store("compare"))
 def compare(store: str, shards_per_task: int) -> None:
-    """Compare the networks of the run at `store`, naturally and after inversion; what is done is not done again."""
+    """Compare the networks of the run at `store`, naturally and after inversion; complete shards are skipped."""
     finish(store, draw, shards_per_task=shards_per_task)
     finish(store, invert, shards_per_task=shards_per_task)
     finish(store, embed, shards_per_task=EMBED_FACTOR * shards_per_task)

@@ -1,4 +1,4 @@
-"""Layers of two networks of a run that is there, naturally and after inversion."""
+"""Comparison of the layers of two networks of an existing run, on natural images and after inversion."""
 
 from typing import Literal
 
@@ -23,16 +23,19 @@ def layers(
     activations: Literal["pooled", "flattened"],
     cluster: Cluster = Local(),  # noqa: B008 (frozen)
 ) -> str:
-    """Compare the layers whose names fit the patterns `layers`; what is done is not done again. Returns a key."""
+    """Compare the layers that match the patterns `layers`; complete shards are skipped.
+
+    Returns the key of this comparison in the store.
+    """
     use_block(cluster.credentials)
     store, key = prepare_layers(store, networks, layers, activations)
     with tracked_runs(store), task_runner(cluster) as runner:
-        look.with_options(task_runner=runner)(store, key, cluster.shards_per_task)
+        compare_layers.with_options(task_runner=runner)(store, key, cluster.shards_per_task)
         require_none_quarantined(store)
     return key
 
 
 @flow(name="look", flow_run_name=named_after_store("look"))
-def look(store: str, key: str, shards_per_task: int) -> None:
-    """Every missing shard of the natural set and of both networks' inverted ones."""
+def compare_layers(store: str, key: str, shards_per_task: int) -> None:
+    """Compute the missing shards of the natural set and of both networks' inverted sets."""
     finish_layers(store, key, shards_per_task)

@@ -1,4 +1,4 @@
-"""Other measures of a run that is there: every cell of both matrices, on what the store holds."""
+"""Other similarity measures of an existing run: every cell of both matrices, from what the store holds."""
 
 from prefect import flow
 
@@ -15,7 +15,7 @@ from tasks.verbs import finish_measures
     name="measure", flow_run_name=named_after_store("measure"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled]
 )
 def measure(store: str, measures: list[str], cluster: Cluster = Local()) -> str:  # noqa: B008 (frozen)
-    """Compute `measures` of the run at `store`; what is done is not done again. Returns the store's URL."""
+    """Compute `measures` of the run at `store`; complete rows are skipped. Returns the store's URL."""
     use_block(cluster.credentials)
     store = prepare_measures(store, measures)
     with tracked_runs(store), task_runner(cluster) as runner:
@@ -26,5 +26,5 @@ def measure(store: str, measures: list[str], cluster: Cluster = Local()) -> str:
 
 @flow(name="cells", flow_run_name=named_after_store("cells"))
 def cells(store: str, measures: list[str]) -> None:
-    """Every missing row of both matrices by these measures."""
+    """Compute the missing rows of both matrices by `measures`."""
     finish_measures(store, measures)

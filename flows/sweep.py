@@ -1,4 +1,4 @@
-"""The sweep: how similar are these networks, naturally and after inversion?"""
+"""The sweep: measure how similar networks are, on natural images and after inversion."""
 
 from prefect import flow
 
@@ -15,9 +15,9 @@ from tasks.prepare import prepare
 
 @flow(name="sweep", flow_run_name=named_after_store("sweep"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled])
 def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local()) -> str:  # noqa: B008 (frozen)
-    """Train what has no weights, invert every network, and compare all of them on all sets.
+    """Train networks without weights, invert every network, and compare all of them on all image sets.
 
-    The store remembers what is done: the same call goes on where an earlier one ended. Returns the store's URL.
+    The store records what is complete: calling it again resumes. Returns the store's URL.
     """
     use_block(cluster.credentials)
     store = prepare(settings, store)

@@ -1,4 +1,4 @@
-"""The networks of a sweep: trained where they have no weights, looked at where they have. The images come first."""
+"""The first stages of a sweep: check the images, then train or check every network."""
 
 from prefect import flow
 
@@ -10,9 +10,9 @@ from tasks.verbs import train as verb
 
 @flow(name="train", flow_run_name=named_after_store("train"))
 def train(store: str) -> None:
-    """Train every network of the run at `store` that is not trained yet. Interrupted ones go on at their last epoch.
+    """Train the networks of the run at `store` that have no weights, from their last epoch if interrupted.
 
-    Before that, photographs are looked at: those that can't be read end the sweep, unless they may be left out.
+    Photographs are checked first: unreadable ones end the sweep unless the settings let it skip them.
     """
     finish(store, check)
     finish(store, verb)

@@ -1,8 +1,8 @@
 """The command line.
 
-main       the command and its exit codes; options: what several commands take
+main       the command and its exit codes; options: those that several commands share
 run        demo, run; planning: plan; inspect: status, results, verify, report; measure: measure, layers
 tools      convert, certificates
-session    what surrounds a flow: server, progress bars, Ctrl-C
+session    the environment of a flow in a terminal: server, progress bars, Ctrl-C
 console    progress and status in a terminal; tables: results in a terminal
 """

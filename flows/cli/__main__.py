@@ -1,4 +1,4 @@
-"""`python -m flows.cli`: the `netsim` command."""
+"""Run the `netsim` command as `python -m flows.cli`."""
 
 from flows.cli.main import main
 

@@ -1,4 +1,4 @@
-"""What the command line shows of a run's progress: a table, or bars that follow the store while it works."""
+"""Progress of a run in a terminal: a status table, and bars that follow the store while a sweep works."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,17 +21,18 @@ from netsim.store.stages import STAGES, Stage, unit_label
 from netsim.store.status import StageStatus, stage_status, status, unreadable
 from netsim.store.throughput import Throughput, throughput_table
 
-WIDE = 120  # columns for nine networks, where there is no terminal that has a width
+WIDE = 120
+"""Columns of output that goes to a file or a pipe: enough for nine networks."""
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = Console(stderr=True, highlight=False)
 
-
-NAMED = 3
-"""Unreadable images that are named; --json has all."""
+MAX_NAMED = 3
+"""Unreadable images, and incomplete networks, listed by name; --json lists all."""
 
 
 def table_of(first: str, *others: str) -> Table:
+    """Return an empty table with a left-aligned first column and right-aligned others."""
     table = Table(first, box=box.SIMPLE_HEAD, pad_edge=False)
     for title in others:
         table.add_column(title, justify="right")
@@ -39,39 +40,43 @@ def table_of(first: str, *others: str) -> Table:
 
 
 def plain(text: str) -> Text:
-    """What a store or a server says, for a terminal: it is neither markup nor does it move the cursor."""
+    """Return text from a store or a server as it is, without markup or control characters."""
     return Text(printable(text))
 
 
 def show(title: str, table: Table) -> None:
+    """Print a table under a bold title."""
     console.print(Text(title, style="bold"), soft_wrap=True)
     console.print(table)
 
 
 def show_status(run: Run) -> None:
-    """A line per stage: done, missing, rate, time left, and where shards are missing."""
-    table = table_of("stage", "done", "missing", "a minute", "time left")
+    """Print one line per stage (done, missing, rate, time left), then unreadable images and quarantined shards."""
+    table = table_of("stage", "done", "missing", "per minute", "time left")
     table.add_column("missing from")
     for stage in status(run):
         behind = [f"{name} {total - done}" for name, (done, total) in stage.by_name.items() if done < total]
-        more = f" and {len(behind) - 3} more" if len(behind) > 3 else ""
         rate = f"{60 * stage.rate:.1f}" if stage.rate and behind else ""
         left = _duration(stage.seconds_left) if behind else ""
-        missing = ", ".join(behind[:3]) + more
+        missing = _first_few(behind)
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
     show(f"{run.url}  (run {run.digest})", table)
-    for split, found in unreadable(run).items():
-        if names := [f"{image.name} ({image.why})" for image in found.unreadable]:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            says = f"{len(names)} of {found.listed} {split} images can't be read and are left out"
-            console.print(plain(f"{says}: {', '.join(names[:NAMED])}{more}"), soft_wrap=True)
+    for split, checked in unreadable(run).items():
+        if names := [f"{image.name} ({image.why})" for image in checked.unreadable]:
+            summary = f"{len(names)} of {checked.listed} {split} images are unreadable and skipped"
+            console.print(plain(f"{summary}: {_first_few(names)}"), soft_wrap=True)
     for unit, why in quarantined(run).items():
-        console.print(plain(f"{unit_label(unit)} is set aside: {why['error']}"), soft_wrap=True)
+        console.print(plain(f"{unit_label(unit)} is quarantined: {why['error']}"), soft_wrap=True)
 
 
-def show_throughput(found: list[Throughput]) -> None:
-    """A table per stage, a line per worker."""
-    for stage, workers in groupby(found, key=lambda one: one.stage):
+def _first_few(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
+
+
+def show_throughput(throughputs: list[Throughput]) -> None:
+    """Print one table per stage, with one line per worker."""
+    for stage, workers in groupby(throughputs, key=lambda throughput: throughput.stage):
         rows = throughput_table(list(workers))
         table = table_of("worker")
         table.add_column("device")
@@ -79,7 +84,7 @@ def show_throughput(found: list[Throughput]) -> None:
             table.add_column(column, justify="right")
         for row in rows:
             table.add_row(*row.values())
-        show(f"{stage}: images a second while computing, and share of the peak of a matrix product", table)
+        show(f"{stage}: images per second while computing, and share of the peak speed of matrix products", table)
 
 
 def _duration(seconds: float | None) -> str:
@@ -88,7 +93,7 @@ def _duration(seconds: float | None) -> str:
 
 @contextmanager
 def progress_bars(run: Run, stages: Sequence[Stage] = STAGES, *, every: float = 1.0) -> Iterator[None]:
-    """Bars that follow what the store says is done, until the block ends. On no terminal: a line per finished stage."""
+    """Show bars that follow the store until the block ends; without a terminal, print one line per finished stage."""
     stop = Event()
     stages = [stage for stage in stages if stage.total(run.settings)]
     follow = _draw_bars if console.is_terminal else _print_stages
@@ -103,15 +108,15 @@ def progress_bars(run: Run, stages: Sequence[Stage] = STAGES, *, every: float = 
 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """One bar; gives what is to be called after each of `total` steps, from any thread."""
+    """Show one bar; yields the function to call after each of `total` steps, from any thread."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(label, total=total)
         yield lambda: progress.advance(bar)
 
 
-def _look(run: Run, stage: Stage) -> StageStatus | None:
-    """None when the store can't be listed just now: the run will say so if it matters."""
+def _try_stage_status(run: Run, stage: Stage) -> StageStatus | None:
+    """Return None if the store can't be listed: the sweep itself fails if that lasts."""
     try:
         return stage_status(run, stage)
     except StoreError:
@@ -119,11 +124,11 @@ def _look(run: Run, stage: Stage) -> StageStatus | None:
 
 
 LISTING_SHARE = 0.05
-"""The largest share of the time spent looking: a large run takes seconds to list, and every page is paid for."""
+"""Largest share of the time spent listing: a large run takes seconds to list, and object stores charge per page."""
 
 
-def _next_look(every: float, took: float) -> float:
-    """Seconds until the next look, which comes `every` so many, or more rarely when the last one `took` long."""
+def _poll_interval(every: float, took: float) -> float:
+    """Return the seconds until the next listing: `every`, or longer if the last one `took` long."""
     return max(every, took / LISTING_SHARE)
 
 
@@ -132,7 +137,7 @@ class _RateAndTimeLeft(ProgressColumn):
         stage: StageStatus | None = task.fields.get("status")
         if stage is None or stage.finished or not stage.rate:
             return Text("")
-        return Text(f"{60 * stage.rate:.1f} a minute, {_duration(stage.seconds_left)} left", style="cyan")
+        return Text(f"{60 * stage.rate:.1f} per minute, {_duration(stage.seconds_left)} left", style="cyan")
 
 
 def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> None:
@@ -147,12 +152,12 @@ def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> 
         bars = [progress.add_task(stage.label, total=stage.total(run.settings), start=False) for stage in stages]
         ended, took = False, 0.0
         while not ended:
-            ended = stop.wait(_next_look(every, took))  # one last look after the end
+            ended = stop.wait(_poll_interval(every, took))  # and once more after the end
             watch = Stopwatch()
             for bar, stage in zip(bars, stages, strict=True):
                 if progress.tasks[bar].finished:
                     continue
-                now = _look(run, stage)
+                now = _try_stage_status(run, stage)
                 if now is None:
                     break
                 if now.done:
@@ -168,9 +173,9 @@ def _print_stages(run: Run, stages: Sequence[Stage], stop: Event, every: float) 
     waiting = list(stages)
     ended, took = False, 0.0
     while waiting and not ended:
-        ended = stop.wait(_next_look(every, took))
+        ended = stop.wait(_poll_interval(every, took))
         watch = Stopwatch()
-        while waiting and (now := _look(run, waiting[0])) and now.finished:
+        while waiting and (now := _try_stage_status(run, waiting[0])) and now.finished:
             console.print(f"{now.label}: {now.done} of {now.total}")
             waiting.pop(0)
         took = watch()

@@ -1,4 +1,4 @@
-"""netsim status, results, verify, report: read a store."""
+"""`netsim status`, `results`, `verify` and `report`: read a store."""
 
 import json
 from dataclasses import asdict
@@ -15,13 +15,13 @@ from flows.cli.session import use_credentials
 def status(
     store: Store,
     throughput: Annotated[
-        bool, typer.Option("--throughput", help="images a second of every worker; opens every record")
+        bool, typer.Option("--throughput", help="Show images per second of every worker. Reads every record.")
     ] = False,
     credentials: Credentials = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """How far a run is: shards done and missing, per stage and network; rate; time left."""
+    """Show the progress of a run: shards done and missing, rate, and time left."""
     from flows.cli import console
     from netsim.store import status as progress
     from netsim.store import throughput as speed
@@ -29,28 +29,35 @@ def status(
 
     use_credentials(credentials, debug)
     opened = Run.open(store)
-    found = speed.throughput(opened) if throughput else []
+    workers = speed.throughput(opened) if throughput else []
     if as_json:
         content: dict[str, Any] = {"run": opened.digest}
         content |= {"stages": [asdict(stage) for stage in progress.status(opened)]}
-        content |= {"images": {split: found.model_dump() for split, found in progress.unreadable(opened).items()}}
-        content |= {"throughput": [one.to_json() for one in found]} if throughput else {}
+        content |= {"images": {split: checked.model_dump() for split, checked in progress.unreadable(opened).items()}}
+        content |= {"throughput": [worker.to_json() for worker in workers]} if throughput else {}
         print(json.dumps(content, indent=2))
         return
     console.show_status(opened)
-    console.show_throughput(found)
+    console.show_throughput(workers)
 
 
 def results(
     store: Store,
     compare: Annotated[
-        str | None, typer.Option(help="published matrices to hold the run against: jones2022", metavar="NAME")
+        str | None, typer.Option(help="Compare with published matrices: `jones2022`.", metavar="NAME")
     ] = None,
     credentials: Credentials = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Both matrices, their means with intervals, and the inversion losses of a finished run."""
+    """Show the results of a finished run: both matrices, means with intervals, and losses.
+
+    For example:
+
+    * `netsim results runs/demo`
+    * `netsim results runs/demo --json > demo.json`
+    * `netsim results runs/imagenet-nine --compare jones2022`
+    """
     from flows.cli import tables
     from netsim.results import published
     from netsim.results.as_json import to_json
@@ -61,28 +68,35 @@ def results(
     reference = published.published_matrices(compare) if compare else None
     use_credentials(credentials, debug)
     run = Run.open(store)
-    found, measured = load_results(run), load_measured(run)
-    held = published.compare(found, reference) if reference else None
+    run_results, measured = load_results(run), load_measured(run)
+    comparison = published.compare(run_results, reference) if reference else None
     if as_json:
-        content = to_json(found) | {"measures": measured_json(measured)}
-        content |= {"compare": published.comparison_json(held)} if held else {}
+        content = to_json(run_results) | {"measures": measured_json(measured)}
+        content |= {"compare": published.comparison_json(comparison)} if comparison else {}
         print(json.dumps(content, indent=2, allow_nan=False))
         return
-    tables.show_results(found)
+    tables.show_results(run_results)
     if measured:
         tables.show_measured(measured)
-    if held:
-        tables.show_comparison(held)
+    if comparison:
+        tables.show_comparison(comparison)
 
 
 def verify(
     store: Store,
-    repair: Annotated[bool, typer.Option("--repair", help="have the next run compute shards at fault again")] = False,
-    sample: Annotated[int, typer.Option(min=0, help="images of each network whose loss is measured again")] = 8,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Remove corrupted shards, so that the next run recomputes them.")
+    ] = False,
+    sample: Annotated[
+        int, typer.Option(min=0, help="Number of images per network whose loss is recomputed.", metavar="N")
+    ] = 8,
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
-    """Read everything back against its checksums and measure some losses again; exit code 1 if anything is off."""
+    """Check a run against its checksums, and recompute a sample of losses.
+
+    Reads everything that the run has stored. Exits with code 1 if anything is missing or corrupted.
+    """
     from flows.cli import console
     from netsim import verify as check
     from netsim.store.run import Run
@@ -90,32 +104,34 @@ def verify(
     use_credentials(credentials, debug)
     opened = Run.open(store)
     total = len(check.committed(opened))
-    with console.progress_bar("Shards read back", total) as advance:
+    with console.progress_bar("Verifying shards", total) as advance:
         faults = check.verify(opened, sample=sample, repair=repair, on_shard=advance)
     for fault in faults:
         console.errors.print(console.plain(str(fault)), soft_wrap=True)
     if not faults:
-        console.console.print(f"{total:,} shards are as they were committed", soft_wrap=True)
+        console.console.print(f"{total:,} shards verified, no faults", soft_wrap=True)
         return
     if repair:
-        mended = [fault for fault in faults if fault.mends]
-        shards = {(fault.stage, fault.name, fault.shard) for fault in mended if fault.shard is not None}
-        documents = len({fault.name for fault in mended if fault.shard is None})
-        again = f"`netsim run --store {quote(opened.url)}` computes them again"
+        repaired = [fault for fault in faults if fault.mends]
+        shards = {(fault.stage, fault.name, fault.shard) for fault in repaired if fault.shard is not None}
+        documents = len({fault.name for fault in repaired if fault.shard is None})
         if documents:
-            console.errors.print(f"{documents:,} documents written again", soft_wrap=True)
+            console.errors.print(f"{documents:,} documents rewritten", soft_wrap=True)
         if shards:
-            console.errors.print(f"{len(shards):,} of {total:,} shards removed; {again}", soft_wrap=True)
+            resume = f"run `netsim run --store {quote(opened.url)}` to recompute them"
+            console.errors.print(f"{len(shards):,} of {total:,} shards removed; {resume}", soft_wrap=True)
     raise typer.Exit(1)
 
 
 def report(
     store: Store,
-    output: Annotated[Path, typer.Option("--output", "-o", help="folder to write into")] = Path("report"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="FOLDER")] = Path(
+        "report"
+    ),
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
-    """Write the report of a finished run: one self-contained HTML page, figures as PNG and SVG, tables as CSV."""
+    """Write the report of a finished run: one HTML page with its figures, and CSV tables."""
     from flows.cli import console
     from netsim.report.page import write_report
     from netsim.results.gallery import gallery

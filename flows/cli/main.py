@@ -1,6 +1,8 @@
 """The `netsim` command. Exit codes: 0 success, 1 the run or the store failed, 2 bad settings or command line."""
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -8,34 +10,57 @@ from flows.cli import inspect, measure, planning, run, tools
 from netsim.errors import NetsimError, printable
 from netsim.references import NETWORK_FORMS
 
+DISTRIBUTION = "netsim-cka"
+
+NETWORKS_HELP = "Networks are named by reference:\n\n" + "\n".join(
+    f"* `{form}`: {description}" for form, description in NETWORK_FORMS.values()
+)
+
 app = typer.Typer(
     name="netsim",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
-    help="How similar are trained networks, naturally and after inversion? Try `netsim demo` first.",
 )
 
-NETWORKS_HELP = "Networks are named by reference:\n\n" + "\n".join(
-    f"* `{form}`: {description}" for form, description in NETWORK_FORMS.values()
-)
 
-app.command()(run.demo)
-app.command(epilog=NETWORKS_HELP)(run.run)
-app.command()(planning.plan)
-app.command(epilog=NETWORKS_HELP)(tools.convert)
-app.command()(inspect.status)
-app.command()(inspect.results)
-app.command()(inspect.verify)
-app.command()(measure.measure)
-app.command()(measure.layers)
-app.command()(inspect.report)
-app.command()(tools.certificates)
+def print_version(requested: bool) -> None:
+    """Print the installed version and exit."""
+    if requested:
+        print(f"netsim {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def netsim(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Measure how similar trained neural networks are, on natural images and after inversion.
+
+    Start with `netsim demo`. Every command explains itself: `netsim COMMAND --help`.
+    """
+
+
+RUN, READ, ANALYZE, PREPARE = "Run sweeps", "Read runs", "Analyze further", "Prepare"
+
+app.command(rich_help_panel=RUN)(run.demo)
+app.command(rich_help_panel=RUN, epilog=NETWORKS_HELP)(run.run)
+app.command(rich_help_panel=RUN)(planning.plan)
+app.command(rich_help_panel=READ)(inspect.status)
+app.command(rich_help_panel=READ)(inspect.results)
+app.command(rich_help_panel=READ)(inspect.report)
+app.command(rich_help_panel=READ)(inspect.verify)
+app.command(rich_help_panel=ANALYZE)(measure.measure)
+app.command(rich_help_panel=ANALYZE)(measure.layers)
+app.command(rich_help_panel=PREPARE, epilog=NETWORKS_HELP)(tools.convert)
+app.command(rich_help_panel=PREPARE)(tools.certificates)
 
 
 def main() -> None:
-    """Run a command; turn what a user can cause into one or two lines and an exit code."""
+    """Run a command; report an error that a user can cause in one or two lines, with its exit code."""
     debug = "--debug" in sys.argv
     try:
         app(standalone_mode=True)
@@ -49,6 +74,6 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        said = f"netsim: unexpected {type(error).__name__}: {error}"
-        print(f"{printable(said)}\n--debug shows where; please report it", file=sys.stderr)
+        message = printable(f"netsim: unexpected {type(error).__name__}: {error}")
+        print(f"{message}\nrun it again with --debug for the traceback, and please report it", file=sys.stderr)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""netsim measure, layers: more numbers from what a run has stored."""
+"""`netsim measure` and `netsim layers`: further analyses of what a run has stored."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,16 +6,21 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import ClusterFile, Credentials, Debug, Scheduler, Store, Tls, Workers
-from flows.cli.session import report_nothing_to_do, resumable, use_credentials, watched
-from flows.clusters.settings import chosen_cluster
+from flows.cli.session import exit_on_interrupt, flow_session, report_nothing_to_do, use_credentials
+from flows.clusters.settings import resolve_cluster
 from netsim.errors import SettingsError
 
 
 def measure(
-    store: Annotated[str | None, typer.Argument(help="path or URL of a run", show_default=False)] = None,
+    store: Annotated[
+        str | None,
+        typer.Argument(help="Path or URL of the run; omit to list the measures.", metavar="STORE", show_default=False),
+    ] = None,
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MEASURE]...", help="names, or `module:function` of your own; none: list them"),
+        typer.Argument(
+            metavar="MEASURE", help="Measures by name, or your own as `module:function`.", show_default=False
+        ),
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -24,45 +29,67 @@ def measure(
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
-    """Other measures than CKA for every cell of both matrices, with errors and null values, on what a run has stored.
+    """Compute other similarity measures of a finished run, or list them.
 
-    A killed one goes on when the same command is given again; what is done is never computed again.
+    Fills every cell of both matrices, with errors and null values, from what the run has stored. Run it again to
+    resume.
+
+    For example:
+
+    * `netsim measure`: list the measures
+    * `netsim measure runs/demo procrustes stir`: compute two of them
     """
     from flows.cli import tables
+
+    if store is None or not names:
+        tables.show_measures()
+        return
     from netsim.results.measured import load_measured
     from netsim.stages.measure import measure_stage
     from netsim.store.run import Run
     from tasks.prepare import prepare_measures
 
-    if store is None or not names:
-        tables.show_measures()
-        return
-    where = chosen_cluster(None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials)
-    use_credentials(where.credentials, debug)
+    chosen_cluster = resolve_cluster(
+        None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials
+    )
+    use_credentials(chosen_cluster.credentials, debug)
     opened = Run.open(prepare_measures(store, names))
     stage = measure_stage(names)
     if stage.missing(opened):
-        with resumable(), watched(opened, (stage,), debug):
+        with exit_on_interrupt(), flow_session(opened, (stage,), debug):
             from flows.measure import measure as flow
 
-            flow(opened.url, names, where)
+            flow(opened.url, names, chosen_cluster)
     else:
         report_nothing_to_do(opened, debug)
-    tables.show_measured({name: found for name, found in load_measured(opened).items() if name in names})
+    tables.show_measured({name: measured for name, measured in load_measured(opened).items() if name in names})
 
 
 def layers(
     store: Store,
-    networks: Annotated[list[str], typer.Argument(help="two networks of the run; one twice: its own layers")],
+    networks: Annotated[
+        list[str],
+        typer.Argument(
+            help="Two networks of the run, or one twice to compare its own layers.",
+            metavar="NETWORK",
+            show_default=False,
+        ),
+    ],
     layer: Annotated[
-        list[str] | None, typer.Option("--layer", metavar="PATTERN", help="names as in `layer?`, `features.*`")
+        list[str] | None,
+        typer.Option("--layer", metavar="PATTERN", help="Layers by name, as in `layer?` or `features.*`; repeatable."),
     ] = None,
     activations: Annotated[
-        str | None, typer.Option(help="pooled (mean over places) or flattened (every place)", show_default=False)
+        str | None,
+        typer.Option(
+            help="`pooled` (averaged over positions) or `flattened` (every position).",
+            metavar="pooled|flattened",
+            show_default=False,
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the heatmap and the table")] = Path(
-        "layers"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder to write the heatmap and the table to.", metavar="FOLDER")
+    ] = Path("layers"),
     workers: Workers = None,
     scheduler: Scheduler = None,
     tls: Tls = None,
@@ -70,9 +97,13 @@ def layers(
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
-    """Layers of two networks against each other, on natural images and on those inverted through either.
+    """Compare the layers of two networks, on natural images and on those inverted through either.
 
-    For example: `netsim layers runs/demo resnet18 vgg --layer "layer?" --layer "features.*" --activations pooled`
+    Run it again to resume.
+
+    For example:
+
+    * `netsim layers runs/demo resnet18 vgg --layer "layer?" --layer "features.*" --activations pooled`
     """
     from flows.cli import console
     from netsim.report.page import write_layers
@@ -83,20 +114,24 @@ def layers(
     from tasks.prepare import prepare_layers
 
     if not layer or activations is None:
-        raise SettingsError('say which layers and how, as in --layer "layer?" --activations pooled (or flattened)')
-    where = chosen_cluster(None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials)
-    use_credentials(where.credentials, debug)
+        raise SettingsError(
+            '--layer and --activations are required, as in --layer "layer?" --activations pooled (or flattened)'
+        )
+    chosen_cluster = resolve_cluster(
+        None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials
+    )
+    use_credentials(chosen_cluster.credentials, debug)
     url, key = prepare_layers(store, networks, layer, activations)
     opened = Run.open(url)
     spec = find_spec(opened, key)
     stage = layer_stage(spec)
     if stage.missing(opened):
-        with resumable(), watched(opened, (stage,), debug):
+        with exit_on_interrupt(), flow_session(opened, (stage,), debug):
             from flows.layers import layers as flow
 
-            flow(url, networks, layer, activations, where)  # type: ignore[call-overload]
+            flow(url, networks, layer, activations, chosen_cluster)  # type: ignore[call-overload]
     else:
         report_nothing_to_do(opened, debug)
     with translate_errors(str(output)):
         written = write_layers(opened, spec, output)
-    console.console.print("\n".join(str(path) for path in written), soft_wrap=True)
+    console.console.print("\n".join(f"wrote {path}" for path in written.values()), soft_wrap=True)

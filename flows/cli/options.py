@@ -1,31 +1,73 @@
-"""Options and arguments that several commands take."""
+"""Options and arguments that several commands share."""
 
 from typing import Annotated
 
 import typer
 
-Store = Annotated[str, typer.Argument(help="path or URL of a run: `runs/demo`, `s3://bucket/run`", show_default=False)]
+WHERE = "Where to run"
+"""Panel of the options that choose workers."""
 
 
-StoreOption = Annotated[
-    str | None, typer.Option("--store", help="path or URL where the run is kept", show_default=False)
+Settings = Annotated[
+    str,
+    typer.Argument(
+        help="YAML file with the settings, or the name of a sweep shipped with netsim.",
+        metavar="SETTINGS",
+        show_default=False,
+    ),
 ]
 
 
-Workers = Annotated[int | None, typer.Option(min=1, help="worker processes, one thread each; default: one a core")]
+Store = Annotated[
+    str,
+    typer.Argument(
+        help="Path or URL of the run, such as `runs/demo` or `s3://bucket/run`.", metavar="STORE", show_default=False
+    ),
+]
+
+
+StoreOption = Annotated[
+    str | None,
+    typer.Option("--store", help="Path or URL to store the run at.", metavar="STORE", show_default="runs/NAME"),
+]
+
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Override a setting, as in `--set pairs.count=64`; repeatable.", metavar="KEY=VALUE"),
+]
+
+
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Number of local worker processes, one thread each.",
+        metavar="N",
+        show_default="one per core",
+        rich_help_panel=WHERE,
+    ),
+]
 
 
 Scheduler = Annotated[
-    str | None, typer.Option(help="a Dask scheduler's address, instead of workers here", show_default=False)
+    str | None,
+    typer.Option(
+        help="Use the workers of this Dask scheduler, such as `tcp://host:8786`.",
+        metavar="ADDRESS",
+        show_default=False,
+        rich_help_panel=WHERE,
+    ),
 ]
 
 
 Tls = Annotated[
     str | None,
     typer.Option(
-        help="for a scheduler at tls://: the folder of its certificates, as `netsim certificates` makes it",
+        help="Folder with the certificates of a `tls://` scheduler; `netsim certificates` creates one.",
         metavar="FOLDER",
         show_default=False,
+        rich_help_panel=WHERE,
     ),
 ]
 
@@ -34,9 +76,10 @@ ClusterFile = Annotated[
     str | None,
     typer.Option(
         "--cluster",
-        help="a YAML file with a group `cluster:`, which says where to execute: SLURM, Kubernetes, ...",
+        help="YAML file whose `cluster:` group says where to run: SLURM, Kubernetes, ...",
         metavar="FILE",
         show_default=False,
+        rich_help_panel=WHERE,
     ),
 ]
 
@@ -44,14 +87,21 @@ ClusterFile = Annotated[
 Credentials = Annotated[
     str | None,
     typer.Option(
-        help="for an s3:// store: a block of type AWS Credentials on the Prefect server",
+        help="AWS Credentials block on the Prefect server, for an `s3://` store.",
         metavar="BLOCK",
         show_default=False,
+        rich_help_panel=WHERE,
     ),
 ]
 
 
-Json = Annotated[bool, typer.Option("--json", help="print JSON for programs")]
+ShardsPerTask = Annotated[
+    int | None,
+    typer.Option(min=1, help="Number of shards per Prefect task run. [default: 4]", metavar="N", rich_help_panel=WHERE),
+]
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="show the whole traceback of an error")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show logs, and the full traceback of an error.")]

@@ -1,4 +1,4 @@
-"""netsim plan: what a sweep will take."""
+"""`netsim plan`: estimate what a sweep takes."""
 
 import json
 from pathlib import Path
@@ -6,83 +6,94 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import ClusterFile, Credentials, Debug, Json, StoreOption
+from flows.cli.options import WHERE, ClusterFile, Credentials, Debug, Json, Set, Settings, ShardsPerTask, StoreOption
 from flows.cli.session import silence_logs, use_credentials
-from flows.clusters.settings import chosen_cluster
+from flows.clusters.settings import resolve_cluster
 from netsim.errors import SettingsError
 from netsim.settings import parse_settings, read_settings
 
 
 def plan(
-    settings: Annotated[
-        str, typer.Argument(help="a YAML file, or the name of a sweep that comes with netsim", show_default=False)
-    ],
+    settings: Settings,
     store: StoreOption = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="that share the work; default: as many as the cluster has at most")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of workers.",
+            metavar="N",
+            show_default="the maximum of the cluster",
+            rich_help_panel=WHERE,
+        ),
     ] = None,
     cluster: ClusterFile = None,
     credentials: Credentials = None,
     like: Annotated[
         str | None,
-        typer.Option(help="a run whose device is the one to plan for: hours go by its records", metavar="STORE"),
+        typer.Option(help="Take the speed from this earlier run on the same kind of device.", metavar="STORE"),
     ] = None,
     tflops: Annotated[
         str | None,
-        typer.Option(help="or what inverting reaches on that device, TFLOP/s: `9`, or `6-12`", metavar="LOW[-HIGH]"),
+        typer.Option(help="Assume this speed of inversion, in TFLOP/s: `9`, or `6-12`.", metavar="LOW[-HIGH]"),
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="of an hour of one device, in any currency")] = None,
-    shards_per_task: Annotated[int | None, typer.Option(min=1, help="shards one task run works through")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting: `--set pairs.count=64`")
+    price: Annotated[
+        float | None, typer.Option(min=0, help="Price per device-hour, in any currency.", metavar="PRICE")
     ] = None,
+    shards_per_task: ShardsPerTask = None,
+    set_: Set = None,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """What a sweep will take, before it is run: shards, FLOPs, bytes, hours, memory. Computes and keeps nothing.
+    """Estimate the time, memory and storage of a sweep without running it.
 
-    Everything a run would trip over ends this one too: references, files, classes, a store without room or permission.
-    Hours are measured here, in seconds a network; for another device, `--like` or `--tflops` says how fast it is.
+    Applies every check of `netsim run` first: references, files, classes, space and permission in the store. Nothing
+    is computed or stored. The speed is measured on this machine, which takes seconds per network; give `--like` or
+    `--tflops` to plan for another device.
+
+    For example:
+
+    * `netsim plan mine.yaml`: measure on this machine
+    * `netsim plan mine.yaml --cluster slurm.yaml --like runs/pilot --price 2`: plan for the device of a pilot run
     """
     silence_logs(debug)
     from flows.cli import tables
     from flows.cli.console import progress_bar
     from flows.clusters.environment import ENVIRONMENT, MODULES
-    from flows.clusters.runner import workers_at_most
+    from flows.clusters.runner import max_workers
     from flows.clusters.settings import Slurm
     from flows.compare import EMBED_FACTOR
-    from netsim.planning import estimate as reckoned
+    from netsim.planning import estimate as planning
     from netsim.store.run import Run
 
     if like is not None and tflops is not None:
-        raise SettingsError("--like and --tflops each say how fast the device is; give one of them")
+        raise SettingsError("--like and --tflops exclude each other: both set the speed of the device. Give only one")
     values = read_settings(settings, set_ or ())
-    said = values.pop("cluster", None)
-    where = chosen_cluster(
-        None if said is None else (settings, said),
+    chosen_cluster = resolve_cluster(
+        values.pop("cluster", None),
+        origin=settings,
         file=cluster,
         credentials=credentials,
         shards_per_task=shards_per_task,
     )
-    chosen = parse_settings(values, origin=settings)
-    use_credentials(where.credentials, debug)
-    device = reckoned.device_said(tflops) if tflops else reckoned.device_of(Run.open(like)) if like else None
-    size = where.shards_per_task
-    with progress_bar("Networks measured", len(chosen.names)) as advance:
-        found = reckoned.estimate(
-            chosen,
+    sweep_settings = parse_settings(values, origin=settings)
+    use_credentials(chosen_cluster.credentials, debug)
+    device = planning.device_said(tflops) if tflops else planning.device_of(Run.open(like)) if like else None
+    block = chosen_cluster.shards_per_task
+    with progress_bar("Measuring networks", len(sweep_settings.names)) as advance:
+        estimate = planning.estimate(
+            sweep_settings,
             store or f"runs/{Path(settings).stem}",
-            workers=workers or workers_at_most(where),
-            shards_per_task={"draw": size, "invert": size, "embed": EMBED_FACTOR * size},
+            workers=workers or max_workers(chosen_cluster),
+            shards_per_task={"draw": block, "invert": block, "embed": EMBED_FACTOR * block},
             device=device,
             environment=ENVIRONMENT,
             imports=MODULES,
             on_network=advance,
         )
-    if isinstance(where, Slurm):
-        reckoned.require_time(found, where.lives)
+    if isinstance(chosen_cluster, Slurm):
+        planning.require_time(estimate, chosen_cluster.worker_lifetime)
     if as_json:
-        cost = {} if price is None else {"cost": (found.device_seconds * (price / 3600))._asdict()}
-        print(json.dumps(found.to_json() | cost, indent=2))
+        cost = {} if price is None else {"cost": (estimate.device_seconds * (price / 3600))._asdict()}
+        print(json.dumps(estimate.to_json() | cost, indent=2))
         return
-    tables.show_estimate(found, price)
+    tables.show_estimate(estimate, price)

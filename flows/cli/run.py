@@ -1,4 +1,4 @@
-"""netsim demo, netsim run: start a sweep, or resume one."""
+"""`netsim demo` and `netsim run`: start a sweep, or resume one."""
 
 from pathlib import Path
 from shlex import quote
@@ -6,23 +6,36 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import ClusterFile, Credentials, Debug, Scheduler, StoreOption, Tls, Workers
-from flows.cli.session import cluster_options, report_nothing_to_do, report_stopped, use_credentials, watched
-from flows.clusters.settings import AnyCluster, chosen_cluster
+from flows.cli.options import (
+    ClusterFile,
+    Credentials,
+    Debug,
+    Scheduler,
+    Set,
+    ShardsPerTask,
+    StoreOption,
+    Tls,
+    Workers,
+)
+from flows.cli.session import cluster_options, flow_session, report_nothing_to_do, report_stopped, use_credentials
+from flows.clusters.settings import AnyCluster, resolve_cluster
 from netsim.errors import SettingsError
 from netsim.settings import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
 
 
 def demo(
-    store: Annotated[str, typer.Option(help="path or URL where the run is kept")] = "runs/demo",
+    store: Annotated[str, typer.Option(help="Path or URL to store the run at.", metavar="STORE")] = "runs/demo",
     workers: Workers = None,
     debug: Debug = False,
 ) -> None:
-    """Compare nine small networks on images that come with netsim: train, invert, report; minutes on a laptop."""
+    """Train, invert and compare nine small networks on bundled images.
+
+    Takes minutes on a laptop and needs no GPU, no account and no network. Run it again to resume.
+    """
     _run(
         shipped_settings("demo"),
         store,
-        chosen_cluster(None, workers=workers),
+        resolve_cluster(None, workers=workers),
         f"netsim demo --store {quote(store)}",
         debug,
     )
@@ -31,7 +44,11 @@ def demo(
 def run(
     settings: Annotated[
         str | None,
-        typer.Argument(help="a YAML file, or the name of a sweep that comes with netsim", show_default=False),
+        typer.Argument(
+            help="YAML file with the settings, or the name of a sweep shipped with netsim.",
+            metavar="SETTINGS",
+            show_default=False,
+        ),
     ] = None,
     store: StoreOption = None,
     workers: Workers = None,
@@ -39,20 +56,23 @@ def run(
     tls: Tls = None,
     cluster: ClusterFile = None,
     credentials: Credentials = None,
-    shards_per_task: Annotated[
-        int | None, typer.Option(min=1, help="shards one task run works through; default: 4", show_default=False)
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="change a setting: `--set pairs.count=64`")
-    ] = None,
+    shards_per_task: ShardsPerTask = None,
+    set_: Set = None,
     debug: Debug = False,
 ) -> None:
-    """Run a sweep, or go on with one: what the store holds is never computed again.
+    """Start a sweep, or resume one.
 
-    `netsim run SETTINGS.yaml` keeps its results in `runs/<name of the file>`; `netsim run --store PLACE` goes on with
-    the settings kept there.
+    The store records what is complete, and nothing in it is computed twice: to resume a sweep, run the same command
+    again, or give `--store` alone to reuse the settings saved there.
+
+    For example:
+
+    * `netsim run mine.yaml`: run the sweep of a settings file in `runs/mine`
+    * `netsim run mine.yaml --set inversion.iterations=500 --store runs/short`: change a setting
+    * `netsim run mine.yaml --cluster slurm.yaml`: run it on SLURM
+    * `netsim run --store runs/mine`: resume with the saved settings
     """
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "workers": workers,
         "scheduler": scheduler,
         "tls": tls,
@@ -61,30 +81,29 @@ def run(
         "shards_per_task": shards_per_task,
     }
     if settings is None and (store is None or set_):
-        known = ", ".join(sorted(shipped_sweeps()))
+        shipped = ", ".join(sorted(shipped_sweeps()))
         raise SettingsError(
-            f"give a settings file, or the name of one that comes with netsim ({known}), or --store of a run"
+            f"no settings given. Give a YAML file, a sweep shipped with netsim ({shipped}), or --store alone to resume"
         )
     if settings is None:
         from netsim.store.run import Run
 
         assert store is not None
-        where = chosen_cluster(None, **asked)
-        use_credentials(where.credentials, debug)
-        chosen = Run.open(store).settings
+        chosen_cluster = resolve_cluster(None, **options)
+        use_credentials(chosen_cluster.credentials, debug)
+        sweep_settings = Run.open(store).settings
     else:
         values = read_settings(settings, set_ or ())
-        said = values.pop("cluster", None)
-        where = chosen_cluster(None if said is None else (settings, said), **asked)
-        chosen = parse_settings(values, origin=settings)
+        chosen_cluster = resolve_cluster(values.pop("cluster", None), origin=settings, **options)
+        sweep_settings = parse_settings(values, origin=settings)
         store = f"runs/{Path(settings).stem}" if store is None else store
-        use_credentials(where.credentials, debug)
-    again = f"netsim run --store {quote(store)}{cluster_options(where, cluster or settings)}"
-    _run(chosen, store, where, again, debug)
+        use_credentials(chosen_cluster.credentials, debug)
+    resume = f"netsim run --store {quote(store)}{cluster_options(chosen_cluster, cluster or settings)}"
+    _run(sweep_settings, store, chosen_cluster, resume, debug)
 
 
-def _run(settings: SweepSettings, store: str, cluster: AnyCluster, again: str, debug: bool) -> None:
-    """Prepare, execute what is missing while bars follow the store, and show what was found."""
+def _run(settings: SweepSettings, store: str, cluster: AnyCluster, resume: str, debug: bool) -> None:
+    """Compute what is missing while progress bars follow the store, then print the results."""
     from flows.cli import console, tables
     from netsim.results.results import load_results
     from netsim.store import status as progress
@@ -93,15 +112,15 @@ def _run(settings: SweepSettings, store: str, cluster: AnyCluster, again: str, d
     from tasks.prepare import prepare
 
     opened = Run.open(prepare(settings, store))
-    console.console.print(f"run {opened.digest} in {opened.url}", soft_wrap=True)
+    console.console.print(f"run {opened.digest} at {opened.url}", soft_wrap=True)
     if not all(stage.finished for stage in progress.status(opened)):
         try:
-            with watched(opened, STAGES, debug):
+            with flow_session(opened, STAGES, debug):
                 from flows.sweep import sweep
 
                 sweep(settings, opened.url, cluster)
         except KeyboardInterrupt:
-            report_stopped(opened, again)
+            report_stopped(opened, resume)
             raise typer.Exit(130) from None
     else:
         report_nothing_to_do(opened, debug)

@@ -1,4 +1,4 @@
-"""What surrounds a flow in a terminal: server, progress bars, Ctrl-C, and what is printed at the end."""
+"""The environment of a flow in a terminal: server, progress bars, Ctrl-C, and the closing lines."""
 
 import os
 import signal
@@ -13,17 +13,17 @@ from flows.clusters.settings import AnyCluster
 
 
 def cluster_options(cluster: AnyCluster, file: str | None) -> str:
-    """Options that say this cluster again; `file` is where it is said if it is no other."""
-    said = f" --credentials {quote(cluster.credentials)}" if cluster.credentials else ""
+    """Return the options that select this cluster again; `file` is the settings file that describes it, if any."""
+    options = f" --credentials {quote(cluster.credentials)}" if cluster.credentials else ""
     if cluster.kind == "scheduler":
-        said += f" --scheduler {quote(cluster.address)}" + (f" --tls {quote(cluster.tls)}" if cluster.tls else "")
+        options += f" --scheduler {quote(cluster.address)}" + (f" --tls {quote(cluster.tls)}" if cluster.tls else "")
     elif cluster.kind != "local" and file:
-        said += f" --cluster {quote(file)}"
-    return said
+        options += f" --cluster {quote(file)}"
+    return options
 
 
 def use_credentials(credentials: str | None, debug: bool) -> None:
-    """Before the store is opened. Blocks are kept by a Prefect server, so there must be one now."""
+    """Load a credentials block before the store is opened; starts a Prefect server if none runs, which holds blocks."""
     if credentials is None:
         return
     silence_logs(debug)
@@ -35,81 +35,85 @@ def use_credentials(credentials: str | None, debug: bool) -> None:
 
 
 def report_nothing_to_do(opened: Any, debug: bool) -> None:
-    """Nothing is missing. Whoever computed the last of it may have been killed before Prefect heard that it ended."""
+    """Tell that nothing is missing, and close flow runs that were killed before Prefect heard of their end."""
     silence_logs(debug)
     from flows.cli import console
-    from flows.server.server import prefect_server_that_is_up
+    from flows.server.server import existing_prefect_server
     from tasks.prefect_runs import close_orphaned_runs
 
-    with prefect_server_that_is_up() as up:
-        if up:
+    with existing_prefect_server() as running:
+        if running:
             close_orphaned_runs(opened.url)
-    console.console.print("everything is done already; nothing was computed")
+    console.console.print("nothing to do: the run is complete")
 
 
 @contextmanager
-def watched(opened: Any, units: Sequence[Any], debug: bool) -> Iterator[None]:
-    """For a flow: with a Prefect server, and bars that follow the store."""
+def flow_session(opened: Any, stages: Sequence[Any], debug: bool) -> Iterator[None]:
+    """Provide what a flow needs in a terminal: a Prefect server, progress bars of `stages`, and a sound Ctrl-C."""
     silence_logs(debug)
     from flows.cli import console
     from flows.server.server import prefect_server
 
     with prefect_server() as ui:
-        console.console.print(f"watch it at {ui} (the server stays; `prefect server stop` ends it)", soft_wrap=True)
-        with console.progress_bars(opened, units), ctrl_c_stays_ctrl_c():
+        console.console.print(
+            f"follow it at {ui} (the server keeps running; stop it with `prefect server stop`)", soft_wrap=True
+        )
+        with console.progress_bars(opened, stages), preserve_keyboard_interrupt():
             yield
 
 
 @contextmanager
-def ctrl_c_stays_ctrl_c() -> Iterator[None]:
-    """Libraries make errors of their own of a KeyboardInterrupt that meets them in the middle of something."""
+def preserve_keyboard_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt on Ctrl-C even where a library turns it into an exception of its own."""
     from tasks.interrupts import interrupted, marked_crashed
 
-    before = signal.getsignal(signal.SIGINT)
+    previous = signal.getsignal(signal.SIGINT)
 
-    def press(*_: Any) -> None:
+    def interrupt(*_: Any) -> None:
         interrupted.set()
         raise KeyboardInterrupt
 
-    if before is signal.default_int_handler:  # and not one that a shell had ignored
-        signal.signal(signal.SIGINT, press)
+    if previous is signal.default_int_handler:  # a shell may have set SIGINT to be ignored
+        signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     except Exception as error:
-        if interrupted.is_set() and not marked_crashed.is_set():  # which has an error of its own
+        if interrupted.is_set() and not marked_crashed.is_set():  # that has its own error
             raise KeyboardInterrupt from error
         raise
     finally:
-        signal.signal(signal.SIGINT, before)
-        interrupted.clear()  # another sweep of this process is none of its business
+        signal.signal(signal.SIGINT, previous)
+        interrupted.clear()  # for the next sweep of this process
 
 
 @contextmanager
-def resumable() -> Iterator[None]:
+def exit_on_interrupt() -> Iterator[None]:
+    """Exit with code 130 on Ctrl-C, and say how to resume."""
     from flows.cli import console
 
     try:
         yield
     except KeyboardInterrupt:
-        console.errors.print("\nstopped. Nothing done is lost; the same command goes on from here.")
+        console.errors.print("\nstopped. Completed shards are kept; run the same command again to resume.")
         raise typer.Exit(130) from None
 
 
-def report_stopped(opened: Any, again: str) -> None:
+def report_stopped(opened: Any, resume: str) -> None:
+    """Print how far a stopped sweep came and the command that resumes it."""
     from flows.cli import console
     from netsim.store.status import status
     from tasks.interrupts import cancelled_in_prefect
 
     how = "cancelled in Prefect" if cancelled_in_prefect.is_set() else "stopped"
     done = ", ".join(f"{stage.name} {stage.done}/{stage.total}" for stage in status(opened))
-    console.errors.print(f"\n{how}. Done: {done}.\nNothing done is lost; `{again}` goes on from here.", soft_wrap=True)
+    console.errors.print(f"\n{how}. Done: {done}.\nrun `{resume}` to resume", soft_wrap=True)
 
 
 def silence_logs(debug: bool) -> None:
-    """Logs go to the Prefect UI; this terminal is for progress, and with --debug for logs too. Before prefect loads."""
+    """Keep logs out of this terminal unless `debug`; the Prefect UI has them. Call it before Prefect is imported."""
     from flows.server.offline import OFFLINE
 
     os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # workers inherit it
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # inherited by workers

@@ -1,6 +1,7 @@
-"""Where a sweep executes.
+"""Clusters: the workers that a sweep runs on.
 
 settings     the group `cluster:` of a settings file; runner: a Prefect task runner for it
-environment  what every worker is started with
-local, scheduler, slurm, kubernetes    one kind of cluster each; certificates: TLS between Dask's processes
+environment  the environment and imports of every worker
+scheduler    an existing Dask scheduler; local, slurm, kubernetes: clusters that a sweep starts
+certificates TLS between Dask's processes
 """

@@ -1,8 +1,8 @@
-"""Certificates of a Dask cluster: a folder with ca.pem, cert.pem and key.pem for scheduler, workers and sweeps.
+"""TLS certificates of a Dask cluster: a folder with ca.pem, cert.pem and key.pem for scheduler, workers and sweeps.
 
-Whoever reaches a Dask scheduler can have it run any code, so whoever holds the key can. One certificate does for all,
-as each of them can do to the others what it likes. The authority's own key is thrown away: nobody can be added later,
-and another cluster gets another folder.
+Anyone who can connect to a Dask scheduler can run any code on it, and so can anyone who holds the key. All parties
+share one certificate, since each of them can control the others anyway. The key of the authority is discarded: no
+certificate can be added later, and another cluster needs another folder.
 """
 
 import os
@@ -22,18 +22,18 @@ from netsim.errors import SettingsError
 AUTHORITY, CERTIFICATE, KEY = "ca.pem", "cert.pem", "key.pem"
 ROLES = ("client", "scheduler", "worker")
 
-CLOCKS_DIFFER = timedelta(hours=1)
-"""By so much at most: certificates are valid from that long ago."""
+CLOCK_SKEW = timedelta(hours=1)
+"""Certificates are valid from this long ago, so that machines whose clocks differ accept them."""
 
 
 def make_certificates(folder: str | Path, *, days: int) -> datetime:
-    """Write a new authority and a certificate of it, valid for `days`; gives the end of that.
+    """Create an authority and a certificate valid for `days`, readable by their owner only.
 
-    Only the owner may read what is written. Raises SettingsError if anything is in `folder` already.
+    Returns the expiry date. Raises SettingsError if `folder` is not empty or can't be written.
     """
     folder = Path(folder).absolute()
     now = datetime.now(UTC).replace(microsecond=0)
-    since, until = now - CLOCKS_DIFFER, now + timedelta(days=days)
+    since, until = now - CLOCK_SKEW, now + timedelta(days=days)
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     name, authority_name = _name("netsim Dask cluster"), _name("netsim Dask authority")
     authority = (
@@ -53,8 +53,8 @@ def make_certificates(folder: str | Path, *, days: int) -> datetime:
         _write_folder(folder, contents)
     except OSError as error:
         if folder.is_dir() and any(folder.iterdir()):
-            raise SettingsError(f"{folder} is not empty; certificates are never overwritten: name a new one") from None
-        raise SettingsError(f"certificates can't be written to {folder}: {error.strerror}") from None
+            raise SettingsError(f"{folder} must be a new or empty folder: certificates are never overwritten") from None
+        raise SettingsError(f"cannot write certificates to {folder}: {error.strerror}") from None
     return until
 
 
@@ -77,10 +77,10 @@ def _builder(
 
 
 def _write_folder(folder: Path, contents: dict[str, bytes]) -> None:
-    """All files or none, each for its owner alone. Raises OSError if `folder` is there and has anything in it."""
+    """Write all files or none, readable by their owner only. Raises OSError if `folder` is not empty."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as made:
-        new = Path(made) / folder.name
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
+        new = Path(temporary) / folder.name
         new.mkdir(mode=0o700)
         for name, content in contents.items():
             descriptor = os.open(new / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -90,11 +90,13 @@ def _write_folder(folder: Path, contents: dict[str, bytes]) -> None:
 
 
 def read_certificates(folder: str | Path) -> Security:
-    """What Dask connects with. Raises SettingsError if files are missing, don't fit, or aren't valid now."""
+    """Return the certificates for Dask. Raises SettingsError if files are missing, invalid, mismatched or expired."""
     folder = Path(folder).absolute()  # jobs start in other folders
     missing = [name for name in (AUTHORITY, CERTIFICATE, KEY) if not (folder / name).is_file()]
     if missing:
-        raise SettingsError(f"tls: {folder} has no {' and no '.join(missing)}; `netsim certificates FOLDER` makes them")
+        raise SettingsError(
+            f"tls: {folder} must have {' and '.join(missing)}. Create them with `netsim certificates FOLDER`"
+        )
     try:
         for name in (AUTHORITY, CERTIFICATE):
             _require_valid_now(folder / name)
@@ -104,11 +106,11 @@ def read_certificates(folder: str | Path) -> Security:
             **{f"tls_{role}_cert": str(folder / CERTIFICATE) for role in ROLES},
             **{f"tls_{role}_key": str(folder / KEY) for role in ROLES},
         )
-        security.get_connection_args("client")  # loads them: a key of another certificate is told
+        security.get_connection_args("client")  # loads them, so that a key of another certificate is an error
     except ssl.SSLError as error:
-        raise SettingsError(f"tls: {folder} can't be used: {error.reason or error}") from None
+        raise SettingsError(f"tls: cannot use the certificates in {folder}: {error.reason or error}") from None
     except OSError as error:
-        raise SettingsError(f"tls: {error.filename or folder} can't be read: {error.strerror or error}") from None
+        raise SettingsError(f"tls: cannot read {error.filename or folder}: {error.strerror or error}") from None
     return security
 
 
@@ -116,12 +118,12 @@ def _require_valid_now(path: Path) -> None:
     try:
         certificates = x509.load_pem_x509_certificates(path.read_bytes())
     except ValueError:
-        raise SettingsError(f"tls: {path} is not a certificate in PEM") from None
+        raise SettingsError(f"tls: {path} must be a PEM certificate") from None
     now = datetime.now(UTC)
     for certificate in certificates:
         since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         if not since <= now <= until:
             raise SettingsError(
-                f"tls: {path} is valid from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC only; "
-                "`netsim certificates NEW_FOLDER` makes others, for the scheduler and its workers too"
+                f"tls: {path} is valid from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC only. Create new "
+                "certificates with `netsim certificates NEW_FOLDER` and restart the scheduler and its workers with them"
             )

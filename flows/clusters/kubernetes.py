@@ -5,20 +5,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flows.clusters import settings as where
-from flows.clusters.environment import ENVIRONMENT, UNLIMITED, Found
+from flows.clusters.environment import ENVIRONMENT, NO_MEMORY_LIMIT
+from flows.clusters.scheduler import SchedulerAddress
+from flows.clusters.settings import Kubernetes
 from netsim.errors import SettingsError
 
 
 @contextmanager
-def start_kubernetes(cluster: where.Kubernetes) -> Iterator[Found]:
+def start_kubernetes(cluster: Kubernetes) -> Iterator[SchedulerAddress]:
+    """Start a scheduler and workers as pods. Raises SettingsError if dask-kubernetes is not installed."""
     try:
         from dask_kubernetes.operator import KubeCluster
     except ImportError:
-        raise SettingsError("dask-kubernetes is not installed here; requirements-cluster.lock has it") from None
+        raise SettingsError(
+            "kind kubernetes requires dask-kubernetes, which is not installed. It is in requirements-cluster.lock"
+        ) from None
     with KubeCluster(custom_cluster_spec=kubernetes_spec(cluster), namespace=cluster.namespace) as started:
         started.adapt(minimum=cluster.minimum, maximum=cluster.maximum)
-        yield Found(started.scheduler_address)
+        yield SchedulerAddress(started.scheduler_address)
 
 
 IDLE = 4 * 3600
@@ -26,13 +30,13 @@ IDLE = 4 * 3600
 long for its first worker; the next goes on."""
 
 
-def kubernetes_spec(cluster: where.Kubernetes) -> dict[str, Any]:
+def kubernetes_spec(cluster: Kubernetes) -> dict[str, Any]:
     """The DaskCluster that the Dask operator is asked for; a name of its own, as two sweeps may run at once."""
     name = f"netsim-{uuid.uuid4().hex[:8]}"
     limits = {"cpu": str(cluster.cores), "memory": str(cluster.memory_bytes)}
     limits |= {"nvidia.com/gpu": "1"} if cluster.gpus else {}
     resources = ["--resources", "GPU=1"] if cluster.gpus else []
-    work = ["dask", "worker", "--nthreads", "1", *UNLIMITED, *resources, "--name", "$(DASK_WORKER_NAME)"]
+    work = ["dask", "worker", "--nthreads", "1", *NO_MEMORY_LIMIT, *resources, "--name", "$(DASK_WORKER_NAME)"]
     schedule = ["dask", "scheduler", "--host", "0.0.0.0"]
     ports = [{"name": "tcp-comm", "containerPort": 8786}, {"name": "http-dashboard", "containerPort": 8787}]
     alive = {"httpGet": {"port": "http-dashboard", "path": "/health"}, "periodSeconds": 20}
@@ -64,9 +68,7 @@ def kubernetes_spec(cluster: where.Kubernetes) -> dict[str, Any]:
     }
 
 
-def pod(
-    cluster: where.Kubernetes, name: str, command: list[str], limits: dict[str, str], **more: Any
-) -> dict[str, Any]:
+def pod(cluster: Kubernetes, name: str, command: list[str], limits: dict[str, str], **more: Any) -> dict[str, Any]:
     """A pod of one container, which is not root and gets the keys of the Secret as variables."""
     container = {
         "name": name,

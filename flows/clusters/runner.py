@@ -1,66 +1,55 @@
-"""The workers of a sweep: started where its `cluster:` says, and gone when the sweep is, but for a scheduler's own."""
+"""The task runner of a sweep, on the workers that `cluster:` asks for. Workers it starts end with the sweep."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from dask.system import CPU_COUNT  # heeds affinity and container limits
+from dask.system import CPU_COUNT  # respects affinity and container limits
 from distributed import Client
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
-from flows.clusters import settings as where
-from flows.clusters.environment import Found
 from flows.clusters.kubernetes import start_kubernetes
 from flows.clusters.local import start_local
-from flows.clusters.scheduler import find_scheduler, import_in_scheduler
+from flows.clusters.scheduler import SchedulerAddress, connect_scheduler, import_in_scheduler
+from flows.clusters.settings import AnyCluster, ElasticCluster, Kubernetes, Local, Scheduler, Slurm
 from flows.clusters.slurm import start_slurm
 from flows.server.credentials import UseBlock
 from netsim.errors import SettingsError
 from tasks.devices import visible_gpus
 
+STARTERS: dict[type[AnyCluster], Callable[[Any], AbstractContextManager[SchedulerAddress]]] = {
+    Local: start_local,
+    Scheduler: connect_scheduler,
+    Slurm: start_slurm,
+    Kubernetes: start_kubernetes,
+}
+
 
 @contextmanager
-def task_runner(cluster: where.AnyCluster) -> Iterator[TaskRunner[Any]]:
-    """A task runner for the flows of one sweep, with workers as `cluster` says.
+def task_runner(cluster: AnyCluster) -> Iterator[TaskRunner[Any]]:
+    """Start or connect to `cluster` and yield a task runner for the flows of one sweep.
 
-    Raises SettingsError if there can be none, or one of a scheduler's workers can't have the credentials.
+    Raises SettingsError if the cluster can't be used, or one of its workers can't read the credentials.
     """
-    with STARTS[type(cluster)](cluster) as found:
-        if not isinstance(cluster, where.Local):  # its scheduler is in this process, and workers have this environment
-            with Client(found.address, security=found.security) as client:
+    with STARTERS[type(cluster)](cluster) as scheduler:
+        if not isinstance(cluster, Local):  # its scheduler is in this process, and its workers inherit the environment
+            with Client(scheduler.address, security=scheduler.security) as client:
                 import_in_scheduler(client)
                 if cluster.credentials is not None:
                     client.register_plugin(UseBlock(cluster.credentials))
-        yield DaskTaskRunner(address=found.address, client_kwargs={"security": found.security})
+        yield DaskTaskRunner(address=scheduler.address, client_kwargs={"security": scheduler.security})
 
 
-def workers_at_most(cluster: where.AnyCluster) -> int:
-    """Workers that share the work that gains from a GPU: those with one, where there are any. Raises SettingsError."""
-    if isinstance(cluster, where.Scheduler):
+def max_workers(cluster: AnyCluster) -> int:
+    """Return the largest number of workers that share GPU work: those with a GPU, or all where none has one.
+
+    Raises SettingsError for an existing scheduler, whose workers come and go.
+    """
+    if isinstance(cluster, Scheduler):
         raise SettingsError(
-            f"{cluster.address} has as many workers as come; say how many to plan with, as in --workers 8"
+            f"the number of workers of {cluster.address} is not known in advance. Give it, as in --workers 8"
         )
-    if isinstance(cluster, where.ElasticCluster):
+    if isinstance(cluster, ElasticCluster):
         return cluster.maximum
     return len(visible_gpus(cluster.gpus)) or cluster.workers or CPU_COUNT
-
-
-# ---- this machine
-
-
-# ---- a scheduler that is there
-
-
-# ---- SLURM
-
-
-# ---- Kubernetes
-
-
-STARTS: dict[type[where.AnyCluster], Callable[[Any], AbstractContextManager[Found]]] = {
-    where.Local: start_local,
-    where.Scheduler: find_scheduler,
-    where.Slurm: start_slurm,
-    where.Kubernetes: start_kubernetes,
-}

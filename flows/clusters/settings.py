@@ -1,8 +1,7 @@
-"""Where a sweep executes: one setting, `cluster:`, of a settings file, of a file of its own (`--cluster`), or of the
-form in the Prefect UI.
+"""The settings group `cluster:`, which says where a sweep runs.
 
-None of it changes a number, so none of it is in the settings that name a run. Nothing here starts anything:
-flows/clusters/runner.py does.
+It stands in a settings file, in a file of its own (`--cluster`), or in the form of the Prefect UI. It changes no
+number, so it is not among the settings that identify a run. This module starts nothing: flows/clusters/runner.py does.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -13,13 +12,18 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator, model
 from netsim.errors import SettingsError
 from netsim.settings import Settings, explain, read_settings
 
+WALLTIME = r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$"
+
+TLS = "Folder with ca.pem, cert.pem and key.pem of the Dask cluster, as created by `netsim certificates`"
+
 
 class Execution(Settings):
-    """What is said wherever a sweep executes."""
+    """Settings of every kind of cluster."""
 
-    shards_per_task: int = Field(4, gt=0, description="shards that one task run works through: aim at 30 s or more")
+    shards_per_task: int = Field(4, gt=0, description="Shards per Prefect task run; aim for tasks of 30 s or more.")
     credentials: str | None = Field(
-        None, description="name of a block of type AWS Credentials, for an s3:// store; default: what each process has"
+        None,
+        description="Name of an AWS Credentials block, for an s3:// store; null: the credentials of each process.",
     )
 
 
@@ -28,116 +32,122 @@ class Local(Execution):
 
     kind: Literal["local"] = "local"
     workers: int | None = Field(
-        None, gt=0, description="worker processes without a GPU, one thread each; default: one a core"
+        None, gt=0, description="Worker processes without a GPU, one thread each; null: one per core."
     )
     gpus: int | None = Field(
-        None, ge=0, description="GPUs to use, each by a worker process of its own; default: all that this machine has"
+        None, ge=0, description="GPUs to use, each by a worker process of its own; null: all GPUs of the machine."
     )
-
-
-TLS = "folder with the ca.pem, cert.pem and key.pem of the Dask cluster, as `netsim certificates` makes it"
 
 
 class Scheduler(Execution):
-    """A Dask scheduler that is there already. Workers with `--resources GPU=1` get the work that gains from a GPU."""
+    """An existing Dask scheduler. Workers with `--resources GPU=1` get the work that gains from a GPU."""
 
     kind: Literal["scheduler"] = "scheduler"
     address: str = Field(
-        description="as in tcp://host:8786, or tls://host:8786; netsim is installed there and on every worker"
+        description="Address, as in tcp://host:8786 or tls://host:8786; it and its workers must have netsim installed."
     )
-    tls: str | None = Field(None, description=f"{TLS}; goes with an address of tls://")
+    tls: str | None = Field(None, description=f"{TLS}; required by a tls:// address.")
 
     @model_validator(mode="after")
-    def _certificates_where_they_belong(self) -> Self:
+    def _require_matching_tls(self) -> Self:
         encrypted = self.address.startswith("tls://")
         if encrypted and self.tls is None:
-            raise ValueError(f"address {self.address} needs certificates; name their folder as tls")
+            raise ValueError(f"tls must be set for address {self.address}. Give the folder of its certificates")
         if self.tls is not None and not encrypted:
-            raise ValueError(f"tls {self.tls} is for an address of tls://, and this is {self.address}")
+            raise ValueError(f"address must be tls://... with tls {self.tls}, got {self.address}")
         return self
 
 
 class ElasticCluster(Execution):
-    """Workers that are asked for as long as there is work for them, and come and go."""
+    """Workers that are started while there is work for them."""
 
-    minimum: int = Field(1, gt=0, description="workers that are kept while the sweep runs")
-    maximum: int = Field(8, gt=0, description="workers that are asked for at most")
-    gpus: Literal[0, 1] = Field(1, description="GPUs of a worker: it makes one inversion at a time")
-    memory: str = Field("16GB", description="of a worker, as in 16GB or 16GiB")
-    cores: int = Field(2, gt=0, description="of a worker: one computes, one reads and writes")
+    minimum: int = Field(1, gt=0, description="Workers to keep while the sweep runs.")
+    maximum: int = Field(8, gt=0, description="Most workers to run at once.")
+    gpus: Literal[0, 1] = Field(1, description="GPUs per worker; a worker runs one inversion at a time.")
+    memory: str = Field("16GB", description="Memory per worker, as in 16GB or 16GiB.")
+    cores: int = Field(2, gt=0, description="Cores per worker: one to compute, one to read and write.")
 
     @property
     def memory_bytes(self) -> int:
-        """Of a worker."""
+        """Bytes of memory per worker."""
         return parse_bytes(self.memory)
 
     @field_validator("memory")
     @classmethod
-    def _an_amount(cls, memory: str) -> str:
+    def _require_amount(cls, memory: str) -> str:
         try:
-            some = parse_bytes(memory) > 0
+            positive = parse_bytes(memory) > 0
         except (ValueError, OverflowError):
-            some = False
-        if not some:
-            raise ValueError(f"{memory!r} is no amount of memory, as 16GB and 16GiB are")
+            positive = False
+        if not positive:
+            raise ValueError(f"memory must be an amount such as 16GB or 16GiB, got {memory!r}")
         return memory
 
     @model_validator(mode="after")
-    def _some_workers(self) -> Self:
+    def _require_ordered_bounds(self) -> Self:
         if self.minimum > self.maximum:
-            raise ValueError(f"minimum {self.minimum} is more than maximum {self.maximum}")
+            raise ValueError(f"minimum must be at most maximum {self.maximum}, got {self.minimum}")
         return self
 
 
-WALLTIME = r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$"
-
-
 class Slurm(ElasticCluster):
-    """Jobs of SLURM, one worker each. The sweep itself runs on a login node, or in a long job of its own."""
+    """SLURM jobs, one worker each. The sweep itself runs on a login node or in a long job of its own."""
 
     kind: Literal["slurm"] = "slurm"
-    partition: str | None = Field(None, description="as for `sbatch --partition`")
-    account: str | None = Field(None, description="as for `sbatch --account`")
+    partition: str | None = Field(None, description="Partition, as for `sbatch --partition`.")
+    account: str | None = Field(None, description="Account, as for `sbatch --account`.")
     walltime: str = Field(
-        "04:00:00", pattern=WALLTIME, description="of a job, as in 04:00:00 or 1-00:00:00; others take its place"
+        "04:00:00",
+        pattern=WALLTIME,
+        description="Walltime of a job, as in 04:00:00 or 1-00:00:00; a new job replaces one that ends.",
     )
     leave_early: int = Field(
-        600, ge=0, description="seconds before the end of its walltime at which a worker is gone, its shard finished"
+        600,
+        ge=0,
+        description="Seconds before the end of its walltime at which a worker has finished its shard and ends.",
     )
-    directives: tuple[str, ...] = Field((), strict=False, description="more options of sbatch, as in --constraint=a100")
-    prologue: tuple[str, ...] = Field((), strict=False, description="lines of the job before netsim, as in module load")
-    interface: str | None = Field(None, description="network interface that jobs reach this machine by, as in ib0")
-    python: str | None = Field(None, description="python of the jobs; default: the one that runs this")
-    logs: str = Field("slurm-logs", description="folder for what the jobs print")
-    tls: str | None = Field(None, description=f"{TLS}, which jobs can read; default: Dask talks in the clear")
+    directives: tuple[str, ...] = Field(
+        (), strict=False, description="Further options of sbatch, as in --constraint=a100."
+    )
+    prologue: tuple[str, ...] = Field(
+        (), strict=False, description="Lines of the job script before netsim starts, as in module load cuda."
+    )
+    interface: str | None = Field(
+        None, description="Network interface over which jobs reach this machine, as in ib0; null: the default one."
+    )
+    python: str | None = Field(None, description="Python interpreter of the jobs; null: the one that runs the sweep.")
+    logs: str = Field("slurm-logs", description="Folder for the output of the jobs.")
+    tls: str | None = Field(None, description=f"{TLS}, readable by the jobs; null: Dask traffic is not encrypted.")
 
     @property
-    def seconds(self) -> int:
-        """Of the walltime."""
+    def walltime_seconds(self) -> int:
+        """Walltime of a job in seconds."""
         days, _, clock = self.walltime.rpartition("-")
         hours, minutes, seconds = map(int, clock.split(":"))
         return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
     @property
-    def lives(self) -> int:
-        """Seconds that a worker has at most."""
-        return self.seconds - self.leave_early
+    def worker_lifetime(self) -> int:
+        """Longest lifetime of a worker in seconds."""
+        return self.walltime_seconds - self.leave_early
 
     @model_validator(mode="after")
-    def _some_time(self) -> Self:
-        if self.lives <= 0:
-            raise ValueError(f"leave_early {self.leave_early} leaves nothing of walltime {self.walltime}")
+    def _require_lifetime(self) -> Self:
+        if self.worker_lifetime <= 0:
+            raise ValueError(f"leave_early must be less than walltime {self.walltime}, got {self.leave_early} s")
         return self
 
 
 class Kubernetes(ElasticCluster):
-    """Pods that the Dask operator starts, from an image in which netsim is installed."""
+    """Pods started by the Dask operator, from an image in which netsim is installed."""
 
     kind: Literal["kubernetes"] = "kubernetes"
-    image: str = Field(description="of scheduler and workers, as deploy/Dockerfile makes it")
-    namespace: str | None = Field(None, description="default: that of the current context, or of this pod")
-    secret: str | None = Field(None, description="name of a Secret whose keys become variables of every pod, as AWS_*")
-    service_account: str | None = Field(None, description="of the pods")
+    image: str = Field(description="Image of scheduler and workers, as built by deploy/Dockerfile.")
+    namespace: str | None = Field(None, description="Namespace; null: that of the current context, or of this pod.")
+    secret: str | None = Field(
+        None, description="Name of a Secret whose keys become environment variables of every pod, as AWS_*."
+    )
+    service_account: str | None = Field(None, description="Service account of the pods.")
 
 
 AnyCluster = Local | Scheduler | Slurm | Kubernetes
@@ -151,43 +161,59 @@ KINDS: dict[str, type[AnyCluster]] = {
 
 
 def parse_cluster(values: Any, *, origin: str = "cluster") -> AnyCluster:
-    """The cluster that a mapping says. Raises SettingsError naming the first thing that is wrong with it."""
-    kind = values.get("kind", "local") if isinstance(values, dict) else None
+    """Parse a `cluster:` group. Raises SettingsError naming the first invalid setting and its `origin`."""
+    if not isinstance(values, dict):
+        raise SettingsError(f"{origin}: cluster must be a group of settings with a kind, got {values!r}")
+    kind = values.get("kind", "local")
     if kind not in KINDS:
-        came = f"of kind {kind!r}" if isinstance(values, dict) else repr(values)
-        raise SettingsError(f"{origin}: a cluster {came}; it is a group of settings of kind {', '.join(KINDS)}")
+        raise SettingsError(f"{origin}: kind of cluster must be one of {', '.join(KINDS)}, got {kind!r}")
     try:
         return TypeAdapter(KINDS[kind]).validate_python(values)
     except ValidationError as error:
         raise SettingsError(f"{origin}: cluster of kind {kind}: {explain(error, KINDS[kind])}") from None
 
 
-def chosen_cluster(
-    said: tuple[str, Any] | None,
+def resolve_cluster(
+    values: Any,
     *,
+    origin: str = "settings",
     workers: int | None = None,
     scheduler: str | None = None,
     file: str | None = None,
-    **more: Any,
+    **fields: Any,
 ) -> AnyCluster:
-    """The cluster that a command line asks for, else the one that a settings file says: its name, and what it says.
+    """Return the cluster that the command line asks for, else that of the settings file, else local workers.
 
-    `more` are fields of any cluster; None leaves them as they are. Raises SettingsError.
+    Parameters
+    ----------
+    values, origin
+        The `cluster:` group of the settings file, None if it has none, and the name of that file.
+    workers, scheduler, file
+        Options that replace the group; at most one may be given.
+    fields
+        Settings of any kind of cluster that override those of the group; None leaves them unchanged.
+
+    Raises
+    ------
+    SettingsError
+        If options exclude each other or a setting is invalid.
     """
-    asked = {"--workers": workers, "--scheduler": scheduler, "--cluster": file}
-    given = [option for option, value in asked.items() if value is not None]
+    options = {"--workers": workers, "--scheduler": scheduler, "--cluster": file}
+    given = [option for option, value in options.items() if value is not None]
     if len(given) > 1:
-        raise SettingsError(f"{' and '.join(given)} each say where to execute; give one of them")
+        raise SettingsError(f"{' and '.join(given)} exclude each other: each says where to run. Give only one")
     if file is not None:
-        values = read_settings(file).get("cluster")
+        origin, values = file, read_settings(file).get("cluster")
         if values is None:
-            raise SettingsError(f"{file} has no group `cluster:`, as in `cluster: {{kind: slurm, partition: gpu}}`")
-        said = file, values
+            raise SettingsError(
+                f"{file} must have a group `cluster:`, as in `cluster: {{kind: slurm, partition: gpu}}`"
+            )
     elif workers is not None:
-        said = "--workers", {"kind": "local", "workers": workers}
+        origin, values = "--workers", {"kind": "local", "workers": workers}
     elif scheduler is not None:
-        said = "--scheduler", {"kind": "scheduler", "address": scheduler}
-    origin, values = said or ("--cluster", {})
+        origin, values = "--scheduler", {"kind": "scheduler", "address": scheduler}
+    elif values is None:
+        origin, values = "--cluster", {}
     if isinstance(values, dict):
-        values = values | {name: value for name, value in more.items() if value is not None}
+        values = values | {name: value for name, value in fields.items() if value is not None}
     return parse_cluster(values, origin=origin)

@@ -1,5 +1,5 @@
-"""Prefect's server: the one that is configured, one that runs already, or a new one.
+"""The Prefect server: the configured one, a running one, or a new one.
 
-server       find or start it; offline: settings that keep it to itself
+server       find or start it; offline: settings that disable its telemetry
 credentials  S3 credentials from a block; deployment: settings for prefect.yaml
 """

@@ -1,4 +1,4 @@
-"""A step for prefect.yaml: the settings of a deployment come from the same files as those of `netsim run`."""
+"""A build step for prefect.yaml that reads the settings of a deployment from the files of `netsim run`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,21 @@ from netsim.settings import load_settings
 
 
 def read_sweep(sweep: str, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """What `{{ ID.settings }}` stands for, of a settings file or of a sweep that comes with netsim, and of `changes`
-    to it as in `netsim run --set`.
+    """Return the settings of a sweep for `{{ ID.settings }}` in prefect.yaml.
 
-    Every setting is spelt out: the UI shows all of them, and what a deployment runs changes when it is deployed again,
-    not when a file is edited. Raises SettingsError for what `netsim run` would refuse.
+    All settings are included: the UI shows every one, and a deployment changes when it is deployed again, not when a
+    file is edited.
+
+    Parameters
+    ----------
+    sweep
+        A settings file, or the name of a sweep shipped with netsim.
+    changes
+        Overrides as for `netsim run --set`, such as `pairs.count=64`.
+
+    Raises
+    ------
+    SettingsError
+        For everything that `netsim run` would reject.
     """
     return {"settings": load_settings(sweep, changes).model_dump(mode="json")}

@@ -1,4 +1,4 @@
-"""Settings that keep Prefect's server and clients to themselves. Imported before Prefect is, so that they count."""
+"""Settings that disable the telemetry of Prefect's server and clients; set them before Prefect is imported."""
 
 OFFLINE = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

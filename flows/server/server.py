@@ -1,6 +1,7 @@
-"""A Prefect server for runs on this machine: the one that is configured, or the one that is there, or a new one.
+"""Find or start the Prefect server that flows on this machine use.
 
-Never Prefect's temporary server: with Dask workers it fails and leaves servers behind, and it records few task runs.
+It is the configured server, one that runs here already, or a new one; never Prefect's temporary server, which fails
+with Dask workers, leaves processes behind, and records few task runs.
 """
 
 import os
@@ -27,113 +28,117 @@ from flows.server.offline import OFFLINE
 from netsim.errors import RunError
 
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
-"""A server that forgets them when it is restarted ends what runs under a concurrency limit, as deployments do."""
+"""Settings that let concurrency leases survive a restart: without them, a restart ends the runs of deployments."""
 
-START_SECONDS = 300  # a fresh database takes 9 to 28 s, on a machine with nothing else to do
-BUSY_SECONDS = 15  # a server that is loaded, or that another run is starting just now
+START_TIMEOUT = 300
+"""Seconds to wait for a new server: creating its database takes 9 to 28 s on an idle machine."""
+
+BUSY_TIMEOUT = 15
+"""Seconds to wait for a server that holds the port but does not answer: it may be loaded, or just starting."""
+
+LISTENING = "0A"
+"""State of a listening socket in /proc/net/tcp."""
+
+LOCAL_ADDRESSES = {"0100007F", "7F000001", "0" * 8, "0" * 32}
+"""127.0.0.1 in either byte order, and any address, as written in /proc/net/tcp."""
 
 
 @contextmanager
 def prefect_server() -> Iterator[str]:
-    """Run flows against a server; gives the address of its UI. A server that is started here stays, for looking.
+    """Run flows against a Prefect server, started if there is none; yields the address of its UI.
 
-    Raises RunError if a server does not answer or let this user in, the port belongs to another program or another
-    user, or none starts.
+    A server started here keeps running afterwards, so that its UI can be used. Raises RunError if the server does not
+    answer, rejects this user or does not start, or if the port belongs to another program or another user.
     """
     configured = PREFECT_API_URL.value()
     if configured:
-        _require_access(f"the Prefect server at {shown(configured)}")
-        yield shown(configured).removesuffix("/api")
+        _require_access(f"the Prefect server at {redact_password(configured)}")
+        yield redact_password(configured).removesuffix("/api")
         return
     host, port = "127.0.0.1", PREFECT_SERVER_API_PORT.value()
     api = f"http://{host}:{port}/api"
     if not _healthy(api):
         _start(host, port, api)
     with temporary_settings({PREFECT_API_URL: api}):
-        _require_ours(port)
+        _require_own_server(port)
         _require_access(f"the Prefect server at {api}")
         yield api.removesuffix("/api")
 
 
 @contextmanager
-def prefect_server_that_is_up() -> Iterator[bool]:
-    """The same for what can be left out: nothing is started, and it gives whether there is a server to be used."""
+def existing_prefect_server() -> Iterator[bool]:
+    """Use a Prefect server if one is up, without starting any; yields whether there is one."""
     if PREFECT_API_URL.value():
-        yield _fault() is None
+        yield _access_problem() is None
         return
     port = PREFECT_SERVER_API_PORT.value()
     with temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):
-        yield not _strangers(port) and _fault() is None
+        yield not _other_users(port) and _access_problem() is None
 
 
-def shown(url: str) -> str:
-    """A URL without a password in it."""
+def redact_password(url: str) -> str:
+    """Return `url` without user and password."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def _require_access(server: str) -> None:
-    fault = _fault()
-    if fault is not None:
-        raise RunError(f"{server} {fault}")
+    problem = _access_problem()
+    if problem is not None:
+        raise RunError(f"{server} {problem}")
 
 
-def _fault() -> str | None:
-    """What keeps this user from the server at PREFECT_API_URL. Asked through Prefect's client, which knows its keys."""
+def _access_problem() -> str | None:
+    """Return why this user can't use the server at PREFECT_API_URL, or None. Prefect's client adds the credentials."""
     with get_client(sync_client=True) as client:
-        silence = client.api_healthcheck()  # everybody gets an answer to that
-        if silence is not None:
-            return f"does not answer ({silence}); start it, or unset PREFECT_API_URL"
+        failure = client.api_healthcheck()  # needs no authentication
+        if failure is not None:
+            return f"does not answer ({failure}). Start it, or unset PREFECT_API_URL"
         try:
             client.read_flows(limit=1)
         except PrefectHTTPStatusError as error:
             status = error.response.status_code
             if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
-                key = "PREFECT_API_AUTH_STRING, USER:PASSWORD as it was started with"
-                return f"does not let this user in ({status}); set {key}"
-            return f"answers {status}"
+                hint = "Set PREFECT_API_AUTH_STRING to the USER:PASSWORD that it was started with"
+                return f"rejects this user ({status}). {hint}"
+            return f"answers with status {status}"
         except httpx.HTTPError as error:
             return f"does not answer ({type(error).__name__}: {error})"
     return None
 
 
-def _require_ours(port: int) -> None:
-    """Whoever has the server reads what it is told, and can have its clients run code."""
-    strangers = _strangers(port)
-    if strangers:
+def _require_own_server(port: int) -> None:
+    """Reject a server of another user, who could read everything sent to it and run code in its clients."""
+    users = _other_users(port)
+    if users:
         raise RunError(
-            f"the Prefect server at port {port} is of another user of this machine (uid {min(strangers)}); "
-            "set PREFECT_SERVER_API_PORT to a free port, or PREFECT_API_URL if you trust it"
+            f"the Prefect server at port {port} belongs to another user of this machine (uid {min(users)}). "
+            "Set PREFECT_SERVER_API_PORT to a free port, or PREFECT_API_URL if you trust it"
         )
 
 
-LISTENS = "0A"
-HERE = {"0100007F", "7F000001", "0" * 8, "0" * 32}
-"""127.0.0.1, in either order of bytes, and any address."""
-
-
-def _strangers(port: int) -> set[int]:
-    """Other users, but root, who listen at a port of this machine; Linux tells, and nobody is known elsewhere."""
+def _other_users(port: int) -> set[int]:
+    """Return the uids of other users, except root, that listen at a local port; empty on systems other than Linux."""
     tables = [path for path in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")) if path.exists()]
-    found = set()
+    users = set()
     for row in (line.split() for table in tables for line in table.read_text().splitlines()[1:]):
-        address, _, at = row[1].rpartition(":")
-        if row[3] == LISTENS and address in HERE and int(at, 16) == port:
-            found.add(int(row[7]))
-    return found - {os.getuid(), 0}
+        address, _, port_hex = row[1].rpartition(":")
+        if row[3] == LISTENING and address in LOCAL_ADDRESSES and int(port_hex, 16) == port:
+            users.add(int(row[7]))
+    return users - {os.getuid(), 0}
 
 
 def _healthy(api: str) -> bool:
-    try:  # in the clear: certificates of authorities take longer to read than the answer
+    try:  # without verification: loading the certificate authorities takes longer than the request
         return httpx.get(f"{api}/health", timeout=5, verify=False).json() is True
     except (httpx.HTTPError, ValueError):
         return False
 
 
 def _start(host: str, port: int, api: str) -> None:
-    """Start a server in a session of its own: Ctrl-C in this terminal is not meant for it."""
-    if _taken(host, port):
-        _wait_for_a_busy_one(port, api)
+    """Start a server in a session of its own, out of reach of Ctrl-C in this terminal."""
+    if _port_in_use(host, port):
+        _wait_for_busy_server(port, api)
         return
     home = Path(PREFECT_HOME.value())
     log = home / "netsim-server.log"
@@ -146,11 +151,11 @@ def _start(host: str, port: int, api: str) -> None:
             stdout=output,
             stderr=output,
             start_new_session=True,
-            env=_guarded(port) | LEASES | os.environ | OFFLINE,
+            env=_browser_protection(port) | LEASES | os.environ | OFFLINE,
         )
     try:
-        if not _wait(api, seconds=START_SECONDS, alive=lambda: server.poll() is None):
-            raise RunError(f"no Prefect server came up at {api}; its log is {log}")
+        if not _wait(api, seconds=START_TIMEOUT, alive=lambda: server.poll() is None):
+            raise RunError(f"the Prefect server at {api} did not start. See its log {log}")
     except BaseException:
         server.terminate()
         server.wait()
@@ -158,24 +163,24 @@ def _start(host: str, port: int, api: str) -> None:
     (home / "server.pid").write_text(str(server.pid))  # for `prefect server stop`
 
 
-def _guarded(port: int) -> dict[str, str]:
-    """Settings that keep other sites' pages, in the browser of whoever looks at them, from using the server."""
+def _browser_protection(port: int) -> dict[str, str]:
+    """Return settings that keep pages of other sites, open in a user's browser, from using the server."""
     return {
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port},http://localhost:{port}",
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
     }
 
 
-def _wait_for_a_busy_one(port: int, api: str) -> None:
-    if not _wait(api, seconds=BUSY_SECONDS):
+def _wait_for_busy_server(port: int, api: str) -> None:
+    if not _wait(api, seconds=BUSY_TIMEOUT):
         raise RunError(
-            f"port {port} is in use by something that is not a Prefect server; "
-            "set PREFECT_SERVER_API_PORT to a free port, or PREFECT_API_URL to a server"
+            f"port {port} is in use by a program that is not a Prefect server. "
+            "Set PREFECT_SERVER_API_PORT to a free port, or PREFECT_API_URL to a server"
         )
 
 
 def _wait(api: str, *, seconds: float, alive: Callable[[], bool] = lambda: True) -> bool:
-    """Until the server is healthy. It may be another one: two runs that start together need only one."""
+    """Wait until a server is healthy, even one that another run started meanwhile; return whether one is."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and alive():
         if _healthy(api):
@@ -184,7 +189,7 @@ def _wait(api: str, *, seconds: float, alive: Callable[[], bool] = lambda: True)
     return _healthy(api)
 
 
-def _taken(host: str, port: int) -> bool:
+def _port_in_use(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(2)
         return probe.connect_ex((host, port)) == 0

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
-from flows.clusters.settings import Cluster, Kubernetes, Local, Scheduler, Slurm, chosen_cluster, parse_cluster
+from flows.clusters.settings import Cluster, Kubernetes, Local, Scheduler, Slurm, parse_cluster, resolve_cluster
 from netsim.errors import SettingsError
 from netsim.settings import load_settings, parse_settings, read_settings
 from support.servers import netsim
@@ -17,42 +17,42 @@ def test_a_settings_file_may_say_where_to_execute_and_names_the_same_run(tmp_pat
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(TINY | {"cluster": SLURM}))
     assert load_settings(str(path)).digest() == parse_settings(TINY).digest()
-    said = read_settings(str(path), ["cluster.maximum=32"])["cluster"]
-    chosen = chosen_cluster((str(path), said), shards_per_task=8)
+    values = read_settings(str(path), ["cluster.maximum=32"])["cluster"]
+    chosen = resolve_cluster(values, origin=str(path), shards_per_task=8)
     assert isinstance(chosen, Slurm)
-    assert (chosen.seconds, chosen.maximum, chosen.shards_per_task) == (26 * 3600, 32, 8)
+    assert (chosen.walltime_seconds, chosen.maximum, chosen.shards_per_task) == (26 * 3600, 32, 8)
 
 
 def test_a_command_line_says_it_louder_and_once(tmp_path):
     path = tmp_path / "slurm.yaml"
     path.write_text(yaml.safe_dump({"cluster": SLURM}))
-    said = ("mine.yaml", {"kind": "kubernetes", "image": "netsim"})
-    assert isinstance(chosen_cluster(said), Kubernetes)
-    assert chosen_cluster(said, workers=3) == Local(workers=3)
-    assert chosen_cluster(said, scheduler="tcp://here:1", credentials="lab") == Scheduler(
+    values = {"kind": "kubernetes", "image": "netsim"}
+    assert isinstance(resolve_cluster(values), Kubernetes)
+    assert resolve_cluster(values, workers=3) == Local(workers=3)
+    assert resolve_cluster(values, scheduler="tcp://here:1", credentials="lab") == Scheduler(
         address="tcp://here:1", credentials="lab"
     )
-    assert isinstance(chosen_cluster(said, file=str(path)), Slurm)
-    assert chosen_cluster(None) == Local()
-    with pytest.raises(SettingsError, match=r"--workers and --cluster each say where to execute; give one of them"):
-        chosen_cluster(None, workers=2, file=str(path))
+    assert isinstance(resolve_cluster(values, file=str(path)), Slurm)
+    assert resolve_cluster(None) == Local()
+    with pytest.raises(SettingsError, match=r"--workers and --cluster exclude each other: .* Give only one"):
+        resolve_cluster(None, workers=2, file=str(path))
 
 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"kind": "slrum"}, r"a cluster of kind 'slrum'; .* of kind local, scheduler, slurm, kubernetes"),
-        ("slurm", r"a cluster 'slurm'; it is a group of settings"),
+        ({"kind": "slrum"}, r"kind of cluster must be one of local, scheduler, slurm, kubernetes, got 'slrum'"),
+        ("slurm", r"mine.yaml: cluster must be a group of settings with a kind, got 'slurm'"),
         (
             {"kind": "slurm", "walltim": "1:00:00"},
             r"cluster of kind slurm: no setting 'walltim'; did you mean 'walltime'",
         ),
         ({"kind": "slurm", "walltime": "4h"}, r"walltime must match pattern .*, got '4h'"),
-        ({"kind": "slurm", "walltime": "00:05:00"}, r"leave_early 600 leaves nothing of walltime 00:05:00"),
+        ({"kind": "slurm", "walltime": "00:05:00"}, r"leave_early must be less than walltime 00:05:00, got 600 s"),
         ({"kind": "kubernetes"}, r"the setting 'image' is missing"),
-        ({"kind": "slurm", "minimum": 9}, r"minimum 9 is more than maximum 8"),
+        ({"kind": "slurm", "minimum": 9}, r"minimum must be at most maximum 8, got 9"),
         ({"kind": "slurm", "minimum": 0}, r"minimum must be greater than 0, got 0"),
-        ({"kind": "slurm", "memory": "lots"}, r"memory: 'lots' is no amount of memory, as 16GB"),
+        ({"kind": "slurm", "memory": "lots"}, r"memory must be an amount such as 16GB or 16GiB, got 'lots'"),
         ({"workers": 0}, r"cluster of kind local: workers must be greater than 0, got 0"),
     ],
 )

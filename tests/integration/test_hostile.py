@@ -75,8 +75,8 @@ def test_a_store_says_nothing_that_a_terminal_obeys(copied, monkeypatch, capsys)
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     told = shown("status", copied.url)
-    assert r"invert vgg shard 0 is set aside: \x1b]0;owned\x07\x1b[2J[blink]here[/nowhere]" in told
-    assert "invert vgg shard 1 is set aside: what was kept of it is damaged" in told
+    assert r"invert vgg shard 0 is quarantined: \x1b]0;owned\x07\x1b[2J[blink]here[/nowhere]" in told
+    assert "invert vgg shard 1 is quarantined: what was kept of it is damaged" in told
     told += shown("verify", copied.url, "--sample", "0")
     edit(Path(copied.url, "zarr.json"), lambda found: found["attributes"]["netsim"].update(format=1))
     edit(Path(copied.url, "zarr.json"), lambda found: found["attributes"]["netsim"]["versions"].update(netsim=ESCAPE))
@@ -87,14 +87,14 @@ def test_a_store_says_nothing_that_a_terminal_obeys(copied, monkeypatch, capsys)
 def test_names_in_a_store_are_text_in_the_report(finished, tmp_path):
     bad = "<script>alert(1)</script><img src=x onerror=alert(1)>"
     results = load_results(finished)
-    facts = {name: replace(fact, reference=bad, weights_hash=bad) for name, fact in results.facts.items()}
-    results = replace(results, facts=facts, provenance={bad: bad})
+    summaries = {name: replace(one, reference=bad, weights_hash=bad) for name, one in results.summaries.items()}
+    results = replace(results, summaries=summaries, provenance={bad: bad})
     pictures = gallery(finished)
     labels = {"seed_labels": [bad] * len(pictures.pairs), "target_labels": [bad] * len(pictures.pairs)}
     write_report(results, replace(pictures, **labels), tmp_path, settings_yaml=bad)
     page = (tmp_path / "report.html").read_text()
     assert "<script" not in page and "<img src=x" not in page
-    assert page.count("&lt;script&gt;") > len(facts)
+    assert page.count("&lt;script&gt;") > len(summaries)
     assert "default-src 'none'" in page  # and no browser would run one
 
 

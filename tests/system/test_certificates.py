@@ -59,7 +59,7 @@ def test_certificates_are_never_overwritten(certificates, tmp_path):
     before = {path.name: path.read_bytes() for path in certificates.iterdir()}
     found = netsim("certificates", str(certificates), env=dict(os.environ), cwd=tmp_path)
     assert found.returncode == 2
-    assert found.stderr == f"netsim: {certificates} is not empty; certificates are never overwritten: name a new one\n"
+    assert found.stderr == f"netsim: {certificates} must be a new or empty folder: certificates are never overwritten\n"
     assert {path.name: path.read_bytes() for path in certificates.iterdir()} == before
     assert [path.name for path in certificates.parent.iterdir()] == ["tls"]  # nothing half made is left
 
@@ -79,9 +79,9 @@ def damaged(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ("missing", r"tls: \S+/tls has no cert.pem and no key.pem; `netsim certificates FOLDER` makes them"),
-        ("no PEM", r"tls: \S+/tls/ca.pem is not a certificate in PEM"),
-        ("other key", r"tls: \S+/tls can't be used: KEY_VALUES_MISMATCH"),
+        ("missing", r"tls: \S+/tls must have cert.pem and key.pem. Create them with `netsim certificates FOLDER`"),
+        ("no PEM", r"tls: \S+/tls/ca.pem must be a PEM certificate"),
+        ("other key", r"tls: cannot use the certificates in \S+/tls: KEY_VALUES_MISMATCH"),
     ],
 )
 def test_a_folder_that_can_not_be_used_is_one_clear_error(how, says, tmp_path):
@@ -93,15 +93,17 @@ def test_a_folder_that_can_not_be_used_is_one_clear_error(how, says, tmp_path):
 
 def test_an_expired_certificate_is_told_before_anything_is_asked(tmp_path):
     make_certificates(tmp_path / "tls", days=0)
-    with pytest.raises(SettingsError, match=r"ca.pem is valid from .* UTC only; .* for the scheduler and its workers"):
+    with pytest.raises(
+        SettingsError, match=r"ca.pem is valid from .* UTC only. .* restart the scheduler and its workers"
+    ):
         read_certificates(tmp_path / "tls")
 
 
 @pytest.mark.parametrize(
     ("said", "says"),
     [
-        ({"address": "tls://here:1"}, r"address tls://here:1 needs certificates; name their folder as tls"),
-        ({"address": "tcp://here:1", "tls": "tls"}, r"tls tls is for an address of tls://, and this is tcp://here:1"),
+        ({"address": "tls://here:1"}, r"tls must be set for address tls://here:1. Give the folder of its certificates"),
+        ({"address": "tcp://here:1", "tls": "tls"}, r"address must be tls://... with tls tls, got tcp://here:1"),
     ],
 )
 def test_an_address_and_its_certificates_go_together(said, says):

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from flows.cli.main import main
-from flows.cli.session import ctrl_c_stays_ctrl_c
+from flows.cli.session import preserve_keyboard_interrupt
 from netsim.results.findings import headline
 from netsim.results.results import load_results
 from support.seaweed import free_ports
@@ -59,8 +59,8 @@ def test_status_counts_what_is_done_and_missing(cli, finished):
 def test_results_are_printed_for_people_and_for_programs(cli, finished):
     results = load_results(finished)
     printed = json.loads(cli("results", finished.url, "--json")[1])
-    assert printed["natural"]["cka"] == results.natural.cka.tolist()
-    assert printed["inverted"]["se"] == results.inverted.cka_se.tolist()
+    assert printed["natural"]["cka"] == results.cells("natural", "biased").tolist()
+    assert printed["inverted"]["se"] == results.cells("inverted", "biased", kind="se").tolist()
     assert printed["difference_unbiased"]["value"] == results.difference_unbiased.value
     assert headline(results) in cli("results", finished.url)[1]
 
@@ -75,25 +75,31 @@ def test_report_writes_the_page_the_figures_and_the_tables(cli, finished, tmp_pa
 def test_everything_done_means_nothing_is_computed(cli, finished):
     """No server, no worker: the store says so."""
     code, out, _ = cli("run", "--store", finished.url)
-    assert code == 0 and "everything is done already; nothing was computed" in out
+    assert code == 0 and "nothing to do: the run is complete" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["run", "nowhere.yaml"], "no settings file 'nowhere.yaml'"),
-        (["run"], "give a settings file"),
+        (["run"], "no settings given. Give a YAML file, a sweep shipped with netsim (cifar10, demo, "),
         (
             ["run", "demo", "--set", "inversion.iteration=5"],
             "no setting 'inversion.iteration'; did you mean 'iterations'?",
         ),
         (["run", "demo", "--set", "networks=[small:vgg, small:resnet81]"], "did you mean 'resnet18'"),
         (["run", "demo", "--set", "pairs.count=3"], "pairs.count must be greater than or equal to 4, got 3"),
-        (["run", "demo", "--workers", "2", "--scheduler", "tcp://x:1"], "give one of them"),
+        (
+            ["run", "demo", "--workers", "2", "--scheduler", "tcp://x:1"],
+            "--workers and --scheduler exclude each other: each says where to run. Give only one",
+        ),
         (["plan", "nowhere.yaml"], "no settings file 'nowhere.yaml'"),
         (["plan", "demo", "--set", "pairs.count=33"], "count 33 is not a multiple of shard_size 64"),
         (["plan", "demo", "--tflops", "x"], "as in 9, or as in 6-12"),
-        (["plan", "demo", "--tflops", "9", "--like", "runs/x"], "give one of them"),
+        (
+            ["plan", "demo", "--tflops", "9", "--like", "runs/x"],
+            "--like and --tflops exclude each other: both set the speed of the device. Give only one",
+        ),
     ],
 )
 def test_a_mistake_in_the_command_or_the_settings_is_one_clear_line_and_exit_code_2(cli, tmp_path, arguments, message):
@@ -189,7 +195,7 @@ def test_a_port_in_use_is_said_with_the_way_out(tmp_path):
         env.pop("PREFECT_API_URL", None)
         found = netsim("run", str(settings), "--store", "run", env=env, cwd=tmp_path)
     assert found.returncode == 1, found.stderr
-    assert "is in use by something that is not a Prefect server; set PREFECT_SERVER_API_PORT" in found.stderr
+    assert "is in use by a program that is not a Prefect server. Set PREFECT_SERVER_API_PORT" in found.stderr
 
 
 def test_a_server_that_does_not_answer_is_said(tmp_path):
@@ -211,8 +217,8 @@ def test_ctrl_c_stays_ctrl_c_when_a_library_makes_another_error_of_it():
         except KeyboardInterrupt:
             raise ValueError("error calling a function") from None
 
-    with pytest.raises(KeyboardInterrupt), ctrl_c_stays_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), preserve_keyboard_interrupt():
         interrupted()
-    with pytest.raises(ValueError, match="its own"), ctrl_c_stays_ctrl_c():
+    with pytest.raises(ValueError, match="its own"), preserve_keyboard_interrupt():
         raise ValueError("its own")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

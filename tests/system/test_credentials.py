@@ -1,6 +1,7 @@
 """Credentials from a block on the Prefect server: they work, every refusal is one clear line, and they leak nowhere."""
 
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def environment(monkeypatch) -> Iterator[None]:
             patch.delenv(variable)
         before = dict(os.environ)
         yield
-        credentials._before.clear()
+        credentials._original.clear()
         os.environ.clear()
         os.environ.update(before)
 
@@ -76,20 +77,29 @@ def test_a_profile_takes_the_place_of_keys():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"aws_access_key_id": None, "aws_secret_access_key": ""}, "has no aws_access_key_id and no aws_secret_access"),
-        ({"aws_secret_access_key": None, "profile_name": "team"}, "has no aws_secret_access_key; give both, or a prof"),
-        ({"aws_client_parameters": {"verify": False}}, "sets verify, which netsim cannot heed"),
-        ({"aws_client_parameters": {"verify": "ca.pem"}}, "verify_cert_path names a certificate authority"),
+        (
+            {"aws_access_key_id": None, "aws_secret_access_key": ""},
+            "must have aws_access_key_id and aws_secret_access_key. Set",
+        ),
+        (
+            {"aws_secret_access_key": None, "profile_name": "team"},
+            "must have aws_secret_access_key. Set both keys, or a prof",
+        ),
+        ({"aws_client_parameters": {"verify": False}}, "sets verify, which netsim does not support"),
+        ({"aws_client_parameters": {"verify": "ca.pem"}}, "for your own certificate authority, set verify_cert_path"),
         ({"aws_client_parameters": {"use_ssl": False}}, "sets use_ssl, which"),
         ({"aws_client_parameters": {"config": {"a": "netsim-test-secret"}, "api_version": "1"}}, "api_version, config"),
         ({"assume_role_arn": "arn:aws:iam::1:role/x"}, "sets assume_role_arn, which"),
-        ({"aws_client_parameters": {"verify_cert_path": "no/ca.pem"}}, "verify_cert_path no/ca.pem, which is no file"),
+        (
+            {"aws_client_parameters": {"verify_cert_path": "no/ca.pem"}},
+            f"verify_cert_path must be a file on {socket.gethostname()}, got no/ca.pem",
+        ),
     ],
 )
 def test_a_block_that_cannot_be_heeded_is_one_clear_line_without_its_secrets(fields, message):
     with pytest.raises(SettingsError) as refused:
         variables("b", BOTH | fields)
-    assert message in str(refused.value) and str(refused.value).startswith("block 'b' ")
+    assert message in str(refused.value) and str(refused.value).startswith("block 'b'")
     assert "\n" not in str(refused.value) and SECRET not in str(refused.value) and KEY not in str(refused.value)
 
 
@@ -159,9 +169,9 @@ def test_a_block_that_is_not_there_is_said_with_those_that_are(server, make_bloc
     make_block("another", **BOTH)
     found = netsim("run", "demo", "--credentials", "mine", env=server, cwd=tmp_path)
     assert found.returncode == 2 and len(found.stderr.splitlines()) == 1
-    assert "netsim: no block 'mine' of type AWS Credentials; there are another" in found.stderr
+    assert "netsim: no AWS Credentials block 'mine'; existing blocks: another" in found.stderr
     ui = server["PREFECT_API_URL"].removesuffix("/api")
-    assert f"{ui}/blocks/catalog/aws-credentials/create makes one" in found.stderr
+    assert f"Create it at {ui}/blocks/catalog/aws-credentials/create" in found.stderr
     assert not (tmp_path / "runs").exists()
 
 
@@ -169,7 +179,9 @@ def test_a_server_that_does_not_answer_is_said_in_one_line():
     nowhere = temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_ports(1)[0]}/api"})
     with (
         nowhere,
-        pytest.raises(RunError, match=r"the Prefect server at \S+ does not give blocks \(.*refused") as refused,
+        pytest.raises(
+            RunError, match=r"cannot read block 'mine' from the Prefect server at \S+ \(.*refused"
+        ) as refused,
     ):
         use_block("mine")
     assert "\n" not in str(refused.value)
@@ -182,7 +194,7 @@ def test_workers_of_a_scheduler_read_the_block_themselves_and_so_do_those_that_j
     options = {"threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": ":0", "local_directory": tmp_path}
     with LocalCluster(n_workers=1, **options) as cluster, Client(cluster) as client:
         with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}):
-            with pytest.raises(SettingsError, match="no block 'nothing'"):
+            with pytest.raises(SettingsError, match="no AWS Credentials block 'nothing'"):
                 client.register_plugin(UseBlock("nothing"))
             client.register_plugin(UseBlock("of-workers"))
         cluster.scale(2)

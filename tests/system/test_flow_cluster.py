@@ -163,7 +163,7 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
     poisoned.unlink()
     deadly.unlink(missing_ok=True)
     told = netsim("status", str(store), env=cluster.environment, cwd=tmp_path).stdout
-    assert "invert odd shard 2 is set aside: " in told
+    assert "invert odd shard 2 is quarantined: " in told
     if how == "failing":
         again = netsim(*command, env=cluster.environment, cwd=tmp_path)
         assert again.returncode == 0, again.stderr

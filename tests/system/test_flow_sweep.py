@@ -104,7 +104,7 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
 
     tasks_before = len(task_runs_of(server, store))
     second = netsim("run", str(path), "--store", str(store), env=server, cwd=tmp_path)
-    assert second.returncode == 0 and "nothing was computed" in second.stdout
+    assert second.returncode == 0 and "nothing to do: the run is complete" in second.stdout
     assert len(task_runs_of(server, store)) == tasks_before
 
     printed = json.loads(netsim("results", str(store), "--json", env=server, cwd=tmp_path).stdout)
@@ -189,7 +189,7 @@ def test_interrupted_and_then_robbed_of_a_worker_it_ends_with_the_same_bits(serv
     said = log.read_text()
     assert (
         "stopped. Done: train 3/3, draw 6/6, invert " in said
-        and f"`netsim run --store {store}` goes on from here" in said
+        and f"run `netsim run --store {store}` to resume" in said
     )
     assert "Traceback" not in said, said
     after_interrupt = records(store)
@@ -238,7 +238,7 @@ def test_what_a_sweep_left_open_is_closed_by_the_next_command_unless_it_may_live
             work = task(finished.read, tags=tags)
             runs.append(client.create_task_run(work, flow_run_id=runs[-1].id, dynamic_key="0", state=Running()))
         again = netsim("run", "--store", finished.url, env=server, cwd=tmp_path)
-        assert again.returncode == 0 and "nothing was computed" in again.stdout
+        assert again.returncode == 0 and "nothing to do: the run is complete" in again.stdout
         flow_states = [client.read_flow_run(run.id).state_name for run in runs[::2]]
         task_states = [client.read_task_run(run.id).state_name for run in runs[1::2]]
         for run in runs[::2]:

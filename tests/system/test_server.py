@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from flows.server.server import shown
+from flows.server.server import redact_password
 from netsim.settings import parse_settings
 from support.seaweed import free_ports
 from support.servers import NETSIM, netsim
@@ -62,8 +62,8 @@ def test_a_sweep_starts_a_server_with_a_password_and_nobody_else_gets_in(guarded
         refused = netsim("run", str(path), "--store", str(tmp_path / "other"), env=env, cwd=tmp_path)
         assert refused.returncode == 1
         assert refused.stderr == (
-            f"netsim: the Prefect server at {api} does not let this user in (401); "
-            "set PREFECT_API_AUTH_STRING, USER:PASSWORD as it was started with\n"
+            f"netsim: the Prefect server at {api} rejects this user (401). "
+            "Set PREFECT_API_AUTH_STRING to the USER:PASSWORD that it was started with\n"
         )
 
     # what a page of another site could have a browser send, with the password that the browser knows
@@ -116,11 +116,11 @@ def test_the_server_of_another_user_of_the_machine_is_not_used(tmp_path):
     server.server_close()
     assert found.returncode == 1
     assert found.stderr == (
-        f"netsim: the Prefect server at port {port} is of another user of this machine (uid 65534); "
-        "set PREFECT_SERVER_API_PORT to a free port, or PREFECT_API_URL if you trust it\n"
+        f"netsim: the Prefect server at port {port} belongs to another user of this machine (uid 65534). "
+        "Set PREFECT_SERVER_API_PORT to a free port, or PREFECT_API_URL if you trust it\n"
     )
 
 
-def test_a_password_in_the_address_of_the_server_is_not_shown():
-    assert shown("http://me:secret@host:4200/api") == "http://host:4200/api"
-    assert shown("http://host:4200/api") == "http://host:4200/api"
+def test_a_password_in_the_address_of_the_server_is_not_redact_password():
+    assert redact_password("http://me:secret@host:4200/api") == "http://host:4200/api"
+    assert redact_password("http://host:4200/api") == "http://host:4200/api"

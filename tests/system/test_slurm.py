@@ -97,12 +97,12 @@ def test_jobs_that_end_before_their_worker_comes_are_replaced(environment, tmp_p
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "broken").exists()
     logs = httpx.post(f"{environment['PREFECT_API_URL']}/logs/filter", json={"sort": "TIMESTAMP_DESC", "limit": 200})
-    assert any("ended before its worker came; another is asked for" in log["message"] for log in logs.json())
+    assert any("ended before its worker connected; replacing it" in log["message"] for log in logs.json())
 
 
 def test_a_job_that_slurm_does_not_take_is_one_clear_error(environment, tmp_path):
     path = write(tmp_path / "mine.yaml", partition="gpus")
     found = netsim("run", str(path), "--store", str(tmp_path / "run"), env=environment, cwd=tmp_path)
-    assert found.returncode == 2 and "SLURM does not take such a job: " in found.stderr, found.stderr
+    assert found.returncode == 2 and "SLURM rejects the jobs of this cluster: " in found.stderr, found.stderr
     assert "nvalid partition" in found.stderr and len(found.stderr.splitlines()) == 1
     assert inverted_shards(tmp_path / "run") == set()

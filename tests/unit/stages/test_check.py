@@ -73,7 +73,7 @@ def test_a_run_says_what_it_left_out(tmp_path, capsys):
     found = run.record("check", "images").facts["test"]["unreadable"]
     assert [(image["index"], image["name"]) for image in found] == list(zip((1, 8, 10, 11), BROKEN, strict=True))
     console.show_status(run)
-    assert "4 of 12 test images can't be read and are left out: ant/1.png (" in capsys.readouterr().out
+    assert "4 of 12 test images are unreadable and skipped: ant/1.png (" in capsys.readouterr().out
 
 
 def test_what_a_sweep_leaves_out_a_plan_leaves_out_too(tmp_path):
