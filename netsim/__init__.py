@@ -9,6 +9,7 @@ open_run        a finished sweep as labelled arrays
 """
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 _HOMES = {
@@ -25,6 +26,8 @@ __all__ = ["Preprocessing", "draw_pairs", "invert_images", "linear_cka", "load_n
 
 def __getattr__(name: str) -> Any:
     """Import a part when it is first used: `netsim --help` need not wait for torch."""
+    if name == "__version__":
+        return version("netsim-cka")
     if name not in _HOMES:
         raise AttributeError(f"module 'netsim' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)
