@@ -7,14 +7,16 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 from itertools import combinations
 from pathlib import Path
 
 import pytest
+import yaml
 from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
+import netsim
 from support.locks import LOCKS, PIN, canonical, lines, pins
 
 ROOT = Path(__file__).parents[2]
@@ -142,6 +144,29 @@ def test_every_file_of_the_packages_is_in_the_wheel(wheel):
 def test_the_wheel_holds_nothing_but_the_packages_and_its_own_record(wheel):
     tops = {name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     assert tops == {*PACKAGES, f"netsim_cka-{PROJECT['project']['version']}.dist-info"}
+
+
+@pytest.mark.parametrize("package", ["netsim", "tasks", "flows"])
+def test_type_checkers_read_the_types_of_an_installed_package(wheel, package):
+    assert f"{package}/py.typed" in zipfile.ZipFile(wheel).namelist()  # PEP 561
+
+
+def test_the_version_of_an_import_is_that_of_the_distribution():
+    assert netsim.__version__ == version("netsim-cka") == PROJECT["project"]["version"]
+
+
+def test_the_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["cff-version"], citation["version"]) == ("1.2.0", PROJECT["project"]["version"])
+    assert citation["license"] == PROJECT["project"]["license"]
+
+
+def test_hooks_run_the_locked_tools_and_download_nothing():
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    assert [hook["language"] for hook in repository["hooks"]] == ["system"] * 3
+    tools = [hook["entry"].split()[0] for hook in repository["hooks"]]
+    assert tools == [".venv/bin/ruff", ".venv/bin/ruff", ".venv/bin/mypy"]
 
 
 def test_an_installed_package_finds_its_settings(wheel, tmp_path):
