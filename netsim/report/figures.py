@@ -8,7 +8,7 @@ Margins are counted from the length of the names, not measured, so the same inpu
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -22,9 +22,9 @@ from PIL import Image
 from netsim.report.svg import INK
 from netsim.results.findings import number, with_error
 from netsim.results.gallery import Gallery
-from netsim.results.results import Matrix, Results
-
-Estimator = Literal["unbiased", "biased"]
+from netsim.results.matrices import SETS
+from netsim.results.results import Results
+from netsim.similarity.hsic import Estimator
 
 UNDEFINED = "#c9cdd2"  # a cell that is NaN
 COLORS = matplotlib.colormaps["viridis"].with_extremes(bad=UNDEFINED)  # perceptually uniform, safe for colour blindness
@@ -53,14 +53,14 @@ def heatmaps(results: Results, estimator: Estimator = "unbiased") -> Figure:
     width, height = left + 2 * side + gap + right, bottom + side + top
 
     figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
-    panels = (("Natural images", results.natural), ("Inverted images", results.inverted))
-    for column, (title, matrix) in enumerate(panels):
+    for column, set_name in enumerate(SETS):
         corner = left + column * (side + gap)
         axes = figure.add_axes((corner / width, bottom / height, side / width, side / height))
-        mean = matrix.mean_unbiased if estimator == "unbiased" else matrix.mean
-        _panel(axes, values_of(matrix, estimator), names, names, cell=cell, label=label, row_names=column == 0)
-        axes.set_title(f"{title}\n", fontsize=11, color=INK, fontweight="bold")
-        _text(axes, 0.5, 1, f"mean {with_error(mean)}", size=9, offset=(0, 6), va="bottom")
+        _panel(axes, results.cells(set_name, estimator), names, names, cell=cell, label=label, row_names=column == 0)
+        axes.set_title(f"{set_name.capitalize()} images\n", fontsize=11, color=INK, fontweight="bold")
+        _text(
+            axes, 0.5, 1, f"mean {with_error(results.means[set_name, estimator])}", size=9, offset=(0, 6), va="bottom"
+        )
     bar = figure.add_axes(((left + 2 * side + gap + 14) / width, bottom / height, 10 / width, side / height))
     _color_bar(bar, label=f"linear CKA, {estimator}, n = {results.n:,}")
     return figure
@@ -86,16 +86,11 @@ def layer_heatmaps(
         corner = left + column * (wide + gap)
         axes = figure.add_axes((corner / width, bottom / height, wide / width, high / height))
         axes.set_title(title, fontsize=10, color=INK, fontweight="bold")
-        _panel(axes, values, columns, rows, cell=cell, label=8.0, row_names=column == 0, says=networks)
+        _panel(axes, values, columns, rows, cell=cell, label=8.0, row_names=column == 0, axis_labels=networks)
     corner = left + len(panels) * (wide + gap) - gap + 14
     bar = figure.add_axes((corner / width, bottom / height, 10 / width, high / height))
     _color_bar(bar, label="unbiased CKA")
     return figure
-
-
-def values_of(matrix: Matrix, estimator: Estimator) -> np.ndarray:
-    """The (M, M) similarities of one estimator."""
-    return matrix.cka_unbiased if estimator == "unbiased" else matrix.cka
 
 
 def cell_points(networks: int) -> int:
@@ -112,7 +107,7 @@ def _panel(
     cell: int,
     label: float,
     row_names: bool,
-    says: tuple[str, str] = ("through", "observer"),
+    axis_labels: tuple[str, str] = ("through", "observer"),
 ) -> None:
     """One matrix: first row on top, as it is written, unlike the published figure, whose rows run upwards."""
     across, down = len(columns), len(rows)
@@ -135,8 +130,8 @@ def _panel(
     axes.set_xticklabels(columns, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
     if row_names:
         axes.set_yticklabels(rows, parse_math=False)
-        axes.set_ylabel(says[0], fontsize=9, color=INK, labelpad=8)
-    axes.set_xlabel(says[1], fontsize=9, color=INK)
+        axes.set_ylabel(axis_labels[0], fontsize=9, color=INK, labelpad=8)
+    axes.set_xlabel(axis_labels[1], fontsize=9, color=INK)
     axes.spines[:].set_visible(False)
     _cell_numbers(axes, values, size=min(0.31 * cell, 12) if count <= 12 else 0.38 * cell, short=count > 12)
 

@@ -6,9 +6,7 @@ the same input gives the same bytes. The page loads nothing and runs no script.
 
 import base64
 import io
-import os
-import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.image import imsave
 
-from netsim.errors import SettingsError
+from netsim.errors import SettingsError, StoreError
 from netsim.report.figures import heatmaps, layer_heatmaps, loss_curves
 from netsim.report.svg import to_inline_svg, to_png, to_svg
 from netsim.report.tables import (
@@ -42,96 +40,65 @@ from netsim.results.findings import (
 )
 from netsim.results.gallery import Gallery
 from netsim.results.layers import LayerSpec, load_layers
-from netsim.results.results import Results, interval
+from netsim.results.matrices import SETS
+from netsim.results.results import Results
+from netsim.storage.files import Files
 from netsim.store.run import Run
 
 
-@dataclass(frozen=True)
-class ReportFiles:
-    """Where everything was written."""
+def write_report(results: Results, gallery: Gallery, directory: Path, *, settings_yaml: str = "") -> dict[str, Path]:
+    """Write the report into `directory`, made if missing. Return the path of each file by its name.
 
-    html: Path
-    heatmaps_png: Path
-    heatmaps_svg: Path
-    natural_csv: Path
-    inverted_csv: Path
-    rows_csv: Path
-    row_differences_csv: Path
-    losses_csv: Path
-    networks_csv: Path
+    Everything is rendered before anything is written, and each file replaces its predecessor in one step: whatever
+    fails, a reader finds whole files. The page comes last, so a new page never stands beside old tables.
 
-
-def write_report(results: Results, gallery: Gallery, directory: Path, *, settings_yaml: str = "") -> ReportFiles:
-    """Write the report into `directory` (made if missing) and say where its files are.
-
-    Everything is rendered before anything is written, and each file replaces its older self in one step: whatever goes
-    wrong, a reader finds a whole file. The page comes last, so a new page never sits beside old tables.
-    Raises SettingsError where `directory` cannot be written to.
+    Raises
+    ------
+    SettingsError
+        If `directory` is not writable.
     """
-    directory = Path(directory)
     figure = heatmaps(results)
-    contents = {
-        "natural.csv": matrix_csv(results, results.natural),
-        "inverted.csv": matrix_csv(results, results.inverted),
-        "rows.csv": rows_csv(results),
-        "row_differences.csv": row_differences_csv(results),
-        "losses.csv": losses_csv(results),
-        "networks.csv": networks_csv(results),
-        "heatmaps.svg": to_svg(figure).encode(),
-        "heatmaps.png": to_png(figure, dpi=300),
-        "report.html": render_page(results, gallery, settings_yaml).encode(),
-    }
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            _replace(directory / name, content)
-    except OSError as error:
-        reason = error.strerror or error
-        raise SettingsError(f"cannot write the report to {directory}: {reason}; name another folder") from error
-    return ReportFiles(
-        html=directory / "report.html",
-        heatmaps_png=directory / "heatmaps.png",
-        heatmaps_svg=directory / "heatmaps.svg",
-        natural_csv=directory / "natural.csv",
-        inverted_csv=directory / "inverted.csv",
-        rows_csv=directory / "rows.csv",
-        row_differences_csv=directory / "row_differences.csv",
-        losses_csv=directory / "losses.csv",
-        networks_csv=directory / "networks.csv",
+    return _write(
+        directory,
+        {
+            "natural.csv": matrix_csv(results, "natural"),
+            "inverted.csv": matrix_csv(results, "inverted"),
+            "rows.csv": rows_csv(results),
+            "row_differences.csv": row_differences_csv(results),
+            "losses.csv": losses_csv(results),
+            "networks.csv": networks_csv(results),
+            "heatmaps.svg": to_svg(figure).encode(),
+            "heatmaps.png": to_png(figure, dpi=300),
+            "report.html": render_page(results, gallery, settings_yaml).encode(),
+        },
     )
 
 
-def write_layers(run: Run, spec: LayerSpec, directory: Path) -> tuple[Path, Path, Path]:
-    """Heatmaps (SVG, PNG) and table (CSV) of layers, named after the networks. Returns where they are."""
-    found = load_layers(run, spec)
-    panels = {name.replace("inverted/", "inverted through "): values.cka for name, values in found.items()}
+def write_layers(run: Run, spec: LayerSpec, directory: Path) -> dict[str, Path]:
+    """Write heatmaps (SVG, PNG) and the table (CSV) of layers, named after the networks. Return their paths by name."""
+    similarities = load_layers(run, spec)
+    panels = {name.replace("inverted/", "inverted through "): layers.cka for name, layers in similarities.items()}
     figure = layer_heatmaps(spec.layers, spec.networks, panels)
-    stem = f"layers-{spec.networks[0]}-{spec.networks[1]}-{spec.activations}-{spec.key[:6]}"  # and which layers
-    contents = {
-        ".svg": to_svg(figure).encode(),
-        ".png": to_png(figure, dpi=300),
-        ".csv": layers_csv(spec, found),
-    }
-    directory.mkdir(parents=True, exist_ok=True)
-    for suffix, content in contents.items():
-        _replace(directory / f"{stem}{suffix}", content)
-    svg, png, table = (directory / f"{stem}{suffix}" for suffix in contents)
-    return svg, png, table
+    stem = f"layers-{spec.networks[0]}-{spec.networks[1]}-{spec.activations}-{spec.key[:6]}"  # the key: which layers
+    return _write(
+        directory,
+        {
+            f"{stem}.svg": to_svg(figure).encode(),
+            f"{stem}.png": to_png(figure, dpi=300),
+            f"{stem}.csv": layers_csv(spec, similarities),
+        },
+    )
 
 
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+def _write(directory: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
+    directory = Path(directory)
     try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-# ---- means over cells -------------------------------------------------------------------------------------------
-
-
-# ---- tables -----------------------------------------------------------------------------------------------------
+        files = Files(directory, setting="folder")
+        for name, content in contents.items():
+            files.put(name, content)
+    except StoreError as error:
+        raise SettingsError(f"cannot write the report to {directory}: {error}; give another folder") from error
+    return {name: directory / name for name in contents}
 
 
 # ---- the page ---------------------------------------------------------------------------------------------------
@@ -144,14 +111,12 @@ _templates = Environment(
     lstrip_blocks=True,
 )
 _templates.filters.update(number=number, percent=percent)
-_templates.globals.update(
-    all_well=all_well, with_error=with_error, floor_mean=floor_mean, interval=interval, probability=probability, zip=zip
-)
+_templates.globals.update(all_well=all_well, with_error=with_error, floor_mean=floor_mean, probability=probability)
 
 
 def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> str:
     """The whole page as one string. Figures are inline SVG that takes the page's colours, images are data URIs."""
-    row_means, column_means = row_and_column_means(results.inverted.cka_unbiased)
+    row_means, column_means = row_and_column_means(results.cells("inverted"))
     return _templates.get_template("report.html.j2").render(
         results=results,
         headline=headline(results),
@@ -165,7 +130,7 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
         },
         networks=[
             {
-                "facts": results.facts[name],
+                "summary": results.summaries[name],
                 "loss": results.loss[name],
                 "initial": float(np.median(results.loss[name].initial)),
                 "distance": float(np.median(results.loss[name].distance)),
@@ -178,7 +143,7 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
         gallery=gallery_rows(results, gallery),
         gallery_networks=[name for name in results.networks if name in gallery.inverted],
         image_shape=gallery.seed.shape[1:],
-        any_negative=any((matrix.cka_unbiased < 0).any() for matrix in (results.natural, results.inverted)),
+        any_negative=any((results.cells(name) < 0).any() for name in SETS),
         settings_yaml=settings_yaml,
     )
 

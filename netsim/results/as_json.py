@@ -4,20 +4,24 @@ from typing import Any
 
 import numpy as np
 
-from netsim.results.results import Matrix, Results, interval
+from netsim.results.matrices import ESTIMATORS
+from netsim.results.results import Results
+from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import plain
+
+SUFFIX: dict[Estimator, str] = {"biased": "", "unbiased": "_unbiased"}
+"""Of a key, by estimator."""
 
 
 def to_json(results: Results) -> dict[str, Any]:
-    """What `netsim results --json` prints: plain lists, `None` for what is undefined."""
+    """Convert to plain lists and mappings, with None for what is undefined."""
     return {
         "networks": list(results.networks),
         "n": results.n,
         "shards": results.shards,
-        "natural": _matrix_json(results, results.natural),
-        "inverted": _matrix_json(results, results.inverted),
-        "difference": results.difference.to_json(),
-        "difference_unbiased": results.difference_unbiased.to_json(),
+        "natural": _matrix_json(results, "natural"),
+        "inverted": _matrix_json(results, "inverted"),
+        **{f"difference{suffix}": results.means["difference", e].to_json() for e, suffix in SUFFIX.items()},
         "row_differences": [
             {"through": row, "minus": other} | difference.to_json()
             for (row, other), difference in results.row_differences.items()
@@ -38,32 +42,34 @@ def to_json(results: Results) -> dict[str, Any]:
         "converged": results.converged,
         "tolerance": results.tolerance,
         "preset": results.preset,
-        "accuracy": {name: plain(facts.accuracy) for name, facts in results.facts.items()},
+        "accuracy": {name: plain(summary.accuracy) for name, summary in results.summaries.items()},
         "chance": results.chance,
-        "weights": {name: facts.weights_hash for name, facts in results.facts.items()},
-        "left_out": {split: {"unreadable": n, "listed": of} for split, (n, of) in results.left_out.items()},
-        "provenance": results.provenance,
+        "weights": {name: summary.weights_hash for name, summary in results.summaries.items()},
+        "left_out": {split: {"unreadable": n, "listed": of} for split, (n, of) in results.skipped.items()},
+        "provenance": dict(results.provenance),
     }
 
 
-def _matrix_json(results: Results, matrix: Matrix) -> dict[str, Any]:
-    cells = {name: plain(getattr(matrix, name).tolist()) for name in ("cka", "cka_unbiased", "floor")}
-    return {
-        **cells,
-        "se": plain(matrix.cka_se.tolist()),
-        "se_unbiased": plain(matrix.cka_unbiased_se.tolist()),
-        "interval": plain(np.stack(interval(results, matrix.cka, matrix.cka_se), axis=-1).tolist()),
-        "interval_unbiased": plain(
-            np.stack(interval(results, matrix.cka_unbiased, matrix.cka_unbiased_se), axis=-1).tolist()
-        ),
-        "mean": matrix.mean.to_json(),
-        "mean_unbiased": matrix.mean_unbiased.to_json(),
-        "rows": {name: row.to_json() for name, row in zip(results.networks, matrix.rows, strict=True)},
-        "rows_unbiased": {
-            name: row.to_json() for name, row in zip(results.networks, matrix.rows_unbiased, strict=True)
-        },
+def _matrix_json(results: Results, set_name: str) -> dict[str, Any]:
+    """Convert one matrix: a key for each quantity and estimator."""
+    cells: dict[str, Any] = {}
+    for estimator, suffix in SUFFIX.items():
+        low, high = (results.cells(set_name, estimator, kind=kind) for kind in ("low", "high"))
+        cells |= {
+            f"cka{suffix}": plain(results.cells(set_name, estimator).tolist()),
+            f"se{suffix}": plain(results.cells(set_name, estimator, kind="se").tolist()),
+            f"interval{suffix}": plain(np.stack([low, high], axis=-1).tolist()),
+            f"mean{suffix}": results.means[set_name, estimator].to_json(),
+            f"rows{suffix}": {name: row.to_json() for name, row in results.rows[set_name, estimator].items()},
+        }
+    undefined = {estimator: results.cells(set_name, estimator, kind="undefined") for estimator in reversed(ESTIMATORS)}
+    return cells | {
+        "floor": plain(results.floor(set_name).tolist()),
         "undefined": [
-            {"estimator": estimator, "through": through, "observer": observer, "reason": reason}
-            for (estimator, through, observer), reason in matrix.undefined.items()
+            {"estimator": estimator, "through": through, "observer": observer, "reason": str(reasons[row, column])}
+            for estimator, reasons in undefined.items()
+            for row, through in enumerate(results.networks)
+            for column, observer in enumerate(results.networks)
+            if reasons[row, column]
         ],
     }

@@ -4,31 +4,41 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from netsim.results.results import Matrix, Results, interval, off_diagonal
+from netsim.results.matrices import ESTIMATORS, SETS, off_diagonal
+from netsim.results.results import Results
+from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import Estimate
 
 
 def headline(results: Results) -> str:
     """The finding in one sentence, unbiased; an en dash stands for a mean that is undefined."""
-    natural, inverted = results.natural.mean_unbiased, results.inverted.mean_unbiased
-    return f"{_three_means(natural, inverted, results.difference_unbiased)} (unbiased CKA, {_basis(results)})"
+    return f"{_three_means(*_means(results, 'unbiased'))} (unbiased CKA, {_basis(results)})"
 
 
 def biased_headline(results: Results) -> str:
     """The same sentence for the biased estimator, with the floor its inverted mean has to be held against."""
-    means = _three_means(results.natural.mean, results.inverted.mean, results.difference)
-    floors = f"{number(floor_mean(results.natural), 2)} and {number(floor_mean(results.inverted), 2)}"
+    means = _three_means(*_means(results, "biased"))
+    floors = f"{number(floor_mean(results, 'natural'), 2)} and {number(floor_mean(results, 'inverted'), 2)}"
     return f"{means} (biased CKA; independent representations would give {floors} on natural and inverted images)"
 
 
 def intervals(results: Results) -> str:
     """The 95 % intervals of the headline's three means, and whether inverted differs from natural."""
-    means = (results.natural.mean_unbiased, results.inverted.mean_unbiased, results.difference_unbiased)
+    means = _means(results, "unbiased")
     digits = digits_for(*(mean.se for mean in means))
     natural, inverted, difference = (_interval(mean, digits) for mean in means)
     return (
         f"95 % intervals: natural {natural}, inverted {inverted}, difference {difference}, p {probability(means[2])} "
         f"(paired; t with {results.df} degrees of freedom, from leaving out each shard of images)"
+    )
+
+
+def _means(results: Results, estimator: Estimator) -> tuple[Estimate, Estimate, Estimate]:
+    """Natural, inverted, and natural minus inverted."""
+    return (
+        results.means["natural", estimator],
+        results.means["inverted", estimator],
+        results.means["difference", estimator],
     )
 
 
@@ -60,7 +70,7 @@ def warnings(results: Results) -> list[str]:
     """What keeps the numbers from being trusted, one sentence each; empty when nothing does."""
     return [
         *_other_steps(results),
-        *_left_out(results),
+        *_skipped(results),
         *_unconverged(results),
         *_troubled_images(results),
         *_guessing(results),
@@ -79,7 +89,7 @@ def _other_steps(results: Results) -> Iterable[str]:
 
 def all_well(results: Results) -> str:
     """What can be said where there are no warnings."""
-    unknown = [name for name in results.networks if not np.isfinite(results.facts[name].accuracy)]
+    unknown = [name for name in results.networks if not np.isfinite(results.summaries[name].accuracy)]
     said = f"Every network converged (median final relative loss at most {results.tolerance:g})"
     if not unknown:
         return f"{said} and is clearly better than chance; no image stalled; every value is defined."
@@ -90,8 +100,8 @@ def all_well(results: Results) -> str:
     )
 
 
-def _left_out(results: Results) -> Iterable[str]:
-    for split, (unreadable, listed) in results.left_out.items():
+def _skipped(results: Results) -> Iterable[str]:
+    for split, (unreadable, listed) in results.skipped.items():
         if unreadable:
             yield f"{unreadable:,} of {listed:,} {split} images could not be read and were left out (netsim status)."
 
@@ -123,11 +133,11 @@ def _guessing(results: Results) -> Iterable[str]:
     guessing = [
         name
         for name in results.networks
-        if np.isfinite(results.facts[name].accuracy)  # unknown, where a network tells other classes apart
-        and not better_than_chance(results.facts[name].accuracy, results.chance)
+        if np.isfinite(results.summaries[name].accuracy)  # unknown, where a network tells other classes apart
+        and not better_than_chance(results.summaries[name].accuracy, results.chance)
     ]
     if guessing:
-        accuracies = _listed(f"{name} ({percent(results.facts[name].accuracy)})" for name in guessing)
+        accuracies = _listed(f"{name} ({percent(results.summaries[name].accuracy)})" for name in guessing)
         yield (
             f"Not clearly better than chance ({percent(results.chance)}) on the test images: {accuracies}. "
             f"A network that has learnt little is no evidence of what trained networks share."
@@ -135,7 +145,7 @@ def _guessing(results: Results) -> Iterable[str]:
 
 
 def _of_other_sizes(results: Results) -> Iterable[str]:
-    sizes = {name: results.facts[name].other_size for name in results.networks}
+    sizes = {name: results.summaries[name].other_size for name in results.networks}
     named = [f"{name} ({size} pixels a side)" for name, size in sizes.items() if size is not None]
     if named:
         yield (
@@ -145,11 +155,13 @@ def _of_other_sizes(results: Results) -> Iterable[str]:
 
 
 def _undefined(results: Results) -> Iterable[str]:
-    for name, matrix in (("natural", results.natural), ("inverted", results.inverted)):
-        for estimator, values in (("unbiased", matrix.cka_unbiased), ("biased", matrix.cka)):
+    for name in SETS:
+        for estimator in ESTIMATORS:
+            values = results.cells(name, estimator)
             count = int((~np.isfinite(values)).sum())
             if count:
-                reasons = {why: None for (of, _, _), why in matrix.undefined.items() if of == estimator}
+                undefined = results.cells(name, estimator, kind="undefined").ravel()
+                reasons = dict.fromkeys(str(reason) for reason in undefined if reason)
                 yield (
                     f"Undefined: {count:,} of {values.size:,} {estimator} values of the {name} matrix, shown as “–”"
                     f" ({'; '.join(list(reasons)[:3])})."
@@ -184,19 +196,18 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.{2 if fraction < 0.01 else 1}f} %"
 
 
-def floor_mean(matrix: Matrix) -> float:
+def floor_mean(results: Results, set_name: str) -> float:
     """What the biased mean would be if all representations were independent; NaN where any cell's floor is."""
-    floors = off_diagonal(matrix.floor)
+    floors = off_diagonal(results.floor(set_name))
     return float(floors.mean()) if floors.size else float("nan")
 
 
 # ---- tables, each a list of rows by column, as words ---------------------------------------------------------------
 
 
-def matrix_table(results: Results, matrix: Matrix) -> list[dict[str, str]]:
+def matrix_table(results: Results, set_name: str) -> list[dict[str, str]]:
     """Unbiased CKA of every cell with its 95 % interval; row = through, column = observer."""
-    values = matrix.cka_unbiased
-    low, high = interval(results, values, matrix.cka_unbiased_se)
+    values, low, high = (results.cells(set_name, kind=kind) for kind in ("cka", "low", "high"))
 
     def cell(at: tuple[int, int]) -> str:
         return f"{number(values[at])} [{number(low[at])}, {number(high[at])}]"
@@ -216,7 +227,7 @@ def network_table(results: Results) -> list[dict[str, str]]:
     return [
         {
             "network": name,
-            "test accuracy": percent(results.facts[name].accuracy),
+            "test accuracy": percent(results.summaries[name].accuracy),
             "initial loss": number(float(np.median(loss.initial))),
             "final loss": number(loss.median),
             "tolerance": f"{results.tolerance:g}",

@@ -12,7 +12,7 @@ from os import PathLike
 import numpy as np
 import xarray as xr
 
-from netsim.results.results import Results, both_matrices, load_results
+from netsim.results.results import Results, load_results
 from netsim.settings import SweepSettings
 from netsim.storage.files import zarr_store
 from netsim.store.layout import inverted
@@ -39,19 +39,24 @@ def open_run(url: str | PathLike[str]) -> OpenRun:
         url=run.url,
         settings=run.settings,
         results=results,
-        similarity=_similarity(results),
+        similarity=published_arrays(results),
         losses=_losses(results),
         images=_images(run),
     )
 
 
-def _similarity(results: Results) -> xr.Dataset:
-    dims, names = ("set", "through", "observer"), list(results.networks)
-    return xr.Dataset(
-        {kind: (dims, cells) for kind, cells in both_matrices(results).items()},
-        coords={"set": ["natural", "inverted"], "through": names, "observer": names},
-        attrs={"pairs": results.n, "shards": results.shards},
-    )
+def published_arrays(results: Results) -> xr.Dataset:
+    """Return cka, cka_se, cka_unbiased, cka_unbiased_se and floor with dimensions (set, through, observer).
+
+    These are the names of the arrays under `results/` in a store; `Results.similarity` has an estimator dimension.
+    """
+    by_estimator = {
+        f"{name}{suffix}": results.similarity[variable].sel(estimator=estimator, drop=True)
+        for name, estimator in (("cka", "biased"), ("cka_unbiased", "unbiased"))
+        for suffix, variable in (("", "cka"), ("_se", "se"))
+    }
+    arrays = xr.Dataset(by_estimator | {"floor": results.similarity.floor})
+    return arrays.assign_attrs(pairs=results.n, shards=results.shards)
 
 
 def _losses(results: Results) -> xr.Dataset:

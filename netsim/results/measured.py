@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from netsim.results.results import off_diagonal
+from netsim.results.matrices import off_diagonal
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.store import provenance
 from netsim.store.layout import NATURAL, row_parts, rows

@@ -13,7 +13,8 @@ import numpy as np
 import yaml
 
 from netsim.errors import RunError, SettingsError, nearest
-from netsim.results.results import Matrix, Results, off_diagonal
+from netsim.results.matrices import off_diagonal
+from netsim.results.results import Results
 from netsim.similarity.uncertainty import plain
 
 FEWEST = 3
@@ -83,7 +84,7 @@ def compare(results: Results, published: PublishedMatrices) -> Comparison:
     shared = [
         name
         for name in results.networks
-        if name in published.networks and not results.facts[name].reference.startswith("small:")
+        if name in published.networks and not results.summaries[name].reference.startswith("small:")
     ]
     if len(shared) < FEWEST:
         raise RunError(
@@ -93,14 +94,14 @@ def compare(results: Results, published: PublishedMatrices) -> Comparison:
     here = np.ix_(*[[results.networks.index(name) for name in shared]] * 2)
     there = np.ix_(*[[published.networks.index(name) for name in shared]] * 2)
 
-    def against(matrix: Matrix, values: np.ndarray) -> SetComparison:
-        return _compare_set(matrix.cka[here], values[there])
+    def against(set_name: str, values: np.ndarray) -> SetComparison:
+        return _compare_set(results.cells(set_name, "biased")[here], values[there])
 
     return Comparison(
         published=published,
         networks=tuple(shared),
-        natural=against(results.natural, published.natural),
-        inverted=against(results.inverted, published.inverted),
+        natural=against("natural", published.natural),
+        inverted=against("inverted", published.inverted),
     )
 
 

@@ -1,139 +1,221 @@
-"""What a run found, as plain arrays: the matrices with their errors, the losses, the accuracies. M = networks.
+"""The results of a finished run: both matrices with their errors, losses, accuracies. M = networks, n = pairs.
 
-`Results` is what `netsim results`, the report and the Prefect artifacts all show, so they cannot disagree.
+`Results` is what `netsim results`, the report, the Prefect artifacts and `open_run` all show, so they cannot disagree.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from netsim.results.matrices import ESTIMATORS, SETS, Cells, inverted_cells, natural_cells
 from netsim.settings import STOP_REASONS
-from netsim.similarity.cka import PairSimilarity, pair_similarities
-from netsim.similarity.hsic import Estimator, Hsic
-from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se
-from netsim.store import layout, provenance
-from netsim.store.layout import NATURAL
+from netsim.similarity.hsic import Estimator
+from netsim.similarity.uncertainty import Estimate, half_width, jackknife_se
+from netsim.store import layout
 from netsim.store.layout import inverted as inverted_set
 from netsim.store.metadata import ComputedMetadata, DrawMetadata, InvertMetadata, TrainMetadata
+from netsim.store.provenance import check_origin, check_weights
 from netsim.store.records import Record
 from netsim.store.run import Run
 from netsim.store.stages import STAGES, Stage, require_finished
-from netsim.store.status import left_out
+from netsim.store.status import unreadable_counts
 
+if TYPE_CHECKING:
+    import xarray as xr
 
-@dataclass(frozen=True)
-class Matrix:
-    """Similarity of every network to every other on one kind of set. All arrays are (M, M), row = through.
-
-    `floor` is the mean of the biased estimator over all permutations of one side's rows, that is, what it gives for
-    unrelated representations of these spectra (`netsim.similarity.hsic.null_floor`). NaN where a value is undefined;
-    `undefined` then has the reason, by (estimator, through, observer).
-
-    Means are over cells off the diagonal. Their jackknife deletes a shard of images from *all* cells at once, so the
-    error allows for cells sharing images.
-    """
-
-    cka: np.ndarray
-    cka_se: np.ndarray
-    cka_unbiased: np.ndarray
-    cka_unbiased_se: np.ndarray
-    floor: np.ndarray
-    mean: Estimate
-    mean_unbiased: Estimate
-    rows: tuple[Estimate, ...]  # (M,) mean over observers
-    rows_unbiased: tuple[Estimate, ...]
-    undefined: dict[tuple[Estimator, str, str], str] = field(default_factory=dict)
+DIMS = ("estimator", "set", "through", "observer")
+"""Dimensions of `Results.similarity`."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Relative distance ||rep - target|| / ||target|| of one network's inversions (0 = perfect); arrays are (n,)."""
+    """Relative losses ||rep - target|| / ||target|| of one network's inversions (0 is perfect); arrays are (n,).
+
+    Attributes
+    ----------
+    distance
+        L2 distance of the inverted image from its seed, pixels in [0, 1].
+    iterations
+        Steps taken; fewer than the setting where an image reached `stop_loss`.
+    stopped, stalled, nonfinite
+        Images that reached `stop_loss`, that had a zero gradient, that had a loss that is not finite.
+    history
+        (len(history_iterations),), median over images.
+    """
 
     initial: np.ndarray
     final: np.ndarray
-    distance: np.ndarray  # L2 distance of the inverted image from its seed, in pixels of [0, 1]
-    iterations: np.ndarray  # steps taken; fewer than the setting where an image reached `stop_loss`
-    stopped: int  # images that reached it
-    stalled: int  # images whose gradient was zero at some iteration
-    nonfinite: int  # images whose loss was not finite at some iteration
-    history: np.ndarray  # (len(history_iterations),) median over images
+    distance: np.ndarray
+    iterations: np.ndarray
+    stopped: int
+    stalled: int
+    nonfinite: int
+    history: np.ndarray
     history_iterations: np.ndarray
 
     @property
     def median(self) -> float:
+        """Median final loss."""
         return float(np.median(self.final))
 
 
 @dataclass(frozen=True)
 class NetworkSummary:
+    """One network of a run, as recorded when it was trained or checked.
+
+    Attributes
+    ----------
+    accuracy
+        Top-1 accuracy on the test images, in [0, 1]; NaN for a network of other classes than the images'.
+    width
+        Features of the representation.
+    weights_hash
+        BLAKE3 over the names, dtypes, shapes and bytes of the state dict.
+    other_size
+        Pixels per side that its weights were made for, if the images have another size.
+    """
+
     name: str
     reference: str
-    accuracy: float  # on the test images, in [0, 1]; NaN if it tells other classes apart
+    accuracy: float
     parameters: int
-    width: int  # d of the representation
-    weights_hash: str  # BLAKE3 over the names, dtypes, shapes and bytes of the state dict
+    width: int
+    weights_hash: str
     trained_here: bool
-    other_size: int | None = None  # pixels a side that its weights are made for, where the images have others
+    other_size: int | None = None
 
 
 @dataclass(frozen=True)
 class Results:
+    """Everything a finished run found.
+
+    Attributes
+    ----------
+    n, shards
+        Pairs, and the shards that the jackknife leaves out one by one.
+    similarity
+        Labelled dataset with dimensions (estimator, set, through, observer): `cka`, its standard error `se`, the ends
+        `low` and `high` of its 95 % interval, `undefined` (the reason where a value is NaN), and `floor` (set, through,
+        observer), the mean of the biased estimator for unrelated representations.
+    means
+        (set, estimator) -> mean over the cells off the diagonal. The set "difference" is natural minus inverted,
+        paired.
+    rows
+        (set, estimator) -> through -> mean of its row over other observers.
+    row_differences
+        (through, other) -> mean of the first inverted row minus that of the second, unbiased, paired.
+    tolerance
+        A network whose median final loss is above this is "not converged".
+    chance
+        Accuracy of guessing, in [0, 1].
+    preset
+        Update rule that images were inverted with.
+    skipped
+        Split -> (unreadable images, images listed).
+    provenance
+        Digest, versions, device, creation time and so on, as text.
+    """
+
     networks: tuple[str, ...]
-    n: int  # pairs
+    n: int
     shards: int
-    natural: Matrix
-    inverted: Matrix
-    difference: Estimate  # natural minus inverted, biased; paired, as the next two
-    difference_unbiased: Estimate
-    row_differences: dict[tuple[str, str], Estimate]  # inverted row of one minus that of a later one, unbiased
-    loss: dict[str, Loss]
-    facts: dict[str, NetworkSummary]
-    tolerance: float  # a row whose median final loss is above this is "not converged"
-    chance: float  # accuracy of guessing, in [0, 1]
-    preset: str  # by whose steps images were inverted
-    left_out: dict[str, tuple[int, int]] = field(default_factory=dict)  # split -> images unreadable, of how many
-    provenance: dict[str, str] = field(default_factory=dict)  # digest, versions, device, created, ...
+    similarity: "xr.Dataset"
+    means: Mapping[tuple[str, Estimator], Estimate]
+    rows: Mapping[tuple[str, Estimator], Mapping[str, Estimate]]
+    row_differences: Mapping[tuple[str, str], Estimate]
+    loss: Mapping[str, Loss]
+    summaries: Mapping[str, NetworkSummary]
+    tolerance: float
+    chance: float
+    preset: str
+    skipped: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def df(self) -> int:
-        """Degrees of freedom of every standard error here."""
+        """Degrees of freedom of every standard error."""
         return self.shards - 1
 
     @property
     def converged(self) -> dict[str, bool]:
+        """Map each network to whether its median final loss is at most the tolerance."""
         return {name: self.loss[name].median <= self.tolerance for name in self.networks}
+
+    def cells(self, set_name: str, estimator: Estimator = "unbiased", *, kind: str = "cka") -> np.ndarray:
+        """Return one variable of `similarity` as an array (M, M); row = through, column = observer."""
+        return self.similarity[kind].sel(estimator=estimator, set=set_name).values
+
+    def floor(self, set_name: str) -> np.ndarray:
+        """Return the floor of the biased estimator (M, M)."""
+        return self.similarity.floor.sel(set=set_name).values
+
+
+def similarity_dataset(
+    networks: tuple[str, ...], cka: np.ndarray, se: np.ndarray, floor: np.ndarray, undefined: np.ndarray, *, df: int
+) -> "xr.Dataset":
+    """Label cells: arrays (E, 2, M, M) in the order of `ESTIMATORS` and `SETS`, `floor` (2, M, M)."""
+    import xarray as xr  # half a second that the import of this module does not pay
+
+    half = half_width(se, df)
+    return xr.Dataset(
+        {
+            "cka": (DIMS, cka),
+            "se": (DIMS, se),
+            "low": (DIMS, cka - half),
+            "high": (DIMS, cka + half),
+            "undefined": (DIMS, undefined),
+            "floor": (DIMS[1:], floor),
+        },
+        coords={
+            "estimator": list(ESTIMATORS),
+            "set": list(SETS),
+            "through": list(networks),
+            "observer": list(networks),
+        },
+    )
 
 
 # ---- from the store
 
 
 def load_results(run: Run) -> Results:
-    """Everything a finished run found. Raises StoreError naming what is missing, if anything is, or what is damaged."""
+    """Read everything that a finished run found.
+
+    Raises
+    ------
+    StoreError
+        If the run is not finished (the message names what is missing) or damaged.
+    """
     require_finished(run, STAGES[:-1])
     names, shards = run.settings.names, run.settings.pairs.shards
     records = {stage.name: _records(run, stage) for stage in STAGES[:-1]}
-    _check(run, records)
-    natural, inverted = _natural(run), _inverted(run)
-    facts = {name: _facts(name, records["train"][name][0]) for name in names}
+    _check_provenance(run, records)
+    matrices = dict(zip(SETS, (natural_cells(run), inverted_cells(run)), strict=True))
     draw = records["draw"]["pairs"][0]
     return Results(
         networks=names,
         n=run.settings.pairs.count,
         shards=shards,
-        natural=_matrix(natural, names),
-        inverted=_matrix(inverted, names),
-        row_differences=_row_differences(inverted, names),
-        difference=_difference(natural, inverted, "cka"),
-        difference_unbiased=_difference(natural, inverted, "cka_unbiased"),
+        similarity=_similarity(names, matrices, df=shards - 1),
+        means=_means(matrices),
+        rows={
+            (name, estimator): dict(zip(names, cells.rows(estimator), strict=True))
+            for name, cells in matrices.items()
+            for estimator in ESTIMATORS
+        },
+        row_differences={
+            (names[i], names[j]): difference
+            for (i, j), difference in matrices["inverted"].row_differences("unbiased").items()
+        },
         loss={name: _loss(run, name, records["invert"][name]) for name in names},
-        facts=facts,
+        summaries={name: _summary(name, records["train"][name][0]) for name in names},
         tolerance=run.settings.inversion.tolerance,
         preset=run.settings.inversion.preset,
         chance=1 / len(DrawMetadata.of(draw).classes),
-        left_out=left_out(run),
+        skipped=unreadable_counts(run),
         provenance=_provenance(run, records),
     )
 
@@ -142,130 +224,30 @@ def _records(run: Run, stage: Stage) -> dict[str, list[Record]]:
     return {name: run.records(stage.name, name, range(n)) for name, n in stage.shards(run.settings).items()}
 
 
-def _check(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
-    """Raises StoreError if a shard was computed with other weights, or from other values, than the run has now."""
-    every = [record for by_name in records.values() for own in by_name.values() for record in own]
+def _check_provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
+    """Raise StoreError if a unit was computed with other weights, or from other values, than the run has now."""
+    every = [record for by_name in records.values() for of_name in by_name.values() for record in of_name]
     known = {(record.stage, record.name, record.shard): record for record in every}
     for record in every:
-        provenance.check_weights(run, record)
-        provenance.check_origin(run, record, known)
+        check_weights(run, record)
+        check_origin(run, record, known)
 
 
-MATRICES = ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor")
-"""What there is of both matrices, by its name in `Matrix`."""
-
-
-def both_matrices(results: Results) -> dict[str, np.ndarray]:
-    """The natural and the inverted matrix in one: arrays (2, M, M)."""
-    both = (results.natural, results.inverted)
-    return {kind: np.stack([getattr(matrix, kind) for matrix in both]) for kind in MATRICES}
-
-
-def interval(results: Results, values: np.ndarray, se: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The ends of the 95 % intervals of cells (M, M)."""
-    half = half_width(se, results.df)
-    return values - half, values + half
-
-
-def off_diagonal(cells: np.ndarray) -> np.ndarray:
-    """(M, M, ...) -> (M(M-1), ...)"""
-    return cells[~np.eye(len(cells), dtype=bool)]
-
-
-def _matrix(found: dict[str, np.ndarray], names: tuple[str, ...]) -> Matrix:
-    errors = {kind: jackknife_se(np.moveaxis(found[f"{kind}_left_out"], -1, 0)) for kind in ("cka", "cka_unbiased")}
-    reasons: tuple[tuple[Estimator, str], ...] = (("biased", "undefined"), ("unbiased", "undefined_unbiased"))
-    return Matrix(
-        cka=found["cka"],
-        cka_se=errors["cka"],
-        cka_unbiased=found["cka_unbiased"],
-        cka_unbiased_se=errors["cka_unbiased"],
-        floor=found["floor"],
-        mean=_mean(found, "cka"),
-        mean_unbiased=_mean(found, "cka_unbiased"),
-        rows=_rows(found, "cka"),
-        rows_unbiased=_rows(found, "cka_unbiased"),
-        undefined={
-            (estimator, names[row], names[column]): str(reason)
-            for estimator, kind in reasons
-            for (row, column), reason in np.ndenumerate(found[kind])
-            if reason
-        },
+def _similarity(names: tuple[str, ...], matrices: Mapping[str, Cells], *, df: int) -> "xr.Dataset":
+    cells = [matrices[name] for name in SETS]
+    return similarity_dataset(
+        names,
+        np.stack([matrix.cka for matrix in cells], axis=1),
+        np.stack([jackknife_se(np.moveaxis(matrix.leave_one_out, -1, 0)) for matrix in cells], axis=1),
+        np.stack([matrix.floor for matrix in cells]),
+        np.stack([matrix.undefined for matrix in cells], axis=1),
+        df=df,
     )
 
 
-def _mean(found: dict[str, np.ndarray], kind: str) -> Estimate:
-    """The mean off the diagonal, and its error from the same mean with each shard left out."""
-    return jackknife(off_diagonal(found[kind]).mean(), off_diagonal(found[f"{kind}_left_out"]).mean(axis=0))
-
-
-def _rows(found: dict[str, np.ndarray], kind: str) -> tuple[Estimate, ...]:
-    return tuple(jackknife(value, left_out) for value, left_out in zip(*_row_means(found, kind), strict=True))
-
-
-def _row_means(found: dict[str, np.ndarray], kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of each row without the diagonal (M,), and the same with each shard left out (M, G)."""
-    m = len(found[kind])
-    value, left_out = off_diagonal(found[kind]), off_diagonal(found[f"{kind}_left_out"])
-    return value.reshape(m, m - 1).mean(axis=1), left_out.reshape(m, m - 1, -1).mean(axis=1)
-
-
-def _row_differences(inverted: dict[str, np.ndarray], names: tuple[str, ...]) -> dict[tuple[str, str], Estimate]:
-    """Paired: every network was inverted on the same pairs, so a shard is left out of both rows at once."""
-    values, left_out = _row_means(inverted, "cka_unbiased")
-    return {
-        (names[i], names[j]): jackknife(values[i] - values[j], left_out[i] - left_out[j])
-        for i, j in zip(*np.triu_indices(len(names), k=1), strict=True)
-    }
-
-
-def _difference(natural: dict[str, np.ndarray], inverted: dict[str, np.ndarray], kind: str) -> Estimate:
-    """Paired: both sets come from the same pairs, so a shard is left out of both at once."""
-    return _mean({key: natural[key] - inverted[key] for key in (kind, f"{kind}_left_out")}, kind)
-
-
-def row_sums(run: Run, row: str) -> dict[tuple[str, str], Hsic]:
-    """Read the sums behind one row of a matrix, by model pair."""
-    record, pairs = run.record("aggregate", row), run.settings.pairs
-    n = np.array([pairs.count, *[pairs.count - pairs.shard_size] * pairs.shards])
-    moments = run.read(record, layout.moments_path(row))
-    return {pair: Hsic(n, *own) for pair, own in zip(layout.row_pairs(run.settings.names, row), moments, strict=True)}
-
-
-def _natural(run: Run) -> dict[str, np.ndarray]:
-    """CKA of every model pair on natural images: arrays (M, M), left-out values (M, M, G)."""
-    names = run.settings.names
-    sums = {pair: own for name in names for pair, own in row_sums(run, f"{NATURAL}/{name}").items()}
-    pairs = [(x, y) if (x, y) in sums else (y, x) for x in names for y in names]
-    return _cells(pair_similarities(sums, pairs), pairs, shape=(len(names), len(names)))
-
-
-def _inverted(run: Run) -> dict[str, np.ndarray]:
-    """The same of inverted images: each row from the sums over its own set."""
-    names, rows = run.settings.names, []
-    for through in names:
-        pairs = [(through, observer) for observer in names]
-        found = pair_similarities(row_sums(run, inverted_set(through)), pairs)
-        rows.append(_cells(found, pairs, shape=(len(names),)))
-    return {kind: np.stack([row[kind] for row in rows]) for kind in rows[0]}
-
-
-def _cells(
-    found: dict[tuple[Any, Any], PairSimilarity], pairs: list[tuple[str, str]], *, shape: tuple[int, ...]
-) -> dict[str, np.ndarray]:
-    cells = [_cell(found[pair], same=pair[0] == pair[1]) for pair in pairs]
-    return {kind: np.array([cell[kind] for cell in cells]).reshape(*shape, *cells[0][kind].shape) for kind in cells[0]}
-
-
-def _cell(pair: PairSimilarity, *, same: bool) -> dict[str, np.ndarray]:
-    found: dict[str, Any] = {"cka": pair.cka, "cka_unbiased": pair.cka_unbiased, "floor": pair.floor}
-    found |= {"cka_left_out": pair.leave_one_out, "cka_unbiased_left_out": pair.leave_one_out_unbiased}
-    # a network is like itself: 1, not 1 give or take rounding, and NaN if its representation is constant
-    cell = {
-        kind: np.where(np.isnan(value), np.nan, 1.0 if same and kind != "floor" else value)
-        for kind, value in found.items()
-    }
-    return cell | {"undefined": np.array(pair.undefined), "undefined_unbiased": np.array(pair.undefined_unbiased)}
+def _means(matrices: Mapping[str, Cells]) -> dict[tuple[str, Estimator], Estimate]:
+    every = {**matrices, "difference": matrices["natural"].minus(matrices["inverted"])}
+    return {(name, estimator): cells.mean(estimator) for name, cells in every.items() for estimator in ESTIMATORS}
 
 
 def _loss(run: Run, through: str, records: list[Record]) -> Loss:
@@ -284,36 +266,36 @@ def _loss(run: Run, through: str, records: list[Record]) -> Loss:
     )
 
 
-def _facts(name: str, record: Record) -> NetworkSummary:
-    facts = TrainMetadata.of(record)
-    size = facts.preprocessing.get("size")  # records of an older netsim have none
+def _summary(name: str, record: Record) -> NetworkSummary:
+    metadata = TrainMetadata.of(record)
+    size = metadata.preprocessing.get("size")  # records of an older netsim have none
     return NetworkSummary(
         name=name,
-        reference=facts.reference,
-        accuracy=math.nan if facts.accuracy is None else facts.accuracy,
-        parameters=facts.parameters,
-        width=facts.width,
-        weights_hash=facts.weights_hash,
-        trained_here=facts.trained_here,
-        other_size=None if size == facts.input_shape[-1] else size,
+        reference=metadata.reference,
+        accuracy=math.nan if metadata.accuracy is None else metadata.accuracy,
+        parameters=metadata.parameters,
+        width=metadata.width,
+        weights_hash=metadata.weights_hash,
+        trained_here=metadata.trained_here,
+        other_size=None if size == metadata.input_shape[-1] else size,
     )
 
 
 def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[str, str]:
     drawn = DrawMetadata.of(records["draw"]["pairs"][0])
-    computed = [record for stage in ("invert", "embed") for own in records[stage].values() for record in own]
+    computed = [record for stage in ("invert", "embed") for of_name in records[stage].values() for record in of_name]
     seconds = {
-        stage: sum(record.seconds for own in by.values() for record in own) for stage, by in records.items() if by
+        stage: sum(record.seconds for of_name in by_name.values() for record in of_name)
+        for stage, by_name in records.items()
+        if by_name
     }
     return {
         "run": run.digest,
         "created": run.attributes["created"],
         "images": f"{drawn.source}, BLAKE3 {drawn.images_hash[:16]}",
         "preset": run.settings.inversion.preset,
-        "precision": _precisions({name: own[0] for name, own in records["invert"].items()}),
-        "device": _distinct(
-            f"{on.device}, {on.threads} thread(s) a worker" for on in map(ComputedMetadata.of, computed)
-        ),
+        "precision": _precisions({name: of_name[0] for name, of_name in records["invert"].items()}),
+        "device": _distinct(map(_device, computed)),
         "task seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
         **{
             f"version of {name}": _distinct(record.versions.get(name, "unknown") for record in computed)
@@ -328,13 +310,15 @@ def _device(record: Record) -> str:
 
 
 def _distinct(values: Iterable[str]) -> str:
-    """Workers may differ."""
+    """Join distinct values: workers may differ."""
     return "; ".join(dict.fromkeys(values))
 
 
-def _precisions(records: dict[str, Record]) -> str:
-    """What networks worked in while they were inverted, each precision with the networks where they differ."""
-    found: dict[str, list[str]] = {}
+def _precisions(records: Mapping[str, Record]) -> str:
+    """Describe the precision of inversions; where networks differ, each precision with its networks."""
+    networks: dict[str, list[str]] = {}
     for name, record in records.items():
-        found.setdefault(InvertMetadata.of(record).precision, []).append(name)
-    return next(iter(found)) if len(found) == 1 else "; ".join(f"{key}: {', '.join(of)}" for key, of in found.items())
+        networks.setdefault(InvertMetadata.of(record).precision, []).append(name)
+    if len(networks) == 1:
+        return next(iter(networks))
+    return "; ".join(f"{precision}: {', '.join(names)}" for precision, names in networks.items())

@@ -115,14 +115,14 @@ class Run:
         """
         files = Files(url)
         url = files.url
-        data = files.find("zarr.json")
+        data = files.get_or_none("zarr.json")
         if data is None:
             raise StoreError(f"no run at {url}; `netsim run SETTINGS.yaml --store {quote(url)}` makes one")
         attributes = _attributes(url, data)
         try:
             settings = parse_settings(attributes["settings"], origin=url)
         except SettingsError as error:
-            raise StoreError(f"cannot read the settings stored at {url}: {error}") from None
+            raise StoreError(f"this netsim cannot read the stored settings of {error}") from None
         if settings.digest() != attributes["digest"]:
             raise StoreError(f"{url} was made by another version of the algorithm; use another store")
         return cls(url, settings, attributes)
@@ -152,7 +152,7 @@ class Run:
         """
         folders = [f"commits/{stage}/{name}" for name in names] or [f"commits/{stage}"]
         with ThreadPoolExecutor(LISTINGS) as pool:
-            listings = list(pool.map(self.files.below, folders))
+            listings = list(pool.map(self.files.modification_times, folders))
         times = {}
         for folder, listing in zip(folders, listings, strict=True):
             for below, when in listing.items():
@@ -303,7 +303,7 @@ class Run:
     def _read(self, record: Record, path: str) -> np.ndarray:
         """Read a chunk without Zarr, whose way to a whole chunk makes several copies."""
         key, shape = self._chunk(path, record.shard)
-        return self._decode(record, path, self.files.find(key), shape)
+        return self._decode(record, path, self.files.get_or_none(key), shape)
 
     def read_all(self, records: Sequence[Record], path: str) -> np.ndarray:
         """Read a per-pair array in all shards, given their records in order. Each chunk is compared as in `read`."""
@@ -318,7 +318,7 @@ class Run:
 
     def read_file(self, record: Record, path: str) -> bytes:
         """Read a file and compare it with the record's checksum. Raises StoreError if it is missing or differs."""
-        data = self.files.find(path)
+        data = self.files.get_or_none(path)
         if data is None:
             raise self._damaged(record, path, "it is missing")
         if blake3_hex(data) != record.files[path]:

@@ -45,8 +45,8 @@ def unreadable(run: Run) -> dict[str, CheckedSplit]:
     return CheckMetadata.of(run.record(CHECK.name, "images")).splits
 
 
-def left_out(run: Run) -> dict[str, tuple[int, int]]:
-    """Split -> how many images can't be read, and of how many."""
+def unreadable_counts(run: Run) -> dict[str, tuple[int, int]]:
+    """Map each split that was checked to its numbers of unreadable and of listed images."""
     return {split: (len(found.unreadable), found.listed) for split, found in unreadable(run).items()}
 
 

@@ -76,7 +76,7 @@ def test_a_store_says_nothing_that_a_terminal_obeys(copied, monkeypatch, capsys)
     record.write_text("{}")
     told = shown("status", copied.url)
     assert r"invert vgg shard 0 is quarantined: \x1b]0;owned\x07\x1b[2J[blink]here[/nowhere]" in told
-    assert "invert vgg shard 1 is quarantined: what was kept of it is damaged" in told
+    assert "invert vgg shard 1 is quarantined: the note of its failure is damaged" in told
     told += shown("verify", copied.url, "--sample", "0")
     edit(Path(copied.url, "zarr.json"), lambda found: found["attributes"]["netsim"].update(format=1))
     edit(Path(copied.url, "zarr.json"), lambda found: found["attributes"]["netsim"]["versions"].update(netsim=ESCAPE))

@@ -66,4 +66,4 @@ def test_a_sweep_of_them_on_photographs_in_object_storage(references, object_sto
         first, last = (layout.quantity(losses, quantity) for quantity in ("initial_loss", "final_loss"))
         assert (last < 0.9 * first).all()
     results = load_results(run)
-    assert results.natural.cka_unbiased[0, 1] > results.inverted.cka_unbiased[0, 1]
+    assert results.cells("natural")[0, 1] > results.cells("inverted")[0, 1]

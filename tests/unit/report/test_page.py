@@ -34,14 +34,15 @@ from netsim.results.findings import (
     warnings,
 )
 from netsim.results.gallery import Gallery
-from netsim.results.results import Loss, Matrix, NetworkSummary, Results, interval
-from netsim.similarity.uncertainty import Estimate
+from netsim.results.matrices import ESTIMATORS
+from netsim.results.results import Loss, NetworkSummary, Results, similarity_dataset
+from netsim.similarity.uncertainty import Estimate, half_width
 
 NINE = ("densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4")
 
 
-def make_matrix(rng, count: int, *, center: float, symmetric: bool) -> Matrix:
-    """Plausible similarities: ones on the diagonal, biased above unbiased."""
+def make_matrix(rng, count: int, *, center: float, symmetric: bool) -> dict[str, np.ndarray]:
+    """Plausible similarities, unbiased then biased: ones on the diagonal, biased above unbiased."""
     cka = np.clip(center + 0.25 * center * rng.standard_normal((count, count)), 0.01, 0.99)
     if symmetric:
         cka = (cka + cka.T) / 2
@@ -50,12 +51,28 @@ def make_matrix(rng, count: int, *, center: float, symmetric: bool) -> Matrix:
     np.fill_diagonal(unbiased, 1)
     off = ~np.eye(count, dtype=bool)
     error, floor = 0.004 + 0.002 * rng.random((2, count, count))
-    mean, mean_unbiased = (Estimate(float(values[off].mean()), 0.0042, 15) for values in (cka, unbiased))
-    rows, rows_unbiased = (
-        tuple(Estimate(float(row[own].mean()), 0.005, 15) for row, own in zip(values, off, strict=True))
-        for values in (cka, unbiased)
-    )
-    return Matrix(cka, error * off, unbiased, 1.1 * error * off, 10 * floor, mean, mean_unbiased, rows, rows_unbiased)
+    return {"cka": np.stack([unbiased, cka]), "se": np.stack([1.1 * error * off, error * off]), "floor": 10 * floor}
+
+
+def make_estimates(matrices: dict[str, dict[str, np.ndarray]], names: tuple[str, ...]) -> dict[str, dict]:
+    """Means, rows and row differences of such matrices, with errors of about their size."""
+    off, means, rows = ~np.eye(len(names), dtype=bool), {}, {}
+    for kind, matrix in matrices.items():
+        for estimator, cells in zip(ESTIMATORS, matrix["cka"], strict=True):
+            means[kind, estimator] = Estimate(float(cells[off].mean()), 0.0042, 15)
+            rows[kind, estimator] = {
+                name: Estimate(float(row[others].mean()), 0.005, 15)
+                for name, row, others in zip(names, cells, off, strict=True)
+            }
+    for estimator, se in zip(ESTIMATORS, (0.0053, 0.0051), strict=True):
+        difference = means["natural", estimator].value - means["inverted", estimator].value
+        means["difference", estimator] = Estimate(difference, se, 15)
+    biased = rows["inverted", "biased"]
+    differences = {
+        (one, other): Estimate(biased[one].value - biased[other].value, 0.006, 15)
+        for one, other in itertools.combinations(names, 2)
+    }
+    return {"means": means, "rows": rows, "row_differences": differences}
 
 
 def make_loss(rng, n: int, *, final: float) -> Loss:
@@ -78,9 +95,13 @@ def make_loss(rng, n: int, *, final: float) -> Loss:
 def make_results(count: int = 9, n: int = 512, rng_seed: int = 0) -> Results:
     rng = np.random.default_rng([rng_seed, count])
     names = NINE[:count] + tuple(f"network_{index:02d}" for index in range(9, count))
-    natural = make_matrix(rng, count, center=0.75, symmetric=True)
-    inverted = make_matrix(rng, count, center=0.18, symmetric=False)
-    facts = {
+    matrices = {
+        "natural": make_matrix(rng, count, center=0.75, symmetric=True),
+        "inverted": make_matrix(rng, count, center=0.18, symmetric=False),
+    }
+    stacked = {key: np.stack([matrix[key] for matrix in matrices.values()], axis=1) for key in ("cka", "se")}
+    floor = np.stack([matrix["floor"] for matrix in matrices.values()])
+    summaries = {
         name: NetworkSummary(
             name=name,
             reference=f"small:{name}",
@@ -96,16 +117,12 @@ def make_results(count: int = 9, n: int = 512, rng_seed: int = 0) -> Results:
         networks=names,
         n=n,
         shards=16,
-        natural=natural,
-        inverted=inverted,
-        difference=Estimate(natural.mean.value - inverted.mean.value, 0.0051, 15),
-        difference_unbiased=Estimate(natural.mean_unbiased.value - inverted.mean_unbiased.value, 0.0053, 15),
-        row_differences={
-            (names[i], names[j]): Estimate(inverted.rows[i].value - inverted.rows[j].value, 0.006, 15)
-            for i, j in itertools.combinations(range(count), 2)
-        },
+        similarity=similarity_dataset(
+            names, **stacked, floor=floor, undefined=np.full_like(stacked["cka"], "", str), df=15
+        ),
+        **make_estimates(matrices, names),
         loss={name: make_loss(rng, n, final=float(rng.uniform(0.01, 0.03))) for name in names},
-        facts=facts,
+        summaries=summaries,
         tolerance=0.05,
         preset="published",
         chance=0.1,
@@ -186,15 +203,15 @@ def with_loss(results: Results, name: str, **changes) -> Results:
     return dataclasses.replace(results, loss={**results.loss, name: dataclasses.replace(results.loss[name], **changes)})
 
 
-def with_facts(results: Results, name: str, **changes) -> Results:
-    facts = {**results.facts, name: dataclasses.replace(results.facts[name], **changes)}
-    return dataclasses.replace(results, facts=facts)
+def with_summary(results: Results, name: str, **changes) -> Results:
+    summaries = {**results.summaries, name: dataclasses.replace(results.summaries[name], **changes)}
+    return dataclasses.replace(results, summaries=summaries)
 
 
 def with_inverted(results: Results, row: int, column: int, value: float) -> Results:
-    values = results.inverted.cka_unbiased.copy()
-    values[row, column] = value
-    return dataclasses.replace(results, inverted=dataclasses.replace(results.inverted, cka_unbiased=values))
+    similarity = results.similarity.copy(deep=True)
+    similarity.cka.loc["unbiased", "inverted", results.networks[row], results.networks[column]] = value
+    return dataclasses.replace(results, similarity=similarity)
 
 
 def renamed(results: Results, old: str, new: str) -> Results:
@@ -203,10 +220,21 @@ def renamed(results: Results, old: str, new: str) -> Results:
     def swap(mapping):
         return {new if name == old else name: value for name, value in mapping.items()}
 
-    facts = swap(results.facts)
-    facts[new] = dataclasses.replace(facts[new], name=new)
+    summaries = swap(results.summaries)
+    summaries[new] = dataclasses.replace(summaries[new], name=new)
     names = tuple(new if name == old else name for name in results.networks)
-    return dataclasses.replace(results, networks=names, loss=swap(results.loss), facts=facts)
+    return dataclasses.replace(
+        results,
+        networks=names,
+        similarity=results.similarity.assign_coords(through=list(names), observer=list(names)),
+        rows={key: swap(rows) for key, rows in results.rows.items()},
+        row_differences={
+            tuple(new if name == old else name for name in pair): value
+            for pair, value in results.row_differences.items()
+        },
+        loss=swap(results.loss),
+        summaries=summaries,
+    )
 
 
 def svg_words(svg: str) -> list[str | None]:
@@ -260,7 +288,7 @@ def test_every_link_within_the_page_has_one_target(page):
 def test_whatever_a_name_says_it_is_text(results):
     evil = "<script>alert('$x$')</script>"
     odd = renamed(results, "resnext", evil)
-    odd = dataclasses.replace(with_facts(odd, evil, reference='"><img src=x onerror=y>'), provenance={"<b>": "&amp;"})
+    odd = dataclasses.replace(with_summary(odd, evil, reference='"><img src=x onerror=y>'), provenance={"<b>": "&amp;"})
     gallery = dataclasses.replace(make_gallery(odd), seed_labels=['" onload="x'] * 4)
     page = Page(render_page(odd, gallery, "</pre><script>"))
     assert not page.elements("script", "b")
@@ -276,10 +304,9 @@ def test_whatever_a_name_says_it_is_text(results):
 def test_tables_of_the_page_hold_the_numbers_of_the_results(results, page):
     matrices = [table for table in page.tables if table[0][0].startswith("through")]
     expected = [
-        (results.natural.cka_unbiased, results.natural.cka_unbiased_se, None),
-        (results.natural.cka, results.natural.cka_se, results.natural.floor),
-        (results.inverted.cka_unbiased, results.inverted.cka_unbiased_se, None),
-        (results.inverted.cka, results.inverted.cka_se, results.inverted.floor),
+        (*(results.cells(kind, estimator, kind=key) for key in ("cka", "se")), floor)
+        for kind in ("natural", "inverted")
+        for estimator, floor in (("unbiased", None), ("biased", results.floor(kind)))
     ]
     for table, (values, errors, floors) in zip(matrices, expected, strict=True):
         assert table[0][1:] == list(results.networks)
@@ -287,52 +314,49 @@ def test_tables_of_the_page_hold_the_numbers_of_the_results(results, page):
             assert name == results.networks[row]
             for column, cell in enumerate(cells):
                 shown = [float(found.replace("−", "-")) for found in re.findall(r"−?\d\.\d+", cell)]
-                low, high = (ends[row, column] for ends in interval(results, values, errors))
+                half = half_width(errors, results.df)[row, column]
+                low, high = values[row, column] - half, values[row, column] + half
                 other = [low, high, *([] if floors is None else [floors[row, column]])]
                 assert shown == [printed(v) for v in (values[row, column], *(other if row != column else []))]
 
 
 def test_network_table_says_who_and_how_it_went(results, page):
     table = next(table for table in page.tables if table[0][0] == "network")
-    rows, columns = row_and_column_means(results.inverted.cka_unbiased)
+    rows, columns = row_and_column_means(results.cells("inverted"))
     for index, (name, line) in enumerate(zip(results.networks, table[1:], strict=True)):
-        facts, loss = results.facts[name], results.loss[name]
-        assert line[0] == f"{name} {facts.reference}, trained here"
-        assert line[1:4] == [f"{facts.parameters:,}", f"{facts.width:,}", f"{100 * facts.accuracy:.1f} %"]
+        summary, loss = results.summaries[name], results.loss[name]
+        assert line[0] == f"{name} {summary.reference}, trained here"
+        assert line[1:4] == [f"{summary.parameters:,}", f"{summary.width:,}", f"{100 * summary.accuracy:.1f} %"]
         assert line[4:7] == [f"{np.median(loss.initial):.3f}", f"{loss.median:.4f}", "yes"]
         assert line[7:10] == [f"{np.median(loss.distance):.2f}", "0", "0"]
         assert line[10:12] == [f"{rows[index]:.3f}", f"{columns[index]:.3f}"]
-        assert facts.weights_hash.startswith(line[12])
-    assert {facts.weights_hash for facts in results.facts.values()} <= {a.get("title") for a in page.elements("code")}
+        assert summary.weights_hash.startswith(line[12])
+    hashes = {summary.weights_hash for summary in results.summaries.values()}
+    assert hashes <= {a.get("title") for a in page.elements("code")}
 
 
 def test_means_stand_beside_each_other_with_errors_and_floor(results, page):
     table = next(table for table in page.tables if table[0][0] == "images")
-    floor = [np.mean(matrix.floor[~np.eye(3, dtype=bool)]) for matrix in (results.natural, results.inverted)]
+    floor = [np.mean(results.floor(kind)[~np.eye(3, dtype=bool)]) for kind in ("natural", "inverted")]
     lines = [
-        (results.natural.mean_unbiased, results.natural.mean, f"{floor[0]:.4f}"),
-        (results.inverted.mean_unbiased, results.inverted.mean, f"{floor[1]:.4f}"),
-        (results.difference_unbiased, results.difference, ""),
+        (results.means[kind, "unbiased"], results.means[kind, "biased"], text)
+        for kind, text in (("natural", f"{floor[0]:.4f}"), ("inverted", f"{floor[1]:.4f}"), ("difference", ""))
     ]
     for line, (unbiased, biased, floor_text) in zip(table[1:], lines, strict=True):
         assert line[1:] == [f"{m.value:.4f} ± {m.se:.4f}" for m in (unbiased, biased)] + [floor_text]
 
 
 def test_headline_is_the_finding_in_one_sentence(results):
-    natural = dataclasses.replace(
-        results.natural, mean_unbiased=Estimate(0.874, 0.011, 15), mean=Estimate(0.9, 0.01, 15)
-    )
-    inverted = dataclasses.replace(
-        results.inverted, mean_unbiased=Estimate(-0.0041, 0.012, 15), mean=Estimate(0.05, 0.02, 15)
-    )
-    changed = dataclasses.replace(
-        results,
-        natural=dataclasses.replace(natural, floor=np.full((3, 3), 0.02)),
-        inverted=dataclasses.replace(inverted, floor=np.full((3, 3), 0.04)),
-        difference_unbiased=Estimate(0.878, 0.014, 15),
-        difference=Estimate(0.85, 0.02, 15),
-        n=1512,
-    )
+    means = {
+        ("natural", "unbiased"): Estimate(0.874, 0.011, 15),
+        ("natural", "biased"): Estimate(0.9, 0.01, 15),
+        ("inverted", "unbiased"): Estimate(-0.0041, 0.012, 15),
+        ("inverted", "biased"): Estimate(0.05, 0.02, 15),
+        ("difference", "unbiased"): Estimate(0.878, 0.014, 15),
+        ("difference", "biased"): Estimate(0.85, 0.02, 15),
+    }
+    floor = results.similarity.floor.copy(data=np.repeat([[[0.02]], [[0.04]]], 9, axis=2).reshape(2, 3, 3))
+    changed = dataclasses.replace(results, means=means, similarity=results.similarity.assign(floor=floor), n=1512)
     assert headline(changed) == (
         "Natural similarity 0.87 ± 0.01; after inversion 0.00 ± 0.01; difference 0.88 ± 0.01 "
         "(unbiased CKA, mean of 6 cells, n = 1,512 images in 16 shards)"
@@ -346,7 +370,7 @@ def test_headline_is_the_finding_in_one_sentence(results):
 
 def test_intervals_and_the_paired_test_stand_under_the_headline(results, page):
     said = findings.intervals(results)
-    low, high = results.difference_unbiased.interval
+    low, high = results.means["difference", "unbiased"].interval
     assert f"difference {low:.3f} to {high:.3f}, p < 0.001 (paired; t with 15 degrees of freedom" in said
     assert said in page.text
     assert findings.probability(Estimate(0.01, 0.01, 15)) == "= 0.333"
@@ -358,20 +382,20 @@ def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results,
     assert table[0][2:] == ["− mobilenet", "− resnext"]
     for row, (name, mean, *cells) in enumerate(table[1:]):
         assert name == results.networks[row]
-        assert mean.startswith(f"{results.inverted.rows_unbiased[row].value:.3f}")
+        assert mean.startswith(f"{results.rows['inverted', 'unbiased'][name].value:.3f}")
         assert [bool(cell) for cell in cells] == [other > row for other in (1, 2)]
     written = write_report(results, make_gallery(results), tmp_path)
-    lines = list(csv.DictReader(written.row_differences_csv.open(newline="")))
+    lines = list(csv.DictReader(written["row_differences.csv"].open(newline="")))
     assert [(line["through"], line["minus"]) for line in lines] == list(results.row_differences)
     first = results.row_differences["densenet", "mobilenet"]
     assert [float(lines[0][key]) for key in ("mean", "se", "low", "high", "p_value")] == [
         first.value, first.se, *first.interval, first.p_value,
     ]  # fmt: skip
-    rows = list(csv.DictReader(written.rows_csv.open(newline="")))
+    rows = list(csv.DictReader(written["rows.csv"].open(newline="")))
     assert [(row["set"], row["through"]) for row in rows] == [
         (kind, name) for kind in ("natural", "inverted") for name in results.networks
     ]
-    assert float(rows[4]["mean"]) == results.inverted.rows_unbiased[1].value
+    assert float(rows[4]["mean"]) == results.rows["inverted", "unbiased"][results.networks[1]].value
 
 
 def test_undefined_values_are_a_dash_on_the_page_and_in_the_figure_and_empty_in_the_table(results, tmp_path):
@@ -382,7 +406,7 @@ def test_undefined_values_are_a_dash_on_the_page_and_in_the_figure_and_empty_in_
     panel = figures.heatmaps(undefined).axes[1]
     assert [text.get_text() for text in panel.texts if text.get_position() == (2, 1)] == ["–"]
     written = write_report(undefined, make_gallery(undefined), tmp_path)
-    cell = list(csv.DictReader(written.inverted_csv.open(newline="")))[5]
+    cell = list(csv.DictReader(written["inverted.csv"].open(newline="")))[5]
     assert (cell["through"], cell["observer"], cell["cka_unbiased"]) == ("mobilenet", "resnext", "")
 
 
@@ -410,7 +434,7 @@ def test_warning_names_the_networks_that_have_not_converged_and_only_those(resul
 
 def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
     """Of a network that tells other classes apart than the images have."""
-    unknown = with_facts(results, "densenet", accuracy=np.nan)
+    unknown = with_summary(results, "densenet", accuracy=np.nan)
     assert warnings(unknown) == []
     assert "clearly better than chance; no image" in all_well(results) and "chance" not in all_well(unknown)
     assert "How good densenet is on these images is not known" in all_well(unknown)
@@ -421,8 +445,8 @@ def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
     [
         (lambda results: with_loss(results, "densenet", stalled=3), "densenet (3 of 64)"),
         (lambda results: with_loss(results, "densenet", nonfinite=2), "densenet (2 of 64)"),
-        (lambda results: with_facts(results, "densenet", accuracy=0.12), "densenet (12.0 %)"),
-        (lambda results: with_facts(results, "densenet", other_size=384), "densenet (384 pixels a side)"),
+        (lambda results: with_summary(results, "densenet", accuracy=0.12), "densenet (12.0 %)"),
+        (lambda results: with_summary(results, "densenet", other_size=384), "densenet (384 pixels a side)"),
         (lambda results: dataclasses.replace(results, preset="fast"), "runs of the same preset only"),
         (lambda results: with_inverted(results, 0, 1, np.nan), "1 of 9 unbiased values of the inverted matrix"),
     ],
@@ -487,7 +511,8 @@ def test_both_heatmaps_have_one_colour_scale(results):
 
 
 def test_rows_are_through_from_the_top_and_columns_observer(results):
-    for estimator, values in (("unbiased", results.inverted.cka_unbiased), ("biased", results.inverted.cka)):
+    for estimator in ("unbiased", "biased"):
+        values = results.cells("inverted", estimator)
         natural, inverted, _ = figures.heatmaps(results, estimator).axes
         assert inverted.get_ylim() == (2.5, -0.5)
         assert (natural.get_ylabel(), inverted.get_xlabel()) == ("through", "observer")
@@ -587,23 +612,26 @@ def test_row_and_column_means_leave_out_the_diagonal(rng):
 
 def test_tables_read_back_as_the_very_numbers(results, tmp_path):
     written = write_report(results, make_gallery(results), tmp_path / "new" / "folder")
-    for path, matrix in ((written.natural_csv, results.natural), (written.inverted_csv, results.inverted)):
-        lines = list(csv.DictReader(path.open(newline="")))
+    for kind in ("natural", "inverted"):
+        lines = list(csv.DictReader(written[f"{kind}.csv"].open(newline="")))
         cells = list(itertools.product(results.networks, results.networks))
         assert [(line["through"], line["observer"]) for line in lines] == cells
-        for column in ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor"):
-            np.testing.assert_array_equal([float(line[column]) for line in lines], getattr(matrix, column).ravel())
+        expected = {"cka": ("biased", "cka"), "cka_se": ("biased", "se")}
+        expected |= {"cka_unbiased": ("unbiased", "cka"), "cka_unbiased_se": ("unbiased", "se")}
+        cells = {column: results.cells(kind, estimator, kind=key) for column, (estimator, key) in expected.items()}
+        for column, values in (cells | {"floor": results.floor(kind)}).items():
+            np.testing.assert_array_equal([float(line[column]) for line in lines], values.ravel())
         assert {line["n"] for line in lines} == {"64"}
-    losses = list(csv.DictReader(written.losses_csv.open(newline="")))
+    losses = list(csv.DictReader(written["losses.csv"].open(newline="")))
     assert [(line["through"], int(line["pair"])) for line in losses] == [
         (m, k) for m in results.networks for k in range(64)
     ]
     for column, name in (("initial_loss", "initial"), ("final_loss", "final"), ("distance", "distance")):
         expected = np.concatenate([getattr(results.loss[network], name) for network in results.networks])
         np.testing.assert_array_equal([float(line[column]) for line in losses], expected)
-    networks = list(csv.DictReader(written.networks_csv.open(newline="")))
+    networks = list(csv.DictReader(written["networks.csv"].open(newline="")))
     assert [line["weights_hash"] for line in networks] == [
-        results.facts[name].weights_hash for name in results.networks
+        results.summaries[name].weights_hash for name in results.networks
     ]
     assert [line["converged"] for line in networks] == ["true"] * 3
 
@@ -612,10 +640,10 @@ def test_same_results_give_the_same_bytes(results, tmp_path):
     contents = []
     for folder in ("one", "two"):
         written = write_report(results, make_gallery(results), tmp_path / folder, settings_yaml="a: 1")
-        contents.append({name: Path(path).read_bytes() for name, path in dataclasses.asdict(written).items()})
+        contents.append({name: Path(path).read_bytes() for name, path in written.items()})
     assert contents[0] == contents[1]
-    assert contents[0]["heatmaps_png"].startswith(b"\x89PNG")
-    assert contents[0]["heatmaps_svg"].startswith(b"<?xml")
+    assert contents[0]["heatmaps.png"].startswith(b"\x89PNG")
+    assert contents[0]["heatmaps.svg"].startswith(b"<?xml")
 
 
 def test_a_report_that_cannot_be_rendered_leaves_the_old_one_as_it_was(results, tmp_path):
@@ -625,7 +653,7 @@ def test_a_report_that_cannot_be_rendered_leaves_the_old_one_as_it_was(results, 
     with pytest.raises(IndexError):
         write_report(other, dataclasses.replace(make_gallery(other), seed_labels=[]), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert written.html.name in before
+    assert written["report.html"].name in before
     assert len(before) == 9
 
 
@@ -635,7 +663,7 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about
         write_report(results, make_gallery(results), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["natural.csv"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="name another folder"):
+    with pytest.raises(SettingsError, match="give another folder"):
         write_report(results, make_gallery(results), tmp_path / "file")
 
 
@@ -668,5 +696,5 @@ def test_tables_of_the_ui_hold_the_numbers_of_the_results(results):
         loss = results.loss[row["network"]]
         assert (row["initial loss"], row["final loss"]) == (number(np.median(loss.initial)), number(loss.median))
         assert row["converged"] == ("yes" if loss.median <= results.tolerance else "NO")
-    cell = matrix_table(results, results.inverted)[2][results.networks[1]]
-    assert cell.startswith(f"{number(results.inverted.cka_unbiased[2, 1])} [")
+    cell = matrix_table(results, "inverted")[2][results.networks[1]]
+    assert cell.startswith(f"{number(results.cells('inverted')[2, 1])} [")

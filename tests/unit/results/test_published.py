@@ -9,7 +9,7 @@ from scipy import stats
 
 from netsim.errors import RunError, SettingsError
 from netsim.results.published import compare, comparison_json, published_matrices
-from netsim.results.results import off_diagonal
+from netsim.results.matrices import off_diagonal
 from unit.report.test_page import make_results
 
 
@@ -23,16 +23,18 @@ def run_with(published, natural, inverted, names=None):
     made = make_results(9)
     order = [published.networks.index(name) for name in names or published.networks]
     names = tuple(published.networks[index] for index in order)
-    facts = {
+    summaries = {
         name: dataclasses.replace(old, name=name, reference=f"torchvision:{name}@default")
-        for name, old in zip(names, made.facts.values(), strict=True)
+        for name, old in zip(names, made.summaries.values(), strict=True)
     }
+    similarity = made.similarity.assign_coords(through=list(names), observer=list(names)).copy(deep=True)
+    for kind, values in (("natural", natural), ("inverted", inverted)):
+        similarity.cka.loc["biased", kind] = values[np.ix_(order, order)]
     return dataclasses.replace(
         made,
         networks=names,
-        facts=facts,
-        natural=dataclasses.replace(made.natural, cka=natural[np.ix_(order, order)]),
-        inverted=dataclasses.replace(made.inverted, cka=inverted[np.ix_(order, order)]),
+        summaries=summaries,
+        similarity=similarity,
     )
 
 

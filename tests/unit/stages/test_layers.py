@@ -75,7 +75,7 @@ def test_layers_of_two_networks_are_rows_and_columns_on_three_sets(run, tmp_path
     found = load_layers(run, spec)
     assert list(found) == ["natural", "inverted/resnet18", "inverted/vgg"]
     assert found["natural"].cka.shape == (2, len(spec.layers[1])) and np.isfinite(found["natural"].cka).all()
-    svg, png, table = write_layers(run, spec, tmp_path / "out")
+    svg, png, table = write_layers(run, spec, tmp_path / "out").values()
     assert svg.read_text().count("features.3") == 3 and png.read_bytes().startswith(b"\x89PNG")
     assert spec.key[:6] in table.name  # or another question would take its place
     lines = list(csv.DictReader(io.StringIO(table.read_text())))

@@ -1,5 +1,6 @@
 """The stages: from store to store, in any order that their inputs allow, with results that depend on inputs only."""
 
+import itertools
 import json
 import shutil
 import time
@@ -87,22 +88,22 @@ def test_kept_history_is_sorted_short_and_has_both_ends(iterations):
 def test_matrices_are_cka_of_the_stored_representations(finished):
     """The whole path against one call on everything at once."""
     results = load_results(finished)
-    for kind, matrix in (("natural", results.natural), ("inverted", results.inverted)):
+    for kind in ("natural", "inverted"):
         for i, through in enumerate(results.networks):
             set_name = "natural" if kind == "natural" else f"inverted/{through}"
             own = finished.array(f"representations/{set_name}/{through}")[...]
             for j, observer in enumerate(results.networks):
                 other = finished.array(f"representations/{set_name}/{observer}")[...]
-                assert matrix.cka[i, j] == pytest.approx(cka.linear_cka(own, other, "biased"), abs=1e-10)
-                assert matrix.cka_unbiased[i, j] == pytest.approx(cka.linear_cka(own, other, "unbiased"), abs=1e-10)
+                for estimator in ("biased", "unbiased"):
+                    expected = pytest.approx(cka.linear_cka(own, other, estimator), abs=1e-10)
+                    assert results.cells(kind, estimator)[i, j] == expected
 
 
 def test_natural_is_symmetric_and_both_diagonals_are_one(finished):
     results = load_results(finished)
-    np.testing.assert_array_equal(results.natural.cka, results.natural.cka.T)
-    for matrix in (results.natural, results.inverted):
-        np.testing.assert_array_equal(np.diag(matrix.cka), 1)
-        np.testing.assert_array_equal(np.diag(matrix.cka_unbiased), 1)
+    np.testing.assert_array_equal(results.cells("natural", "biased"), results.cells("natural", "biased").T)
+    for kind, estimator in itertools.product(("natural", "inverted"), ("biased", "unbiased")):
+        np.testing.assert_array_equal(np.diag(results.cells(kind, estimator)), 1)
 
 
 def test_error_of_a_mean_is_the_jackknife_of_that_mean(finished):
@@ -115,7 +116,7 @@ def test_error_of_a_mean_is_the_jackknife_of_that_mean(finished):
         cells = [cka.linear_cka(x, y, "unbiased") for i, x in enumerate(reps) for j, y in enumerate(reps) if i != j]
         left_out.append(np.mean(cells))
     se = np.sqrt((shards - 1) / shards * np.sum((np.array(left_out) - np.mean(left_out)) ** 2))
-    assert load_results(finished).natural.mean_unbiased.se == pytest.approx(se, rel=1e-6)
+    assert load_results(finished).means["natural", "unbiased"].se == pytest.approx(se, rel=1e-6)
 
 
 def test_rows_are_compared_pair_by_pair_of_left_out_shards(finished):
@@ -134,14 +135,16 @@ def test_rows_are_compared_pair_by_pair_of_left_out_shards(finished):
     assert found.value == pytest.approx(difference(np.ones(32, dtype=bool)), abs=1e-9)
     assert found.se == pytest.approx(np.sqrt(3 / 4 * np.sum((left_out - left_out.mean()) ** 2)), rel=1e-6)
     assert found.df == 3
-    assert results.inverted.rows_unbiased[0].value == pytest.approx(row_mean("vgg", np.ones(32, dtype=bool)), abs=1e-9)
+    assert results.rows["inverted", "unbiased"]["vgg"].value == pytest.approx(
+        row_mean("vgg", np.ones(32, dtype=bool)), abs=1e-9
+    )
 
 
 def test_identical_networks_have_inverted_cka_one(tmp_path):
     settings = tiny(networks=["a=small:vgg@none", "b=small:vgg@none", "small:resnet18@none"])
     run = Run.create(str(tmp_path), settings)
     run_all(run)
-    inverted = load_results(run).inverted.cka_unbiased
+    inverted = load_results(run).cells("inverted")
     assert inverted[0, 1] == pytest.approx(1, abs=1e-9) and inverted[1, 0] == pytest.approx(1, abs=1e-9)
     assert inverted[0, 2] < 0.999
 
@@ -191,7 +194,7 @@ def test_a_shard_is_written_while_the_next_is_computed(tmp_path, monkeypatch):
     assert sorted(noted) == sorted(f"{what} {shard}" for shard in (0, 2, 3) for what in ("compute", "write", "written"))
     for shard, following in ((0, 2), (2, 3)):
         assert noted.index(f"compute {following}") < noted.index(f"written {shard}")
-    assert run.files.find("old/2") is None and all(record.seconds >= 0.05 for record in records)
+    assert run.files.get_or_none("old/2") is None and all(record.seconds >= 0.05 for record in records)
     assert 0.01 <= waited.seconds < 0.05  # the last one
 
 
@@ -238,7 +241,7 @@ def test_xarray_opens_a_whole_run_without_netsim(finished):
     results = load_results(finished)
     cells = tree["results"].cka_unbiased
     assert cells.dims == ("set", "through", "observer")
-    assert float(cells.sel(set="inverted", through="resnet18", observer="vgg")) == results.inverted.cka_unbiased[1, 0]
+    assert float(cells.sel(set="inverted", through="resnet18", observer="vgg")) == results.cells("inverted")[1, 0]
     assert tree["pairs"].seed_label.sel(pair=9) != tree["pairs"].target_label.sel(pair=9)
     inverted = tree["inverted/vgg"]
     assert inverted.history.sel(iteration=5).shape == (32,) and inverted.pair[-1] == 31
@@ -254,8 +257,8 @@ def test_xarray_opens_a_whole_run_without_netsim(finished):
 def test_a_finished_run_opens_as_labelled_arrays(finished):
     opened, results = open_run(finished.url), load_results(finished)
     cell = {"set": "inverted", "through": "resnet18", "observer": "vgg"}
-    assert float(opened.similarity.cka_unbiased.sel(cell)) == results.inverted.cka_unbiased[1, 0]
-    alike = np.diag(results.natural.cka), np.diag(results.natural.floor)
+    assert float(opened.similarity.cka_unbiased.sel(cell)) == results.cells("inverted")[1, 0]
+    alike = np.diag(results.cells("natural", "biased")), np.diag(results.floor("natural"))
     assert (alike[0] == 1).all() and (alike[1] < 0.9).all()  # a floor is that of unrelated images
     images = opened.images.inverted.sel(through="vgg", pair=7)
     assert images.dtype == np.float32 and opened.images.seed.dtype == np.float32
@@ -347,7 +350,7 @@ def test_once_pairs_are_drawn_the_images_may_go(tmp_path):
     inputs._readable.cache_clear()
     run_all(Run.open(prepare(settings, run.url)))
     results = load_results(run)
-    assert np.isnan(results.facts["a"].accuracy)  # its 1000 classes are not these two
+    assert np.isnan(results.summaries["a"].accuracy)  # its 1000 classes are not these two
     assert to_json(results)["accuracy"] == {"a": None, "b": None}
 
 

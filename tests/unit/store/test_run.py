@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -18,19 +17,17 @@ import numpy as np
 import pytest
 import xarray as xr
 from aiobotocore.client import AioBaseClient
-from botocore.utils import parse_timestamp
-from s3fs import S3FileSystem
 
 from netsim.errors import StoreError, UnreachableError
 from netsim.settings import parse_settings
 from netsim.storage.files import _zarr_store
-from netsim.storage.s3 import S3_CLIENT, _when
+from netsim.storage.s3 import S3_CLIENT
 from netsim.store.arrays import ArraySpec
 from netsim.store.documents import array_faults, create_arrays, repair_arrays
 from netsim.store.quarantine import quarantine, quarantined, release
 from netsim.store.records import sealed
 from netsim.store.run import Run
-from support.seaweed import BUCKET, KEYS
+from support.seaweed import BUCKET
 
 SETTINGS = parse_settings({"networks": ["small:vgg", "small:resnet18"], "pairs": {"count": 8, "shard_size": 4}})
 LOSS = ArraySpec("inverted/vgg/final_loss", (8,), "float32", ("pair",))
@@ -183,7 +180,7 @@ def test_settings_of_another_version_are_refused(tmp_path):
     del attributes["seal"]
     document["attributes"]["netsim"] = sealed(attributes)
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match=r"are not this netsim's: .*no setting 'flavour'"):
+    with pytest.raises(StoreError, match=r"cannot read the stored settings of .*: no setting 'flavour'"):
         Run.open(run.url)
 
 
@@ -197,32 +194,6 @@ def test_a_place_with_other_files_is_refused_and_left_alone(tmp_path):
 def test_no_run_is_said_with_the_way_to_make_one(tmp_path):
     with pytest.raises(StoreError, match=r"no run at .*/nothing; `netsim run SETTINGS.yaml --store"):
         Run.open(str(tmp_path / "nothing"))
-
-
-def test_a_url_of_an_unknown_kind_is_refused():
-    with pytest.raises(StoreError, match="nonsense://x is no place netsim can reach"):
-        Run.create("nonsense://x", SETTINGS)
-
-
-def test_credentials_in_a_url_are_refused_and_not_repeated():
-    with pytest.raises(StoreError, match="the URL holds credentials") as caught:
-        Run.create("s3://AKIAEXAMPLE:secret@bucket/run", SETTINGS)
-    assert "secret" not in str(caught.value) and "AKIA" not in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["s3://", "s3:///sweep", "s3://my bucket/sweep"])
-def test_a_url_without_a_bucket_is_refused(url):
-    """Unset variables leave such; a folder called `s3:` is not what anybody wants."""
-    with pytest.raises(StoreError, match=r"names no bucket that S3 could have; give one, as in s3://bucket/sweep"):
-        Run.create(url, SETTINGS)
-    with pytest.raises(StoreError, match="is no URL"):
-        Run.create("s3://buck[et/sweep", SETTINGS)
-
-
-@pytest.mark.parametrize("nothing", ["", None, 3])
-def test_nothing_is_no_place_for_a_run(nothing):
-    with pytest.raises(StoreError, match="is no place for a run; give a path or a URL"):
-        Run.open(nothing)
 
 
 def test_a_path_object_is_a_place_too(tmp_path):
@@ -444,7 +415,7 @@ def test_a_folder_that_can_not_be_listed_is_no_empty_one(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    with pytest.raises(StoreError, match="is not writable or not readable for this user"):
+    with pytest.raises(StoreError, match="no permission to read or write "):
         run.done("invert")
 
 
@@ -468,23 +439,6 @@ def test_a_shard_written_without_its_record_is_missing(run, monkeypatch):
     assert run.done("invert") == {}
     commit(run, 0, 3.0)
     np.testing.assert_array_equal(run.read(run.record("invert", "vgg", 0), LOSS.path), arrays(3.0)[LOSS.path])
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path):
-    run = Run.create(str(tmp_path), SETTINGS)
-    run.files.put("weights/a.bin", b"old")
-    with pytest.raises(TypeError):
-        run.files.put("weights/a.bin", "not bytes")  # type: ignore[arg-type]
-    assert run.files.get("weights/a.bin") == b"old"
-    assert [path.name for path in (tmp_path / "weights").iterdir()] == ["a.bin"]
-
-
-def test_others_may_read_what_the_umask_lets_them(tmp_path):
-    run = Run.create(str(tmp_path), SETTINGS)
-    before = os.umask(0o022)
-    run.files.put("report/a.txt", b"for the group")
-    os.umask(before)
-    assert (tmp_path / "report" / "a.txt").stat().st_mode & 0o777 == 0o644
 
 
 def test_xarray_opens_the_arrays_without_netsim(run, url):
@@ -518,7 +472,7 @@ Run.create("memory://warm", settings)  # import everything before the privileges
 Run.create({folder + "/run"!r}, settings)
 """
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "StoreError" in found.stderr and "is not writable or not readable for this user" in found.stderr
+    assert "StoreError" in found.stderr and "no permission to read or write " in found.stderr
 
 
 def test_no_space_is_explained_and_the_shard_is_missing(tmp_path):
@@ -535,7 +489,7 @@ run.commit("invert", "vgg", 0, arrays={{"noise": np.random.rand(4, 4096).astype(
     found = subprocess.run(
         [sys.executable, "-c", "from netsim.store.run import Run\n" + code], capture_output=True, text=True, check=False
     )
-    assert "StoreError" in found.stderr and "no space" in found.stderr, found.stderr[-800:]
+    assert "StoreError" in found.stderr and "no space left for" in found.stderr, found.stderr[-800:]
     assert run.done("invert") == {}
 
 
@@ -553,7 +507,7 @@ def test_a_server_that_is_away_says_nothing_about_a_shard(object_storage, monkey
     impatient.read(record, LOSS.path)
     object_storage.kill()
     try:
-        with pytest.raises(UnreachableError, match=r"s3://.* does not answer .*; the same command goes on"):
+        with pytest.raises(UnreachableError, match=r"s3://.* does not answer .*; run the command again to resume$"):
             impatient.read(record, LOSS.path)
         with pytest.raises(UnreachableError):
             impatient.done("invert")
@@ -561,11 +515,6 @@ def test_a_server_that_is_away_says_nothing_about_a_shard(object_storage, monkey
         object_storage.start()
     np.testing.assert_array_equal(impatient.read(record, LOSS.path), arrays(1.0)[LOSS.path])
     _zarr_store.cache_clear()
-
-
-@pytest.mark.parametrize("said", ["2026-11-25T01:04:23.123Z", "2026-11-25T01:04:23Z", "Wed, 25 Nov 2026 01:04:23 GMT"])
-def test_the_times_of_a_listing_are_those_that_botocore_finds(said):
-    assert _when(said) == parse_timestamp(said)
 
 
 @pytest.fixture
@@ -598,48 +547,3 @@ def test_a_shard_is_one_request_an_array_and_one_for_its_record(object_storage, 
     requests.clear()
     assert len(run.done("invert")) == 2
     assert requests == {"ListObjectsV2": 1}
-
-
-def test_a_folder_whose_first_file_comes_while_it_is_listed_holds_that_file_or_nothing(object_storage, monkeypatch):
-    run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
-    list_objects = S3FileSystem._lsdir
-
-    async def listed_just_before(self: S3FileSystem, path: str, **options: Any) -> Any:
-        found = await list_objects(self, path, **options)
-        await self._pipe_file(f"{path.rstrip('/')}/invert/vgg/00000.json", b"{}")
-        return found
-
-    with monkeypatch.context() as patch:
-        patch.setattr(S3FileSystem, "_lsdir", listed_just_before)
-        assert run.files.below("commits") == {}
-    assert list(run.files.below("commits")) == ["invert/vgg/00000.json"]
-
-
-def test_a_restart_of_the_server_is_sat_out(object_storage):
-    run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
-    object_storage.kill()
-    back = threading.Timer(3, object_storage.start)
-    back.start()
-    try:
-        run.files.put("a.txt", b"written while the server was away")
-    finally:
-        back.join()
-    assert run.files.get("a.txt") == b"written while the server was away"
-
-
-@pytest.mark.parametrize("wrong", ["none", "secret"])
-def test_credentials_that_are_missing_or_wrong_are_said_and_not_repeated(object_storage, wrong, tmp_path):
-    """In a process of its own: botocore looks for credentials once."""
-    secret = "not-the-secret-of-the-server"
-    env = {key: value for key, value in os.environ.items() if key not in KEYS} | {"HOME": str(tmp_path)}
-    if wrong == "secret":
-        env |= KEYS | {"AWS_SECRET_ACCESS_KEY": secret}
-    code = f"from flows.cli.main import main; import sys; sys.argv = ['netsim', 'status', 's3://{BUCKET}/x']; main()"
-    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
-    assert found.returncode == 1, found.stderr
-    expected = {
-        "none": "Unable to locate credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or",
-        "secret": "is not writable or not readable for this user",
-    }
-    assert expected[wrong] in found.stderr and len(found.stderr.splitlines()) == 1
-    assert secret not in found.stderr
