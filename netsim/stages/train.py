@@ -104,6 +104,6 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
 def _last_epoch(run: Run, name: str) -> bytes | None:
     """Where an interrupted training goes on. A damaged file is as good as none: training begins anew."""
-    kept = run.files.find(checkpoint_path(name)) or b""
+    kept = run.files.get_or_none(checkpoint_path(name)) or b""
     digest, state = kept[: blake3.digest_size], kept[blake3.digest_size :]
     return state if digest == blake3(state).digest() else None

@@ -1,10 +1,10 @@
-"""Files below one place, a path or any URL that fsspec knows, with one clear error for whatever goes wrong there."""
+"""Files below a folder or any URL that fsspec knows, with one clear error for whatever goes wrong there."""
 
 import errno
 import io
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from functools import cache
@@ -15,86 +15,105 @@ from urllib.parse import urlsplit
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
-from zarr.storage import FsspecStore, LocalStore
 
 from netsim.errors import StoreError
-from netsim.storage.s3 import BUCKET, _chain, _options, _require_authority, translate_errors
+from netsim.storage.s3 import BUCKET, aws_environment, require_certificates, storage_options, translate_errors
+
+# Bytes per read: of a local file, and of an object with random and with sequential access. Object storage takes as long
+# for the first byte as for the next megabyte.
+_LOCAL_BLOCK, _RANDOM_BLOCK, _SEQUENTIAL_BLOCK = 2**15, 2**16, 2**23
+
+# Error numbers of a file system without hard links.
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
 class Files:
-    """Files by their path below `url`. Every method raises StoreError, or UnreachableError for no answer.
+    """Files by their path below `url`.
 
-    A file is written whole or not at all, and is on the disk, or answered for by the object storage, when a method
-    that writes it returns. `setting` is what names the place: errors say to give another.
+    A file is written completely or not at all: when a method that writes returns, the data is on the disk or
+    acknowledged by the object storage. Methods that read several files or ranges request them concurrently from object
+    storage.
+
+    Parameters
+    ----------
+    url
+        Folder, or any URL that fsspec knows.
+    setting
+        The option or setting that `url` was given by: error messages propose to change it.
+
+    Raises
+    ------
+    StoreError
+        If the URL is invalid; from every method, for any other error of the storage.
+    UnreachableError
+        From every method, if the storage does not answer after all retries.
     """
 
     def __init__(self, url: str | os.PathLike[str], *, setting: str = "--store") -> None:
         self.url = normalise(url)
         self._setting = setting
-        _require_authority(self.url)
+        require_certificates(self.url)
         try:
-            self._fs, root = fsspec.core.url_to_fs(self.url, **_options(self.url))
+            self._fs, root = fsspec.core.url_to_fs(self.url, **storage_options(self.url))
         except (ValueError, ImportError) as error:
-            raise StoreError(f"{self.url} is no place netsim can reach: {error}") from None
+            raise StoreError(f"cannot open {self.url}: {error}") from None
         self._root = root.rstrip("/")
         self._local = isinstance(self._fs, LocalFileSystem)
 
     def place(self, path: str) -> str:
-        """Where a file is, as a user would open it."""
+        """Return the full path or URL of a file."""
         return f"{self._root}/{path}" if self._local else f"{self.url}/{path}"
 
-    # ---- what is there
+    # ---- listing
 
     def exists(self, path: str) -> bool:
-        """Whether a file is there, which must be a small one: reading it is the one request that surely tells."""
-        return self.find(path) is not None
+        """Return True if a file exists. Reads all of it, the only single request with a reliable answer."""
+        return self.get_or_none(path) is not None
 
-    def below(self, folder: str) -> dict[str, float]:
-        """Path below the folder -> when it was written, in seconds since 1970. Lists; opens nothing."""
+    def is_folder(self) -> bool:
+        """Return True if `url` itself is a folder; in object storage, a prefix with any object below it."""
+        return os.path.isdir(self._root) if self._local else bool(self.names())
+
+    def names(self, folder: str = "") -> list[str]:
+        """Return the names of the files and folders in a folder; empty if it does not exist."""
+        root = f"{self._root}/{folder}".rstrip("/")
+        with self._translated_errors(missing_ok=True), suppress(FileNotFoundError):
+            self._fs.invalidate_cache()
+            paths = {entry.rstrip("/") for entry in self._fs.ls(root, detail=False)}
+            return sorted(path.rpartition("/")[2] for path in paths - {root})  # an empty folder of S3 lists itself
+        return []
+
+    def folders(self, folder: str = "") -> list[str]:
+        """Return the names of the folders in a folder; empty if it does not exist."""
+        root = f"{self._root}/{folder}".rstrip("/")
+        with self._translated_errors(missing_ok=True), suppress(FileNotFoundError, NotADirectoryError):
+            if self._local:
+                return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+            self._fs.invalidate_cache()
+            entries = self._fs.ls(root, detail=True)
+            paths = {info["name"].rstrip("/") for info in entries if info["type"] == "directory"}
+            return sorted(path.rpartition("/")[2] for path in paths - {root})
+        return []
+
+    def modification_times(self, folder: str) -> dict[str, float]:
+        """Return path below the folder -> seconds since 1970, for all files at any depth, without opening any."""
         prefix = f"{self._root}/{folder}/"
-        with self._explained():
-            if self._local:  # fsspec would pass over a folder that can't be listed
+        with self._translated_errors():
+            if self._local:  # fsspec would silently skip folders that cannot be listed
                 return {path: info.st_mtime for path, info in _scan(prefix, "") if not S_ISLNK(info.st_mode)}
             self._fs.invalidate_cache()
             entries = self._fs.find(prefix, detail=True)
-        # s3fs finds nothing, asks for the folder itself, and lists that if its first file has come in between
+        # s3fs first lists nothing, then requests the folder itself, and lists it if a file was written in between
         below = {path: info for path, info in entries.items() if path.startswith(prefix)}
         return {path.removeprefix(prefix): _modified(info) for path, info in below.items()}
 
-    def names(self, folder: str = "") -> list[str]:
-        """The names of files and folders in a folder; none if it is not there."""
-        root = f"{self._root}/{folder}".rstrip("/")
-        with self._explained(missing_is_fine=True), suppress(FileNotFoundError):
-            self._fs.invalidate_cache()
-            paths = {entry.rstrip("/") for entry in self._fs.ls(root, detail=False)}
-            return sorted(path.rpartition("/")[2] for path in paths - {root})  # an empty one of S3 holds itself
-        return []
-
-    def get(self, path: str) -> bytes:
-        """A file's bytes. Raises FileNotFoundError too."""
-        with self._explained(missing_is_fine=True):
-            return self._fs.cat_file(f"{self._root}/{path}")
-
-    def find(self, path: str) -> bytes | None:
-        """A file's bytes, or None if it is not there."""
-        try:
-            return self.get(path)
-        except FileNotFoundError:
-            return None
-
-    def get_all(self, paths: Iterable[str]) -> dict[str, bytes]:
-        """The bytes of those files that are there, asked for at the same time where storage is far away."""
-        paths = list(paths)
-        found = zip(paths, self._fetch(paths, None, None), strict=True)
-        return {path: data for path, data in found if data is not None}
-
     def sizes(self, folder: str = "", *, depth: int) -> dict[str, int]:
-        """Path below the folder -> bytes, of files at most so many folders deep; none if the folder is not there.
+        """Return path below the folder -> bytes, of files at most `depth` levels deep; empty without such a folder.
 
-        Links are followed; what a link leads to nowhere has no bytes.
+        Links are followed; a dangling link counts as an empty file.
         """
         root = f"{self._root}/{folder}".rstrip("/")
-        with self._explained():
+        with self._translated_errors():
             if self._local:
                 scanned = _scan(root, "", depth)
                 return {path: 0 if S_ISLNK(info.st_mode) else info.st_size for path, info in scanned}
@@ -103,135 +122,146 @@ class Files:
         below = {path.removeprefix(f"{root}/"): info["size"] for path, info in entries.items() if path != root}
         return {path: size for path, size in below.items() if path.count("/") < depth and not path.endswith("/")}
 
-    def folders(self, folder: str = "") -> list[str]:
-        """The names of the folders in a folder; none if it is not there."""
-        root = f"{self._root}/{folder}".rstrip("/")
-        with self._explained(missing_is_fine=True), suppress(FileNotFoundError, NotADirectoryError):
-            if self._local:
-                return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-            self._fs.invalidate_cache()
-            entries = self._fs.ls(root, detail=True)
-            found = {info["name"].rstrip("/") for info in entries if info["type"] == "directory"}
-            return sorted(path.rpartition("/")[2] for path in found - {root})
-        return []
-
-    def is_folder(self) -> bool:
-        """Whether the place itself is a folder: in object storage, one with anything in it."""
-        return os.path.isdir(self._root) if self._local else bool(self.names())
-
     def size(self, path: str) -> int | None:
-        """Bytes of a file, or None if there is no such file."""
-        with self._explained(missing_is_fine=True), suppress(FileNotFoundError):
+        """Return the size of a file in bytes, or None if there is no such file."""
+        with self._translated_errors(missing_ok=True), suppress(FileNotFoundError):
             info = self._fs.info(f"{self._root}/{path}".rstrip("/"))
             return info["size"] if info["type"] == "file" else None
         return None
 
-    def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
-        """The bytes (path, from, to), which must lie in their files, asked for at the same time where storage is far
-        away; None where a file is not there.
-        """
-        asked = [at for at in ranges if at[1] < at[2]]  # there is no way to ask for nothing
-        paths, starts, stops = ([at[part] for at in asked] for part in range(3))
-        have = dict(zip(asked, self._fetch(paths, starts, stops), strict=True))
-        return [b"" if start >= stop else have[path, start, stop] for path, start, stop in ranges]
+    # ---- reading
 
-    def _fetch(self, paths: list[Any], starts: list[Any] | None, stops: list[Any] | None) -> list[bytes | None]:
-        """Files, or parts of them, asked for at the same time where storage is far; None where one is not there."""
-        with self._explained():
-            found = self._fs.cat_ranges([f"{self._root}/{path}" for path in paths], starts, stops, on_error="return")
-            for data in found:
-                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
-                    raise data
-        return [data if isinstance(data, bytes) else None for data in found]
+    def get(self, path: str) -> bytes:
+        """Return the bytes of a file; raise FileNotFoundError if it does not exist."""
+        with self._translated_errors(missing_ok=True):
+            return self._fs.cat_file(f"{self._root}/{path}")
+
+    def get_or_none(self, path: str) -> bytes | None:
+        """Return the bytes of a file, or None if it does not exist."""
+        try:
+            return self.get(path)
+        except FileNotFoundError:
+            return None
+
+    def get_all(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Return the bytes of those files that exist, by path."""
+        paths = list(paths)
+        contents = zip(paths, self._fetch(paths, None, None), strict=True)
+        return {path: data for path, data in contents if data is not None}
+
+    def get_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes | None]:
+        """Return the bytes of ranges (path, start, stop) within files, in order; None where a file does not exist."""
+        requested = [part for part in ranges if part[1] < part[2]]  # an empty range cannot be requested
+        paths, starts, stops = ([part[field] for part in requested] for field in range(3))
+        contents = dict(zip(requested, self._fetch(paths, starts, stops), strict=True))
+        return [b"" if start >= stop else contents[path, start, stop] for path, start, stop in ranges]
 
     def open(self, path: str, *, start: int = 0, size: int | None = None, jumping: bool = False) -> io.BufferedReader:
-        """A file, or `size` bytes of it from `start` on, to read and seek in. Raises FileNotFoundError too.
+        """Open a file for reading and seeking.
 
-        Much is asked of object storage at a time, unless the reader is `jumping`.
+        Parameters
+        ----------
+        path
+            Path of the file.
+        start, size
+            The part of the file to show, in bytes; by default all of it.
+        jumping
+            Request little at a time from object storage, for readers that jump from place to place.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the file does not exist.
         """
-        whole = self.size(path)
-        if whole is None:
+        file_size = self.size(path)
+        if file_size is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place(path))
-        stop = whole if size is None else min(whole, start + size)
-        block = LOCAL_BLOCK if self._local else REMOTE_JUMP if jumping else REMOTE_BLOCK
+        stop = file_size if size is None else min(file_size, start + size)
+        block = _LOCAL_BLOCK if self._local else _RANDOM_BLOCK if jumping else _SEQUENTIAL_BLOCK
         return io.BufferedReader(_Window(self, path, start, stop), block)
+
+    def _fetch(self, paths: list[Any], starts: list[Any] | None, stops: list[Any] | None) -> list[bytes | None]:
+        """Return files, or ranges of them; None where a file does not exist."""
+        with self._translated_errors():
+            contents = self._fs.cat_ranges([f"{self._root}/{path}" for path in paths], starts, stops, on_error="return")
+            for data in contents:
+                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                    raise data
+        return [data if isinstance(data, bytes) else None for data in contents]
 
     # ---- writing
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file, in the place of an older one."""
+        """Write a file, replacing an existing one."""
         self.put_parts(path, [data])
 
     def put_parts(self, path: str, parts: Iterable[bytes]) -> None:
-        """The same of a file in parts, one behind the other. On a disk each is written before the next is asked for."""
-        with self._explained():
+        """Write a file from consecutive parts. A local disk receives each part before the next is taken."""
+        with self._translated_errors():
             if self._local:
                 self._write(path, parts, os.replace)
             else:  # an object appears only when it is complete
                 self._fs.pipe_file(f"{self._root}/{path}", b"".join(parts))
 
     def put_new(self, path: str, data: bytes) -> bool:
-        """Write a file that is never written again: if it is there already, it stays as it is. Whether it was not."""
-        with self._explained():
+        """Write a file unless it exists; return True if it was written."""
+        with self._translated_errors():
             return self._write(path, [data], _link) if self._local else self._create(path, data)
 
     def put_all(self, files: Mapping[str, bytes]) -> None:
-        """Write files at the same time where storage is far away."""
+        """Write files, concurrently to object storage."""
         if self._local:
             for path, data in files.items():
                 self.put(path, data)
         elif files:
-            with self._explained():
+            with self._translated_errors():
                 self._fs.pipe({f"{self._root}/{path}": data for path, data in files.items()})
 
     def remove(self, path: str) -> None:
-        """Remove a file, if it is there."""
-        with self._explained(), suppress(FileNotFoundError):
+        """Remove a file if it exists."""
+        with self._translated_errors(), suppress(FileNotFoundError):
             self._fs.rm_file(f"{self._root}/{path}")
 
-    def _explained(self, *, missing_is_fine: bool = False) -> AbstractContextManager[None]:
-        return translate_errors(self.url, missing_is_fine=missing_is_fine, setting=self._setting)
-
-    def _write(self, path: str, parts: Iterable[bytes], put_in_place: Any) -> Any:
+    def _write(self, path: str, parts: Iterable[bytes], put_in_place: Callable[[str, Path], Any]) -> Any:
+        """Write a temporary file beside a local file, then have `put_in_place` give it its name."""
         target = Path(self._root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = f"{target}.{uuid.uuid4().hex}.partial"  # not a tempfile, which only its owner could read
+        partial = f"{target}.{uuid.uuid4().hex}.partial"  # not by tempfile, whose files only their owner can read
         try:
             with open(partial, "wb") as file:
                 file.writelines(parts)
                 file.flush()
                 os.fsync(file.fileno())
-            done = put_in_place(partial, target)
+            result = put_in_place(partial, target)
             _sync(target.parent)
-            return done
+            return result
         finally:
             Path(partial).unlink(missing_ok=True)
 
     def _create(self, path: str, data: bytes) -> bool:
-        """By a conditional PUT (If-None-Match), where the server knows it. Whether it was not there."""
+        """Create an object by a conditional PUT (If-None-Match), or a plain one where the server has none."""
         target = f"{self._root}/{path}"
         try:
             self._fs.pipe_file(target, data, mode="create")
         except OSError as error:
             if error.errno == errno.ENOSYS:  # 501: the server has no conditional PUT
                 self._fs.pipe_file(target, data)
-            elif self.exists(path):  # 412: it is there; 409: another is just writing it
+            elif self.exists(path):  # 412: it exists; 409: another client is writing it
                 return False
             else:
                 raise
         return True
 
-
-LOCAL_BLOCK, REMOTE_JUMP, REMOTE_BLOCK = 2**15, 2**16, 2**23
-"""Bytes that are read at a time. Object storage takes as long for the first byte as for the next megabyte."""
+    def _translated_errors(self, *, missing_ok: bool = False) -> AbstractContextManager[None]:
+        return translate_errors(self.url, missing_ok=missing_ok, setting=self._setting)
 
 
 class _Window(io.RawIOBase):
-    """Part of a file, for libraries that read files."""
+    """Part of a file, as a file object for libraries."""
 
     def __init__(self, files: Files, path: str, start: int, stop: int) -> None:
         self._files, self._path, self._start, self._stop = files, path, start, stop
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -240,45 +270,92 @@ class _Window(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._stop - self._start}[whence]
-        self._at = max(0, origin + offset)
-        return self._at
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._stop - self._start}[whence]
+        self._position = max(0, origin + offset)
+        return self._position
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        begin = self._start + self._at
-        (data,) = self._files.get_ranges([(self._path, begin, min(begin + len(buffer), self._stop))])
+        start = self._start + self._position
+        (data,) = self._files.get_ranges([(self._path, start, min(start + len(buffer), self._stop))])
         if data is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._files.place(self._path))
         buffer[: len(data)] = data
-        self._at += len(data)
+        self._position += len(data)
         return len(data)
 
 
-def _scan(
-    root: str, prefix: str, depth: int = 100, above: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[tuple[str, os.stat_result]]:
-    """What is in a folder and is no folder, by its path; nothing if the folder is not there.
+def normalise(url: str | os.PathLike[str]) -> str:
+    """Return a local path as an absolute path, so that every worker means the same one, or a URL without final slash.
 
-    Links are followed, but not back to a folder that they are in. One that leads to nowhere comes as the link it is.
+    Raises
+    ------
+    StoreError
+        For an empty or malformed URL, and for a URL with credentials, which would appear in logs, in the Prefect UI
+        and in the store.
+
+    Examples
+    --------
+    >>> normalise("s3://bucket/sweep/")
+    's3://bucket/sweep'
+    """
+    if not isinstance(url, str | os.PathLike) or not os.fspath(url):
+        raise StoreError(f"a store must be a path or a URL, got {url!r}; write a path, as in runs/demo")
+    url = str(os.fspath(url))
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise StoreError(f"{url} is not a valid URL: {error}") from None
+    if parts.password or (parts.username and parts.scheme == "s3"):
+        raise StoreError("the URL must not contain credentials; use AWS_* variables or a profile instead")
+    if parts.scheme == "s3" and not BUCKET.fullmatch(parts.netloc):
+        raise StoreError(f"{url} must name a valid bucket; write s3://bucket/sweep")
+    if "://" in url and not url.startswith("file://"):
+        return url.rstrip("/")
+    return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
+
+
+def zarr_store(url: str) -> Any:
+    """Return the Zarr store at a normalised URL: a LocalStore or an FsspecStore.
+
+    It is cached as long as the credentials in the environment stay the same, because its S3 client logs an error when
+    it is garbage-collected. Zarr takes 0.1 s to import, so it is imported here.
+    """
+    return _zarr_store(url, aws_environment())
+
+
+@cache
+def _zarr_store(url: str, _environment: frozenset[tuple[str, str]]) -> Any:
+    from zarr.storage import FsspecStore, LocalStore
+
+    return FsspecStore.from_url(url, storage_options=storage_options(url)) if "://" in url else LocalStore(url)
+
+
+def _scan(
+    root: str, prefix: str, depth: int = 100, parents: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path below a folder and the status of everything in it that is not a folder; nothing if it is missing.
+
+    Links are followed, except back to a folder that contains them. A dangling link is yielded as the link it is.
     """
     try:
-        here = os.stat(root)
+        status = os.stat(root)
         entries = list(os.scandir(root))
     except (FileNotFoundError, NotADirectoryError):
         return
-    me = here.st_dev, here.st_ino
-    for entry in entries if me not in above else ():
+    folder = status.st_dev, status.st_ino
+    for entry in entries if folder not in parents else ():
         if not entry.is_dir():
-            with suppress(FileNotFoundError):  # it was there a moment ago
+            with suppress(FileNotFoundError):  # removed since it was listed
                 yield f"{prefix}{entry.name}", _stat(entry)
         elif depth > 1:
-            yield from _scan(entry.path, f"{prefix}{entry.name}/", depth - 1, above | {me})
+            yield from _scan(entry.path, f"{prefix}{entry.name}/", depth - 1, parents | {folder})
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result:
+    """Return the status of the file that a link leads to, or that of a dangling link itself."""
     try:
         return entry.stat()
     except FileNotFoundError:
@@ -286,23 +363,20 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result:
 
 
 def _link(partial: str, target: Path) -> bool:
-    """Give a file its name, unless that is taken. Whether it was not."""
+    """Give a file its name unless that exists; return True if it did not."""
     try:
         os.link(partial, target)
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in NO_LINKS:
+        if error.errno not in _NO_LINKS:
             raise
         os.replace(partial, target)
     return True
 
 
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""What a file system says that has no hard links."""
-
-
 def _sync(path: str | Path) -> None:
+    """Flush a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -311,37 +385,6 @@ def _sync(path: str | Path) -> None:
 
 
 def _modified(info: Mapping[str, Any]) -> float:
+    """Return the modification time that an fsspec listing gives, in seconds since 1970."""
     when = info.get("mtime", info.get("LastModified", info.get("created", 0.0)))
     return when.timestamp() if isinstance(when, datetime) else float(when)
-
-
-def normalise(url: str | os.PathLike[str]) -> str:
-    """A local path as an absolute one, so that every worker means the same place; a URL without a last slash.
-
-    Raises StoreError for nothing at all, and for a URL with credentials in it: it would be shown in logs, in the
-    Prefect UI and in the store.
-    """
-    if not isinstance(url, str | os.PathLike) or not os.fspath(url):
-        raise StoreError(f"{url!r} is no place for a run; give a path or a URL, as in runs/demo")
-    url = str(os.fspath(url))
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise StoreError(f"{url} is no URL: {error}") from None
-    if parts.password or (parts.username and parts.scheme == "s3"):
-        raise StoreError("the URL holds credentials; give them by AWS_* variables or a profile instead")
-    if parts.scheme == "s3" and not BUCKET.fullmatch(parts.netloc):
-        raise StoreError(f"{url} names no bucket that S3 could have; give one, as in s3://bucket/sweep")
-    if "://" in url and not url.startswith("file://"):
-        return url.rstrip("/")
-    return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
-
-
-def zarr_store(url: str) -> LocalStore | FsspecStore:
-    """The same place for Zarr. One for as long as credentials stay: its S3 client complains when it is thrown away."""
-    return _zarr_store(url, _chain())
-
-
-@cache
-def _zarr_store(url: str, _chain: frozenset[tuple[str, str]]) -> LocalStore | FsspecStore:
-    return FsspecStore.from_url(url, storage_options=_options(url)) if "://" in url else LocalStore(url)

@@ -1,8 +1,12 @@
-"""S3: credentials, sessions, and its errors as ours."""
+"""S3: credentials, clients, and the translation of storage errors into netsim's own.
+
+botocore takes 0.1 s to import and aiobotocore half a second, so both are imported when a URL needs them.
+"""
 
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -11,107 +15,150 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from botocore.exceptions import (
-    EndpointConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    SSLError,
-    TokenRetrievalError,
-)
-from botocore.utils import parse_timestamp
-
 from netsim.errors import StoreError, UnreachableError
 
+# The name of a bucket or the ARN of an access point. S3 clients retry for minutes if it is not one of the two.
 BUCKET = re.compile(r"[A-Za-z0-9.\-_:/]{1,255}")
-"""Its name, or the ARN of an access point: what S3 clients look for in vain otherwise."""
 
-
+# Arguments of `botocore.config.Config`. With the defaults, clients give up on a restarting server after 8 s.
 S3_CLIENT = {
-    "retries": {"mode": "adaptive", "max_attempts": 10},  # sits out a server that is away for about 50 s
+    "retries": {"mode": "adaptive", "max_attempts": 10},  # waits about 50 s for a server that is down
     "connect_timeout": 5,
     "read_timeout": 60,
 }
-"""Of botocore, by name as in `botocore.config.Config`. Its default gives up on a restarting server after 8 s."""
+
+# Error numbers of a local disk that is full, or of a quota or a file size limit that is reached.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Error numbers with which s3fs reports the HTTP status 500 and 503.
+_SERVER_ERROR = (errno.EIO, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
 
 
-def _require_authority(url: str) -> None:
-    """S3 clients look for a file of certificates that is not there for minutes, without a word."""
+def require_certificates(url: str) -> None:
+    """Check that the file in AWS_CA_BUNDLE exists; S3 clients retry for minutes without it, without an error.
+
+    Raises
+    ------
+    StoreError
+        If `url` is on S3 and the file does not exist.
+    """
     bundle = os.environ.get("AWS_CA_BUNDLE")
     if bundle and url.startswith("s3://") and not Path(bundle).exists():
-        raise StoreError(f"AWS_CA_BUNDLE names {bundle}, which is not there; name the certificates to trust for {url}")
+        raise StoreError(f"AWS_CA_BUNDLE must name a file of trusted certificates for {url}, got missing {bundle}")
 
 
-def _options(url: str) -> dict[str, Any]:
+def storage_options(url: str) -> dict[str, Any]:
+    """Return the options with which fsspec opens `url`; empty for a local path."""
     if "://" not in url:
         return {}
     options: dict[str, Any] = {"use_listings_cache": False}  # progress is read from listings
     if url.startswith("s3://"):
-        # in parts, s3fs asks for the size of every object before it reads it
-        options |= {"config_kwargs": deepcopy(S3_CLIENT), "max_concurrency": 1}  # botocore writes into it
-        options["session"] = _session(_chain())
+        # above 1, s3fs asks for the size of every object before it reads it; botocore modifies the dictionary it gets
+        options |= {"config_kwargs": deepcopy(S3_CLIENT), "max_concurrency": 1}
+        options["session"] = _session(aws_environment())
     return options
 
 
-def _chain() -> frozenset[tuple[str, str]]:
-    """What the standard AWS chain of credentials goes by here. Clients are kept for as long as it stays."""
+def aws_environment() -> frozenset[tuple[str, str]]:
+    """Return the environment variables of the AWS credential chain. Clients are cached as long as these are equal."""
     return frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_"))
 
 
 @cache
-def _session(_chain: frozenset[tuple[str, str]]) -> Any:
-    from aiobotocore.session import AioSession  # half a second, for S3 only
+def _session(_environment: frozenset[tuple[str, str]]) -> Any:
+    """Return an aiobotocore session that parses times quickly."""
+    from aiobotocore.session import AioSession
 
     session = AioSession()
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_when)
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=parse_time)
     return session
 
 
-def _when(text: Any) -> datetime:
-    """A time that S3 says. botocore's own way guesses the format, which takes most of the time of a long listing."""
-    return datetime.fromisoformat(text) if str(text).endswith("Z") else parse_timestamp(text)
+def parse_time(text: Any) -> datetime:
+    """Parse a time from S3. botocore guesses the format instead, which is most of the time of a long listing."""
+    if str(text).endswith("Z"):
+        return datetime.fromisoformat(text)
+    from botocore.utils import parse_timestamp
 
-
-UNREACHABLE = (ConnectionError, TimeoutError, HTTPClientError, EndpointConnectionError)
-"""No answer, after the client's own retries. The first two are what Python raises, the others botocore."""
-
-
-TROUBLE = (errno.EIO, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
-"""How s3fs says 500 and 503."""
+    return parse_timestamp(text)
 
 
 @contextmanager
-def translate_errors(url: str, *, missing_is_fine: bool = False, setting: str = "--store") -> Iterator[None]:
-    """Turn what a file system says into one clear StoreError about `url`, which `setting` named."""
+def translate_errors(url: str, *, missing_ok: bool = False, setting: str = "--store") -> Iterator[None]:
+    """Translate the errors of file systems and S3 clients in the block into a StoreError about `url`.
+
+    Parameters
+    ----------
+    url
+        The place that the messages name.
+    missing_ok
+        Let a FileNotFoundError pass unchanged.
+    setting
+        The option or setting that `url` was given by: messages propose to change it.
+
+    Raises
+    ------
+    UnreachableError
+        If the storage did not answer, or answered with a server error, after all retries.
+    StoreError
+        For every other error.
+    """
     try:
         yield
-    except FileNotFoundError as error:
-        if missing_is_fine:
+    except Exception as error:
+        translated = None if missing_ok and isinstance(error, FileNotFoundError) else _translated(error, url, setting)
+        if translated is None:
             raise
-        raise StoreError(f"{url}: not found ({error})") from error
-    except PermissionError as error:
-        raise StoreError(
-            f"{url} is not writable or not readable for this user ({error}); give another {setting}"
-        ) from error
-    except SSLError as error:
-        raise StoreError(f"{url}: {error}; AWS_CA_BUNDLE names the certificates to trust") from error
-    except UNREACHABLE as error:
-        raise UnreachableError(f"{url} does not answer ({error}); the same command goes on when it does") from error
-    except (NoCredentialsError, PartialCredentialsError, ProfileNotFound, TokenRetrievalError) as error:
-        raise StoreError(
+        raise translated from error
+
+
+def _translated(error: Exception, url: str, setting: str) -> StoreError | None:
+    """Return the StoreError for an error, or None if it does not come from storage."""
+    if isinstance(error, FileNotFoundError):
+        return StoreError(f"{url}: not found ({error})")
+    if isinstance(error, PermissionError):
+        return StoreError(f"no permission to read or write {url} ({error}); use another {setting}")
+    if translated := _translated_s3(error, url):
+        return translated
+    if isinstance(error, ConnectionError | TimeoutError):
+        return _no_answer(error, url)
+    return _translated_system(error, url, setting) if isinstance(error, OSError) else None
+
+
+def _translated_s3(error: Exception, url: str) -> StoreError | None:
+    """Return the StoreError for an error of botocore. Without botocore imported, it cannot be one."""
+    if "botocore" not in sys.modules:
+        return None
+    from botocore import exceptions
+
+    if isinstance(error, exceptions.SSLError):
+        return StoreError(f"{url}: {error}; set AWS_CA_BUNDLE to a file of the certificates to trust")
+    if isinstance(error, exceptions.HTTPClientError | exceptions.EndpointConnectionError):
+        return _no_answer(error, url)
+    if isinstance(
+        error,
+        exceptions.NoCredentialsError
+        | exceptions.PartialCredentialsError
+        | exceptions.ProfileNotFound
+        | exceptions.TokenRetrievalError,
+    ):
+        return StoreError(
             f"{url}: {str(error).rstrip('.')}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
             "or name a block of the Prefect server by --credentials"
-        ) from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise StoreError(
-                f"no space left for {url} ({error.strerror}); free some, and run the same command again"
-            ) from error
-        if "://" in url and error.errno in TROUBLE:
-            raise UnreachableError(
-                f"{url} is in trouble ({error}); the same command goes on when that is over"
-            ) from error
-        if error.errno == errno.EROFS:
-            raise StoreError(f"{url} is on a read-only file system; give another {setting}") from error
-        raise StoreError(f"{url}: {error}") from error
+        )
+    return None
+
+
+def _translated_system(error: OSError, url: str, setting: str) -> StoreError:
+    """Return the StoreError for any other error of the operating system, or of a server through s3fs."""
+    if error.errno in _NO_SPACE:
+        return StoreError(f"no space left for {url} ({error.strerror}); free some and run the command again to resume")
+    if "://" in url and error.errno in _SERVER_ERROR:
+        return UnreachableError(f"server error from {url} ({error}); run the command again to resume")
+    if error.errno == errno.EROFS:
+        return StoreError(f"{url} is on a read-only file system; use another {setting}")
+    return StoreError(f"{url}: {error}")
+
+
+def _no_answer(error: Exception, url: str) -> UnreachableError:
+    return UnreachableError(f"{url} does not answer ({error}); run the command again to resume")

@@ -13,6 +13,7 @@ class Stopwatch:
         self._start = time.perf_counter()
 
     def __call__(self) -> float:
+        """Return the seconds since it was made."""
         return time.perf_counter() - self._start
 
 

@@ -27,7 +27,7 @@ def quarantine(run: Run, unit: Unit, reason: Mapping[str, Any]) -> None:
 
 def quarantined(run: Run) -> dict[Unit, dict[str, Any]]:
     """Map each quarantined unit to its reason, which has at least the key `error`."""
-    paths = sorted(path for path in run.files.below(FOLDER) if NOTE.fullmatch(path))
+    paths = sorted(path for path in run.files.modification_times(FOLDER) if NOTE.fullmatch(path))
     notes = run.files.get_all(f"{FOLDER}/{path}" for path in paths)
     return {_unit_of(path): _parse(note) for path, note in notes.items()}
 
@@ -35,7 +35,7 @@ def quarantined(run: Run) -> dict[Unit, dict[str, Any]]:
 def release(run: Run, stage: str = "") -> None:
     """Forget what is quarantined, in one stage or in all: it is to be tried again."""
     folder = f"{FOLDER}/{stage}".rstrip("/")
-    for path in run.files.below(folder):
+    for path in run.files.modification_times(folder):
         run.files.remove(f"{folder}/{path}")
 
 

@@ -26,7 +26,7 @@ def test_two_runs_of_the_same_settings_at_once_do_no_harm(server, object_storage
         """Records that are new; whether both have ended."""
         time.sleep(1)
         files = Files(store)
-        for path in files.below("commits").keys() - seen.keys():
+        for path in files.modification_times("commits").keys() - seen.keys():
             seen[path] = files.get(f"commits/{path}")
         return all(process.poll() is not None for process in processes)
 

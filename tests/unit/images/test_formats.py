@@ -640,7 +640,7 @@ def test_every_source_is_in_the_documentation_and_in_the_form_of_the_settings():
         ("quux:x", SettingsError, "sources are fashion-mnist, folder:PATH, imagenet:FOLDER"),
         ("fashion-mnist:x", SettingsError, "'fashion-mnist' takes no path, got 'fashion-mnist:x'"),
         ("hf:", SettingsError, "write 'hf:FOLDER'"),
-        ("folder:s3://user:word@bucket/x", Exception, "the URL holds credentials"),
+        ("folder:s3://user:word@bucket/x", Exception, "the URL must not contain credentials"),
         ("cifar10:/nowhere", DataError, "lacks test_batch.bin"),
     ],
 )
