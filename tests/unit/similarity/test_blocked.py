@@ -1,4 +1,4 @@
-"""The U-statistic of blocks must be its definition, agree with the exact value for one block, and hold for kernels."""
+"""The U-statistic of blocks must equal its definition, and the exact value for one block, for any kernel."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ from netsim.similarity.blocked import (
     rbf_kernel,
 )
 from netsim.similarity.cka import linear_cka
-from unit.similarity.test_cka import hsic_unbiased as song
-from unit.similarity.test_cka import related
+from unit.similarity.definitions import hsic_unbiased as song
+from unit.similarity.definitions import related
 
 
 @pytest.fixture
@@ -30,25 +30,25 @@ def blocks_of(X, Y, size):
 
 def test_hsic_of_every_two_gram_matrices_is_the_definition(rng):
     grams = np.stack([A @ A.T for A in (rng.normal(size=(9, d)) + 1 for d in (3, 5, 2))])
-    found = hsic_unbiased(grams)
+    result = hsic_unbiased(grams)
     for i in range(3):
         for j in range(3):
-            assert found[i, j] == pytest.approx(song(grams[i], grams[j]), rel=1e-10)
+            assert result[i, j] == pytest.approx(song(grams[i], grams[j]), rel=1e-10)
 
 
 @pytest.mark.parametrize("offset", [0, 1e3])
 def test_one_block_is_exact_unbiased_cka(rng, offset):
     X, Y = related(rng, 50)
-    found = blocked_similarity([{"x": X + offset, "y": Y - offset}], [("x", "y"), ("x", "x")])
-    assert found["x", "y"].cka == pytest.approx(linear_cka(X, Y, "unbiased"), abs=1e-9)
-    assert found["x", "x"].cka == pytest.approx(1)
-    assert np.isnan(found["x", "y"].leave_one_out).all()
+    result = blocked_similarity([{"x": X + offset, "y": Y - offset}], [("x", "y"), ("x", "x")])
+    assert result["x", "y"].cka == pytest.approx(linear_cka(X, Y, "unbiased"), abs=1e-9)
+    assert result["x", "x"].cka == pytest.approx(1)
+    assert np.isnan(result["x", "y"].leave_one_out).all()
 
 
 def test_numerators_and_denominators_are_averaged_apart_by_rows_and_left_out_in_turn(rng):
     X, Y = related(rng, 60)
     shards = [{"x": X[at], "y": Y[at]} for at in (slice(0, 30), slice(30, 50), slice(50, 60))]
-    found = blocked_similarity(shards, [("x", "y")])["x", "y"]
+    result = blocked_similarity(shards, [("x", "y")])["x", "y"]
 
     def by_hand(shards):
         sums = np.zeros(3)
@@ -57,9 +57,9 @@ def test_numerators_and_denominators_are_averaged_apart_by_rows_and_left_out_in_
             sums += len(K) * np.array([song(K, L), song(K, K), song(L, L)])
         return sums[0] / np.sqrt(sums[1] * sums[2])
 
-    assert found.cka == pytest.approx(by_hand(shards), rel=1e-9)
-    left_out = [by_hand(shards[:g] + shards[g + 1 :]) for g in range(3)]
-    np.testing.assert_allclose(found.leave_one_out, left_out, rtol=1e-9)
+    assert result.cka == pytest.approx(by_hand(shards), rel=1e-9)
+    replicates = [by_hand(shards[:g] + shards[g + 1 :]) for g in range(3)]
+    np.testing.assert_allclose(result.leave_one_out, replicates, rtol=1e-9)
 
 
 def test_rbf_gram_matrix_is_scikit_learns(rng):
@@ -70,7 +70,7 @@ def test_rbf_gram_matrix_is_scikit_learns(rng):
 
 
 def rbf_cka_of_blocks(shards, bandwidth):
-    """RBF CKA of x and y with sigma `bandwidth` times the median distance of each side's first shard."""
+    """Compute RBF CKA of x and y with sigma `bandwidth` times the median distance of each side's first shard."""
     kernels = [rbf_kernel(bandwidth * median_distance(shards[0][key])) for key in "xy"]
     grams = [np.stack([kernel(shard[key]) for kernel, key in zip(kernels, "xy", strict=True)]) for shard in shards]
     hsic, magnitudes = (np.stack([of(gram) for gram in grams]) for of in (hsic_unbiased, magnitude))
@@ -104,21 +104,21 @@ def test_unrelated_rows_are_zero_within_three_standard_errors_whatever_the_block
     X, Y = rng.normal(size=(960, 40)), rng.normal(size=(960, 30))
     for size in (16, 96):
         for kernel in ("linear", "rbf"):
-            found = blocked_similarity(blocks_of(X, Y, size), [("x", "y")], kernel=kernel)["x", "y"].estimate
-            assert abs(found.value) < 3 * found.se < 0.1
+            result = blocked_similarity(blocks_of(X, Y, size), [("x", "y")], kernel=kernel)["x", "y"].estimate
+            assert abs(result.value) < 3 * result.se < 0.1
 
 
 def test_the_standard_error_is_near_the_exact_ones(rng):
-    """Of many sets of 400 images: blocks of 40 see a tenth of all pairs of images; the spread is little more."""
+    """Blocks of 40 of 400 images see a tenth of all pairs of images; over many sets the spread is little more."""
     exact, blocked, errors = [], [], []
     mixing = rng.normal(size=(5, 12)), rng.normal(size=(5, 7))
     for _ in range(150):
         shared = rng.normal(size=(400, 5))
         X, Y = (shared @ A + 2 * rng.normal(size=(400, A.shape[1])) for A in mixing)
-        found = blocked_similarity(blocks_of(X, Y, 40), [("x", "y")])["x", "y"]
+        result = blocked_similarity(blocks_of(X, Y, 40), [("x", "y")])["x", "y"]
         exact.append(linear_cka(X, Y, "unbiased"))
-        blocked.append(found.cka)
-        errors.append(found.estimate.se)
+        blocked.append(result.cka)
+        errors.append(result.estimate.se)
     assert np.mean(blocked) == pytest.approx(np.mean(exact), abs=0.01)
     assert 1.0 < np.std(blocked) / np.std(exact) < 1.6
     assert np.mean(errors) == pytest.approx(np.std(blocked), rel=0.2)
@@ -127,8 +127,8 @@ def test_the_standard_error_is_near_the_exact_ones(rng):
 def test_a_constant_representation_is_nan(rng):
     X, Y = related(rng, 40)
     for kernel in ("linear", "rbf"):
-        found = blocked_similarity(blocks_of(X, np.ones_like(Y), 20), [("x", "y")], kernel=kernel)["x", "y"]
-        assert np.isnan(found.cka) and np.isnan(found.leave_one_out).all()
+        result = blocked_similarity(blocks_of(X, np.ones_like(Y), 20), [("x", "y")], kernel=kernel)["x", "y"]
+        assert np.isnan(result.cka) and np.isnan(result.leave_one_out).all()
 
 
 def test_float32_rows_agree_to_the_precision_of_float32(rng):

@@ -1,0 +1,125 @@
+"""Sums over a stream of shards must equal those of all rows at once, in either space and for any blocks."""
+
+import numpy as np
+import pytest
+
+from netsim.errors import DataError
+from netsim.similarity.cka import similarity
+from netsim.similarity.streaming import (
+    cheaper_space,
+    feature_cost,
+    gram_cost,
+    pair_hsic,
+    validate_rows,
+    validate_same_rows,
+)
+from unit.similarity.definitions import (
+    errors_of,
+    related,
+    shard_cka,
+    slow_cka,
+    split,
+)
+
+SPACES = ("gram", "feature")
+
+
+@pytest.mark.parametrize("offset", [0, 1e3])
+@pytest.mark.parametrize(("dx", "dy"), [(12, 7), (45, 30), (90, 60)])
+def test_gram_and_feature_space_agree_with_the_definition_below_and_above_as_many_rows_as_features(
+    rng, space, small_blocks, dx, dy, offset
+):
+    """59 rows of uneven, drifting shards: fewer than dx + dy, about as many, more. One shard is empty."""
+    X, Y = related(rng, 59, dx, dy)
+    shards = split(X + offset, Y - offset, (20, 1, 9, 0, 4, 25))
+    for at in (20, 30):
+        X[at:] += offset / 3
+    result = shard_cka(shards)
+    for estimator, value, replicates in (
+        ("biased", result.cka, result.leave_one_out),
+        ("unbiased", result.cka_unbiased, result.leave_one_out_unbiased),
+    ):
+        assert value == pytest.approx(slow_cka(shards_of(shards, 0), shards_of(shards, 1), estimator), abs=1e-9)
+        for g in range(6):
+            rest = shards[:g] + shards[g + 1 :]
+            exact = slow_cka(shards_of(rest, 0), shards_of(rest, 1), estimator)
+            assert replicates[g] == pytest.approx(exact, abs=1e-9)
+
+
+def shards_of(shards, side):
+    rows = np.concatenate([shard[side] for shard in shards])
+    return rows - rows.mean(axis=0)  # a large offset would drown the definitions in rounding error
+
+
+def test_gram_and_feature_space_give_the_same_to_1e_10(rng):
+    shards = [{"a": rng.normal(size=(n, 40)), "b": rng.normal(size=(n, 25)) ** 3} for n in (30, 8, 41)]
+    pairs = [("a", "a"), ("a", "b"), ("b", "b")]
+    gram, feature = (pair_hsic(shards, pairs, space=space) for space in SPACES)
+    for pair in pairs:
+        for name in ("n", "square", "q", "tx", "ty"):
+            np.testing.assert_allclose(getattr(gram[pair], name), getattr(feature[pair], name), rtol=1e-10)
+
+
+def test_sums_are_those_of_the_rows_taken_one_by_one(rng, space, small_blocks):
+    X, Y = related(rng, 20)
+    sums = pair_hsic([[X[:6], Y[:6]], [X[6:], Y[6:]]], [(0, 1)])[0, 1]
+    for entry, kept in enumerate((slice(None), slice(6, None), slice(6))):
+        x, y = (side[kept] - side[kept].mean(axis=0) for side in (X, Y))
+        k, l = [row @ row for row in x], [row @ row for row in y]  # noqa: E741 (the letter of the formulas)
+        expected = [len(x), np.square(x.T @ y).sum(), np.dot(k, l), sum(k), sum(l)]
+        actual = [getattr(sums, name)[entry] for name in ("n", "square", "q", "tx", "ty")]
+        np.testing.assert_allclose(actual, expected, rtol=1e-10)
+
+
+def test_the_cheaper_space_is_gram_for_few_rows_and_for_many_partners():
+    assert cheaper_space(250, {"a": 100, "b": 60}, [("a", "a"), ("a", "b"), ("b", "b")]) == "gram"
+    assert cheaper_space(450, {"a": 100, "b": 60}, [("a", "a"), ("a", "b"), ("b", "b")]) == "feature"
+    nine = dict(enumerate((2208, 1280, 2048, 512, 2048, 1024, 4096, 2048, 2048)))
+    all_pairs = [(x, y) for x in nine for y in nine if x <= y]
+    assert cheaper_space(10_000, nine, [(0, 0), (0, 1), (1, 1)]) == "feature"
+    assert cheaper_space(10_000, nine, all_pairs) == "gram"
+    assert cheaper_space(50_000, nine, all_pairs) == "feature"
+
+
+def test_costs_count_multiplications():
+    widths, pairs = {"a": 100, "b": 60, "unused": 7}, [("a", "a"), ("a", "b")]
+    assert gram_cost(10, widths, pairs) == 10 * 10 * (100 + 60) // 2
+    symmetric_once, products_twice = 10 * 100 * 100 * 3 // 2, 10 * 100 * 60 * 2  # each with the second pass
+    assert feature_cost(10, widths, pairs) == symmetric_once + products_twice
+
+
+def test_shards_are_read_when_needed_and_give_the_same_bits(rng, space, small_blocks):
+    X, Y = related(rng, 40)
+    reads = []
+
+    def reader(index, shard):
+        def read():
+            reads.append(index)
+            return dict(zip("xy", shard, strict=True))
+
+        return read
+
+    shards = split(X, Y, (10,) * 4)
+    late = similarity([reader(i, shard) for i, shard in enumerate(shards)], [("x", "y")])["x", "y"]
+    once = [0, 1, 2, 3]
+    assert reads == (once * 3 if space == "feature" else [*once, *once, 1, 2, 3, 2, 3, 3])
+    early = shard_cka(shards)
+    assert (late.cka, late.cka_unbiased, late.floor) == (early.cka, early.cka_unbiased, early.floor)
+    assert errors_of(late) == errors_of(early)
+
+
+def test_rows_keep_single_and_double_precision_and_become_double_otherwise(rng):
+    for dtype, kept in (
+        (np.float64, np.float64),
+        (np.float32, np.float32),
+        (np.float16, np.float64),
+        (int, np.float64),
+    ):
+        assert validate_rows(np.ones((3, 2), dtype=dtype), "X").dtype == kept
+    assert validate_rows([[1, 2], [3, 4]], "X").tolist() == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_networks_with_equal_row_counts_pass(rng):
+    validate_same_rows({"a": np.ones((3, 2)), "b": np.ones((3, 5))}, where="")
+    with pytest.raises(DataError, match=r"^row counts must be equal in shard 7, got a 3, b 4\."):
+        validate_same_rows({"a": np.ones((3, 2)), "b": np.ones((4, 2))}, where=" in shard 7")
