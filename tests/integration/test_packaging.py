@@ -161,6 +161,12 @@ def test_the_citation_names_this_version():
     assert citation["license"] == PROJECT["project"]["license"]
 
 
+def test_the_newest_section_of_the_changelog_is_this_version():
+    released = re.findall(r"^## \[(\d[^]]*)\] - (\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert released[0] == (PROJECT["project"]["version"], citation["date-released"])
+
+
 def test_hooks_run_the_locked_tools_and_download_nothing():
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert repository["repo"] == "local"
