@@ -1,10 +1,12 @@
-"""Networks by reference, cut at their last linear layer.
+"""Networks by reference, cut in front of their last linear layer.
 
 network        `Network`: images in [0, 1] -> representation -> logits
 preprocessing  what a network expects of its images
-references     `source:name[@weights]` -> Network; one module a source, from_*.py
-weights        as safetensors, and their content hash
-convert        pickled checkpoints -> safetensors, once (unpickle.py is the process that reads them)
+load           references, `source:name[@weights]`, and the networks they name
+sources        one module for each source of networks
+weights        safetensors files, and the content hash of weights
+training       training, resumable after every epoch
+convert        one-time conversion of pickled checkpoints to safetensors (unpickle.py is the process that reads them)
 """
 
 from netsim.networks.load import load_network, needs_download, needs_training, parse_reference, untrained

@@ -1,8 +1,9 @@
-"""Pickled checkpoints -> safetensors, once, so that nothing else ever reads a pickle.
+"""One-time conversion of pickled checkpoints to safetensors, so that nothing else ever reads a pickle.
 
-What robustness (and so Salman et al.) saves is the state dict of an AttackerModel in DataParallel. Every name begins
-with `module.`; the network is there as `model.` and again as `attacker.model.`, each one `model.` deeper where it was
-torchvision's in a DummyModel; `normalizer.` has the mean and std. Plain state dicts of an architecture are taken too.
+robustness, and so Salman et al., save the state dict of an AttackerModel in DataParallel. Every name begins with
+`module.`; the network is under `model.` and again under `attacker.model.`, each one `model.` deeper if it was a network
+of torchvision in a DummyModel; `normalizer.` has the mean and std. Plain state dicts of an architecture are converted
+too.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from netsim.errors import NetworkError, SettingsError
-from netsim.networks.load import assembled, parse_reference, untrained
+from netsim.networks.load import build_network, parse_reference, untrained
 from netsim.networks.network import Network, first_line
 from netsim.networks.sources import robust_imagenet
 from netsim.networks.sources.base import Reference
@@ -27,19 +28,31 @@ from netsim.networks.weights import Weights, named_tensors, read_weights, weight
 from netsim.storage.files import Files
 
 READER = Path(__file__).parent / "unpickle.py"
-NEEDED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
-"""All that the process which reads a pickle learns of our environment, where there may be keys."""
 
+# Environment variables that the process which reads a pickle inherits. All others may hold credentials.
+INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
+
+# Prefixes of tensor names in a checkpoint of robustness.
 MODULE, MODEL, NORMALIZER, ATTACKER = "module.", "model.", "normalizer.", "attacker."
 
 
 @dataclass(frozen=True)
 class Converted:
-    """Where the safetensors are, and the reference that names them."""
+    """Result of a conversion.
+
+    Attributes
+    ----------
+    path
+        Path of the safetensors file.
+    reference
+        Reference that loads it.
+    sha256
+        Hash of the checkpoint, in hex.
+    """
 
     path: str
     reference: str
-    sha256: str  # of the checkpoint
+    sha256: str
 
 
 def convert(
@@ -50,45 +63,67 @@ def convert(
     sha256: str | None = None,
     allow_pickle: bool = False,
 ) -> Converted:
-    """Make safetensors of a checkpoint of the network that `reference` (source:name) names.
+    """Convert a pickled checkpoint of a network to safetensors.
 
-    Without a `checkpoint`, that of a `robust:` network is downloaded. `output`: by default the folder of weights for
-    `robust:` networks, else beside the checkpoint. The checkpoint is read by a process of its own, which runs nothing
-    that is in it, if `allow_pickle` is said and its hash is `sha256`.
+    The checkpoint is read in a separate process, which executes nothing in it, and only if `allow_pickle` is set and
+    its hash is `sha256`.
 
-    Raises SettingsError for what was not allowed or is there already, NetworkError for a checkpoint that cannot be had,
-    is not the one expected, or does not fit.
+    Parameters
+    ----------
+    reference
+        The network, source:name, without weights.
+    checkpoint
+        Path of the checkpoint. Without one, that of a `robust:` network is downloaded.
+    output
+        Path of the new file. Default: the folder of weights for a `robust:` network, else beside the checkpoint.
+    sha256
+        Expected hash of the checkpoint, in hex.
+    allow_pickle
+        Allow reading a pickle.
+
+    Raises
+    ------
+    SettingsError
+        If the pickle is not allowed, `output` exists, or the reference names weights or nothing that exists.
+    NetworkError
+        If the checkpoint cannot be downloaded or read, has another hash, or does not match the network.
     """
     parsed, template = _template(reference)
     output = output or _output(parsed, checkpoint)
     folder, name = Files(os.path.dirname(output) or "."), os.path.basename(output)
     if name in folder.names():
-        raise SettingsError(f"{output} is there already: remove it, or name another with --output")
+        raise SettingsError(f"{output} exists already. Remove it, or name another file with --output.")
     checkpoint = checkpoint or _download(parsed)
-    found = _sha256(checkpoint)
-    _check_allowed(checkpoint, found, sha256, allow_pickle)
+    checkpoint_hash = _sha256(checkpoint)
+    _check_allowed(checkpoint, checkpoint_hash, sha256, allow_pickle)
 
-    tensors = _read(checkpoint)
-    facts = {"reference": reference, "checkpoint": os.path.basename(checkpoint), "sha256": found}
-    given, normalised = unwrapped(tensors, set(named_tensors(template)), origin=checkpoint)
-    network = assembled(parsed, reference, Weights(checkpoint, given, facts | normalised))
+    saved = _read(checkpoint)
+    metadata: dict[str, Any] = {
+        "reference": reference,
+        "checkpoint": os.path.basename(checkpoint),
+        "sha256": checkpoint_hash,
+    }
+    tensors, normalisation = unwrap_tensors(saved, set(named_tensors(template)), origin=checkpoint)
+    metadata |= normalisation
+    network = build_network(parsed, reference, Weights(checkpoint, tensors, metadata))
     _check_normalisation(parsed, network, template, checkpoint)
-    folder.put(name, weights_to_bytes(network, facts | normalised))
-    named = reference if parsed.source == "robust" and output == parsed.file else f"{_with_file(parsed)}@{output}"
-    return Converted(output, named, found)
+    folder.put(name, weights_to_bytes(network, metadata))
+    new_reference = reference if parsed.source == "robust" and output == parsed.file else f"{_bare(parsed)}@{output}"
+    return Converted(output, new_reference, checkpoint_hash)
 
 
 def _template(reference: str) -> tuple[Reference, Network]:
-    """The architecture, with random weights."""
+    """Build the architecture with random weights."""
     if "@" in reference:
         bare = reference.partition("@")[0]
-        raise SettingsError(f"{reference} names weights already; convert takes the network alone, {bare}")
+        raise SettingsError(f"convert requires a network without weights, got {reference}. Write {bare}.")
     parsed = parse_reference(reference if reference.startswith("robust:") else untrained(reference))
     parsed = Reference(parsed.source, parsed.name, "none", parsed.file)
-    return parsed, assembled(parsed, reference, None)
+    return parsed, build_network(parsed, reference, None)
 
 
-def _with_file(parsed: Reference) -> str:
+def _bare(parsed: Reference) -> str:
+    """Return the reference, without weights, to which a file elsewhere can be added with an @."""
     if parsed.source == "robust":
         return f"torchvision:{robust_imagenet.ARCHITECTURES[robust_imagenet.NAMES[parsed.name]]}"
     return f"{parsed.source}:{parsed.name}"
@@ -100,13 +135,14 @@ def _output(parsed: Reference, checkpoint: str | None) -> str:
         return parsed.file
     if checkpoint is None:
         raise SettingsError(
-            f"name the checkpoint of {parsed.source}:{parsed.name} too; only those of robust: networks are downloaded"
+            f"{parsed.source}:{parsed.name} requires a checkpoint: only those of robust: networks are downloaded. "
+            "Name its file after the reference."
         )
     return f"{os.path.splitext(checkpoint)[0]}.safetensors"
 
 
 def _download(parsed: Reference) -> str:
-    """Into torch's cache; a download that breaks off leaves nothing."""
+    """Download into torch's cache; a download that fails leaves nothing behind."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     name = f"{parsed.name}.ckpt"
     if not (folder / name).exists():
@@ -116,7 +152,7 @@ def _download(parsed: Reference) -> str:
         except OSError as error:
             raise NetworkError(
                 f"cannot download {robust_imagenet.HUB}{name} ({first_line(error)}).\n"
-                f"Fetch it where there is a network, and give the file: netsim convert robust:{parsed.name} {name}"
+                f"Download it on a machine with internet access, then run: netsim convert robust:{parsed.name} {name}"
             ) from error
     return str(folder / name)
 
@@ -129,64 +165,82 @@ def _sha256(checkpoint: str) -> str:
         raise NetworkError(f"cannot read the checkpoint {checkpoint!r}: {first_line(error)}") from error
 
 
-def _check_allowed(checkpoint: str, found: str, expected: str | None, allow_pickle: bool) -> None:
-    if expected is not None and expected.lower() != found:
-        raise NetworkError(f"{checkpoint} has the sha256 {found}, not {expected}: it is another file, or damaged")
+def _check_allowed(checkpoint: str, sha256: str, expected: str | None, allow_pickle: bool) -> None:
+    if expected is not None and expected.lower() != sha256:
+        raise NetworkError(
+            f"{checkpoint} must have the sha256 {expected}, got {sha256}. It is another file, or corrupted: "
+            "download it again."
+        )
     if expected is None or not allow_pickle:
         raise SettingsError(
-            f"{checkpoint} is a pickle, with the sha256 {found}. If that is what its publisher says, "
-            f"allow it: --allow-pickle --sha256 {found}"
+            f"{checkpoint} is a pickle with the sha256 {sha256}. If its publisher states the same hash, "
+            f"allow it: --allow-pickle --sha256 {sha256}"
         )
 
 
 def _read(checkpoint: str) -> Mapping[str, Tensor]:
-    """By a process that knows nothing of us: not our environment, not our folder, not our modules."""
-    environment = {name: os.environ[name] for name in NEEDED if name in os.environ}
+    """Read it in a process that has no access to our environment, working directory or modules."""
+    environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     with tempfile.TemporaryDirectory() as folder:
         out = os.path.join(folder, "tensors.safetensors")
         command = [sys.executable, "-I", str(READER), os.path.abspath(checkpoint), out]
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            fault = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            raise NetworkError(f"cannot read the checkpoint {checkpoint!r} ({fault})")
+        process = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        if process.returncode != 0:
+            cause = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+            raise NetworkError(f"cannot read the checkpoint {checkpoint!r} ({cause})")
         return read_weights(out).tensors
 
 
-def unwrapped(
-    tensors: Mapping[str, Tensor], wanted: set[str], *, origin: str
+def unwrap_tensors(
+    saved: Mapping[str, Tensor], names: set[str], *, origin: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of the network itself, by its own names, and the mean and std that were saved with it, if any.
+    """Return a network's tensors by its own names, and the mean and std saved with them, if any.
 
-    `wanted` are those names: a network may have a part that is called `model` itself.
+    Parameters
+    ----------
+    saved
+        Tensors by their names in the checkpoint.
+    names
+        Tensor names of the network, which may have a part that is called `model` itself.
+    origin
+        Path of the checkpoint, for error messages.
+
+    Raises
+    ------
+    NetworkError
+        If the two copies of the network in a checkpoint of robustness differ.
     """
-    found = _without_prefix(tensors, MODULE)
-    facts: dict[str, Any] = {}
-    if any(name.startswith((NORMALIZER, ATTACKER)) for name in found):
-        facts = {
-            kind: found[f"{NORMALIZER}new_{kind}"].double().flatten().tolist()
+    tensors = _without_prefix(saved, MODULE)
+    normalisation: dict[str, Any] = {}
+    if any(name.startswith((NORMALIZER, ATTACKER)) for name in tensors):
+        normalisation = {
+            kind: tensors[f"{NORMALIZER}new_{kind}"].double().flatten().tolist()
             for kind in ("mean", "std")
-            if f"{NORMALIZER}new_{kind}" in found
+            if f"{NORMALIZER}new_{kind}" in tensors
         }
-        _check_copies(found, origin)
-        found = {name: tensor for name, tensor in found.items() if not name.startswith((NORMALIZER, ATTACKER))}
-        found = _without_prefix(found, MODEL)
-    if not found.keys() & wanted:
-        found = _without_prefix(found, MODEL)
-    return found, facts
+        _check_copies(tensors, origin)
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith((NORMALIZER, ATTACKER))}
+        tensors = _without_prefix(tensors, MODEL)
+    if not tensors.keys() & names:
+        tensors = _without_prefix(tensors, MODEL)
+    return tensors, normalisation
 
 
 def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """If all have it."""
+    """Remove `prefix` from the names if all of them have it."""
     every = all(name.startswith(prefix) for name in tensors)
     return {name.removeprefix(prefix) if every else name: tensor for name, tensor in tensors.items()}
 
 
-def _check_copies(found: Mapping[str, Tensor], origin: str) -> None:
-    """An AttackerModel saves its network twice; where the two differ, nobody can say which was meant."""
-    copies = {name: found.get(name.removeprefix(ATTACKER)) for name in found if name.startswith(ATTACKER + MODEL)}
+def _check_copies(tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Check that both copies of the network in an AttackerModel are equal; else it is unknown which one is meant."""
+    copies = {name: tensors.get(name.removeprefix(ATTACKER)) for name in tensors if name.startswith(ATTACKER + MODEL)}
     for name, other in copies.items():
-        if other is not None and not torch.equal(other, found[name]):
-            raise NetworkError(f"{origin} holds two networks: {name} is not {name.removeprefix(ATTACKER)}")
+        if other is not None and not torch.equal(other, tensors[name]):
+            raise NetworkError(
+                f"both copies of the network in {origin} must be equal, "
+                f"but {name} differs from {name.removeprefix(ATTACKER)}"
+            )
 
 
 def _check_normalisation(parsed: Reference, network: Network, template: Network, origin: str) -> None:
@@ -194,6 +248,7 @@ def _check_normalisation(parsed: Reference, network: Network, template: Network,
         network.std, template.std
     ):
         raise NetworkError(
-            f"{origin} normalises by {network.preprocessing.mean} and {network.preprocessing.std}, "
-            f"{parsed.source}:{parsed.name} by {template.preprocessing.mean} and {template.preprocessing.std}"
+            f"mean and std of {parsed.source}:{parsed.name} must be {template.preprocessing.mean} and "
+            f"{template.preprocessing.std}, got {network.preprocessing.mean} and {network.preprocessing.std} "
+            f"in {origin}"
         )

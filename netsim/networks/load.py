@@ -1,4 +1,4 @@
-"""References: `source:name[@weights]`, and the networks they name. `netsim.references` lists the sources."""
+"""Load networks by reference, `source:name[@weights]`. `netsim.references` lists the sources."""
 
 import hashlib
 import threading
@@ -27,137 +27,222 @@ MODULES = {
 
 
 @cache
-def source(name: str) -> NetworkSource:
-    """Imported when it is first used: timm takes seconds."""
-    found = import_module(MODULES[name]).SOURCE
-    assert isinstance(found, NetworkSource)
-    return found
+def network_source(name: str) -> NetworkSource:
+    """Import a source when it is first used: timm takes seconds."""
+    source = import_module(MODULES[name]).SOURCE
+    assert isinstance(source, NetworkSource)
+    return source
 
 
 def parse_reference(reference: str) -> Reference:
-    """Raises SettingsError, with the nearest name, for a source, an architecture or weights that do not exist."""
-    name_of_source, colon, rest = reference.partition(":")
+    """Split a network reference into its parts, and check that what it names exists.
+
+    Raises
+    ------
+    SettingsError
+        For an unknown source, architecture or name of weights; the message has the nearest known name.
+
+    Examples
+    --------
+    >>> parse_reference("small:vgg@none")
+    Reference(source='small', name='vgg', weights='none', file=None)
+    """
+    source_name, colon, rest = reference.partition(":")
     name, at, weights = rest.partition("@")
-    if name_of_source not in NETWORK_FORMS:
-        raise SettingsError(
-            f"no source {name_of_source!r} in network {reference!r}{nearest(name_of_source, NETWORK_FORMS)}"
-        )
+    if source_name not in NETWORK_FORMS:
+        raise SettingsError(f"no source {source_name!r} in network {reference!r}{nearest(source_name, NETWORK_FORMS)}")
     if not colon or not name or (at and not weights):
-        raise SettingsError(f"network {reference!r} is incomplete: write {NETWORK_FORMS[name_of_source][0]}")
-    of = source(name_of_source)
-    parsed = Reference(name_of_source, name, weights or None)
-    parsed = Reference(name_of_source, name, weights or None, file=of.file(parsed))
-    of.check(parsed)
+        raise SettingsError(f"network {reference!r} is incomplete: write {NETWORK_FORMS[source_name][0]}")
+    source = network_source(source_name)
+    parsed = Reference(source_name, name, weights or None)
+    parsed = Reference(source_name, name, weights or None, file=source.weights_file(parsed))
+    source.check(parsed)
     return parsed
 
 
 def needs_training(reference: str) -> bool:
-    """Whether a network has no weights of its own and none were named: the small ones."""
+    """Return True if a run trains the network: its source has no weights, and the reference names none.
+
+    Examples
+    --------
+    >>> needs_training("small:vgg"), needs_training("small:vgg@none")
+    (True, False)
+    """
     parsed = parse_reference(reference)
-    return source(parsed.source).trains and parsed.weights is None
+    return network_source(parsed.source).trains and parsed.weights is None
 
 
 def needs_download(reference: str) -> bool:
-    """Whether loading it asks for weights that somebody publishes, unless they are in a cache already."""
+    """Return True if loading the network requires published weights, which are downloaded unless they are cached."""
     parsed = parse_reference(reference)
-    return source(parsed.source).publishes and parsed.file is None and parsed.weights != "none"
+    return network_source(parsed.source).publishes and parsed.file is None and parsed.weights != "none"
 
 
 def untrained(reference: str) -> str:
-    """The reference of the same architecture with random weights."""
+    """Return the reference of the same architecture with random weights.
+
+    Examples
+    --------
+    >>> untrained("torchvision:resnet50@IMAGENET1K_V1")
+    'torchvision:resnet50@none'
+    """
     return f"{reference.partition('@')[0]}@none"
 
 
 def load_network(
     reference: str, num_classes: int | None = None, *, input_shape: Shape | None = None, rng_seed: int = 0
 ) -> Network:
-    """The network that `reference` (source:name[@weights]) names, on the CPU.
+    """Load a network by reference, on the CPU, cut in front of its last linear layer.
 
-    torchvision:NAME           any of torchvision's, or wide_resnet50_4, with its default weights (downloaded);
-                               SqueezeNet alone cannot be cut, because it has no linear layer
-    torchvision:NAME@ENUM      with other weights of torchvision's, as in @IMAGENET1K_V1
-    timm:NAME, timm:NAME@TAG   any of timm's, with default or other weights, as in @a1_in1k (downloaded)
-    robust:ARCH_NORM_epsE      Salman et al.'s, as in resnet50_l2_eps3, once `netsim convert` has made safetensors of it
-    robustness:DATASET:ARCH    a network of the robustness library, as in cifar:resnet50, from a file
-    small:NAME                 one of the nine small ones, which come without weights
-    python:MODULE:FUNCTION     what a function of yours returns: a classifier of images in [0, 1], or an AttackerModel
-    ...@none                   random weights, named by the architecture and `rng_seed`: the same at every start
-    ...@FILE.safetensors       a local file or any fsspec URL, in the tensor names of the architecture itself
+    A reference is ``source:name[@weights]``:
 
-    `num_classes` sets the number of classes where no weights do, and is checked where they do. `input_shape` (C, H, W)
-    is what the network is tried on: images as it is made for, unless given.
+    ==========================  =====================================================================================
+    torchvision:NAME            any torchvision classifier, or wide_resnet50_4, with its default weights (downloaded);
+                                only SqueezeNet cannot be cut, because it has no linear layer
+    torchvision:NAME@ENUM       the same with other weights of torchvision, as in @IMAGENET1K_V1
+    timm:NAME, timm:NAME@TAG    any timm classifier with default or other weights, as in @a1_in1k (downloaded)
+    robust:ARCH_NORM_epsE       a network of Salman et al. [1]_, as in resnet50_l2_eps3, from a checkpoint converted by
+                                ``netsim convert``
+    robustness:DATASET:ARCH     a network of the robustness library, as in cifar:resnet50, with @FILE or @none
+    small:NAME                  one of nine small networks, which come without weights
+    python:MODULE:FUNCTION      the return value of a function: a classifier of images in [0, 1], or an AttackerModel
+    ...@none                    random weights, a function of the architecture's name and `rng_seed` only
+    ...@FILE.safetensors        a local file or any fsspec URL, with the tensor names of the architecture itself
+    ==========================  =====================================================================================
 
-    Raises SettingsError for a reference or a `num_classes` that does not exist, NetworkError for weights that cannot be
-    had, read or fitted, or a network that cannot be cut.
+    Parameters
+    ----------
+    reference : str
+        Network to load.
+    num_classes : int, optional
+        Number of logits. Sets it where no weights do, and must agree with the weights where they do.
+    input_shape : tuple of int, optional
+        Shape (C, H, W) of the images, RGB in [0, 1], on which the network is cut and checked. Default: that of the
+        images it is made for.
+    rng_seed : int, default 0
+        Seed of the random weights. Random numbers drawn outside are not affected.
+
+    Returns
+    -------
+    Network
+        Module of images (n, C, H, W) in [0, 1]: ``network(images)`` are logits (n, num_classes), and
+        ``network.represent(images)`` is the representation (n, d), d = ``network.width``. It is in evaluation mode,
+        and its weights require no gradients.
+
+    Raises
+    ------
+    SettingsError
+        For a reference that does not exist, or a `num_classes` that the weights do not have.
+    NetworkError
+        For weights that cannot be downloaded or read, or do not match the architecture, and for a network that cannot
+        be cut.
+
+    See Also
+    --------
+    Preprocessing : What a module of your own expects of its images.
+
+    References
+    ----------
+    .. [1] Salman, Ilyas, Engstrom, Kapoor, Madry 2020, "Do Adversarially Robust ImageNet Models Transfer Better?",
+       https://arxiv.org/abs/2007.08489
+
+    Examples
+    --------
+    >>> import torch
+    >>> import netsim
+    >>> network = netsim.load_network("small:vgg@none")
+    >>> images = torch.rand(4, 1, 28, 28)
+    >>> network.represent(images).shape
+    torch.Size([4, 128])
+    >>> network(images).shape
+    torch.Size([4, 10])
+
+    Random weights are the same at every load:
+
+    >>> again = netsim.load_network("small:vgg@none")
+    >>> torch.equal(network(images), again(images))
+    True
+    >>> other = netsim.load_network("small:vgg@none", num_classes=3, rng_seed=1)
+    >>> other(images).shape
+    torch.Size([4, 3])
     """
     parsed = parse_reference(reference)
-    given = None if parsed.file is None else read_weights(parsed.file, advice=source(parsed.source).advice(parsed))
-    if given is not None:
-        _check_origin(parsed, reference, given)
-    network = assembled(parsed, reference, given, num_classes, input_shape=input_shape, rng_seed=rng_seed)
+    hint = network_source(parsed.source).hint(parsed)
+    weights = None if parsed.file is None else read_weights(parsed.file, hint=hint)
+    if weights is not None:
+        _check_origin(parsed, reference, weights)
+    network = build_network(parsed, reference, weights, num_classes, input_shape=input_shape, rng_seed=rng_seed)
     if num_classes not in (None, network.num_classes):
-        raise SettingsError(f"{reference} has {network.num_classes} classes, not {num_classes}; leave num_classes out")
+        raise SettingsError(
+            f"num_classes of {reference} must be {network.num_classes}, got {num_classes}. Omit num_classes."
+        )
     return network
 
 
-def assembled(
+def build_network(
     parsed: Reference,
     reference: str,
-    given: Weights | None,
+    weights: Weights | None,
     num_classes: int | None = None,
     *,
     input_shape: Shape | None = None,
     rng_seed: int = 0,
 ) -> Network:
-    """The network as its source builds it, filled with `given`. Raises NetworkError naming what does not fit."""
-    facts = {} if given is None else given.facts
+    """Build a network by its source, and fill it with `weights`, if any. See `load_network` for the other parameters.
 
-    def build(classes: int | None) -> Callable[[], Network]:
-        return _builder(parsed, reference, classes, facts, input_shape=input_shape, rng_seed=rng_seed)
+    Raises
+    ------
+    NetworkError
+        For tensors that are missing, surplus, of another shape or not finite, and for a network that cannot be cut.
+    """
+    metadata = {} if weights is None else weights.metadata
 
-    network = (cut := build(num_classes))()
-    if given is not None:
-        found = class_count(given.tensors, network)
-        if num_classes is None and found != network.num_classes and parsed.source not in ("python", "robust"):
-            network = (cut := build(found))()
-        fill(network, given.tensors, origin=given.name)
-        network = cut()  # with these weights it may be another function: is it still cut where it was?
-        network.origin = facts
+    def prepare(classes: int | None) -> Callable[[], Network]:
+        return _cutter(parsed, reference, classes, metadata, input_shape=input_shape, rng_seed=rng_seed)
+
+    network = (cut := prepare(num_classes))()
+    if weights is not None:
+        classes = class_count(weights.tensors, network)
+        if num_classes is None and classes != network.num_classes and parsed.source not in ("python", "robust"):
+            network = (cut := prepare(classes))()
+        fill(network, weights.tensors, origin=weights.name)
+        network = cut()  # again, because the cut that held with random weights may not hold with these
+        network.origin = metadata
     return network
 
 
-def _builder(
+def _cutter(
     parsed: Reference,
     reference: str,
     num_classes: int | None,
-    facts: Mapping[str, object],
+    metadata: Mapping[str, object],
     *,
     input_shape: Shape | None,
     rng_seed: int,
 ) -> Callable[[], Network]:
-    """With the weights published for it, or random ones. Networks that are cut from it have its tensors."""
+    """Build the model, with published or random weights; return a function that cuts it. All cuts share its tensors."""
     with _random_numbers(f"{parsed.name}/{rng_seed}"):
-        model, preprocessing = source(parsed.source).build(parsed, num_classes)
+        model, preprocessing = network_source(parsed.source).build(parsed, num_classes)
     shape = input_shape or preprocessing.shape
     example = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).reshape(1, *shape)
-    preprocessing = preprocessing.with_file(facts)
+    preprocessing = preprocessing.with_metadata(metadata)
     return partial(Network, model, example, name=parsed.architecture, reference=reference, preprocessing=preprocessing)
 
 
-def _check_origin(parsed: Reference, reference: str, given: Weights) -> None:
-    """A file that was converted as something else, and renamed or swapped."""
-    said = given.facts.get("reference")
-    if parsed.source == "robust" and said is not None and said != reference:
-        raise NetworkError(f"{given.name} says that it is {said}, not {reference}: convert it again")
+def _check_origin(parsed: Reference, reference: str, weights: Weights) -> None:
+    """Refuse the file of another `robust:` network that was renamed."""
+    converted_as = weights.metadata.get("reference")
+    if parsed.source == "robust" and converted_as is not None and converted_as != reference:
+        raise NetworkError(f"{weights.name} must hold {reference}, got {converted_as}. Convert its checkpoint again.")
 
 
+# torch has one generator per process, and a worker may load networks in several threads.
 _ONE_GENERATOR = threading.RLock()
-"""torch has one generator for a process, and a worker may load networks in several threads."""
 
 
 @contextmanager
 def _random_numbers(name: str) -> Iterator[None]:
-    """Inside, torch draws on the CPU the random numbers named `name`; outside, nothing has changed."""
+    """Seed torch's CPU generator by `name` inside the context, and restore its state afterwards."""
     with _ONE_GENERATOR, torch.random.fork_rng(devices=[]):
         digest = hashlib.sha256(name.encode()).digest()
         torch.random.default_generator.manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,12 +1,12 @@
-"""Networks as the rest of netsim sees them: images in [0, 1] -> representation -> logits. n = images, d = width.
+"""Networks as the rest of netsim uses them: images in [0, 1] -> representation -> logits. n = images, d = width.
 
-A `Network` is any image classifier cut in two: `body` ends where the last linear layer begins, `head` is that layer. So
-`head(represent(images)) == forward(images)` for every architecture, and what is compared is the same kind of thing
-everywhere: Klabunde et al. 2025 (https://arxiv.org/abs/2510.19427) compare layers of different kinds in different
-networks. The cut is found by watching which `nn.Linear` runs last, so it needs no code per architecture.
+A `Network` is any image classifier cut in two: `body` ends where the last linear layer begins, and `head` is that
+layer. So `head(represent(images)) == forward(images)` for every architecture, and representations of different networks
+are comparable: Klabunde et al. 2025 (https://arxiv.org/abs/2510.19427) compare layers of different kinds in different
+networks. The cut is found by observing which `nn.Linear` runs last, so no architecture needs code of its own.
 
-Images are normalised inside, without clamping. `robustness` clamps there, and torch >= 2.14 gives a clamp no gradient
-at its bounds: pixels that reach 0 or 1 would never leave again. Where a pixel may go is the inversion's business.
+Images are normalised inside, without clamping. `robustness` clamps there, and since torch 2.14 a clamp has no gradient
+at its bounds: pixels that reach 0 or 1 would never move again. The bounds on pixels are left to the inversion.
 """
 
 import copy
@@ -21,13 +21,37 @@ from netsim.networks.preprocessing import Preprocessing
 
 
 class Network(nn.Module):
-    """A classifier of images in [0, 1], cut at its last linear layer. In evaluation mode, and without weight gradients.
+    """A classifier of images in [0, 1], cut in front of its last linear layer.
 
-    `preprocessing` says what the model makes of images (default: it takes them as they are). The module given is not
-    changed, and its tensors are shared, not copied: training this network would train that module too. `origin` is what
-    a converted file of weights says of itself.
+    It is in evaluation mode, and its weights require no gradients. `model` is not changed, but its tensors are shared,
+    not copied: training this network trains `model` too.
 
-    Raises NetworkError if no cut gives `head(represent(images)) == model(images)` on `example_images` (n, C, H, W).
+    Parameters
+    ----------
+    model
+        Classifier that returns logits (n, num_classes).
+    example_images
+        Images (n, C, H, W) in [0, 1] to run the model on; the first two are used.
+    name, reference
+        Name in messages and results, and the reference the network was loaded by.
+    preprocessing
+        What `model` expects of its images. Default: RGB in [0, 1].
+
+    Attributes
+    ----------
+    body, head
+        Everything in front of the last linear layer, and that layer.
+    head_paths
+        All names of the last linear layer inside `model`; "" if `model` is that layer.
+    mean, std, order
+        Normalisation of pixels in [0, 1], each (C, 1, 1), and the permutation of channels (None for RGB).
+    origin
+        Metadata of the converted file that the weights were read from; empty for all others.
+
+    Raises
+    ------
+    NetworkError
+        If `model` fails on `example_images`, or no cut gives ``head(represent(images)) == model(images)`` on them.
     """
 
     mean: Tensor
@@ -61,88 +85,101 @@ class Network(nn.Module):
 
     @property
     def width(self) -> int:
+        """Number of features d of a representation."""
         return self.head.in_features
 
     @property
     def num_classes(self) -> int:
+        """Number of logits of an image."""
         return self.head.out_features
 
     def represent(self, images: Tensor) -> Tensor:
-        """(n, d): what enters the last linear layer, which does not run. `images` (n, C, H, W) in [0, 1]."""
+        """Compute the input (n, d) of the last linear layer, without running it. `images` (n, C, H, W) in [0, 1]."""
         return self.body(self.normalised(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (n, num_classes) of `images` (n, C, H, W) in [0, 1]."""
+        """Compute the logits (n, num_classes) of `images` (n, C, H, W) in [0, 1]."""
         return self.head(self.represent(images))
 
     def normalised(self, images: Tensor) -> Tensor:
-        """What the body is given: `images` in [0, 1] in the network's own range and order of channels."""
+        """Convert `images` (n, C, H, W) in [0, 1] to the range and channel order of the network, as `body` expects."""
         if self.order is not None:
             images = images[:, self.order]
         return (images - self.mean) / self.std
 
     def _normalise_by(self, preprocessing: Preprocessing, example: Tensor) -> None:
-        """Buffers, so that the content hash covers them; `order` only where it is another than RGB."""
+        """Register buffers, which the content hash covers; `order` is one only if it differs from RGB."""
         mean, std = preprocessing.on_unit_scale(example, name=self.name)
         order = torch.tensor([2, 1, 0], device=example.device) if preprocessing.order == "BGR" else None
         for name, values in {"mean": mean, "std": std, "order": order}.items():
             self.register_buffer(name, values)
 
     def _last_linear(self, body: nn.Module, images: Tensor) -> tuple[nn.Linear, Tensor]:
-        """The nn.Linear that runs last, and what the model returns."""
+        """Run the model; return the `nn.Linear` that ran last, and the logits."""
         executed: list[nn.Linear] = []
         linears = [module for module in body.modules() if isinstance(module, nn.Linear)]
         hooks = [linear.register_forward_pre_hook(lambda module, _: executed.append(module)) for linear in linears]
         try:
             logits = body(images)
-        except Exception as error:  # the user's code can fail in any way
-            raise NetworkError(self._unreadable(images, error)) from error
+        except Exception as error:  # user code can fail in any way
+            raise NetworkError(self._failure(images, error)) from error
         finally:
             for hook in hooks:
                 hook.remove()
         if not executed:
             raise NetworkError(
-                f"{self.name} runs no nn.Linear; a representation is what enters the last linear layer, "
-                "and a network that ends in a convolution, as SqueezeNet does, has none"
+                f"{self.name} must end in an nn.Linear, got a network that runs none. A representation is the input of "
+                "the last linear layer; a network that ends in a convolution, as SqueezeNet does, has none."
             )
         if not isinstance(logits, Tensor):
-            raise NetworkError(f"{self.name} returns {type(logits).__name__}, not a tensor of logits")
+            raise NetworkError(f"{self.name} must return a tensor of logits, got {type(logits).__name__}")
         return executed[-1], logits
 
-    def _unreadable(self, images: Tensor, error: Exception) -> str:
-        fault = f"{type(error).__name__}: {first_line(error)}"
+    def _failure(self, images: Tensor, error: Exception) -> str:
+        """Describe a failed forward pass, with the size the network is made for if the images have another one."""
+        cause = f"{type(error).__name__}: {first_line(error)}"
         size = self.preprocessing.size
-        way_out = f"; it is made for {size} x {size} pixels" if size not in (None, images.shape[-1]) else ""
-        return f"{self.name} cannot read images of shape {tuple(images.shape[1:])} ({fault}){way_out}"
+        hint = f"; it is made for {size} x {size} pixels" if size not in (None, images.shape[-1]) else ""
+        return f"{self.name} cannot read images of shape {tuple(images.shape[1:])} ({cause}){hint}"
 
     def _check_cut(self, example: Tensor, logits: Tensor) -> None:
         if not torch.isfinite(logits).all():
-            raise NetworkError(f"{self.name} gives values that are not finite for images in [0, 1]")
+            raise NetworkError(f"logits of {self.name} must be finite for images in [0, 1], got NaN or infinity")
         try:
             representation = self.represent(example)
-        except Exception:  # what follows the layer cannot read what enters it
+        except Exception:  # layers after the head fail on its input
             representation = logits[:0]
         if representation.shape != (len(example), self.width) or not _close(self.head(representation), logits):
             raise NetworkError(
-                f"{self.name}: what its last linear layer makes of one vector an image is not what it returns; "
-                "netsim needs a model that ends in one nn.Linear and returns logits, without a softmax; "
-                "two heads that are averaged, as in distilled transformers, are not one"
+                f"{self.name} must return the output of its last nn.Linear on one vector per image, got other values. "
+                "Return logits without a softmax. Two heads that are averaged, as in distilled transformers, "
+                "cannot be cut."
             )
 
 
 def as_network(model: nn.Module, example_images: Tensor) -> Network:
-    """Any classifier as a `Network`: a Network itself, an nn.Module that takes images in [0, 1], or an AttackerModel.
+    """Convert any classifier to a `Network`; return a `Network` as it is.
 
-    `example_images` (n, C, H, W) in [0, 1]; two are enough. Of robustness' AttackerModel (it has `.model` and
-    `.normalizer`) the inner model is taken, with the same normalisation but without its clamp. A module that wants
-    other than RGB in [0, 1] says so in an attribute `preprocessing`, a `netsim.Preprocessing`.
+    Parameters
+    ----------
+    model
+        A module that takes images in [0, 1], or states what it takes in an attribute `preprocessing`, a
+        `netsim.Preprocessing`; or robustness's AttackerModel (it has `.model` and `.normalizer`), of which the inner
+        model is used, with the same normalisation but without its clamp.
+    example_images
+        Images (n, C, H, W) in [0, 1]; two are enough.
 
-    Raises NetworkError for a model without a last linear layer, DataError for images that are not finite.
+    Raises
+    ------
+    NetworkError
+        For a model that does not end in a linear layer, or fails on the images.
+    DataError
+        For images that are not finite.
     """
     if isinstance(model, Network):
         return model
     if not torch.isfinite(example_images).all():
-        raise DataError("the example images have values that are not finite")
+        raise DataError("example images must be finite, got NaN or infinity")
     model, preprocessing = unwrap(model)
     kind = type(model)
     reference = f"{kind.__module__}.{kind.__qualname__}"
@@ -150,25 +187,25 @@ def as_network(model: nn.Module, example_images: Tensor) -> Network:
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, Preprocessing]:
-    """The classifier inside, and what it expects of images: what it was wrapped in says so, or its `preprocessing`."""
-    model = _plain(model)
+    """Return the classifier inside all wrappers, and its preprocessing: the AttackerModel's, or its own attribute."""
+    model = _without_wrappers(model)
     inner, normalizer = getattr(model, "model", None), getattr(model, "normalizer", None)
     if isinstance(inner, nn.Module) and normalizer is not None and hasattr(normalizer, "new_mean"):
-        return _plain(inner), Preprocessing(normalizer.new_mean, normalizer.new_std)
-    own = getattr(model, "preprocessing", None)
-    return model, own if isinstance(own, Preprocessing) else Preprocessing()
+        return _without_wrappers(inner), Preprocessing(normalizer.new_mean, normalizer.new_std)
+    preprocessing = getattr(model, "preprocessing", None)
+    return model, preprocessing if isinstance(preprocessing, Preprocessing) else Preprocessing()
 
 
-def _plain(model: nn.Module) -> nn.Module:
-    """Without DataParallel and torch.compile: both keep a way to the layers that is not changed by a cut."""
+def _without_wrappers(model: nn.Module) -> nn.Module:
+    """Return the module inside DataParallel and torch.compile, which keep references to layers that a cut replaces."""
     if isinstance(model, nn.DataParallel):
-        return _plain(model.module)
+        return _without_wrappers(model.module)
     return getattr(model, "_orig_mod", model)
 
 
 def sharing_copy(model: nn.Module) -> nn.Module:
-    """A copy of the modules that shares their tensors: the original keeps its mode, its layers and its gradients."""
-    memo: dict[int, Any] = {}  # what deepcopy finds here it does not copy
+    """Copy the modules but share their tensors. The original keeps its mode, its layers and its gradients."""
+    memo: dict[int, Any] = {}  # deepcopy does not copy what is in it
     for module in model.modules():
         for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
             if isinstance(value, nn.Parameter):
@@ -182,26 +219,26 @@ def sharing_copy(model: nn.Module) -> nn.Module:
 
 
 def _paths_to(layer: nn.Module, model: nn.Module) -> tuple[str, ...]:
-    """All of them: a layer may be reachable by two names."""
+    """Return all names of `layer` in `model`: a layer may have two."""
     return tuple(path for path, module in model.named_modules(remove_duplicate=False) if module is layer)
 
 
 def _without(layer: nn.Linear, paths: Sequence[str], model: nn.Module) -> nn.Module:
-    """The model without the layer at `paths`: what enters it passes there."""
+    """Replace the layer at `paths` in place, so that its input passes through; return the model."""
     if "" in paths:  # the model is one linear layer
         return nn.Identity()
     for path in paths:
         parent, _, child = path.rpartition(".")
-        setattr(model.get_submodule(parent), child, _InPlaceOf(layer))
+        setattr(model.get_submodule(parent), child, _PassThrough(layer))
     return model
 
 
-class _InPlaceOf(nn.Module):
-    """Returns what it is given. Models ask their last layer for its `in_features`, or for the dtype of its `weight`."""
+class _PassThrough(nn.Module):
+    """Identity in place of the last layer. Models read its `in_features`, or the dtype of its `weight`."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self._layer = (layer,)  # no module of this one, with tensors of its own
+        self._layer = (layer,)  # in a tuple, so that it is no submodule and its tensors are in no state dict
 
     def forward(self, x: Tensor) -> Tensor:
         return x
@@ -211,20 +248,21 @@ class _InPlaceOf(nn.Module):
             return getattr(self._layer[0], name)
         return super().__getattr__(name)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_InPlaceOf":
-        return _InPlaceOf(self._layer[0])
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_PassThrough":
+        return _PassThrough(self._layer[0])
 
 
 def _any_float_tensor(model: nn.Module) -> Tensor:
-    """Its device and dtype are those that images must have."""
+    """Return a tensor whose device and dtype images must have."""
     tensors = (*model.parameters(), *model.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to the rounding of half precision: a graph that is cut may choose other kernels."""
+    """Return True if equal up to rounding in half precision: a model that is cut may run other kernels."""
     return a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3 * float(b.abs().max()))
 
 
 def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
     return str(error).strip().partition("\n")[0]

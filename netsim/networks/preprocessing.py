@@ -1,4 +1,7 @@
-"""What a network expects of its images. Pixels are RGB in [0, 1] everywhere else, and netsim converts them inside."""
+"""Preprocessing that a network expects of its images.
+
+Everywhere else in netsim, pixels are RGB in [0, 1]. A `Network` converts them inside.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,24 +13,59 @@ from torch import Tensor
 from netsim.errors import NetworkError
 
 Shape = tuple[int, int, int]  # (C, H, W)
-Channels = Sequence[float] | Tensor | None  # one value a channel; None: nothing is subtracted, or divided by
+Channels = Sequence[float] | Tensor | None  # one value per channel; None: nothing is subtracted, or nothing divided by
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """`mean` and `std` are per channel, in the network's own range and order: x -> (largest * x - mean) / std.
+    """Range, channel order, normalisation and image size that a network was trained with.
 
-    A network for [-1, 1] has mean and std 0.5; one of Caffe's has largest=255 and order="BGR". `size`, `crop` and
-    `interpolation` say how its publisher prepares photographs: the shorter side scaled to size / crop pixels, then the
-    centre cropped. A run's images are prepared alike for all of its networks (its settings `images`), so these three
-    are what it is held against.
+    A network receives ``(largest * x - mean) / std`` of an image ``x`` in [0, 1], with the channels in `order`. The
+    default is the identity: RGB in [0, 1]. Assign one to the attribute ``preprocessing`` of a module that expects
+    anything else.
+
+    Parameters
+    ----------
+    mean, std : sequence of float or Tensor, optional
+        One value per channel, in the network's own range and channel order. Without `mean` nothing is subtracted;
+        without `std` nothing is divided by.
+    largest : float, default 1.0
+        Value of a white pixel in the network's own range, as in 255 for Caffe's networks.
+    order : {"RGB", "BGR"}, default "RGB"
+        Order of the channels. "BGR" requires images of 3 channels.
+    size : int, optional
+        Height and width, in pixels, of the images the network is made for. Other sizes are used if the network accepts
+        them, and results then say so.
+    crop : float, optional
+        Fraction, in (0, 1], that a centre crop keeps of the shorter side: the publisher scales that side to
+        ``size / crop`` pixels, then crops `size`. Recorded in a run's metadata, never applied: the images of a run are
+        prepared alike for all of its networks.
+    interpolation : str, optional
+        Name of the publisher's interpolation, as in "bicubic". Recorded in a run's metadata, never applied.
+
+    See Also
+    --------
+    load_network : Networks by reference, which come with their preprocessing.
+
+    Examples
+    --------
+    A network of images in [-1, 1]:
+
+    >>> from netsim import Preprocessing
+    >>> centred = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+
+    A network of Caffe: blue first, white is 255, and the mean is subtracted.
+
+    >>> caffe = Preprocessing(mean=(104, 117, 123), largest=255, order="BGR", size=224)
+    >>> caffe.shape
+    (3, 224, 224)
     """
 
     mean: Channels = None
     std: Channels = None
-    largest: float = 1.0  # the value of a white pixel
+    largest: float = 1.0
     order: Literal["RGB", "BGR"] = "RGB"
     size: int | None = None
     crop: float | None = None
@@ -35,38 +73,60 @@ class Preprocessing:
 
     @property
     def shape(self) -> Shape:
-        """Of an image as the network is made for; where it does not say, as ImageNet's."""
+        """Shape (C, H, W) of the images the network is made for; ImageNet's, (3, 224, 224), where nothing is stated."""
         size = 224 if self.size is None else self.size
         return 3 if self.mean is None else len(self.mean), size, size
 
     def on_unit_scale(self, like: Tensor, *, name: str) -> tuple[Tensor, Tensor]:
-        """Mean and std (C, 1, 1) for pixels in [0, 1], in the dtype and the channels of the images `like`."""
+        """Return mean and std, each (C, 1, 1), that normalise pixels in [0, 1].
+
+        Parameters
+        ----------
+        like
+            Images (n, C, H, W), whose device, dtype and number of channels the result has.
+        name
+            The network's name, for error messages.
+
+        Raises
+        ------
+        NetworkError
+            If the images have another number of channels than `mean`, `std` or "BGR" requires.
+        """
         channels = like.shape[1]
         mean = [0.0] * channels if self.mean is None else self.mean
         std = [1.0] * channels if self.std is None else self.std
         if self.order == "BGR" and channels != 3:
-            raise NetworkError(f"{name} reads BGR images, and these have {channels} channels")
+            raise NetworkError(f"{name} requires BGR images of 3 channels, got {channels}")
         return self._per_channel(mean, like, name=name), self._per_channel(std, like, name=name)
 
     def _per_channel(self, values: Sequence[float] | Tensor, like: Tensor, *, name: str) -> Tensor:
         flat = (torch.as_tensor(values, dtype=torch.float64).detach() / self.largest).to(like, copy=True).flatten()
         if len(flat) != like.shape[1]:
-            raise NetworkError(f"{name} reads images of {len(flat)} channels, and these have {like.shape[1]}")
+            raise NetworkError(f"{name} requires images of {len(flat)} channels, got {like.shape[1]}")
         return flat.reshape(-1, 1, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """For JSON."""
-        facts = {key: value for key, value in vars(self).items() if value is not None}
-        return facts | {key: torch.as_tensor(facts[key]).flatten().tolist() for key in ("mean", "std") if key in facts}
+        """Convert to a dict for JSON, without the fields that are None."""
+        fields = {key: value for key, value in vars(self).items() if value is not None}
+        return fields | {
+            key: torch.as_tensor(fields[key]).flatten().tolist() for key in ("mean", "std") if key in fields
+        }
 
-    def with_file(self, facts: Mapping[str, Any]) -> Self:
-        """The same with the mean and std that a converted file brings. Raises NetworkError for what are none."""
-        if not {"mean", "std"} <= facts.keys():
+    def with_metadata(self, metadata: Mapping[str, Any]) -> Self:
+        """Return a copy with the mean and std in the metadata of a converted file, if it has both.
+
+        Raises
+        ------
+        NetworkError
+            If one of the two is not a list of numbers.
+        """
+        if not {"mean", "std"} <= metadata.keys():
             return self
         for key in ("mean", "std"):
-            if not isinstance(facts[key], list) or not all(isinstance(value, int | float) for value in facts[key]):
-                raise NetworkError(f"the file of weights says that {key} is {facts[key]!r}; a list of numbers fits")
-        return replace(self, mean=tuple(facts["mean"]), std=tuple(facts["std"]))
+            values = metadata[key]
+            if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
+                raise NetworkError(f"{key} in the metadata of the weights must be a list of numbers, got {values!r}")
+        return replace(self, mean=tuple(metadata["mean"]), std=tuple(metadata["std"]))
 
 
 IMAGENET = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875, interpolation="bilinear")

@@ -1,7 +1,7 @@
-"""Training networks that come without weights, so that it can be stopped after any epoch and goes on to the same bits.
+"""Training of networks that come without weights. It resumes after any epoch, to the same bits.
 
-Stochastic gradient descent with momentum, one cycle of the learning rate (up to its peak in the first quarter, then
-down to zero along a cosine: Smith and Topin 2017, https://arxiv.org/abs/1708.07120), images mirrored at random.
+Stochastic gradient descent with momentum, a one-cycle learning rate (rising to its peak in the first quarter, then
+falling to zero along a cosine: Smith and Topin 2017, https://arxiv.org/abs/1708.07120), and random mirroring of images.
 """
 
 import math
@@ -16,9 +16,11 @@ from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.images import ImageSet, to_unit
 from netsim.networks import Network
 
-WARM_UP = 0.25  # of all steps
+# Fraction of all steps in which the learning rate rises.
+WARM_UP = 0.25
 
-OnEpoch = Callable[[int, float, bytes], None]  # epochs done, mean loss of the last one, a state to go on from
+# Callback after every epoch: number of epochs done, mean loss of the last one, state to resume from.
+OnEpoch = Callable[[int, float, bytes], None]
 
 
 def train_epochs(
@@ -35,27 +37,49 @@ def train_epochs(
     on_epoch: OnEpoch | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Train `network` in place to tell the labels of `images` apart; it is left in evaluation mode.
+    """Train `network` in place to classify `images`, and leave it in evaluation mode.
 
-    Order, mirroring and dropout of an epoch are named by (rng_seed, epoch). So a run that goes on from the `state` that
-    `on_epoch` was given ends with the same bits as one that was never stopped (on a CPU, with as many threads). The
-    images that are left over when an epoch is cut into batches wait for another epoch: small batches upset BatchNorm.
+    Order, mirroring and dropout of an epoch are functions of (rng_seed, epoch). So a training that resumes from a
+    `state` ends with the same bits as one that was never interrupted (on a CPU, with the same number of threads). At
+    the end of an epoch, images that do not fill a batch are dropped, because small batches disturb BatchNorm.
 
-    `weight_decay` acts on every parameter, on BatchNorm's gains too, and decides how fast a small network is inverted:
-    without it the representation turns too sharply with the image. The small ResNet-50, as the demo trains it, 64 pairs
-    and 250 iterations: median relative loss 0.100 with 5e-4, 0.067 with 3e-3, 0.025 with 1e-2; accuracy 0.85 each.
+    `weight_decay` acts on every parameter, including BatchNorm's gains, and determines how fast a small network is
+    inverted: without it the representation varies too sharply with the image. Measured on the small ResNet-50, trained
+    as in the demo, with 64 pairs and 250 iterations: median relative loss 0.100 for 5e-4, 0.067 for 3e-3, 0.025 for
+    1e-2; accuracy 0.85 each.
 
-    Raises DataError if the images have more labels than the network, NetworkError if the loss stops being finite,
-    SettingsError if `state` is of another network.
+    Parameters
+    ----------
+    epochs
+        Number of epochs, including those that `state` has behind it.
+    batch_size
+        Images per step; all images if there are fewer.
+    learning_rate
+        Peak of the one-cycle learning rate.
+    state
+        State that `on_epoch` received; training resumes from it.
+    on_epoch
+        Called after every epoch with the number of epochs done, the mean loss of the last one, and the state.
+    on_step
+        Called after every step; an exception that it raises ends the training.
+
+    Raises
+    ------
+    DataError
+        If the images have more classes than the network.
+    NetworkError
+        If the loss is not finite.
+    SettingsError
+        If `state` belongs to another network.
     """
     _check_labels(network, images)
     device = network.mean.device
     batch_size = min(batch_size, len(images))
     steps = len(images) // batch_size
     optimizer = _optimizer(network, momentum=momentum, weight_decay=weight_decay)
-    done = 0 if state is None else _restore(state, network, optimizer)
+    epochs_done = 0 if state is None else _restore(state, network, optimizer)
     try:
-        for epoch in range(done, epochs):
+        for epoch in range(epochs_done, epochs):
             network.train()
             rng = np.random.default_rng([rng_seed, epoch])
             order = rng.permutation(len(images))[: steps * batch_size].reshape(steps, batch_size)
@@ -69,7 +93,7 @@ def train_epochs(
                     total += _step(network, optimizer, pixels, labels)
                     on_step()
             if not math.isfinite(total):
-                raise NetworkError(f"training {network.name} diverged in epoch {epoch + 1}; lower the learning rate")
+                raise NetworkError(f"training {network.name} diverged in epoch {epoch + 1}. Lower the learning rate.")
             if on_epoch is not None:
                 on_epoch(epoch + 1, total / steps, _state(network, optimizer, epochs_done=epoch + 1))
     finally:
@@ -77,14 +101,22 @@ def train_epochs(
 
 
 def one_cycle(progress: float) -> float:
-    """The learning rate at `progress` in [0, 1), as a share of its peak."""
+    """Return the learning rate at `progress` in [0, 1), as a fraction of its peak."""
     if progress < WARM_UP:
-        return (progress + 0.02) / (WARM_UP + 0.02)  # not from zero: the first step would be lost
+        return (progress + 0.02) / (WARM_UP + 0.02)  # from 0, the first step would change nothing
     return (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
 
 
 def accuracy(network: Network, images: ImageSet, batch_size: int = 250) -> float:
-    """The share of `images` labelled correctly, in [0, 1]. Raises DataError for more labels than `network` knows."""
+    """Compute the fraction of `images` classified correctly, in [0, 1].
+
+    Raises
+    ------
+    DataError
+        If the images have more classes than the network.
+    NetworkError
+        If a logit is not finite.
+    """
     _check_labels(network, images)
     device = network.mean.device
     correct = 0
@@ -93,13 +125,13 @@ def accuracy(network: Network, images: ImageSet, batch_size: int = 250) -> float
         with torch.no_grad():
             logits = network(to_unit(images.read(batch)).to(device))
         if not torch.isfinite(logits).all():
-            raise NetworkError(f"{network.name} gives logits that are not finite")
+            raise NetworkError(f"logits of {network.name} must be finite, got NaN or infinity")
         correct += int((logits.argmax(dim=1).cpu().numpy() == images.labels[batch]).sum())
     return correct / len(images)
 
 
 def _optimizer(network: Network, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """Gains of BatchNorm decay too, unlike in many recipes: see `train_epochs`."""
+    """Create the optimizer. BatchNorm's gains decay too, unlike in many recipes: see `train_epochs`."""
     network.requires_grad_(True)
     return torch.optim.SGD(
         network.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
@@ -120,7 +152,7 @@ def _step(network: Network, optimizer: torch.optim.Optimizer, pixels: Tensor, la
 
 
 def _mirrored(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Half of the images (n, C, H, W), left and right exchanged."""
+    """Mirror each of the images (n, C, H, W) left to right with probability 1/2."""
     mirror = rng.random(len(images)) < 0.5
     return np.where(mirror[:, None, None, None], images[..., ::-1], images)
 
@@ -128,11 +160,12 @@ def _mirrored(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _check_labels(network: Network, images: ImageSet) -> None:
     if len(images.classes) > network.num_classes:
         raise DataError(
-            f"{images.name} has {len(images.classes)} classes, {network.name} tells {network.num_classes} apart"
+            f"{network.name} must have an output for each of the {len(images.classes)} classes of {images.name}, "
+            f"got {network.num_classes}. Load it with more classes."
         )
 
 
-# ---- the state between two epochs: weights, BatchNorm's statistics, momentum, and how many epochs are done
+# ---- the state between two epochs: weights, BatchNorm's statistics, momentum, and the number of epochs done
 
 
 def _state(network: Network, optimizer: torch.optim.Optimizer, *, epochs_done: int) -> bytes:
@@ -145,12 +178,12 @@ def _state(network: Network, optimizer: torch.optim.Optimizer, *, epochs_done: i
 
 
 def _restore(state: bytes, network: Network, optimizer: torch.optim.Optimizer) -> int:
-    """Fill network and optimizer; returns how many epochs are done."""
+    """Restore network and optimizer; return the number of epochs done."""
     tensors = safetensors.torch.load(state)
     try:
         network.load_state_dict(_under("weights/", tensors))
     except RuntimeError as error:
-        raise SettingsError(f"this training state is of another network than {network.name}: {error}") from error
+        raise SettingsError(f"the training state must be of {network.name}, got another network: {error}") from error
     momentum = _under("momentum/", tensors)
     for name, parameter in network.named_parameters():
         if name in momentum:
@@ -159,7 +192,7 @@ def _restore(state: bytes, network: Network, optimizer: torch.optim.Optimizer) -
 
 
 def _with_momentum(network: Network, optimizer: torch.optim.Optimizer) -> list[tuple[str, nn.Parameter]]:
-    """All parameters, unless momentum is off or a layer takes no part in the forward pass."""
+    """Return the parameters that have momentum: all that take part in the forward pass."""
     return [
         (name, p) for name, p in network.named_parameters() if optimizer.state[p].get("momentum_buffer") is not None
     ]

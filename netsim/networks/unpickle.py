@@ -1,12 +1,13 @@
-"""A process that reads a pickled checkpoint, and runs nothing that is in it: `python -I unpickle.py CHECKPOINT OUT`.
+"""Program that reads a pickled checkpoint without running any code in it: `python -I unpickle.py CHECKPOINT OUT`.
 
-A pickle is a program. It can only do harm by the functions that it looks up, so here it finds those that rebuild
-tensors, and for everything else something inert that swallows whatever is done to it. Schedulers, lambdas and classes
-that are pickled beside the weights are of no use to us, and often cannot be unpickled any more: what dill wrote under
-Python 3.7 says nothing to 3.8. So even whoever allows a pickle allows no code.
+A pickle is a program, and can do harm only through the functions that it looks up. Here it finds those that rebuild
+tensors, and instead of every other one an inert class that ignores all operations. Schedulers, lambdas and classes
+pickled beside the weights are not needed, and often cannot be unpickled any more: Python 3.8 cannot read what dill
+wrote under 3.7. So no code runs even from a pickle that the user has allowed.
 
-`netsim.networks.convert` starts it, for a file that was allowed and whose hash is the one expected. Nothing imports it,
-and it imports nothing of netsim. It writes the tensors of the state dict, by their names there, as safetensors.
+`netsim.networks.convert` starts this program for a file that the user has allowed and that has the expected hash.
+Nothing imports it, and it imports nothing of netsim. It writes the tensors of the state dict, by their names there, as
+safetensors.
 """
 
 import pickle
@@ -18,8 +19,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-STATE_DICTS = ("model", "state_dict")  # where robustness keeps it, today and in its first versions
+# Keys under which robustness keeps the state dict, today and in its first versions.
+STATE_DICTS = ("model", "state_dict")
 
+# All that a pickle can look up.
 HARMLESS = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch", "Size"): torch.Size,
@@ -36,9 +39,10 @@ class _InertType(type):
 
 
 class Inert(metaclass=_InertType):
-    """Calling it, making one, filling it, giving it a state: all do nothing, and give this class again."""
+    """Stand-in for everything that a pickle must not look up. Calling, filling or restoring it does nothing."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
+        """Return the class: it has no instances."""
         return cls
 
     @staticmethod
@@ -49,36 +53,47 @@ class Inert(metaclass=_InertType):
 
 
 class Unpickler(pickle.Unpickler):
+    """Unpickler that finds nothing but what rebuilds tensors."""
+
     def find_class(self, module: str, name: str) -> Any:
+        """Return what a pickle looks up, or `Inert` if it may not."""
         return HARMLESS.get((module, name), Inert)
 
 
 def load(file: BinaryIO, **options: Any) -> Any:
-    """What torch.load asks of a module that unpickles: this, and `Unpickler`."""
+    """Unpickle a file. torch.load requires this function and `Unpickler` of its `pickle_module`."""
     return Unpickler(file, **options).load()
 
 
 def _refuse(*_: Any, **__: Any) -> None:
-    raise ValueError("it is a TorchScript program, not a checkpoint")
+    raise ValueError("it must be a checkpoint, got a TorchScript program")
 
 
 def tensors_of(checkpoint: Any) -> dict[str, Tensor]:
+    """Return the tensors of the state dict in a checkpoint, or of the checkpoint itself.
+
+    Raises
+    ------
+    ValueError
+        If neither is a dict with tensors and names.
+    """
     if not isinstance(checkpoint, dict):
-        raise ValueError("it holds no dict of tensors; a whole model that was pickled is code")
+        raise ValueError("it must hold a dict of tensors; a model that was pickled as a whole is code")
     for key in STATE_DICTS:
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
             break
-    found = {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
-    if not found or not all(isinstance(name, str) for name in found):
-        raise ValueError(f"it holds no dict of tensors, neither by itself nor as {' or '.join(STATE_DICTS)}")
-    return {name: value.detach().contiguous().clone() for name, value in found.items()}
+    tensors = {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
+    if not tensors or not all(isinstance(name, str) for name in tensors):
+        raise ValueError(f"it must hold a dict of tensors, itself or under {' or '.join(map(repr, STATE_DICTS))}")
+    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
 
 
 def main(checkpoint: str, out: str) -> None:
-    torch.jit.load = _refuse  # torch.load takes a TorchScript file there
-    found = torch.load(checkpoint, map_location="cpu", pickle_module=sys.modules[__name__], weights_only=False)
-    safetensors.torch.save_file(tensors_of(found), out)
+    """Write the tensors in the file `checkpoint` to the file `out`."""
+    torch.jit.load = _refuse  # torch.load passes TorchScript files to it
+    content = torch.load(checkpoint, map_location="cpu", pickle_module=sys.modules[__name__], weights_only=False)
+    safetensors.torch.save_file(tensors_of(content), out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Weights as bytes: safetensors, by the names that tensors have in the original architecture, and content hashes."""
+"""Weights as safetensors, with the tensor names of the original architecture, and their content hash."""
 
 import json
 import os
@@ -16,20 +16,36 @@ from torch import Tensor, nn
 from netsim.errors import NetworkError
 from netsim.networks.network import Network, first_line
 
-NAMED_TENSORS = 3  # of those that do not fit, in an error message
-FACTS = "netsim"  # the entry in a file's header that `netsim convert` writes
+# Names that an error message lists of each kind of tensors that do not match.
+NAMED_TENSORS = 3
+
+# The entry in a file's header that `netsim convert` writes.
+METADATA_KEY = "netsim"
 
 
 class Weights(NamedTuple):
-    """What a safetensors file holds: tensors by name, and what `netsim convert` knew of them."""
+    """Content of a safetensors file.
+
+    Attributes
+    ----------
+    name
+        Path or URL of the file, for error messages.
+    tensors
+        Tensors by name.
+    metadata
+        What `netsim convert` recorded in the file: reference, checkpoint, sha256, mean, std. Empty for other files.
+    """
 
     name: str
     tensors: Mapping[str, Tensor]
-    facts: Mapping[str, Any]
+    metadata: Mapping[str, Any]
 
 
 def content_hash(module: nn.Module) -> str:
-    """BLAKE3 hex over name, dtype, shape and bytes of every tensor in the state dict: one bit makes another network."""
+    """Compute the BLAKE3 hash, in hex, of name, dtype, shape and bytes of every tensor in the state dict.
+
+    Two networks that differ in one bit have different hashes; the memory format does not matter.
+    """
     digest = blake3()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -37,73 +53,99 @@ def content_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def weights_to_bytes(network: Network, facts: Mapping[str, Any] | None = None) -> bytes:
-    """A safetensors file in the tensor names of the original architecture, so that its own class can read it too."""
+def weights_to_bytes(network: Network, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """Serialize as safetensors with the tensor names of the original architecture, so that its class can read it too.
+
+    `metadata`, of values that JSON knows, goes into the header of the file.
+    """
     tensors = named_tensors(network)
     return safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-        None if facts is None else {FACTS: json.dumps(facts)},
+        None if metadata is None else {METADATA_KEY: json.dumps(metadata)},
     )
 
 
 def load_weights(network: Network, data: bytes, *, origin: str = "the weights") -> None:
-    """Fill `network` from a safetensors file. `origin` says in messages where `data` is from.
+    """Copy the weights in a safetensors file into `network`.
 
-    Raises NetworkError for anything but safetensors (a pickle can run code), for tensors that are missing, surplus, of
-    another shape (the first three are named), or not finite. Nothing is changed then.
+    Parameters
+    ----------
+    data
+        Content of the file.
+    origin
+        Where `data` comes from, for error messages.
+
+    Raises
+    ------
+    NetworkError
+        For anything but safetensors (a pickle can run code), and for tensors that are missing, surplus, of another
+        shape, or not finite; the first three of each kind are named. `network` is then unchanged.
     """
     fill(network, _parse(data, origin=origin).tensors, origin=origin)
 
 
-def read_weights(url: str, *, advice: str = "") -> Weights:
-    """Of a path or any fsspec URL. `advice` ends the message where there is no such file."""
+def read_weights(url: str, *, hint: str = "") -> Weights:
+    """Read a safetensors file from a path or any fsspec URL.
+
+    Raises
+    ------
+    NetworkError
+        If there is no such file, in a message that ends with `hint`, or if it is not safetensors.
+    """
     try:
         with fsspec.open(url, "rb") as file:
             data = file.read()
     except (OSError, ValueError, ImportError) as error:
-        way_out = f".\n{advice}" if advice else ""
-        raise NetworkError(f"cannot read the weights {url!r}: {first_line(error)}{way_out}") from error
+        last_line = f".\n{hint}" if hint else ""
+        raise NetworkError(f"cannot read the weights {url!r}: {first_line(error)}{last_line}") from error
     return _parse(data, origin=url)
 
 
 def _parse(data: bytes, *, origin: str) -> Weights:
     try:
-        return Weights(origin, safetensors.torch.load(data), _facts(data))
+        return Weights(origin, safetensors.torch.load(data), _metadata(data))
     except SafetensorError as error:
         raise NetworkError(
-            f"{origin} is no safetensors file ({first_line(error)}); netsim reads nothing else, "
-            "because a pickle can run code: `netsim convert` makes safetensors of a checkpoint"
+            f"{origin} must be a safetensors file ({first_line(error)}), because a pickle can run code. "
+            "Convert a checkpoint with `netsim convert`."
         ) from error
 
 
-def _facts(data: bytes) -> dict[str, Any]:
-    """The header is JSON behind its length (8 bytes, little-endian)."""
+def _metadata(data: bytes) -> dict[str, Any]:
+    """Read the metadata in the header, which is JSON after its length (8 bytes, little-endian)."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     try:
-        found = json.loads(header.get("__metadata__", {}).get(FACTS, "{}"))
+        metadata = json.loads(header.get("__metadata__", {}).get(METADATA_KEY, "{}"))
     except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {}  # somebody else's entry
+        metadata = None
+    return metadata if isinstance(metadata, dict) else {}  # written by another program
 
 
 def class_count(tensors: Mapping[str, Tensor], network: Network) -> int:
-    """How many classes a file's last layer tells apart; the network's own number where that layer is not in it."""
+    """Count the classes in the last layer of `tensors`, or in that of `network` if `tensors` lack it."""
     weight = tensors.get(f"{network.head_paths[0]}.weight")
     return network.num_classes if weight is None or weight.ndim != 2 else len(weight)
 
 
-def fill(network: Network, given: Mapping[str, Tensor], *, origin: str) -> None:
-    wanted = named_tensors(network)
-    faults = _misfits(wanted, given)
-    if faults:
-        raise NetworkError(f"{origin} does not fit {network.reference}: {'; '.join(faults)}")
+def fill(network: Network, tensors: Mapping[str, Tensor], *, origin: str) -> None:
+    """Copy `tensors` into `network`, as `load_weights` does.
+
+    Raises
+    ------
+    NetworkError
+        For tensors that are missing, surplus, of another shape, or not finite. `network` is then unchanged.
+    """
+    expected = named_tensors(network)
+    mismatches = _mismatches(expected, tensors)
+    if mismatches:
+        raise NetworkError(f"{origin} must have the tensors of {network.reference}, got {'; '.join(mismatches)}")
     with torch.no_grad():
-        for name, tensor in given.items():
-            wanted[name].copy_(tensor)
+        for name, tensor in tensors.items():
+            expected[name].copy_(tensor)
 
 
 def named_tensors(network: Network) -> dict[str, Tensor]:
-    """The live tensors by the names they have in the original architecture."""
+    """Return the tensors themselves, not copies, by their names in the original architecture."""
     tensors = dict(network.body.state_dict(keep_vars=True))
     for path in network.head_paths:
         prefix = f"{path}." if path else ""
@@ -111,30 +153,34 @@ def named_tensors(network: Network) -> dict[str, Tensor]:
     return tensors
 
 
-def _misfits(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    both = sorted(wanted.keys() & given.keys())
-    faults = {
+def _mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Describe every kind of mismatch in `tensors`."""
+    common = sorted(expected.keys() & tensors.keys())
+    names_by_kind = {
         # BatchNorm counts its batches only since torch 0.4.1, and the count changes no output
-        "missing": [name for name in wanted.keys() - given.keys() if not name.endswith("num_batches_tracked")],
-        "surplus": list(given.keys() - wanted.keys()),
+        "missing": [name for name in expected.keys() - tensors.keys() if not name.endswith("num_batches_tracked")],
+        "surplus": list(tensors.keys() - expected.keys()),
         "misshapen": [
-            f"{name} {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
-            for name in both
-            if given[name].shape != wanted[name].shape
+            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+            for name in common
+            if tensors[name].shape != expected[name].shape
         ],
-        "not finite": [name for name in both if not torch.isfinite(given[name].to(wanted[name].dtype)).all()],
+        "not finite": [name for name in common if not torch.isfinite(tensors[name].to(expected[name].dtype)).all()],
     }
-    return [f"{fault} {_some(names)}" for fault, names in faults.items() if names]
+    return [f"{kind} {_listed(names)}" for kind, names in names_by_kind.items() if names]
 
 
-def _some(names: list[str]) -> str:
-    more = len(names) - NAMED_TENSORS
-    return ", ".join(sorted(names)[:NAMED_TENSORS]) + (f" and {more} more" if more > 0 else "")
+def _listed(names: list[str]) -> str:
+    unlisted = len(names) - NAMED_TENSORS
+    return ", ".join(sorted(names)[:NAMED_TENSORS]) + (f" and {unlisted} more" if unlisted > 0 else "")
 
 
 @contextmanager
 def no_code_in_pickles() -> Iterator[None]:
-    """Published weights are pickles, and torch.hub unpickles without restriction unless this variable is set."""
+    """Forbid, inside the context, that torch.load runs code in a pickle.
+
+    Published weights are pickles, and torch.hub unpickles without restriction unless this variable is set.
+    """
     key = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
     before = os.environ.get(key)
     os.environ[key] = "1"

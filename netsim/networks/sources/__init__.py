@@ -1,1 +1,1 @@
-"""One module for each source of networks."""
+"""Network sources, one module each."""

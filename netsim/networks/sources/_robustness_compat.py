@@ -1,9 +1,9 @@
-"""Makes the `robustness` library importable with today's torchvision, and usable without CUDA.
+"""Compatibility of the `robustness` library with current torchvision, and with machines without CUDA.
 
 robustness 1.2.1.post2 (Engstrom, Ilyas, Salman, Santurkar, Tsipras 2019, https://github.com/MadryLab/robustness) is the
 newest on the package index. It imports `torchvision.models.utils`, which torchvision 0.11 removed, and it moves the
-model and the images to CUDA whether or not there is any. Nothing else in netsim touches its internals: an
-AttackerModel is recognised by its attributes, and the library itself is needed only to make or train one.
+model and the images to CUDA even where there is none. Nothing else in netsim depends on its internals: an
+AttackerModel is recognised by its attributes, and the library itself is required only to build or train one.
 """
 
 import functools
@@ -21,12 +21,16 @@ SUBMODULES = ("attack_steps", "attacker", "cifar_models", "datasets", "model_uti
 
 @functools.cache
 def import_robustness() -> ModuleType:
-    """The `robustness` package, with the submodules of `SUBMODULES` imported: `import_robustness().attacker`.
+    """Import the `robustness` package with all `SUBMODULES`, as in `import_robustness().attacker`.
 
-    Adds a stand-in for `torchvision.models.utils` where that is missing. Where CUDA is missing, it also changes two
-    methods of robustness's own classes so that `make_and_restore_model` and attacks stay on the CPU; training
-    (`robustness.train`) and `DataParallel` are left as they are, and need CUDA. torch itself is not changed.
-    Raises ModuleNotFoundError if robustness is not installed.
+    Adds a stand-in for `torchvision.models.utils` if that is missing. Without CUDA, it also replaces two methods of
+    robustness's own classes, so that `make_and_restore_model` and attacks stay on the CPU; training
+    (`robustness.train`) and `DataParallel` are unchanged, and require CUDA. torch itself is not changed.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If robustness is not installed.
     """
     _provide_torchvision_models_utils()
     with warnings.catch_warnings():
@@ -41,7 +45,7 @@ def import_robustness() -> ModuleType:
 
 
 def _provide_torchvision_models_utils() -> None:
-    """Old code takes one function from there, which torch.hub has always had."""
+    """Add the one function that old code imports from there, and that torch.hub has always had."""
     try:
         importlib.import_module("torchvision.models.utils")
     except ModuleNotFoundError:
@@ -51,14 +55,14 @@ def _provide_torchvision_models_utils() -> None:
 
 
 class _StayingTensor(Tensor):
-    """A tensor whose `.cuda()` gives the plain tensor, where it is."""
+    """Tensor whose `.cuda()` returns the plain tensor, on its own device."""
 
     def cuda(self, *_: Any, **__: Any) -> Tensor:
         return self.as_subclass(Tensor)
 
 
 def _stay_on_cpu(package: ModuleType) -> None:
-    """Take the effect from `model.cuda()` in make_and_restore_model and `orig_input.cuda()` in Attacker.forward."""
+    """Disable `model.cuda()` in make_and_restore_model, and `orig_input.cuda()` in Attacker.forward."""
     attacker = package.attacker
     published_forward = attacker.Attacker.forward
 

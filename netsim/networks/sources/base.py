@@ -1,4 +1,4 @@
-"""What every source of networks gives: each has a module here, which `netsim.networks.load` lists."""
+"""Interface of a network source. `netsim.networks.load` lists the module of each."""
 
 import re
 from collections.abc import Callable
@@ -12,20 +12,31 @@ from netsim.networks.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Reference:
-    """`source:name[@weights]`, taken apart. `weights`: None where none are named, "none" for random ones."""
+    """A reference, `source:name[@weights]`, split into its parts.
+
+    Attributes
+    ----------
+    source, name
+        As written; `name` may contain colons.
+    weights
+        As written; None if the reference names none, "none" for random weights.
+    file
+        Path or URL of the safetensors file with the weights, or None if they are not in a file.
+    """
 
     source: str
     name: str
     weights: str | None
-    file: str | None = None  # path or URL of the safetensors its weights are in, if they are in a file
+    file: str | None = None
 
     @property
     def architecture(self) -> str:
+        """Part of the name after the last colon."""
         return self.name.rpartition(":")[2]
 
 
 class Built(NamedTuple):
-    """A classifier as its source builds it, and what it expects of its images."""
+    """A classifier as its source builds it, and its preprocessing."""
 
     model: nn.Module
     preprocessing: Preprocessing
@@ -35,18 +46,29 @@ def _file_behind_at(parsed: Reference) -> str | None:
     return None if parsed.weights == "none" else parsed.weights
 
 
-def no_advice(_: Reference) -> str:
+def _no_hint(_: Reference) -> str:
     return ""
 
 
 @dataclass(frozen=True)
 class NetworkSource:
-    """`check` raises SettingsError for a name or weights that do not exist.
+    """One source of networks.
 
-    `build` gives the network with the weights published for it where those are asked for, else with random ones and so
-    many classes. `publishes`: its weights have names, and are downloaded when they are first used. `trains`: its
-    networks have no weights of their own, so a run trains them. `find_file` says where safetensors lie that are to be
-    filled in, and `advice` what to do where they do not.
+    Attributes
+    ----------
+    check
+        Raises SettingsError for a name or weights that do not exist.
+    build
+        Builds a network with the published weights that its reference names, or else with random weights and the given
+        number of classes (None: the source's default).
+    publishes
+        True if its weights have names, and are downloaded when they are first used.
+    trains
+        True if its networks come without weights, so that a run trains them.
+    find_file
+        Returns the path or URL of the safetensors file with the weights, or None.
+    hint
+        Returns what to do if that file is missing, for the end of an error message.
     """
 
     check: Callable[[Reference], None]
@@ -54,10 +76,10 @@ class NetworkSource:
     publishes: bool = False
     trains: bool = False
     find_file: Callable[[Reference], str | None] = _file_behind_at
-    advice: Callable[[Reference], str] = no_advice
+    hint: Callable[[Reference], str] = _no_hint
 
-    def file(self, parsed: Reference) -> str | None:
-        """Names of published weights have neither dots nor slashes."""
+    def weights_file(self, parsed: Reference) -> str | None:
+        """Return the file with the weights, or None. Names of published weights have neither dots nor slashes."""
         if self.publishes and parsed.weights is not None and re.fullmatch(r"\w+", parsed.weights):
             return None
         return self.find_file(parsed)

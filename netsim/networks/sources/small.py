@@ -1,10 +1,11 @@
-"""Nine small networks for 28x28 grey images: torchvision's own classes, scaled down so that a laptop can invert all.
+"""small:NAME: nine small networks for 28x28 grey images, torchvision's classes scaled down so that a laptop suffices.
 
 They are the families of Jones et al. 2022 (UAI, PMLR 180:928-937): DenseNet, MobileNetV2, ResNeXt, ResNet-18 and -50,
-ShuffleNetV2, VGG and two wide ResNets. What makes a family is kept: dense connections, inverted residuals, grouped
-convolutions, basic or bottleneck blocks, channel shuffle, hidden linear layers, a bottleneck's width. Changed are the
-number of blocks and of channels, and the stem: one input channel, 3x3. Images shrink by 4 before the first block, as in
-the originals (MobileNetV2 and ShuffleNetV2: within it), so that blocks work on 7x7 pixels and cost little.
+ShuffleNetV2, VGG and two wide ResNets. Each keeps what defines its family: dense connections, inverted residuals,
+grouped convolutions, basic or bottleneck blocks, channel shuffle, hidden linear layers, the width of a bottleneck. The
+numbers of blocks and of channels differ, and so does the stem: one input channel, 3x3. Images shrink by a factor of 4
+before the first block, as in the originals (MobileNetV2 and ShuffleNetV2: within it), so that blocks see 7x7 pixels and
+are cheap.
 
 All map (n, 1, 28, 28) to (n, num_classes). How well they can be inverted depends on their training: see
 `netsim.networks.training`.
@@ -24,11 +25,13 @@ from netsim.networks.preprocessing import Preprocessing
 from netsim.networks.sources.base import Built, NetworkSource, Reference
 
 INPUT_SHAPE = (1, 28, 28)
-MEAN, STD = (0.286,), (0.353,)  # of Fashion-MNIST's 60,000 training images in [0, 1]
+
+# Mean and standard deviation of Fashion-MNIST's 60,000 training images in [0, 1].
+MEAN, STD = (0.286,), (0.353,)
 
 
 class SmallResNet(ResNet):
-    """A ResNet with `divisor` times fewer channels in the stem and in every stage."""
+    """ResNet with `divisor` times fewer channels in the stem and in every stage."""
 
     def __init__(
         self,
@@ -47,7 +50,7 @@ class SmallResNet(ResNet):
     def _make_layer(
         self, block: type[BasicBlock | Bottleneck], planes: int, blocks: int, stride: int = 1, dilate: bool = False
     ) -> nn.Sequential:
-        if not hasattr(self, "layer1"):  # super() has just built the stem, 64 wide, and comes to the first stage
+        if not hasattr(self, "layer1"):  # super() has just built a stem of 64 channels, and begins with the first stage
             self.inplanes = planes // self.divisor
             self.conv1 = _stem(self.inplanes)
             self.bn1 = nn.BatchNorm2d(self.inplanes)
@@ -55,27 +58,27 @@ class SmallResNet(ResNet):
 
 
 def resnet18(num_classes: int = 10) -> nn.Module:
-    """Basic blocks, two a stage as in the original; 8 to 64 channels."""
+    """ResNet-18: basic blocks, two per stage as in the original; 8 to 64 channels."""
     return SmallResNet(BasicBlock, [2, 2, 2, 2], divisor=8, num_classes=num_classes)
 
 
 def resnet50(num_classes: int = 10) -> nn.Module:
-    """Bottleneck blocks, 1, 1, 2, 1 a stage for 3, 4, 6, 3; 8 to 64 channels inside, 32 to 256 outside."""
+    """ResNet-50: 1, 1, 2, 1 bottlenecks per stage instead of 3, 4, 6, 3; 8 to 64 channels inside, 32 to 256 outside."""
     return _bottlenecks(num_classes)
 
 
 def resnext(num_classes: int = 10) -> nn.Module:
-    """The same with 3x3 convolutions in 4 groups (for 32), in all twice as wide as ResNet-50's, as in 32x4d."""
+    """ResNeXt-50: `resnet50` with 3x3 convolutions twice as wide, as in 32x4d, in 4 groups instead of 32."""
     return _bottlenecks(num_classes, groups=4, width_per_group=32)
 
 
 def wrn2(num_classes: int = 10) -> nn.Module:
-    """The same, twice as wide inside: Wide ResNet-50-2."""
+    """Wide ResNet-50-2: `resnet50`, twice as wide inside."""
     return _bottlenecks(num_classes, width_per_group=128)
 
 
 def wrn4(num_classes: int = 10) -> nn.Module:
-    """The same, four times as wide inside: Wide ResNet-50-4."""
+    """Wide ResNet-50-4: `resnet50`, four times as wide inside."""
     return _bottlenecks(num_classes, width_per_group=256)
 
 
@@ -91,14 +94,14 @@ def _bottlenecks(num_classes: int, *, groups: int = 1, width_per_group: int = 64
 
 
 def densenet(num_classes: int = 10) -> nn.Module:
-    """Three dense blocks for four, of 2, 3 and 3 layers, growing by 16 channels a layer."""
+    """DenseNet: three dense blocks instead of four, of 2, 3 and 3 layers, each adding 16 channels."""
     network = DenseNet(growth_rate=16, block_config=(2, 3, 3), num_init_features=16, num_classes=num_classes)
     network.features.conv0 = _stem(16)
     return network
 
 
 def mobilenet(num_classes: int = 10) -> nn.Module:
-    """Five inverted residuals for 17, expanding by 4 for 6; 128 channels at the end for 1280."""
+    """MobileNetV2: five inverted residuals instead of 17, expanding by 4, not 6; 128 channels at the end, not 1280."""
     blocks = [[1, 16, 1, 2], [4, 48, 2, 1], [4, 96, 2, 2]]  # expansion, channels, repeats, stride
     network = MobileNetV2(num_classes=num_classes, width_mult=0.5, inverted_residual_setting=blocks)
     network.features[0][0] = _stem(16)
@@ -108,7 +111,7 @@ def mobilenet(num_classes: int = 10) -> nn.Module:
 
 
 def shufflenet(num_classes: int = 10) -> nn.Module:
-    """Two units a stage for 4, 8 and 4; without max-pooling, because every stage halves the image again."""
+    """ShuffleNetV2: two units per stage instead of 4, 8, 4; no max-pooling, because every stage halves the image."""
     network = ShuffleNetV2([2, 2, 2], [16, 32, 64, 128, 128], num_classes=num_classes)
     network.conv1[0] = _stem(16)
     network.maxpool = nn.Identity()
@@ -116,7 +119,7 @@ def shufflenet(num_classes: int = 10) -> nn.Module:
 
 
 class SmallVGG(VGG):
-    """VGG with other linear layers: its own constructor draws 119 million weights, for nothing here."""
+    """VGG with other linear layers, without its own constructor, which would draw 119 million weights in vain."""
 
     def __init__(self, features: nn.Module, avgpool: nn.Module, classifier: nn.Module) -> None:
         nn.Module.__init__(self)
@@ -126,7 +129,7 @@ class SmallVGG(VGG):
 
 
 def vgg(num_classes: int = 10) -> nn.Module:
-    """Five plain 3x3 convolutions with BatchNorm for 13, then three linear layers of 128 for 4096."""
+    """VGG: five plain 3x3 convolutions with BatchNorm instead of 13; linear layers of width 128 instead of 4096."""
     features = make_layers([16, "M", 32, 32, "M", 64, 64], batch_norm=True)
     features[0] = _stem(16)
     classifier = nn.Sequential(
@@ -142,7 +145,7 @@ def vgg(num_classes: int = 10) -> nn.Module:
 
 
 def _stem(channels: int) -> nn.Conv2d:
-    """Without a bias: BatchNorm follows."""
+    """Build the first convolution, without a bias, because BatchNorm follows."""
     stem = nn.Conv2d(INPUT_SHAPE[0], channels, kernel_size=3, stride=2, padding=1, bias=False)
     nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
     return stem
@@ -162,11 +165,13 @@ SMALL: dict[str, Callable[..., nn.Module]] = {
 
 
 def check(parsed: Reference) -> None:
+    """Raise SettingsError for an unknown name."""
     if parsed.name not in SMALL:
         raise SettingsError(f"no small network {parsed.name!r}{nearest(parsed.name, SMALL)}")
 
 
 def build(parsed: Reference, num_classes: int | None) -> Built:
+    """Build the network with random weights, for 10 classes by default."""
     model = SMALL[parsed.name](num_classes=10 if num_classes is None else num_classes)
     model = model.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
     return Built(model, Preprocessing(MEAN, STD, size=INPUT_SHAPE[1]))

@@ -1,7 +1,7 @@
 """timm:NAME[@TAG]: any classifier of timm (https://github.com/huggingface/pytorch-image-models).
 
-timm itself names weights `NAME.TAG`; here, as everywhere, weights stand behind an @. It keeps them in the cache of the
-Hugging Face hub, in safetensors wherever there are any.
+timm writes weights as `NAME.TAG`; netsim writes all weights after an @. timm keeps them in the cache of the Hugging
+Face hub, as safetensors wherever they are published as such.
 """
 
 import sys
@@ -21,19 +21,30 @@ from netsim.networks.weights import no_code_in_pickles
 
 @cache
 def timm_names() -> frozenset[str]:
+    """Return the names of all architectures."""
     return frozenset(timm.list_models())
 
 
 def check(parsed: Reference) -> None:
+    """Raise SettingsError for an unknown architecture or tag, and for a tag after a dot."""
     name, _, tag = parsed.name.partition(".")
     if tag:
-        raise SettingsError(f"network 'timm:{parsed.name}': netsim writes weights behind an @, 'timm:{name}@{tag}'")
+        raise SettingsError(f"network 'timm:{parsed.name}' must have its weights after an @: write 'timm:{name}@{tag}'")
     if name not in timm_names():
         raise SettingsError(f"no timm network {name!r}{nearest(name, timm_names())}")
     _config(parsed)
 
 
 def build(parsed: Reference, num_classes: int | None) -> Built:
+    """Build the network with published weights, or with random ones, for 1000 classes by default.
+
+    Raises
+    ------
+    SettingsError
+        If `num_classes` differs from that of the published weights.
+    NetworkError
+        If they cannot be downloaded.
+    """
     config = _config(parsed)
     preprocessing = _preprocessing(config)
     if not _is_published(parsed):
@@ -42,8 +53,8 @@ def build(parsed: Reference, num_classes: int | None) -> Built:
     fixed = config.num_classes
     if num_classes not in (None, fixed):  # timm would draw another last layer
         raise SettingsError(
-            f"the weights {config.tag} of {parsed.name} have {fixed} classes, not {num_classes}; "
-            "leave num_classes out, or start from @none"
+            f"num_classes must be {fixed} for the weights {config.tag} of {parsed.name}, got {num_classes}. "
+            "Omit num_classes, or use random weights with @none."
         )
     return Built(_download(parsed, config), preprocessing)
 
@@ -53,7 +64,7 @@ def _is_published(parsed: Reference) -> bool:
 
 
 def _config(parsed: Reference) -> Any:
-    """Of the weights that are named, else of the default ones: their preprocessing holds for @none and files too."""
+    """Return timm's configuration of the weights named, or else of its default ones, whose preprocessing is used."""
     default: Any = timm.models.get_pretrained_cfg(parsed.name)
     if not _is_published(parsed):
         return default
@@ -65,7 +76,7 @@ def _config(parsed: Reference) -> Any:
     if tag not in known:
         raise SettingsError(f"{parsed.name} has no weights {tag!r}{nearest(tag, [*known, 'none', 'FILE.safetensors'])}")
     if known[tag].num_classes == 0:
-        raise SettingsError(f"the weights {tag} of {parsed.name} tell no classes apart: they have no last layer")
+        raise SettingsError(f"the weights {tag} of {parsed.name} have no classes: their last layer is missing")
     return known[tag]
 
 
@@ -80,18 +91,17 @@ def _preprocessing(config: Any) -> Preprocessing:
 
 
 def _download(parsed: Reference, config: Any) -> nn.Module:
-    """By timm's own loader, which looks into the hub's cache first."""
-    named = f"{parsed.name}.{config.tag}" if config.tag else parsed.name
+    """Load weights by timm's own loader, which looks into the hub's cache first."""
+    name = f"{parsed.name}.{config.tag}" if config.tag else parsed.name
     try:
         with no_code_in_pickles(), redirect_stdout(sys.stderr):
-            return timm.create_model(named, pretrained=True)
-    except Exception as error:  # the hub's client has errors of many kinds
-        where = config.hf_hub_id or config.url
+            return timm.create_model(name, pretrained=True)
+    except Exception as error:  # the hub's client raises errors of many classes
+        repository = config.hf_hub_id or config.url
         raise NetworkError(
-            f"cannot get the weights {config.tag} of {parsed.name} ({first_line(error)}).\n"
-            f"`hf download {where}`, where there is a network, puts them into a folder that can be copied "
-            "(HF_HOME, or else ~/.cache/huggingface); or name a file with @FILE.safetensors, or use random weights "
-            "with @none"
+            f"cannot download the weights {config.tag} of {parsed.name} ({first_line(error)}).\n"
+            f"Run `hf download {repository}` on a machine with internet access and copy its cache (HF_HOME, or else "
+            "~/.cache/huggingface), name a file with @FILE.safetensors, or use random weights with @none."
         ) from error
 
 

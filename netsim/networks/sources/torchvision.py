@@ -1,4 +1,4 @@
-"""torchvision:NAME[@WEIGHTS]: any of torchvision's classifiers, and the wide ResNet of Salman et al. that it lacks."""
+"""torchvision:NAME[@WEIGHTS]: any torchvision classifier, and a wide ResNet of Salman et al. that it lacks."""
 
 import os
 import sys
@@ -21,46 +21,57 @@ from netsim.networks.weights import no_code_in_pickles
 
 @cache
 def torchvision_names() -> tuple[str, ...]:
+    """Return the names of all classifiers."""
     return (*torchvision.models.list_models(module=torchvision.models), "wide_resnet50_4")
 
 
 def check(parsed: Reference) -> None:
+    """Raise SettingsError for an unknown architecture or name of weights."""
     if parsed.name not in torchvision_names():
         raise SettingsError(f"no torchvision network {parsed.name!r}{nearest(parsed.name, torchvision_names())}")
     _published_weights(parsed)
 
 
 def build(parsed: Reference, num_classes: int | None) -> Built:
+    """Build the network with published weights, or with random ones, for 1000 classes by default.
+
+    Raises
+    ------
+    SettingsError
+        If `num_classes` differs from that of the published weights.
+    NetworkError
+        If they cannot be downloaded.
+    """
     published = _published_weights(parsed)
     preprocessing = _preprocessing(published)
     if parsed.weights == "none" or parsed.file is not None:
         classes = 1000 if num_classes is None else num_classes
-        return Built(untrained(parsed.name, classes, preprocessing.size), preprocessing)
+        return Built(untrained_model(parsed.name, classes, preprocessing.size), preprocessing)
     fixed = len(published.meta["categories"])
     if num_classes not in (None, fixed):  # before the download
         raise SettingsError(
-            f"the weights {published.name} of {parsed.name} have {fixed} classes, not {num_classes}; "
-            "leave num_classes out, or start from @none"
+            f"num_classes must be {fixed} for the weights {published.name} of {parsed.name}, got {num_classes}. "
+            "Omit num_classes, or use random weights with @none."
         )
     return Built(_download(parsed, published), preprocessing)
 
 
-def untrained(name: str, num_classes: int, size: int | None = None) -> nn.Module:
-    """With random weights. Vision transformers are made for one `size` of images, in pixels."""
+def untrained_model(name: str, num_classes: int, size: int | None = None) -> nn.Module:
+    """Build an architecture with random weights. Vision transformers require images of one `size`, in pixels."""
     if name == "wide_resnet50_4":
         return ResNet(Bottleneck, [3, 4, 6, 3], width_per_group=256, num_classes=num_classes)
     settings: dict[str, Any] = {}
     if name.startswith("vit_") and size is not None:
         settings = {"image_size": size}
     if name in ("googlenet", "inception_v3"):
-        # how they draw weights may change one day, they warn, unless they are told; and their published weights,
-        # which a file may hold, are for images that the model itself normalises once more
+        # without init_weights they warn that their initialisation may change; and their published weights, which may
+        # be in a file, require that the model itself normalises the images once more
         settings = {"init_weights": True, "transform_input": True}
     return torchvision.models.get_model(name, weights=None, num_classes=num_classes, **settings)
 
 
 def _published_weights(parsed: Reference) -> Any:
-    """The weights that are named, else the default ones: their preprocessing holds for @none and files too. Or None."""
+    """Return the weights named, or else the default ones, whose preprocessing is used; None if none are published."""
     unpublished = parsed.weights == "none" or parsed.file is not None
     if parsed.name == "wide_resnet50_4":
         if not unpublished:
@@ -86,15 +97,15 @@ def _preprocessing(weights: Any) -> Preprocessing:
 
 
 def _download(parsed: Reference, weights: Any) -> nn.Module:
-    """By torchvision's own loader: it keeps the file in torch's cache and checks the hash in its name."""
+    """Load weights by torchvision's own loader, which caches the file and checks the hash in its name."""
     try:
         with no_code_in_pickles(), redirect_stdout(sys.stderr):  # torch.hub announces a download on stdout
             return torchvision.models.get_model(parsed.name, weights=weights, progress=sys.stderr.isatty())
     except (OSError, RuntimeError, UnpicklingError) as error:
         folder = os.path.join(torch.hub.get_dir(), "checkpoints")
         raise NetworkError(
-            f"cannot get the weights {weights.name} of {parsed.name} ({first_line(error)}).\n"
-            f"Put {weights.url} into {folder}, name a file with @FILE.safetensors, or use random weights with @none"
+            f"cannot download the weights {weights.name} of {parsed.name} ({first_line(error)}).\n"
+            f"Put {weights.url} into {folder}, name a file with @FILE.safetensors, or use random weights with @none."
         ) from error
 
 

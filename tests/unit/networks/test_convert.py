@@ -121,7 +121,10 @@ def test_a_file_that_was_converted_as_another_network_is_refused(weights, shuffl
     _, checkpoint, sha256 = shufflenet
     made = convert(SHUFFLENET, checkpoint, **allowed(sha256))
     os.rename(made.path, made.path.replace("eps3", "eps0"))
-    with pytest.raises(NetworkError, match="says that it is robust:shufflenet_l2_eps3, not robust:shufflenet_l2_eps0"):
+    with pytest.raises(
+        NetworkError,
+        match=r"must hold robust:shufflenet_l2_eps0, got robust:shufflenet_l2_eps3\. Convert its checkpoint again",
+    ):
         load_network("robust:shufflenet_l2_eps0")
 
 
@@ -170,10 +173,10 @@ def test_without_a_file_that_says_it_the_data_set_says_the_normalisation():
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("robustness:cifar100:resnet18@none", "no data set 'cifar100'.*did you mean 'cifar'"),
+        ("robustness:cifar100:resnet18@none", "no data set 'cifar100' in robustness; did you mean 'cifar'"),
         ("robustness:cifar:resnet19@none", "did you mean 'resnet18'"),
-        ("robustness:cifar:test@none", "has no network 'test'"),
-        ("robustness:cifar:resnet18", "names no weights: write @FILE"),
+        ("robustness:cifar:test@none", "no network 'test' in robustness for cifar"),
+        ("robustness:cifar:resnet18", "requires weights: write @FILE"),
     ],
 )
 def test_networks_that_robustness_does_not_have_are_answered_with_those_it_has(reference, message):
@@ -213,11 +216,11 @@ def changed(tensors, change):
         ),
         (
             lambda found: found.update({"module.attacker.model.model.fc.bias": torch.ones(1000)}),
-            "holds two networks: attacker.model.model.fc.bias is not model.model.fc.bias",
+            "must be equal, but attacker.model.model.fc.bias differs from model.model.fc.bias",
         ),
         (
             lambda found: found.update({"module.normalizer.new_mean": torch.full((3, 1, 1), 0.5)}),
-            r"normalises by \(0.5,",
+            r"mean and std of robust:shufflenet_l2_eps3 must be \(0.485, .* got \(0.5,",
         ),
     ],
 )
@@ -226,7 +229,7 @@ def test_a_checkpoint_that_does_not_fit_is_told_why_and_leaves_nothing(weights, 
     tensors = changed(nn.DataParallel(model).state_dict(), change)
     for name in [name for name in tensors if "attacker" in name and name.replace("attacker.", "") not in tensors]:
         del tensors[name]
-    if "holds two" not in message:
+    if "must be equal" not in message:
         tensors = {name: tensor for name, tensor in tensors.items() if "attacker.model" not in name}
     sha256 = save(model, tmp_path / "y.ckpt", model=tensors)
     with pytest.raises(NetworkError, match=message):
@@ -259,7 +262,7 @@ def test_a_pickle_is_not_read_unless_it_is_allowed_and_the_one_expected(weights,
     for how in ({}, {"sha256": sha256}, {"allow_pickle": True}):
         with pytest.raises(SettingsError, match=f"--allow-pickle --sha256 {sha256}"):
             convert(SHUFFLENET, checkpoint, **how)
-    with pytest.raises(NetworkError, match=f"has the sha256 {sha256}, not {'0' * 64}"):
+    with pytest.raises(NetworkError, match=f"must have the sha256 {'0' * 64}, got {sha256}"):
         convert(SHUFFLENET, checkpoint, **allowed("0" * 64))
     assert not trace.exists() and not weights.exists()
 
@@ -285,8 +288,11 @@ def test_an_allowed_pickle_runs_no_code_either(weights, shufflenet, tmp_path, ol
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Intruder, "a whole model that was pickled is code"),
-        (lambda trace: {"model": {"fc.weight": Intruder(trace)}}, "it holds no dict of tensors"),
+        (Intruder, "a model that was pickled as a whole is code"),
+        (
+            lambda trace: {"model": {"fc.weight": Intruder(trace)}},
+            "it must hold a dict of tensors, itself or under 'model' or 'state_dict'",
+        ),
     ],
 )
 def test_where_weights_would_be_there_is_no_code_either(tmp_path, content, message):
@@ -301,18 +307,21 @@ def test_where_weights_would_be_there_is_no_code_either(tmp_path, content, messa
 def test_a_torchscript_program_is_refused(tmp_path):
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "y.pt")
     sha256 = hashlib.sha256((tmp_path / "y.pt").read_bytes()).hexdigest()
-    with pytest.raises(NetworkError, match="TorchScript"):
+    with pytest.raises(NetworkError, match="it must be a checkpoint, got a TorchScript program"):
         convert(DENSENET, str(tmp_path / "y.pt"), **allowed(sha256))
 
 
 def test_nothing_that_is_there_is_written_over(tmp_path):
     (tmp_path / "y.safetensors").write_bytes(b"mine")
-    with pytest.raises(SettingsError, match="is there already"):
+    with pytest.raises(SettingsError, match=r"exists already\. Remove it, or name another file with --output"):
         convert(DENSENET, str(tmp_path / "y.pt"))
     assert (tmp_path / "y.safetensors").read_bytes() == b"mine"
     with pytest.raises(NetworkError, match="cannot read the checkpoint"):
         convert(DENSENET, str(tmp_path / "z.pt"))
     with pytest.raises(SettingsError, match="only those of robust: networks are downloaded"):
         convert(DENSENET)
-    with pytest.raises(SettingsError, match="names weights already"):
+    with pytest.raises(
+        SettingsError,
+        match=r"requires a network without weights, got .*@x\.safetensors\. Write robustness:cifar:densenet_cifar",
+    ):
         convert(f"{DENSENET}@x.safetensors", str(tmp_path / "z.pt"))

@@ -115,17 +115,17 @@ def test_accuracy_is_the_share_of_right_answers_for_any_batch_size():
 def test_a_network_with_too_few_answers_is_refused():
     network = load_network("small:vgg", num_classes=3)
     for use in (lambda: accuracy(network, first(10)), lambda: train_epochs(network, first(10), **SETTINGS)):
-        with pytest.raises(DataError, match="few has 10 classes, vgg tells 3 apart"):
+        with pytest.raises(DataError, match="vgg must have an output for each of the 10 classes of few, got 3"):
             use()
 
 
 def test_a_training_that_explodes_says_so():
-    with pytest.raises(NetworkError, match=r"training vgg diverged in epoch \d; lower the learning rate"):
+    with pytest.raises(NetworkError, match=r"training vgg diverged in epoch \d. Lower the learning rate"):
         trained("vgg", first(100), learning_rate=1e18)
 
 
 def test_a_state_of_another_network_is_refused():
     states = []
     trained("vgg", first(64), epochs=1, on_epoch=lambda epoch, loss, state: states.append(state))
-    with pytest.raises(SettingsError, match="of another network than resnet18"):
+    with pytest.raises(SettingsError, match="the training state must be of resnet18, got another network"):
         trained("resnet18", first(64), state=states[0])
