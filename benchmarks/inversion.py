@@ -30,6 +30,7 @@ from netsim.inversion.invert import invert_batches
 from netsim.inversion.memory import LiveBytes
 from netsim.inversion.precision import Precision, fast_precisions
 from netsim.networks import load_network
+from netsim.settings import InversionSettings
 
 NINE = (
     "densenet161",
@@ -90,7 +91,9 @@ def compare(name: str, *, pixels: int, batch: int, iterations: int, pairs: int, 
         published(theirs, seed, target, iterations=iterations)
 
     def fast(iterations: int) -> None:
-        invert_batches(network, seed, target, batch_size=batch, iterations=iterations, precision=chosen)
+        invert_batches(
+            network, seed, target, InversionSettings(batch_size=batch, iterations=iterations), precision=chosen
+        )
 
     held = [bytes_of(lambda: slow(1)), bytes_of(lambda: fast(1))]
     seconds = [(each_iteration(slow, iterations), each_iteration(fast, iterations)) for _ in range(pairs)]

@@ -28,8 +28,8 @@ from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import relative_distance
 from netsim.inversion.invert import Inversion, invert_batches
 from netsim.inversion.precision import Precision
-from netsim.inversion.steps import preset_update_rule
 from netsim.networks import Network
+from netsim.settings import InversionSettings
 from netsim.similarity.cka import PairSimilarity
 from netsim.similarity.cka import similarity as over_shards
 from netsim.similarity.uncertainty import jackknife_se
@@ -57,7 +57,11 @@ def agreement(
     **settings: Any,
 ) -> Found:
     record = invert_batches(
-        networks[through], seed, target, steps=preset_update_rule(preset), precision=precision, **settings
+        networks[through],
+        seed,
+        target,
+        InversionSettings(preset=preset, **settings),
+        precision=precision,
     )
     seen = {name: _represent(network, record.images) for name, network in networks.items()}
     groups = range(0, len(seed), GROUP)
@@ -101,10 +105,8 @@ def time_to_equal_loss(
         return published(theirs, seed, target, iterations=iterations)[0]
 
     def fast(iterations: int) -> Inversion:
-        steps = preset_update_rule("fast")
-        return invert_batches(
-            network, seed, target, steps=steps, precision=precision, iterations=iterations, batch_size=len(seed)
-        )
+        settings = InversionSettings(preset="fast", iterations=iterations, batch_size=len(seed))
+        return invert_batches(network, seed, target, settings, precision=precision)
 
     loss = relative_distance(network.represent(slow()), goal).mean()
     best_so_far = fast(iterations).history.cummin(dim=0).values.mean(dim=1)

@@ -17,6 +17,7 @@ from netsim.images import load_images
 from netsim.inversion.invert import Inversion, invert_batches
 from netsim.networks import Network, load_network
 from netsim.networks.training import train_epochs
+from netsim.settings import InversionSettings
 
 
 def trained(name: str) -> Network:
@@ -32,18 +33,18 @@ def waiting_for_the_slowest(
 ) -> list[Inversion]:
     """Whole batches, each as long as its slowest image needs: `steps` (n,) of each are known beforehand."""
     return [
-        invert_batches(network, *batch, batch_size=batch_size, iterations=int(needed.max()))
+        invert_batches(network, *batch, InversionSettings(batch_size=batch_size, iterations=int(needed.max())))
         for *batch, needed in zip(*(tensor.split(batch_size) for tensor in (seed, target, steps)), strict=True)
     ]
 
 
 def compare(network: Network, seed: torch.Tensor, target: torch.Tensor, *, runs: int, **settings: Any) -> str:
     """A sentence."""
-    found = invert_batches(network, seed, target, **settings)
+    found = invert_batches(network, seed, target, InversionSettings(**settings))
     batch_size, ratios, slow = settings["batch_size"], [], []
 
     def stop() -> None:
-        invert_batches(network, seed, target, **settings)
+        invert_batches(network, seed, target, InversionSettings(**settings))
 
     def wait() -> None:
         slow[:] = waiting_for_the_slowest(network, seed, target, found.iterations, batch_size=batch_size)

@@ -28,17 +28,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from numbers import Integral
+from numbers import Integral, Real
+from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.inversion.engine import Engine, Represent, loss_and_descent, relative_distance
 from netsim.inversion.precision import Precision
-from netsim.inversion.steps import MomentumUpdate, Steps, kept_bytes, preset_update_rule
+from netsim.inversion.steps import UpdateRule, kept_bytes, update_rule_of
 from netsim.networks import Network, as_network
+from netsim.settings import InversionSettings, explain
 
 LossAndDescent = Callable[..., tuple[Tensor, Tensor]]  # as Engine.loss_and_descent
 
@@ -106,8 +109,9 @@ def invert_images(
     Raises DataError for unfit images, SettingsError for unfit settings, NetworkError for a model without a final linear
     layer. `invert_batches` returns the losses too. Source: Jones et al. 2022, PMLR 180:928-937.
     """
-    _check_schedule(iterations=iterations, batch_size=batch_size, stop_loss=stop_loss)
-    steps = preset_update_rule(preset, step_size=step_size)
+    settings = inversion_settings(
+        preset=preset, iterations=iterations, step_size=step_size, batch_size=batch_size, stop_loss=stop_loss
+    )
     _check_pairs(seed_images, target_images)
     if not isinstance(model, nn.Module):
         raise NetworkError(f"the model is a {type(model).__name__}; give a torch.nn.Module that classifies images")
@@ -123,56 +127,79 @@ def invert_images(
             as_network(model, seed_images[:2]),
             seed_images,
             target_images,
-            batch_size=batch_size,
-            steps=steps,
-            iterations=iterations,
+            settings,
             use_best=use_best,
-            stop_loss=stop_loss,
             on_iteration=advance,
         )
     return record.images
+
+
+def inversion_settings(**values: Any) -> InversionSettings:
+    """Make settings from plain values, numpy's among them. Raises SettingsError for values out of range."""
+    try:
+        return InversionSettings(**{name: _plain(value) for name, value in values.items()})
+    except ValidationError as error:
+        raise SettingsError(explain(error, InversionSettings)) from None
+
+
+def _plain(value: Any) -> Any:
+    """Convert numbers of other libraries to Python's."""
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
 
 
 def invert_batches(
     network: Network,
     seed_images: Tensor,
     target_images: Tensor,
+    settings: InversionSettings = InversionSettings(),
     *,
-    batch_size: int | None = None,
     precision: Precision = Precision(),
-    steps: Steps = MomentumUpdate(),  # noqa: B008 (frozen)
-    iterations: int = 2000,
+    update_rule: UpdateRule | None = None,
     use_best: bool = True,
-    stop_loss: float | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Inversion:
-    """Invert n pairs on the network's device, `batch_size` at a time; the record of all of them is on the CPU.
+    """Invert n pairs on the network's device, `settings.batch_size` at a time, and return the record on the CPU.
 
-    An iteration takes one forward and one input gradient, in `precision` (netsim.inversion.calibrate); the
-    `final_loss` is measured by the network itself. The batch size, by default what memory holds, decides speed and
-    memory, and changes results by float rounding only. Arguments and errors as in `invert` and `invert_images`.
+    One iteration is one forward pass and one input gradient, in `precision` (netsim.inversion.calibrate); `final_loss`
+    is evaluated by the network itself. The batch size, by default as many images as memory holds, decides speed and
+    memory, and changes results by float rounding only.
+
+    Parameters
+    ----------
+    update_rule
+        Replaces the rule of `settings.preset`.
+    use_best
+        Return the image of lowest loss, as published; otherwise the last one.
+    on_iteration
+        Called with the images under way at every iteration.
+
+    Raises
+    ------
+    DataError, NetworkError
+        As in `invert_images`.
     """
-    _check_schedule(iterations=iterations, batch_size=batch_size, stop_loss=stop_loss)
+    update_rule = update_rule or update_rule_of(settings)
     _check_pairs(seed_images, target_images)
     seed_images, target_images = seed_images.cpu(), target_images.cpu()
     with _evaluating(network), torch.inference_mode(False), torch.no_grad():
-        kept = kept_bytes(steps, seed_images[:1])
-        engine = Engine(network, seed_images, precision=precision, batch_size=batch_size, kept_bytes=kept)
+        kept = kept_bytes(update_rule, seed_images[:1])
+        engine = Engine(network, seed_images, precision=precision, batch_size=settings.batch_size, kept_bytes=kept)
         exact, target = _represent_targets(engine, target_images)
         record = _invert(
             engine.loss_and_descent,
             seed_images.detach(),
             target.to(seed_images.dtype),
+            settings,
+            update_rule,
             batch_size=engine.batch_size,
             device=engine.device,
-            steps=steps,
-            iterations=iterations,
             use_best=use_best,
-            stop_loss=stop_loss,
             on_iteration=on_iteration,
         )
-        found = engine.represent_exactly(record.images)
-        final_loss = relative_distance(found, exact).to(record.final_loss).cpu()
+        represented = engine.represent_exactly(record.images)
+        final_loss = relative_distance(represented, exact).to(record.final_loss).cpu()
         return replace(record, final_loss=final_loss, batch_size=engine.batch_size)
 
 
@@ -180,11 +207,10 @@ def invert(
     represent: Represent,
     seed: Tensor,
     target_representation: Tensor,
+    settings: InversionSettings = InversionSettings(),
     *,
-    steps: Steps = MomentumUpdate(),  # noqa: B008 (frozen)
-    iterations: int = 2000,
+    update_rule: UpdateRule | None = None,
     use_best: bool = True,
-    stop_loss: float | None = None,
     on_iteration: OnIteration | None = None,
 ) -> Inversion:
     """Move the images `seed` (n, C, H, W) until `represent` gives `target_representation` (n, d): one batch.
@@ -197,7 +223,6 @@ def invert(
 
     Raises DataError, SettingsError or NetworkError, as in `invert_images`. Source: the equations above.
     """
-    _check_schedule(iterations=iterations, stop_loss=stop_loss)
     _check_images(seed, "seed")
     if target_representation.ndim != 2 or len(target_representation) != len(seed):
         raise DataError(
@@ -210,12 +235,11 @@ def invert(
             partial(loss_and_descent, represent),
             seed.detach(),
             target_representation.detach().to(seed),
+            settings,
+            update_rule or update_rule_of(settings),
             batch_size=len(seed),
             device=seed.device,
-            steps=steps,
-            iterations=iterations,
             use_best=use_best,
-            stop_loss=stop_loss,
             on_iteration=on_iteration,
         )
 
@@ -223,13 +247,13 @@ def invert(
 class _Batch:
     """The images under way, m of the n, and all that is kept of each: tensors (m, ...) on the device."""
 
-    def __init__(self, pairs: Tensor, seed: Tensor, target: Tensor, steps: Steps) -> None:
+    def __init__(self, pairs: Tensor, seed: Tensor, target: Tensor, update_rule: UpdateRule) -> None:
         self.pairs, self.k = pairs, torch.zeros_like(pairs)  # on the CPU: asking them does not wait for the device
         self.images, self.best, self.target = seed.clone(), seed.clone(), target
         self.best_loss = seed.new_full((len(seed),), torch.inf)
         self.nonfinite = torch.zeros_like(self.best_loss, dtype=torch.bool)
         self.stalled = self.nonfinite.clone()
-        self.memory = steps.fresh(self.images)
+        self.memory = update_rule.fresh(self.images)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -254,26 +278,25 @@ def _invert(
     loss_and_descent_of: LossAndDescent,
     seed: Tensor,
     target: Tensor,
+    settings: InversionSettings,
+    update_rule: UpdateRule,
     *,
     batch_size: int,
     device: torch.device,
-    steps: Steps,
-    iterations: int,
     use_best: bool,
-    stop_loss: float | None,
     on_iteration: OnIteration | None,
 ) -> Inversion:
     """All n pairs, at most `batch_size` under way at once: where one is finished, the next begins."""
-    record, history = _Record(seed), seed.new_empty(iterations + 1, len(seed), device=device)
+    record, history = _Record(seed), seed.new_empty(settings.iterations + 1, len(seed), device=device)
     waiting = iter(range(len(seed)))
 
     def begin(count: int) -> _Batch:
         pairs = torch.tensor(list(islice(waiting, count)), dtype=torch.int64)
-        return _Batch(pairs, _rows(seed, pairs, device), _rows(target, pairs, device), steps)
+        return _Batch(pairs, _rows(seed, pairs, device), _rows(target, pairs, device), update_rule)
 
     batch = begin(batch_size)
     while len(batch):
-        last = batch.k == iterations
+        last = batch.k == settings.iterations
         loss, descent = loss_and_descent_of(batch.images, batch.target, with_descent=not bool(last.all()))
         history[batch.k.to(device), batch.pairs.to(device)] = loss
         if on_iteration is not None:
@@ -283,8 +306,8 @@ def _invert(
         torch.where(_per_image(improved), batch.images, batch.best, out=batch.best)
         batch.nonfinite |= ~torch.isfinite(loss)
         finished, reached = last, torch.zeros_like(last)
-        if stop_loss is not None:
-            reached = (loss <= stop_loss).cpu()
+        if settings.stop_loss is not None:
+            reached = (loss <= settings.stop_loss).cpu()
             finished = last | reached | batch.nonfinite.cpu()
         if finished.any():
             record.take(batch, finished, loss, reached=reached, use_best=use_best)
@@ -296,7 +319,7 @@ def _invert(
             length = torch.linalg.vector_norm(descent, dim=(1, 2, 3))
             batch.nonfinite |= ~torch.isfinite(length)
             batch.stalled |= (length == 0) & ~batch.nonfinite
-            steps.step(batch.memory, batch.images, descent, length, loss)
+            update_rule.step(batch.memory, batch.images, descent, length, loss)
             torch.where(_per_image(batch.nonfinite), batch.best, batch.images, out=batch.images)
             batch.k = batch.k + 1
         if finished.any() and len(more := begin(batch_size - len(batch))):
@@ -400,14 +423,6 @@ def _module_of(represent: Represent) -> nn.Module | None:
     """The module behind a callable, where one can be seen: the callable itself, or what it is a method of."""
     owner = getattr(represent, "__self__", represent)
     return owner if isinstance(owner, nn.Module) else None
-
-
-def _check_schedule(*, iterations: int, batch_size: int | None = None, stop_loss: float | None = None) -> None:
-    for name, value, published in (("iterations", iterations, 2000), ("batch_size", batch_size, 32)):
-        if (name, value) != ("batch_size", None) and (not isinstance(value, Integral) or value < 1):
-            raise SettingsError(f"{name} is {value}; it must be a whole number from 1 on, published is {published}")
-    if stop_loss is not None and not 0 < stop_loss < float("inf"):
-        raise SettingsError(f"stop_loss is {stop_loss}; it must be above 0 and finite, or None for all iterations")
 
 
 def _check_pairs(seed_images: Tensor, target_images: Tensor) -> None:

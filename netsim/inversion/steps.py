@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from netsim.errors import SettingsError, nearest
+from netsim.settings import InversionSettings
 
 Memory = dict[str, Tensor]
 
@@ -24,7 +24,7 @@ TINY = 1e-12
 """Least length of a gradient, and least rho, that anything is divided by: nothing overflows in float32."""
 
 
-class Steps(Protocol):
+class UpdateRule(Protocol):
     """A rule by which images move, each by itself. It holds settings only; what it keeps of the images is `Memory`."""
 
     def fresh(self, images: Tensor) -> Memory:
@@ -42,14 +42,8 @@ class Steps(Protocol):
 class MomentumUpdate:
     """The published steps, of constant length along the averaged descent (equations: `netsim.inversion.invert`)."""
 
-    step_size: float = 1 / 8
-    momentum: float = 0.9
-
-    def __post_init__(self) -> None:
-        if not 0 < self.step_size < float("inf"):
-            raise SettingsError(f"step_size is {self.step_size}; it must be above 0 and finite, published is 0.125")
-        if not 0 <= self.momentum < 1:
-            raise SettingsError(f"momentum is {self.momentum}; it must be at least 0 and below 1, published is 0.9")
+    step_size: float
+    momentum: float
 
     def fresh(self, images: Tensor) -> Memory:
         return {"velocity": torch.zeros_like(images)}
@@ -64,7 +58,7 @@ class MomentumUpdate:
 
 @dataclass(frozen=True)
 class LbfgsPathUpdate:
-    """Steps of L-BFGS along the path of rho, projected onto [0, 1].
+    """UpdateRule of L-BFGS along the path of rho, projected onto [0, 1].
 
     With f = loss^2 / 2 and the images so far x_0 = seed ... x_k, 1 / rho = sum of reach / ||grad f(x_j)||. The first
     step is as long as `reach` (L2, pixels in [0, 1]), and none is longer. The last `memory` steps, with what each
@@ -160,21 +154,13 @@ def _scale(growth: Tensor, yy: Tensor, used: Tensor, r: Tensor) -> Tensor:
     return torch.where(used.any(dim=1, keepdim=True), torch.minimum(last, 1 / r), 1 / r)
 
 
-def kept_bytes(steps: Steps, images: Tensor) -> int:
+def kept_bytes(steps: UpdateRule, images: Tensor) -> int:
     """What is kept of `images` (n, C, H, W) between their steps."""
     return sum(tensor.nbytes for tensor in steps.fresh(images).values())
 
 
-def preset_update_rule(preset: str, *, step_size: float = 1 / 8, momentum: float = 0.9) -> Steps:
-    """The steps of a preset, `published` or `fast`. The two numbers belong to `published`.
-
-    Raises SettingsError for another preset, numbers that do not fit, and numbers that are given to `fast`.
-    """
-    published = MomentumUpdate(step_size=step_size, momentum=momentum)
-    if preset == "published":
-        return published
-    if preset != "fast":
-        raise SettingsError(f"no preset {preset!r}{nearest(preset, ('published', 'fast'))}")
-    if published != MomentumUpdate():
-        raise SettingsError("step_size and momentum belong to the preset published; fast sets its own, leave them out")
-    return LbfgsPathUpdate()
+def update_rule_of(settings: InversionSettings) -> UpdateRule:
+    """Return the update rule of the settings' preset."""
+    if settings.preset == "fast":
+        return LbfgsPathUpdate()
+    return MomentumUpdate(step_size=settings.step_size, momentum=settings.momentum)

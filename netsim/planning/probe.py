@@ -1,8 +1,8 @@
-"""What a network costs on this machine, measured in a process of its own by the very code of a sweep.
+"""The cost of one network on this machine, measured in a separate process by the code that a sweep runs.
 
-`python -m netsim.planning.probe` reads an `Asked` from its input and writes a `Probe` to its output, both as JSON. It
-is a fresh process because memory is measured, which remembers whatever was there before; and because where a network
-does not fit into memory, the process ends and nothing else does.
+`python -m netsim.planning.probe` reads a `ProbeRequest` from its standard input and writes a `Probe` to its standard
+output, both as JSON. The process is new because peak memory counts everything since its start, and separate because a
+network that does not fit into memory then ends this process only.
 """
 
 import json
@@ -28,105 +28,160 @@ from netsim.images.pairs import FEWEST_PAIRS, draw_pairs
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import Engine
 from netsim.inversion.flops import forward_flops
+from netsim.inversion.invert import invert_batches
 from netsim.inversion.memory import LiveBytes, peak_bytes
 from netsim.inversion.precision import Precision
-from netsim.inversion.steps import kept_bytes
+from netsim.inversion.steps import kept_bytes, update_rule_of
 from netsim.networks import Network, content_hash, needs_training
 from netsim.networks.training import accuracy, train_epochs
-from netsim.planning.preflight import build
+from netsim.planning.preflight import build_network
 from netsim.settings import InversionSettings, SweepSettings, parse_settings
 from netsim.similarity.streaming import gram_cost, pair_hsic
-from netsim.stages import inputs, invert, train
+from netsim.stages import inputs, train
 
-IMAGES = 8
-"""Inverted at a time where more would take too long;"""
+# Images that are inverted at once if one iteration with as many as in a sweep takes longer than MAX_ITERATION_SECONDS.
+FEW_IMAGES = 8
+MAX_ITERATION_SECONDS = 4.0
 
-SLOW = 4.0
-"""seconds of one iteration with as many images as a sweep has at a time, above which it does."""
-
-LONG = 2.0
-"""Seconds that the iterations of one measurement take at least, if there are more than three."""
+# Minimum seconds that the iterations of one measurement take together, if there are more than three.
+MIN_SECONDS = 2.0
 
 REPEATS = 3
 TRAINING_STEPS = 4
-ROWS = 1024  # of representations that are compared
 
-BYTES_A_VALUE = 29
-"""Of a pixel of a shard, as a worker with shards of 128 images grew beyond one with shards of 32: seed, target and
-result as float32, what is made of them, and what of the shard before is still being written."""
+# Representations that are compared.
+ROWS = 1024
 
-BYTES_HERE = 8
-"""Of a pixel of those images that are inverted here."""
+# Bytes per pixel of a shard, as the difference between workers with shards of 128 and of 32 images: seed, target and
+# result as float32, what is computed from them, and what of the previous shard is still being written.
+SHARD_BYTES_PER_PIXEL = 29
+
+# Bytes per pixel of the images that the probe inverts, which are already counted in its peak memory.
+PROBE_BYTES_PER_PIXEL = 8
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Settings, the name of one of its networks, threads and modules of a worker, and whether seconds are wanted."""
+class ProbeRequest:
+    """One measurement.
+
+    Attributes
+    ----------
+    settings
+        Settings of the sweep, as JSON values.
+    name
+        Name of one of its networks.
+    threads
+        Threads of a worker.
+    timed
+        True to measure seconds; False for memory and FLOPs only.
+    imports
+        Modules that a worker imports, which take memory.
+    """
 
     settings: dict[str, Any]
     name: str
     threads: int = 1
     timed: bool = True
-    imports: Sequence[str] = ()  # they take memory
+    imports: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Of one network. Seconds are those of one process, and 0 where they were not asked for."""
+    """The cost of one network. Seconds are those of one process, and 0 if they were not requested.
+
+    Attributes
+    ----------
+    name, parameters, width, input_shape
+        The network: its name, number of parameters, length of a representation, and shape of an image.
+    flops
+        Floating-point operations of representing one image.
+    asked
+        True if the network has one output per class of the images, so that its accuracy is measured.
+    precision
+        Numeric precision of its inversion.
+    batch_size
+        Images that a sweep inverts at once.
+    host_bytes
+        Peak memory of a worker that inverts this network only.
+    weight_bytes, device_bytes
+        Size of the weights, and peak size of all tensors on the device, weights included; on a CPU, `host_bytes`
+        contains both.
+    load
+        Seconds to load the network.
+    read, look
+        Seconds per image to read it, and to represent it.
+    train
+        Seconds per image and epoch of training; 0 for networks that come with weights.
+    ask
+        Seconds per image to test the accuracy.
+    begin, iteration
+        Seconds per image of an inversion without its iterations, and per iteration, once for each measurement.
+    multiplications
+        Multiplications per second of comparing representations.
+    """
 
     name: str
     parameters: int
     width: int
     input_shape: tuple[int, int, int]
-    flops: int  # of representing one image
-    asked: bool  # whether its labels are those of the images, so that its accuracy is looked at
+    flops: int
+    asked: bool
     precision: str
-    batch_size: int  # images that a sweep inverts at a time
-    host_bytes: int  # most that a worker holds while it inverts this network alone
+    batch_size: int
+    host_bytes: int
     weight_bytes: int
-    device_bytes: int  # most that tensors hold on the device, weights among them; on a CPU they are in `host_bytes` too
+    device_bytes: int
     load: float = 0.0
-    read: float = 0.0  # one image
-    train: float = 0.0  # one image, one epoch; 0 for networks that have weights
-    ask: float = 0.0  # one image whose label it is asked for
-    look: float = 0.0  # one image
-    begin: float = 0.0  # one image, what inverting it takes besides its iterations
-    iteration: tuple[float, ...] = (0.0,)  # one image, one iteration: as often as it was measured
-    multiplications: float = 0.0  # a second, comparing representations
+    read: float = 0.0
+    train: float = 0.0
+    ask: float = 0.0
+    look: float = 0.0
+    begin: float = 0.0
+    iteration: tuple[float, ...] = (0.0,)
+    multiplications: float = 0.0
 
 
-def probe(asked: Asked) -> Probe:
-    """Measure it. Raises NetsimError for a network, images or pairs that can't be had."""
-    for module in asked.imports:
+def probe(request: ProbeRequest) -> Probe:
+    """Measure the cost of one network in this process.
+
+    Raises
+    ------
+    NetsimError
+        For a network, images or pairs that cannot be used.
+    """
+    for module in request.imports:
         import_module(module)
-    torch.set_num_threads(asked.threads)
-    settings = parse_settings(asked.settings)
+    torch.set_num_threads(request.threads)
+    settings = parse_settings(request.settings)
     sets = inputs.used_images(settings)
-    images, classes = _as_a_sweep_reads(sets["test"], settings), inputs.classes_of(sets.values())
-    load, network = timed(lambda: _loaded(settings.reference(asked.name), images, classes))
+    images, classes = _skipping_unreadable(sets["test"], settings), inputs.classes_of(sets.values())
+    load, network = timed(lambda: _load(settings.reference(request.name), images, classes))
     network.eval().to(inputs.device())
     sample = to_unit(images.read(np.arange(min(train.CALIBRATION_IMAGES, len(images)))))
     precision = choose_precision(network, settings.inversion.precision, sample)
-    batch_size, inverting, looking = _memory(network, sample[:1], settings, precision)
+    batch_size, inversion_bytes, representation_bytes = _memory(network, sample[:1], settings, precision)
     on_gpu = network.mean.is_cuda
-    read, (seed, target) = timed(lambda: _pairs(settings, images, batch_size))
-    invert = _Inverting(network, seed, target, settings.inversion, precision)
-    first, _ = timed(lambda: invert(1))  # as many as in a sweep: what libraries take beside tensors is seen so
+    read, (seed, target) = timed(lambda: _read_pairs(settings, images, batch_size))
+    inversion = _Inversion(network, seed, target, settings.inversion, precision)
+    # with as many images as in a sweep, so that the peak includes the memory of libraries besides tensors
+    first, _ = timed(lambda: inversion(1))
     peak = host_bytes()
     flops = forward_flops(network, network.mean.new_zeros(1, *images.shape))
     weights = sum(tensor.nbytes for tensor in network.state_dict().values())
-    in_shard = int(np.prod(images.shape)) * (BYTES_A_VALUE * settings.pairs.shard_size - BYTES_HERE * batch_size)
-    tensors = max(inverting(batch_size), looking(min(inputs.REPRESENT_BATCH, settings.pairs.shard_size)))
-    found: dict[str, Any] = {}
-    if asked.timed:
-        if first > SLOW and not on_gpu:  # it takes its time, and small networks alone are faster with more at a time
-            invert = _Inverting(network, seed[:IMAGES], target[:IMAGES], settings.inversion, precision)
-        found |= invert.seconds()
-        found |= {"look": best(lambda: inputs.represent(network, invert.target)) / len(invert.target)}
-        learns = needs_training(settings.reference(asked.name))
-        found |= _labelling(settings, network, images, classes, learns=learns)  # last: it may change the weights
+    shard_bytes = int(np.prod(images.shape)) * (
+        SHARD_BYTES_PER_PIXEL * settings.pairs.shard_size - PROBE_BYTES_PER_PIXEL * batch_size
+    )
+    tensors = max(
+        inversion_bytes(batch_size), representation_bytes(min(inputs.REPRESENT_BATCH, settings.pairs.shard_size))
+    )
+    if first > MAX_ITERATION_SECONDS and not on_gpu:  # only small networks are faster with more images at once
+        inversion = _Inversion(network, seed[:FEW_IMAGES], target[:FEW_IMAGES], settings.inversion, precision)
+    seconds: dict[str, Any] = {}
+    if request.timed:
+        trains = needs_training(settings.reference(request.name))
+        seconds = inversion.seconds() | _label_seconds(settings, network, images, classes, trains=trains)
     return Probe(
-        name=asked.name,
+        name=request.name,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         width=network.width,
         input_shape=images.shape,
@@ -134,79 +189,84 @@ def probe(asked: Asked) -> Probe:
         asked=network.num_classes == classes,
         precision=str(precision),
         batch_size=batch_size,
-        host_bytes=peak + in_shard + (0 if on_gpu else tensors - inverting(batch_size)),
+        host_bytes=peak + shard_bytes + (0 if on_gpu else tensors - inversion_bytes(batch_size)),
         weight_bytes=weights,
         device_bytes=weights + tensors,
         load=load,
         read=read / (2 * batch_size),
-        multiplications=_comparing(settings, network),
-        **found,
+        multiplications=_multiplications_per_second(settings, network),
+        **seconds,
     )
 
 
-class _Forgiving(ListedImages):
-    """For images that can't be read, others are given: a sweep that leaves them out draws others, too."""
+class _ReplacingUnreadable(ListedImages):
+    """Images of which unreadable ones are replaced by others: a sweep that skips them draws others, too."""
 
     def read(self, indices: ArrayLike) -> np.ndarray:
-        found = list(self._decoded(np.asarray(indices, dtype=np.int64)))
-        fine = cycle([image for image in found if not isinstance(image, Unreadable)])
+        images = list(self._decoded(np.asarray(indices, dtype=np.int64)))
+        readable = cycle([image for image in images if not isinstance(image, Unreadable)])
         try:
-            return np.stack([next(fine) if isinstance(image, Unreadable) else image for image in found])
+            return np.stack([next(readable) if isinstance(image, Unreadable) else image for image in images])
         except StopIteration:
-            return super().read(indices)  # says which, and why
+            return super().read(indices)  # raises the error with names and causes
 
 
-def _as_a_sweep_reads(images: ImageSet, settings: SweepSettings) -> ImageSet:
+def _skipping_unreadable(images: ImageSet, settings: SweepSettings) -> ImageSet:
+    """Return the images as the settings want them read."""
     if settings.images.unreadable == "stop" or not isinstance(images, ListedImages):
         return images
-    return _Forgiving(**{part.name: getattr(images, part.name) for part in fields(images)})
+    return _ReplacingUnreadable(**{field.name: getattr(images, field.name) for field in fields(images)})
 
 
-def _loaded(reference: str, images: ImageSet, classes: int) -> Network:
-    """As a worker has it: its weights are hashed. Random ones cost as much."""
-    network = build(reference, images, classes)
+def _load(reference: str, images: ImageSet, classes: int) -> Network:
+    """Load a network and hash its weights, as a worker does. Random weights cost as much as others."""
+    network = build_network(reference, images, classes)
     content_hash(network)
     return network
 
 
-def _pairs(settings: SweepSettings, images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
-    """Seeds and targets."""
+def _read_pairs(settings: SweepSettings, images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
+    """Return `count` seeds and targets."""
     drawn = draw_pairs(images.labels, max(count, FEWEST_PAIRS), rng_seed=settings.pairs.rng_seed)
     seed, target = to_unit(images.read(np.concatenate([drawn.seed[:count], drawn.target[:count]]))).split(count)
     return seed, target
 
 
-Bytes = Callable[[int], int]  # of tensors that so many images at a time have in memory at once
+# Peak bytes of tensors, given the number of images at once.
+Bytes = Callable[[int], int]
 
 
 def _memory(
     network: Network, example: Tensor, settings: SweepSettings, precision: Precision
 ) -> tuple[int, Bytes, Bytes]:
-    """Images that a sweep inverts at a time; the bytes of inverting so many, and of looking at them."""
-    asked, most = settings.inversion.batch_size, settings.pairs.shard_size
-    kept = kept_bytes(invert.update_rule_of(settings.inversion), example)
-    engine = Engine(network, example, precision=precision, batch_size=asked, kept_bytes=kept)
-    chosen = min(engine.batch_size, most)
+    """Return how many images a sweep inverts at once, and the peak bytes of inverting and of representing images."""
+    requested = settings.inversion.batch_size
+    kept = kept_bytes(update_rule_of(settings.inversion), example)
+    engine = Engine(network, example, precision=precision, batch_size=requested, kept_bytes=kept)
+    batch_size = min(engine.batch_size, settings.pairs.shard_size)
     engine.batch_size = 2
     example = example.to(engine.device)
 
-    def looked_at(images: Tensor) -> int:
+    def representation_bytes(images: Tensor) -> int:
         with LiveBytes() as live:
             inputs.represent(network, images)
         return live.peak
 
-    iteration, looking = (_growing(work, example) for work in (partial(peak_bytes, engine), looked_at))
-    return chosen, lambda count: iteration(count) + kept * count, looking
+    iteration, represent = (
+        _linear(bytes_of, example) for bytes_of in (partial(peak_bytes, engine), representation_bytes)
+    )
+    return batch_size, lambda count: iteration(count) + kept * count, represent
 
 
-def _growing(bytes_of: Callable[[Tensor], int], example: Tensor) -> Bytes:
+def _linear(bytes_of: Callable[[Tensor], int], example: Tensor) -> Bytes:
+    """Extrapolate the bytes of any number of images from those of one and of two."""
     one, two = (bytes_of(example.expand(count, -1, -1, -1)) for count in (1, 2))
     return lambda count: one + (count - 1) * (two - one)
 
 
 @dataclass
-class _Inverting:
-    """Some images, as a sweep inverts a shard."""
+class _Inversion:
+    """Inversion of some images, as in a sweep; call it with the number of iterations."""
 
     network: Network
     seed: Tensor
@@ -216,33 +276,40 @@ class _Inverting:
 
     def __call__(self, iterations: int) -> None:
         short = {"iterations": iterations, "batch_size": len(self.seed), "stop_loss": None}
-        invert.invert_by(self.network, self.seed, self.target, self.inversion.model_copy(update=short), self.precision)
+        invert_batches(
+            self.network,
+            self.seed,
+            self.target,
+            self.inversion.model_copy(update=short),
+            precision=self.precision,
+        )
         for images in (self.seed, self.target):
             inputs.represent(self.network, images)
 
     def seconds(self) -> dict[str, Any]:
-        """`iteration` and `begin`: a short inversion and a longer one, by turns."""
+        """Return `iteration` and `begin` of a Probe, from alternating short and longer inversions, and `look`."""
         short = best(lambda: self(1))
-        more = max(2, int(LONG / short))
+        more = max(2, int(MIN_SECONDS / short))
         each = []
         for _ in range(REPEATS):
             few, many = timed(lambda: self(1))[0], timed(lambda: self(1 + more))[0]
             each.append(max(many - few, 0.0) / more / len(self.seed))
         begin = max(short / len(self.seed) - float(np.median(each)), 0.0)
-        return {"iteration": tuple(each), "begin": begin}
+        look = best(lambda: inputs.represent(self.network, self.target)) / len(self.target)
+        return {"iteration": tuple(each), "begin": begin, "look": look}
 
 
-def _labelling(
-    settings: SweepSettings, network: Network, images: ImageSet, classes: int, *, learns: bool
+def _label_seconds(
+    settings: SweepSettings, network: Network, images: ImageSet, classes: int, *, trains: bool
 ) -> dict[str, float]:
-    """`train` and `ask`: seconds for an image whose label the network learns, or is asked for."""
+    """Return `train` and `ask` of a Probe: seconds per image of training and testing. Changes the weights."""
     training = settings.training
-    count = min(TRAINING_STEPS * training.batch_size, len(images)) if learns else min(4 * IMAGES, len(images))
-    drawn = np.arange(count)
-    some = ArrayImages(images.name, images.read(drawn), images.labels[drawn], images.classes)
-    found = {"ask": best(lambda: accuracy(network, some)) / count} if network.num_classes == classes else {}
+    count = min(TRAINING_STEPS * training.batch_size, len(images)) if trains else min(4 * FEW_IMAGES, len(images))
+    indices = np.arange(count)
+    some = ArrayImages(images.name, images.read(indices), images.labels[indices], images.classes)
+    seconds = {"ask": best(lambda: accuracy(network, some)) / count} if network.num_classes == classes else {}
     times = [time.perf_counter()]
-    if learns:
+    if trains:
         train_epochs(
             network,
             some,
@@ -253,12 +320,12 @@ def _labelling(
             rng_seed=0,
             on_step=lambda: times.append(time.perf_counter()),
         )
-        found["train"] = float(np.median(np.diff(times))) / min(training.batch_size, count)
-    return found
+        seconds["train"] = float(np.median(np.diff(times))) / min(training.batch_size, count)
+    return seconds
 
 
-def _comparing(settings: SweepSettings, network: Network) -> float:
-    """Multiplications a second with which representations of this width are compared."""
+def _multiplications_per_second(settings: SweepSettings, network: Network) -> float:
+    """Return the speed of comparing representations of this width."""
     pairs = settings.pairs
     count = min(pairs.count, max(ROWS, 2 * pairs.shard_size))  # of whole shards
     rows = np.random.default_rng(0).normal(size=(count, network.width)).astype(np.float32)
@@ -269,28 +336,30 @@ def _comparing(settings: SweepSettings, network: Network) -> float:
 
 
 def best(work: Callable[[], Any]) -> float:
-    """The least seconds of some tries."""
+    """Return the fewest seconds of three calls."""
     return min(timed(work)[0] for _ in range(REPEATS))
 
 
 def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds of a call, GPU work included, and its result."""
     started = time.perf_counter()
-    found = work()
+    result = work()
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - started, found
+    return time.perf_counter() - started, result
 
 
 def host_bytes() -> int:
-    """Most that this process has held so far."""
+    """Return the peak memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def main() -> None:
-    asked = Asked(**json.load(sys.stdin))
+    """Measure what standard input requests; print a Probe, or the kind and message of an error, as JSON."""
+    request = ProbeRequest(**json.load(sys.stdin))
     try:
-        print(json.dumps(asdict(probe(asked))))
+        print(json.dumps(asdict(probe(request))))
     except NetsimError as error:
         print(json.dumps({"error": [type(error).__name__, str(error)]}))
 

@@ -9,11 +9,8 @@ from netsim.cancellation import check_cancelled
 from netsim.images import to_unit
 from netsim.inversion.engine import relative_distance
 from netsim.inversion.flops import forward_flops, peak_flops
-from netsim.inversion.invert import Inversion, OnIteration, invert_batches
+from netsim.inversion.invert import invert_batches
 from netsim.inversion.precision import Precision
-from netsim.inversion.steps import Steps, preset_update_rule
-from netsim.networks import Network
-from netsim.settings import InversionSettings
 from netsim.stages.inputs import NETWORKS_KEPT, computed_on, device, load_recorded, network, represent
 from netsim.stages.work import StageResult
 from netsim.store.layout import (
@@ -34,7 +31,9 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     images = run.read_some(drawn, ["images/seed", "images/target"])
     seed, target = (to_unit(images[f"images/{kind}"]) for kind in ("seed", "target"))
     through, precision = network(run, name), Precision(**train_metadata(run, name).plan)
-    result = invert_by(through, seed, target, inversion, precision, on_iteration=lambda _: check_cancelled())
+    result = invert_batches(
+        through, seed, target, inversion, precision=precision, on_iteration=lambda _: check_cancelled()
+    )
     stored = to_stored(result.images.numpy(), inversion.stored_as)
     final = relative_distance(represent(through, torch.from_numpy(from_stored(stored))), represent(through, target))
     columns = {name: getattr(result, name).numpy() for name in QUANTITIES if name != "final_loss"}
@@ -58,34 +57,6 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         **computed_on(),
     )
     return StageResult(arrays, metadata=metadata)
-
-
-def invert_by(
-    network: Network,
-    seed: torch.Tensor,
-    target: torch.Tensor,
-    inversion: InversionSettings,
-    precision: Precision,
-    *,
-    on_iteration: OnIteration | None = None,
-) -> Inversion:
-    """Invert pairs of images as settings say."""
-    return invert_batches(
-        network,
-        seed,
-        target,
-        batch_size=inversion.batch_size,
-        iterations=inversion.iterations,
-        steps=update_rule_of(inversion),
-        stop_loss=inversion.stop_loss,
-        precision=precision,
-        use_best=True,
-        on_iteration=on_iteration,
-    )
-
-
-def update_rule_of(inversion: InversionSettings) -> Steps:
-    return preset_update_rule(inversion.preset, step_size=inversion.step_size, momentum=inversion.momentum)
 
 
 @lru_cache(maxsize=NETWORKS_KEPT)

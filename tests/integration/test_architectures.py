@@ -10,12 +10,11 @@ from PIL import Image
 from netsim.errors import NetworkError
 from netsim.inversion.engine import relative_distance
 from netsim.inversion.invert import invert_batches
-from netsim.inversion.steps import MomentumUpdate
 from netsim.networks import Network, load_network
-from netsim.planning.preflight import check
+from netsim.planning.preflight import preflight
 from netsim.results.findings import warnings
 from netsim.results.results import load_results, row_sums
-from netsim.settings import parse_settings
+from netsim.settings import InversionSettings, parse_settings
 from netsim.stages import inputs
 from netsim.store import layout
 from netsim.store.run import Run
@@ -97,9 +96,7 @@ def test_a_large_one_is_cut_inverted_and_looked_at_as_stored_at_224_px(reference
     assert network.preprocessing.size == 224
     images = torch.rand(4, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     assert_linear(network, images[:1])
-    found = invert_batches(
-        network, *images.split(2), iterations=1, steps=MomentumUpdate(step_size=0.125), use_best=True
-    )
+    found = invert_batches(network, *images.split(2), InversionSettings(iterations=1, step_size=0.125), use_best=True)
     assert (found.final_loss < found.initial_loss).all()  # one step of 1/8, a tenth of which counts at first
     assert found.distance.numpy() == pytest.approx(0.0125, rel=0.01)
     stored = torch.from_numpy(layout.from_stored(layout.to_stored(found.images.numpy(), "uint16")))
@@ -138,7 +135,7 @@ def test_what_does_not_fit_is_said_before_work_starts(network, error, message, p
     networks = [network, "torchvision:shufflenet_v2_x0_5@none"]
     settings = parse_settings({"images": {"source": photos, "size": 96}, "networks": networks, "pairs": PAIRS})
     with pytest.raises(error, match=message) if error else nullcontext():
-        check(settings)
+        preflight(settings)
 
 
 def test_two_heads_that_are_averaged_are_not_one():

@@ -14,8 +14,8 @@ import torch
 
 from benchmarks.published import published, robustness
 from netsim.inversion.invert import invert_batches, invert_images
-from netsim.inversion.steps import MomentumUpdate
 from netsim.networks import as_network
+from netsim.settings import InversionSettings
 
 ITERATIONS = 30
 STEP_SIZE = 1 / 8
@@ -34,8 +34,7 @@ def ours(model, seed, target, *, use_best, iterations=ITERATIONS):
         as_network(model, seed),
         seed,
         target,
-        iterations=iterations,
-        steps=MomentumUpdate(step_size=STEP_SIZE),
+        InversionSettings(iterations=iterations, step_size=STEP_SIZE),
         use_best=use_best,
         on_iteration=lambda at: path.append(at.images.clone()),
     )

@@ -20,6 +20,7 @@ from netsim.inversion.memory import fitting_batch_size
 from netsim.inversion.precision import Precision, fast_precisions
 from netsim.networks import as_network, load_network
 from netsim.networks.sources.small import SMALL
+from netsim.settings import InversionSettings
 
 HALF = Precision("float16", "float16")
 
@@ -225,8 +226,8 @@ def test_only_the_first_layer_of_a_network_that_has_one_like_that_is_quickened()
 )
 def test_half_precision_inverts_as_well_and_its_final_loss_is_the_networks_own(precision):
     network, seed, target = convolutional(), images(6, rng_seed=1), images(6, rng_seed=2)
-    full = invert_batches(network, seed, target, iterations=60, batch_size=6)
-    half = invert_batches(network, seed, target, iterations=60, batch_size=6, precision=precision)
+    full = invert_batches(network, seed, target, InversionSettings(iterations=60, batch_size=6))
+    half = invert_batches(network, seed, target, InversionSettings(iterations=60, batch_size=6), precision=precision)
     assert half.images.dtype == half.final_loss.dtype == half.history.dtype == torch.float32
     assert (half.final_loss < 0.5 * half.initial_loss).all()
     torch.testing.assert_close(half.final_loss, full.final_loss, rtol=0.3, atol=0.02)
@@ -290,7 +291,7 @@ def test_auto_takes_the_fastest_of_what_is_exact_enough(monkeypatch):
 
 def test_auto_measures_for_real_and_leaves_out_what_the_device_has_no_instructions_for(caplog):
     network = convolutional()
-    with caplog.at_level(logging.INFO, logger="netsim.inversion.engine"):
+    with caplog.at_level(logging.INFO, logger="netsim.inversion.calibrate"):
         precision = choose_precision(network, "auto", images(4))
     assert precision.dtype in ("float32", *fast_precisions(torch.device("cpu")))
     assert "float32: " in caplog.text
@@ -350,7 +351,7 @@ def test_the_probe_sees_what_an_image_takes_and_goes_by_the_free_memory(monkeypa
 
 def test_out_of_memory_halves_the_batch_and_changes_no_result(monkeypatch, caplog):
     network, seed, target = convolutional(dtype=torch.float64), images(7).double(), images(7, rng_seed=2).double()
-    expected = invert_batches(network, seed, target, iterations=5, batch_size=7)
+    expected = invert_batches(network, seed, target, InversionSettings(iterations=5, batch_size=7))
     represent, tried = Engine.represent, []
 
     def in_little_memory(self, x):
@@ -362,7 +363,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_result(monkeypatch, caplo
 
     monkeypatch.setattr(Engine, "represent", in_little_memory)
     with caplog.at_level(logging.WARNING):
-        record = invert_batches(network, seed, target, iterations=5, batch_size=7)
+        record = invert_batches(network, seed, target, InversionSettings(iterations=5, batch_size=7))
     assert tried[:4] == [7, 4, 2, 2]
     assert record.batch_size == 2
     torch.testing.assert_close(record.images, expected.images, rtol=0, atol=1e-10)
@@ -372,7 +373,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_result(monkeypatch, caplo
         Engine, "represent", lambda self, x: torch.empty(2**60) if torch.is_grad_enabled() else represent(self, x)
     )
     with pytest.raises(NetworkError, match="does not fit into the memory of cpu with a single image"):
-        invert_batches(network, seed, target, iterations=5, batch_size=7)
+        invert_batches(network, seed, target, InversionSettings(iterations=5, batch_size=7))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits address space")
@@ -380,15 +381,16 @@ def test_a_process_that_really_runs_out_of_memory_goes_on_with_fewer_images():
     code = """
         import logging, resource, torch
         from netsim.inversion.invert import invert_batches
+        from netsim.settings import InversionSettings
         from netsim.networks import load_network
         logging.basicConfig()
         torch.backends.mkldnn.set_flags(False)  # where memory ends while oneDNN writes code, it ends the process
         network = load_network("torchvision:resnet18@none", input_shape=(3, 64, 64))
         x = torch.rand(96, 3, 64, 64)
-        invert_batches(network, x[:1], x[1:2], iterations=1, batch_size=1)
+        invert_batches(network, x[:1], x[1:2], InversionSettings(iterations=1, batch_size=1))
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 220_000_000,) * 2)
-        print(invert_batches(network, x, x.flip(0), iterations=1, batch_size=96).batch_size)
+        print(invert_batches(network, x, x.flip(0), InversionSettings(iterations=1, batch_size=96)).batch_size)
     """
     # Threads that get into each other's way take 64 MB of addresses each.
     own = os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}

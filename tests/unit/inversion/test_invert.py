@@ -1,6 +1,7 @@
 """Inversion: the update rule against a slow twin, its guards, and what it must leave as it was."""
 
 import copy
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -8,10 +9,9 @@ import torch
 from torch import nn
 
 from netsim.errors import DataError, NetworkError, SettingsError
-from netsim.inversion.invert import Inversion, invert, invert_batches, invert_images
-from netsim.inversion.steps import MomentumUpdate
+from netsim.inversion.invert import Inversion, inversion_settings, invert, invert_batches, invert_images
 from netsim.networks import as_network
-from netsim.settings import STOP_REASONS
+from netsim.settings import STOP_REASONS, InversionSettings
 
 SHAPE = (3, 8, 8)
 
@@ -82,8 +82,7 @@ def test_iterates_and_losses_are_those_of_a_plain_loop(use_best, step_size, mome
         linear(weight),
         seed,
         target,
-        iterations=40,
-        steps=MomentumUpdate(step_size=step_size, momentum=momentum),
+        InversionSettings(iterations=40, step_size=step_size, momentum=momentum),
         use_best=use_best,
         on_iteration=lambda at: path.append((at.k.unique().item(), at.images.clone(), at.losses.clone())),
     )
@@ -116,8 +115,7 @@ def test_an_iteration_costs_one_forward(network, use_best):
             network,
             images(4, rng_seed=1),
             images(4, rng_seed=2),
-            batch_size=4,
-            iterations=iterations,
+            InversionSettings(batch_size=4, iterations=iterations),
             use_best=use_best,
         )
         return len(calls)
@@ -125,13 +123,13 @@ def test_an_iteration_costs_one_forward(network, use_best):
     assert forwards(20) - forwards(7) == 13
     target = network.represent(images(4, rng_seed=2))
     calls.clear()
-    invert(network.represent, images(4, rng_seed=1), target, iterations=7, use_best=use_best)
+    invert(network.represent, images(4, rng_seed=1), target, InversionSettings(iterations=7), use_best=use_best)
     assert len(calls) == 7 + 1
 
 
 def test_loss_falls_and_the_record_agrees_with_itself(network):
     seed, target = images(6, rng_seed=1), images(6, rng_seed=2)
-    record = invert_batches(network, seed, target, batch_size=4, iterations=120, steps=MomentumUpdate(step_size=0.1))
+    record = invert_batches(network, seed, target, InversionSettings(batch_size=4, iterations=120, step_size=0.1))
 
     assert record.images.min() >= 0
     assert record.images.max() <= 1
@@ -155,8 +153,7 @@ def test_without_use_best_the_last_image_is_returned_with_its_own_loss(network):
         network,
         seed,
         target,
-        iterations=5,
-        steps=MomentumUpdate(step_size=1.0),
+        InversionSettings(iterations=5, step_size=1.0),
         use_best=False,
         on_iteration=lambda at: last.append(at.images.clone()),
     )
@@ -169,9 +166,9 @@ def test_without_use_best_the_last_image_is_returned_with_its_own_loss(network):
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7])
 def test_result_does_not_depend_on_batch_size_or_order(network, batch_size):
     seed, target = images(7, rng_seed=1), images(7, rng_seed=2)
-    whole = invert_batches(network, seed, target, batch_size=7, iterations=25)
+    whole = invert_batches(network, seed, target, InversionSettings(batch_size=7, iterations=25))
     order = torch.tensor([4, 0, 6, 2, 5, 1, 3])
-    parts = invert_batches(network, seed[order], target[order], batch_size=batch_size, iterations=25)
+    parts = invert_batches(network, seed[order], target[order], InversionSettings(batch_size=batch_size, iterations=25))
     torch.testing.assert_close(parts.images, whole.images[order], rtol=0, atol=1e-9)
     torch.testing.assert_close(parts.history, whole.history[:, order], rtol=0, atol=1e-9)
     assert torch.equal(parts.best_iteration, whole.best_iteration[order])
@@ -180,7 +177,7 @@ def test_result_does_not_depend_on_batch_size_or_order(network, batch_size):
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_an_image_that_reaches_the_stop_loss_goes_the_same_way_as_alone_and_ends_there(network, batch_size):
     seed, target = images(8, rng_seed=1), images(8, rng_seed=2)
-    whole = invert_batches(network, seed, target, batch_size=8, iterations=150, steps=MomentumUpdate(step_size=0.1))
+    whole = invert_batches(network, seed, target, InversionSettings(batch_size=8, iterations=150, step_size=0.1))
     stop = whole.history[60].median().item()  # some reach it sooner, some later, and some perhaps never
     reached = (whole.history <= stop).int()
     first = torch.where(reached.any(dim=0), reached.argmax(dim=0), 150)
@@ -191,10 +188,7 @@ def test_an_image_that_reaches_the_stop_loss_goes_the_same_way_as_alone_and_ends
         network,
         seed,
         target,
-        batch_size=batch_size,
-        iterations=150,
-        steps=MomentumUpdate(step_size=0.1),
-        stop_loss=stop,
+        InversionSettings(batch_size=batch_size, iterations=150, step_size=0.1, stop_loss=stop),
         on_iteration=lambda at: work.append(len(at.pairs)),
     )
     assert torch.equal(record.iterations, first)
@@ -204,7 +198,7 @@ def test_an_image_that_reaches_the_stop_loss_goes_the_same_way_as_alone_and_ends
         reason = STOP_REASONS[record.stop_reason[i]]
         assert reason == ("loss" if record.final_loss[i] <= stop else "iterations")
     alone = invert_batches(
-        network, seed[2:3], target[2:3], iterations=150, steps=MomentumUpdate(step_size=0.1), stop_loss=stop
+        network, seed[2:3], target[2:3], InversionSettings(iterations=150, step_size=0.1, stop_loss=stop)
     )
     torch.testing.assert_close(record.images[2], alone.images[0], rtol=0, atol=1e-9)
     assert sum(work) == (first + 1).sum()  # nothing is evaluated that is finished
@@ -221,7 +215,7 @@ def test_stopping_leaves_an_image_that_never_gets_there_with_all_its_iterations(
     weight, seed = matrix(), images(2, rng_seed=1)
     target = linear(weight)(images(2, rng_seed=2))
     target[1] += 1e4  # out of reach
-    record = invert(linear(weight), seed, target, iterations=300, stop_loss=0.1)
+    record = invert(linear(weight), seed, target, InversionSettings(iterations=300, stop_loss=0.1))
     assert [STOP_REASONS[reason] for reason in record.stop_reason] == ["loss", "iterations"]
     assert record.iterations[0] < 300
     assert record.iterations[1] == 300
@@ -230,7 +224,7 @@ def test_stopping_leaves_an_image_that_never_gets_there_with_all_its_iterations(
 def test_with_a_stop_loss_a_nonfinite_image_does_not_hold_its_place():
     seed, target = images(2, rng_seed=1), linear(matrix())(images(2, rng_seed=2))
     target[0] = 0
-    record = invert(linear(matrix()), seed, target, iterations=50, stop_loss=1e-3)
+    record = invert(linear(matrix()), seed, target, InversionSettings(iterations=50, stop_loss=1e-3))
     assert STOP_REASONS[record.stop_reason[0]] == "nonfinite"
     assert record.iterations[0] < 2
     assert torch.equal(record.images[0], seed[0])
@@ -239,8 +233,8 @@ def test_with_a_stop_loss_a_nonfinite_image_does_not_hold_its_place():
 def test_the_scale_of_a_representation_changes_nothing():
     weight, seed = matrix(), images(2, rng_seed=1)
     target = linear(weight)(images(2, rng_seed=2))
-    plain = invert(linear(weight), seed, target, iterations=20)
-    scaled = invert(linear(weight * 1e30), seed, target * 1e30, iterations=20)
+    plain = invert(linear(weight), seed, target, InversionSettings(iterations=20))
+    scaled = invert(linear(weight * 1e30), seed, target * 1e30, InversionSettings(iterations=20))
     torch.testing.assert_close(scaled.images, plain.images, rtol=0, atol=1e-10)
     torch.testing.assert_close(scaled.history, plain.history, rtol=1e-10, atol=0)
 
@@ -252,8 +246,8 @@ def test_a_network_in_half_precision_leaves_images_and_losses_in_float32():
     def half(x):
         return linear(weight)(x.bfloat16())
 
-    record = invert(half, seed, half(target), iterations=20)
-    full = invert(linear(weight), seed, linear(weight)(target), iterations=20)
+    record = invert(half, seed, half(target), InversionSettings(iterations=20))
+    full = invert(linear(weight), seed, linear(weight)(target), InversionSettings(iterations=20))
     assert record.images.dtype == record.history.dtype == torch.float32
     torch.testing.assert_close(record.final_loss, full.final_loss, rtol=0, atol=0.03)
 
@@ -265,7 +259,7 @@ def test_a_network_in_half_precision_leaves_images_and_losses_in_float32():
 def test_a_seed_that_equals_its_target_stays_where_it_is(network, use_best):
     seed, target = images(3, rng_seed=1), images(3, rng_seed=2)
     target[1] = seed[1]
-    record = invert_batches(network, seed, target, iterations=10, use_best=use_best)
+    record = invert_batches(network, seed, target, InversionSettings(iterations=10), use_best=use_best)
     assert torch.equal(record.images[1], seed[1])
     assert record.final_loss[1] == record.distance[1] == record.best_iteration[1] == 0
     assert record.stalled.tolist() == [False, True, False]
@@ -280,7 +274,12 @@ def test_a_zero_gradient_moves_on_with_momentum_only_and_is_flagged():
     seed, target = torch.full((1, *SHAPE), 0.5, dtype=torch.float64), torch.tensor([[-1.0]])  # out of reach, below
     path = []
     record = invert(
-        dying, seed, target, iterations=60, use_best=False, on_iteration=lambda at: path.append(at.images.clone())
+        dying,
+        seed,
+        target,
+        InversionSettings(iterations=60),
+        use_best=False,
+        on_iteration=lambda at: path.append(at.images.clone()),
     )
     dead = [bool(dying(x) == 0) for x in path].index(True)
     assert 0 < dead < 40
@@ -292,7 +291,7 @@ def test_a_zero_gradient_moves_on_with_momentum_only_and_is_flagged():
     assert record.history.isfinite().all()
     assert torch.equal(record.images, path[-1])
     # All images from there on are equally good: the best is the first of them, as only a lower loss replaces it.
-    best = invert(dying, seed, target, iterations=60)
+    best = invert(dying, seed, target, InversionSettings(iterations=60))
     assert best.best_iteration == dead
     assert torch.equal(best.images, path[dead])
 
@@ -302,7 +301,7 @@ def test_a_network_that_is_dead_from_the_start_returns_the_seed_and_says_so():
         return torch.relu(linear(matrix())(x) - 1e6)
 
     seed = images(2, rng_seed=1)
-    record = invert(dead, seed, torch.ones(2, 20), iterations=5, use_best=False)
+    record = invert(dead, seed, torch.ones(2, 20), InversionSettings(iterations=5), use_best=False)
     assert torch.equal(record.images, seed)
     assert record.stalled.all()
     assert not record.nonfinite.any()
@@ -330,7 +329,7 @@ def test_a_nonfinite_image_stays_at_its_best_and_its_neighbours_do_not_notice(ki
     represent = trap(kind)
     seed, target = images(4, rng_seed=1), linear(matrix())(images(4, rng_seed=2))
     seed[:, 0, 0, 0] = 0.5
-    harmless = invert(represent, seed, target, iterations=40, use_best=use_best)
+    harmless = invert(represent, seed, target, InversionSettings(iterations=40), use_best=use_best)
     assert not harmless.nonfinite.any()
 
     target[2] = represent(seed[2:3])[0].detach() + 100  # asks for more of the first pixel than there is
@@ -339,7 +338,7 @@ def test_a_nonfinite_image_stays_at_its_best_and_its_neighbours_do_not_notice(ki
         represent,
         seed,
         target,
-        iterations=40,
+        InversionSettings(iterations=40),
         use_best=use_best,
         on_iteration=lambda at: path.append(at.images[2].clone()),
     )
@@ -366,8 +365,14 @@ def test_an_image_whose_very_last_loss_is_not_finite_is_put_back_too():
     seed = images(1, rng_seed=1)
     seed[:, 0, 0, 0] = 0.5
     target = represent(seed) + 100
-    lost = invert(represent, seed, target, iterations=40).history.flatten().isfinite().tolist().index(False)
-    record = invert(represent, seed, target, iterations=lost, use_best=False)
+    lost = (
+        invert(represent, seed, target, InversionSettings(iterations=40))
+        .history.flatten()
+        .isfinite()
+        .tolist()
+        .index(False)
+    )
+    record = invert(represent, seed, target, InversionSettings(iterations=lost), use_best=False)
     assert record.nonfinite.all()
     assert record.best_iteration == lost - 1
     assert torch.equal(record.final_loss, record.history[lost - 1])
@@ -378,7 +383,7 @@ def test_an_image_whose_very_last_loss_is_not_finite_is_put_back_too():
 def test_a_target_that_is_represented_by_zeros_is_flagged_and_its_seed_returned(use_best):
     seed, target = images(2, rng_seed=1), linear(matrix())(images(2, rng_seed=2))
     target[0] = 0
-    record = invert(linear(matrix()), seed, target, iterations=5, use_best=use_best)
+    record = invert(linear(matrix()), seed, target, InversionSettings(iterations=5), use_best=use_best)
     assert record.nonfinite.tolist() == [True, False]
     assert torch.equal(record.images[0], seed[0])
     assert record.final_loss[0] == torch.inf
@@ -420,11 +425,11 @@ def test_the_users_model_is_untouched_after_an_error_too(classifier):
 
 def test_a_network_in_training_is_evaluated_and_gets_its_flags_back(network):
     seed, target = images(3, rng_seed=1), network.represent(images(3, rng_seed=2)).detach()
-    expected = invert(network.represent, seed, target, iterations=3)
+    expected = invert(network.represent, seed, target, InversionSettings(iterations=3))
     network.train().requires_grad_(True)
     network.head.eval().requires_grad_(False)
     before = snapshot(network)
-    record = invert(network.represent, seed, target, iterations=3)
+    record = invert(network.represent, seed, target, InversionSettings(iterations=3))
     assert_same(snapshot(network), before)
     assert torch.equal(record.images, expected.images)
 
@@ -443,7 +448,7 @@ def test_it_works_inside_any_gradient_mode(classifier, network, surrounding):
     expected = invert_images(classifier, images(2, rng_seed=1), images(2, rng_seed=2), iterations=5)
     with surrounding():
         result = invert_images(classifier, images(2, rng_seed=1), images(2, rng_seed=2), iterations=5)
-        record = invert_batches(network, images(2, rng_seed=1), images(2, rng_seed=2), iterations=5)
+        record = invert_batches(network, images(2, rng_seed=1), images(2, rng_seed=2), InversionSettings(iterations=5))
     assert torch.equal(result, expected)
     assert torch.equal(record.images, expected)
 
@@ -452,7 +457,7 @@ def test_the_public_function_gives_the_images_of_the_record_and_no_bar_outside_a
     seed, target = images(5, rng_seed=1), images(5, rng_seed=2)
     result = invert_images(classifier, seed, target, 2, 0.25, 9, False)
     record = invert_batches(
-        network, seed, target, batch_size=2, steps=MomentumUpdate(step_size=0.25), iterations=9, use_best=False
+        network, seed, target, InversionSettings(batch_size=2, step_size=0.25, iterations=9), use_best=False
     )
     assert isinstance(record, Inversion)
     assert torch.equal(result, record.images)
@@ -477,14 +482,14 @@ def test_the_public_function_gives_the_images_of_the_record_and_no_bar_outside_a
         ({"seed_images": torch.full((2, *SHAPE), 1.5).double()}, DataError, r"from 1\.5 to 1\.5.*\[0, 1\]"),
         ({"target_images": torch.full((2, *SHAPE), -0.1).double()}, DataError, r"from -0\.1"),
         ({"seed_images": torch.full((2, *SHAPE), torch.nan).double()}, DataError, "seed images 0, 1 of 2"),
-        ({"iterations": 0}, SettingsError, "iterations is 0"),
-        ({"iterations": 2.5}, SettingsError, "iterations is 2.5"),
-        ({"step_size": 0}, SettingsError, "step_size is 0"),
-        ({"step_size": float("nan")}, SettingsError, "step_size is nan"),
-        ({"preset": "fats"}, SettingsError, "no preset 'fats'; did you mean 'fast'"),
-        ({"preset": "fast", "step_size": 0.5}, SettingsError, "belong to the preset published"),
-        ({"batch_size": -1}, SettingsError, "batch_size is -1"),
-        ({"batch_size": 0}, SettingsError, "batch_size is 0"),
+        ({"iterations": 0}, SettingsError, "iterations must be greater than 0, got 0"),
+        ({"iterations": 2.5}, SettingsError, "iterations must be a valid integer, got 2.5"),
+        ({"step_size": 0}, SettingsError, "step_size must be greater than 0, got 0"),
+        ({"step_size": float("nan")}, SettingsError, "step_size must be a finite number, got nan"),
+        ({"preset": "fats"}, SettingsError, "preset must be 'published' or 'fast', got 'fats'"),
+        ({"preset": "fast", "step_size": 0.5}, SettingsError, "step_size requires the preset published, got fast"),
+        ({"batch_size": -1}, SettingsError, "batch_size must be greater than 0, got -1"),
+        ({"batch_size": 0}, SettingsError, "batch_size must be greater than 0, got 0"),
         ({"model": lambda x: x}, NetworkError, "a function; give a torch.nn.Module"),
     ],
 )
@@ -505,14 +510,28 @@ def test_images_of_a_dtype_that_the_network_cannot_read_are_refused(classifier):
 
 
 def test_momentum_of_one_is_refused():
-    with pytest.raises(SettingsError, match="momentum is 1"):
-        MomentumUpdate(momentum=1)
+    with pytest.raises(SettingsError, match="momentum must be less than 1, got 1"):
+        inversion_settings(momentum=1)
 
 
 def test_a_stop_loss_that_is_no_loss_is_refused():
-    for unfit in (0, -1, float("inf"), float("nan")):
-        with pytest.raises(SettingsError, match="stop_loss is"):
-            invert(linear(matrix()), images(2, rng_seed=1), torch.ones(2, 20), iterations=2, stop_loss=unfit)
+    for unfit, fit in ((0, "greater than 0"), (-1, "greater than 0"), (float("inf"), "a finite number")):
+        with pytest.raises(SettingsError, match=f"stop_loss must be {fit}, got {unfit}"):
+            invert_images(torch.nn.Linear(2, 2), images(2, rng_seed=1), images(2, rng_seed=2), stop_loss=unfit)
+    with pytest.raises(SettingsError, match="stop_loss must be a finite number, got nan"):
+        invert_images(torch.nn.Linear(2, 2), images(2, rng_seed=1), images(2, rng_seed=2), stop_loss=float("nan"))
+
+
+def test_the_published_signature_has_the_defaults_of_the_settings():
+    defaults, published = InversionSettings(), signature(invert_images).parameters
+    for name in ("iterations", "step_size", "preset", "stop_loss"):
+        assert published[name].default == getattr(defaults, name)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert inversion_settings(iterations=np.int64(7), step_size=np.float32(0.5)) == InversionSettings(
+        iterations=7, step_size=0.5
+    )
 
 
 def test_a_target_representation_of_another_network_is_refused_and_never_broadcast():
@@ -522,12 +541,17 @@ def test_a_target_representation_of_another_network_is_refused_and_never_broadca
         (torch.ones(2, 21), r"represented by \(2, 20\)"),
     ):
         with pytest.raises(DataError, match=message):
-            invert(linear(matrix()), images(2, rng_seed=1), unfit, iterations=2)
+            invert(linear(matrix()), images(2, rng_seed=1), unfit, InversionSettings(iterations=2))
 
 
 def test_a_representation_without_gradient_is_refused():
     with pytest.raises(NetworkError, match="no gradient"):
-        invert(lambda x: linear(matrix())(x).detach(), images(2, rng_seed=1), torch.ones(2, 20), iterations=2)
+        invert(
+            lambda x: linear(matrix())(x).detach(),
+            images(2, rng_seed=1),
+            torch.ones(2, 20),
+            InversionSettings(iterations=2),
+        )
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------

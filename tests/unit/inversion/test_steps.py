@@ -6,11 +6,11 @@ import torch
 
 from netsim.errors import SettingsError
 from netsim.images import ArrayImages, load_images, to_unit
-from netsim.inversion.invert import invert, invert_batches, invert_images
-from netsim.inversion.steps import LbfgsPathUpdate, MomentumUpdate, preset_update_rule
+from netsim.inversion.invert import inversion_settings, invert, invert_batches, invert_images
+from netsim.inversion.steps import LbfgsPathUpdate, MomentumUpdate, update_rule_of
 from netsim.networks import load_network
 from netsim.networks.training import train_epochs
-from netsim.settings import STOP_REASONS
+from netsim.settings import STOP_REASONS, InversionSettings
 
 SHAPE = (2, 5, 5)
 SIZE = 50
@@ -81,8 +81,8 @@ def test_iterates_are_those_of_the_two_loops():
             represent,
             seed,
             target,
-            steps=LbfgsPathUpdate(**settings),
-            iterations=25,
+            InversionSettings(iterations=25),
+            update_rule=LbfgsPathUpdate(**settings),
             on_iteration=lambda it, path=path: path.append(it.images.flatten(1).clone()),
         )
         for i in range(4):
@@ -102,7 +102,9 @@ def test_the_path_ends_where_the_nearest_image_is_that_is_represented_as_the_tar
     def represent(x):
         return x.flatten(1) @ weight.T
 
-    found = invert(represent, seed, represent(goal), steps=LbfgsPathUpdate(reach=0.25), iterations=20)
+    found = invert(
+        represent, seed, represent(goal), InversionSettings(iterations=20), update_rule=LbfgsPathUpdate(reach=0.25)
+    )
     nearest = seed + ((represent(goal) - represent(seed)) @ torch.linalg.pinv(weight).T).view_as(seed)
     assert (nearest > 0).all() and (nearest < 1).all()  # the bounds are out of play
     torch.testing.assert_close(found.images, nearest, rtol=0, atol=1e-6)
@@ -112,14 +114,23 @@ def test_the_path_ends_where_the_nearest_image_is_that_is_represented_as_the_tar
 def test_a_pixel_that_would_leave_the_bounds_stays_at_one():
     seed = torch.full((1, 1, 1, 2), 0.5).double()
     wanted = torch.tensor([[2.0, 0.7]]).double()  # the first pixel cannot get there
-    found = invert(lambda x: x.flatten(1), seed, wanted, steps=LbfgsPathUpdate(), iterations=60, use_best=False)
+    found = invert(
+        lambda x: x.flatten(1),
+        seed,
+        wanted,
+        InversionSettings(iterations=60),
+        update_rule=LbfgsPathUpdate(),
+        use_best=False,
+    )
     torch.testing.assert_close(found.images.flatten(), torch.tensor([1.0, 0.7]).double(), rtol=0, atol=2e-3)
 
 
 def test_a_seed_that_equals_its_target_stays():
     represent, _ = curved()
     seed = images(2, rng_seed=1)
-    found = invert(represent, seed, represent(seed), steps=LbfgsPathUpdate(), iterations=5, use_best=False)
+    found = invert(
+        represent, seed, represent(seed), InversionSettings(iterations=5), update_rule=LbfgsPathUpdate(), use_best=False
+    )
     assert torch.equal(found.images, seed)
     assert not found.nonfinite.any()
 
@@ -141,10 +152,10 @@ def pairs(n):
 
 def test_each_image_goes_its_own_way_whatever_is_in_its_batch(network):
     seed, target = pairs(7)
-    settings = {"steps": LbfgsPathUpdate(), "stop_loss": 0.05, "iterations": 60}
-    whole = invert_batches(network, seed, target, batch_size=7, **settings)
-    refilled = invert_batches(network, seed, target, batch_size=3, **settings)
-    alone = invert_batches(network, seed[4:5], target[4:5], batch_size=1, **settings)
+    settings = {"preset": "fast", "stop_loss": 0.05, "iterations": 60}
+    whole = invert_batches(network, seed, target, InversionSettings(batch_size=7, **settings))
+    refilled = invert_batches(network, seed, target, InversionSettings(batch_size=3, **settings))
+    alone = invert_batches(network, seed[4:5], target[4:5], InversionSettings(batch_size=1, **settings))
     assert whole.iterations.unique().numel() > 1  # so that places in the batch were left and taken
     assert torch.equal(whole.iterations, refilled.iterations)
     torch.testing.assert_close(refilled.images, whole.images, rtol=0, atol=1e-9)
@@ -154,8 +165,8 @@ def test_each_image_goes_its_own_way_whatever_is_in_its_batch(network):
 def test_fast_reaches_a_loss_in_far_fewer_iterations(network):
     seed, target = pairs(5)
     settings = {"batch_size": 5, "stop_loss": 0.1, "iterations": 600}
-    published = invert_batches(network, seed, target, **settings)
-    fast = invert_batches(network, seed, target, steps=preset_update_rule("fast"), **settings)
+    published = invert_batches(network, seed, target, InversionSettings(**settings))
+    fast = invert_batches(network, seed, target, InversionSettings(preset="fast", **settings))
     for record in (published, fast):
         assert {STOP_REASONS[reason] for reason in record.stop_reason} == {"loss"}
         assert record.final_loss.max() <= 0.1 + 1e-12
@@ -166,21 +177,27 @@ def test_an_image_that_is_lost_takes_no_other_with_it():
     represent, _ = curved()
     seed, target = images(3, rng_seed=1), represent(images(3, rng_seed=2))
     target[1] = 0  # the relative loss of this one is infinite
-    found = invert(represent, seed, target, steps=LbfgsPathUpdate(), iterations=20)
+    found = invert(represent, seed, target, InversionSettings(iterations=20), update_rule=LbfgsPathUpdate())
     kept = [0, 2]
-    without = invert(represent, seed[kept], target[kept], steps=LbfgsPathUpdate(), iterations=20)
+    without = invert(
+        represent, seed[kept], target[kept], InversionSettings(iterations=20), update_rule=LbfgsPathUpdate()
+    )
     assert found.nonfinite.tolist() == [False, True, False]
     torch.testing.assert_close(found.images[kept], without.images, rtol=0, atol=1e-9)
 
 
 def test_presets_by_name(network):
-    assert preset_update_rule("published") == MomentumUpdate(step_size=1 / 8, momentum=0.9)
-    assert preset_update_rule("published", step_size=0.5, momentum=0) == MomentumUpdate(step_size=0.5, momentum=0)
+    assert update_rule_of(InversionSettings()) == MomentumUpdate(step_size=1 / 8, momentum=0.9)
+    other = InversionSettings(step_size=0.5, momentum=0)
+    assert update_rule_of(other) == MomentumUpdate(step_size=0.5, momentum=0)
     seed, target = pairs(2)
     named = invert_images(network, seed, target, iterations=5, preset="fast")
-    assert torch.equal(named, invert_batches(network, seed, target, iterations=5, steps=LbfgsPathUpdate()).images)
+    assert torch.equal(
+        named,
+        invert_batches(network, seed, target, InversionSettings(iterations=5), update_rule=LbfgsPathUpdate()).images,
+    )
     assert not torch.equal(named, invert_images(network, seed, target, iterations=5))
-    with pytest.raises(SettingsError, match="no preset 'fsat'; did you mean 'fast'"):
-        preset_update_rule("fsat")
-    with pytest.raises(SettingsError, match="step_size and momentum belong to the preset published"):
-        preset_update_rule("fast", momentum=0.5)
+    with pytest.raises(SettingsError, match="preset must be 'published' or 'fast', got 'fsat'"):
+        inversion_settings(preset="fsat")
+    with pytest.raises(SettingsError, match="momentum requires the preset published, got fast"):
+        inversion_settings(preset="fast", momentum=0.5)

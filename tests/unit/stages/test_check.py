@@ -8,7 +8,7 @@ import pytest
 from flows.cli import console
 from netsim.errors import DataError, StoreError
 from netsim.images import load_images
-from netsim.planning.probe import Asked, probe
+from netsim.planning.probe import ProbeRequest, probe
 from netsim.results.as_json import to_json
 from netsim.results.findings import warnings
 from netsim.results.results import load_results
@@ -80,10 +80,10 @@ def test_what_a_sweep_leaves_out_a_plan_leaves_out_too(tmp_path):
     run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", unreadable="skip")
     first, few = run.settings.names[0], {"batch_size": 2, "iterations": 1}  # fewer than there can be pairs
     settings = run.settings.model_dump(mode="json") | {"inversion": few}
-    found = probe(Asked(settings, first, timed=False))
+    found = probe(ProbeRequest(settings, first, timed=False))
     assert found.batch_size == 2 and found.read > 0
     with pytest.raises(DataError, match=r"cannot read 1 of 8 images of .*'ant/1.png'"):
-        probe(Asked(settings | {"images": settings["images"] | {"unreadable": "stop"}}, first, timed=False))
+        probe(ProbeRequest(settings | {"images": settings["images"] | {"unreadable": "stop"}}, first, timed=False))
 
 
 def test_too_few_images_that_can_be_read_are_no_run(tmp_path):

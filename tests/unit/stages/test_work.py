@@ -21,7 +21,7 @@ from netsim.results.as_json import to_json
 from netsim.results.gallery import gallery
 from netsim.results.labelled import open_run
 from netsim.results.results import load_results
-from netsim.settings import STOP_REASONS
+from netsim.settings import STOP_REASONS, InversionSettings
 from netsim.similarity import cka
 from netsim.stages import inputs, train, work
 from netsim.stages.work import compute_unit
@@ -399,7 +399,7 @@ def test_a_class_that_is_in_the_training_images_only_is_learned(tmp_path):
     np.savez(tmp_path / "some.npz", **arrays)
     source = {"source": f"npz:{tmp_path}/some.npz"}
     settings = tiny(images=source, networks=["small:vgg", "small:resnet18@none"], pairs={"count": 8, "shard_size": 4})
-    preflight.check(settings)
+    preflight.preflight(settings)
     facts = compute_unit(Run.create(str(tmp_path / "run"), settings), TRAIN, "vgg", 0).facts
     assert facts["classes"] == 4 and facts["accuracy"] is not None
 
@@ -437,7 +437,7 @@ def test_trained_weights_that_were_damaged_are_refused(tmp_path):
 )
 def test_what_a_run_would_trip_over_is_found_before_it_starts(changes, error, message):
     with pytest.raises(error, match=message):
-        preflight.check(tiny(**changes))
+        preflight.preflight(tiny(**changes))
 
 
 def test_the_preset_of_the_settings_is_the_one_that_is_used(finished, tmp_path):
@@ -447,7 +447,9 @@ def test_the_preset_of_the_settings_is_the_one_that_is_used(finished, tmp_path):
     assert (results.preset, results.provenance["preset"]) == ("fast", "fast")
     record, drawn = run.record("invert", "resnet18", 0), run.record("draw", "pairs", 0)
     seed, target = (to_unit(run.read(drawn, f"images/{kind}")) for kind in ("seed", "target"))
-    images = invert_batches(inputs.network(run, "resnet18"), seed, target, iterations=6, steps=LbfgsPathUpdate()).images
+    images = invert_batches(
+        inputs.network(run, "resnet18"), seed, target, InversionSettings(iterations=6), update_rule=LbfgsPathUpdate()
+    ).images
     stored = run.read(record, "inverted/resnet18/image") / np.float32(layout.IMAGE_STEPS)
     np.testing.assert_allclose(stored, images, rtol=0, atol=1e-4)
     assert load_results(finished).preset == "published"
