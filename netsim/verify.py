@@ -15,8 +15,8 @@ import numpy as np
 
 from netsim.errors import NetsimError, StoreError, UnreachableError
 from netsim.inversion.engine import relative_distance
+from netsim.results.measured import measure_stage
 from netsim.stages import inputs
-from netsim.stages.measure import measure_stage
 from netsim.store import layout
 from netsim.store.arrays import ArraySpec
 from netsim.store.documents import array_faults, repair_arrays

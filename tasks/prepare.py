@@ -6,8 +6,8 @@ Modules that load torch are imported in the functions that need them: resuming a
 from collections.abc import Sequence
 
 from netsim.results.layers import keep_spec
+from netsim.results.measured import measure_stage
 from netsim.settings import SweepSettings
-from netsim.stages.measure import measure_stage
 from netsim.store.quarantine import release
 from netsim.store.run import Run
 from netsim.store.stages import DRAW, EMBED, INVERT, TRAIN, Stage, require_finished
@@ -27,9 +27,9 @@ def prepare(settings: SweepSettings, store: str) -> str:
         If the sweep cannot run. Nothing in the store has been changed then.
     """
     if not _has_its_inputs(settings, store):
-        from netsim.planning.preflight import check  # builds the networks with torch
+        from netsim.planning.preflight import preflight  # builds the networks with torch
 
-        check(settings)
+        preflight(settings)
     run = Run.create(store, settings)
     release(run)
     return run.url

@@ -6,10 +6,9 @@ from typing import Any
 from prefect import task
 
 from netsim.results.gallery import gallery
-from netsim.results.layers import find_spec
+from netsim.results.layers import find_spec, layer_stage
+from netsim.results.measured import measure_stage
 from netsim.results.results import load_results
-from netsim.stages.layers import layer_stage
-from netsim.stages.measure import measure_stage
 from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, REPORT, TRAIN
 from tasks.artifacts import show_results

@@ -7,7 +7,6 @@ import typer
 
 from flows.cli.options import ClusterFile, Credentials, Debug, Scheduler, Store, Tls, Workers
 from flows.cli.session import exit_on_interrupt, flow_session, report_nothing_to_do, use_credentials
-from flows.clusters.settings import resolve_cluster
 from netsim.errors import SettingsError
 
 
@@ -44,8 +43,8 @@ def measure(
     if store is None or not names:
         tables.show_measures()
         return
-    from netsim.results.measured import load_measured
-    from netsim.stages.measure import measure_stage
+    from flows.clusters.settings import resolve_cluster
+    from netsim.results.measured import load_measured, measure_stage
     from netsim.store.run import Run
     from tasks.prepare import prepare_measures
 
@@ -106,9 +105,9 @@ def layers(
     * `netsim layers runs/demo resnet18 vgg --layer "layer?" --layer "features.*" --activations pooled`
     """
     from flows.cli import console
+    from flows.clusters.settings import resolve_cluster
     from netsim.report.page import write_layers
-    from netsim.results.layers import find_spec
-    from netsim.stages.layers import layer_stage
+    from netsim.results.layers import find_spec, layer_stage
     from netsim.storage.s3 import translate_errors
     from netsim.store.run import Run
     from tasks.prepare import prepare_layers

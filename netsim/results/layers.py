@@ -19,11 +19,13 @@ from typing import Literal
 import numpy as np
 
 from netsim.errors import StoreError
+from netsim.settings import SweepSettings
 from netsim.similarity.blocked import cka_of_blocks
 from netsim.similarity.uncertainty import jackknife_se
 from netsim.store import provenance
 from netsim.store.layout import NATURAL, inverted
 from netsim.store.run import Run
+from netsim.store.stages import Stage
 
 Activations = Literal["pooled", "flattened"]
 
@@ -64,7 +66,7 @@ def _spec_path(key: str) -> str:
     return f"layers/{key}/spec.json"
 
 
-def _file_path(name: str, shard: int) -> str:
+def layer_file(name: str, shard: int) -> str:
     return f"layers/{name}/{shard:05d}.npz"
 
 
@@ -91,7 +93,7 @@ def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
     for shard, record in zip(shards, run.records("layers", name, shards), strict=True):
         provenance.check_weights(run, record)
         provenance.check_origin(run, record, known)
-        path = _file_path(name, shard)
+        path = layer_file(name, shard)
         try:
             with np.load(io.BytesIO(run.read_file(record, path)), allow_pickle=False) as stored:
                 hsic.append(stored["hsic"])
@@ -102,3 +104,12 @@ def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
     whole, left_out = cka_of_blocks(np.stack(hsic), np.stack(magnitudes), weights)
     rows, columns = slice(len(spec.layers[0])), slice(len(spec.layers[0]), None)
     return LayerSimilarity(cka=whole[rows, columns], se=jackknife_se(left_out[:, rows, columns]))
+
+
+def layer_stage(spec: LayerSpec) -> Stage:
+    """The work of a spec: every shard of its sets."""
+
+    def shards(settings: SweepSettings) -> dict[str, int]:
+        return {f"{spec.key}/{name}": settings.pairs.shards for name in spec.sets}
+
+    return Stage("layers", "Shards looked at, layer by layer", shards, gpu=True, per_pair=True)

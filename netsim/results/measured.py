@@ -10,17 +10,22 @@ asking changes nothing that is there. A unit of work is a row of a matrix by one
 Halves and permutations are the same for all cells, so errors of means and of differences allow for shared images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from netsim.results.matrices import off_diagonal
+from netsim.settings import SweepSettings
+from netsim.similarity.measures import Measure, find_measure
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.store import provenance
-from netsim.store.layout import NATURAL, row_parts, rows
+from netsim.store.arrays import ArraySpec
+from netsim.store.layout import NATURAL, Networks, row_parts, rows
 from netsim.store.metadata import MeasureMetadata
 from netsim.store.run import Run
+from netsim.store.stages import Stage
 
 # Work ----------------------------------------------------------------------------------------------------------------
 
@@ -152,3 +157,47 @@ def measured_json(measured: dict[str, Measured]) -> dict[str, Any]:
 def _matrix_json(matrix: MeasuredMatrix) -> dict[str, Any]:
     cells = {name: plain(getattr(matrix, name).tolist()) for name in ("value", "se", "null")}
     return cells | {"mean": matrix.mean.to_json(), "null_mean": plain(matrix.null_mean)}
+
+
+HALVES = 20
+"""Random halves for the error of a measure that does not stream."""
+
+
+NULLS = 5
+"""Permutations for the null value, which is a mean: where nothing is shared, they spread little."""
+
+
+def measure_stage(names: Sequence[str]) -> Stage:
+    """The work of some measures, each named as `netsim.similarity.measures.find_measure` takes it.
+
+    Raises SettingsError for a measure that is not there.
+    """
+    found = {name: find_measure(name) for name in names}
+
+    def shards(settings: SweepSettings) -> dict[str, int]:
+        return {f"{name}/{row}": 1 for name, measure in found.items() for row in rows_of(measure, rows(settings))}
+
+    def arrays(settings: SweepSettings, _network: Networks) -> list[ArraySpec]:
+        return [
+            spec
+            for name, measure in found.items()
+            for row in rows_of(measure, rows(settings))
+            for spec in measure_arrays(settings, name, measure, row)
+        ]
+
+    return Stage("measure", "Rows measured", shards, arrays=arrays)
+
+
+def rows_of(measure: Measure, every: Sequence[str]) -> list[str]:
+    """STIR and its like hold an inverted set against the natural one: they have no natural row."""
+    return [row for row in every if measure.takes != "two sets" or row_parts(row)[0] != NATURAL]
+
+
+def measure_arrays(settings: SweepSettings, name: str, measure: Measure, row: str) -> list[ArraySpec]:
+    m, k = len(settings.names), settings.pairs.shards if measure.streams else HALVES
+    path, observers = f"measures/{name}/{row}", {"observer": settings.names}
+    return [
+        ArraySpec(f"{path}/value", (m,), "float64", ("observer",), observers),
+        ArraySpec(f"{path}/resampled", (m, k), "float64", ("observer", "resample"), observers),
+        ArraySpec(f"{path}/null", (m, NULLS), "float64", ("observer", "permutation"), observers),
+    ]

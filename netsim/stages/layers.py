@@ -12,15 +12,13 @@ from torch import Tensor, nn
 
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks import Network
-from netsim.results.layers import Activations, LayerSpec, _file_path, find_spec
-from netsim.settings import SweepSettings
+from netsim.results.layers import Activations, LayerSpec, find_spec, layer_file
 from netsim.similarity.blocked import hsic_unbiased, magnitude
 from netsim.stages import inputs
 from netsim.stages.work import StageResult
 from netsim.store import provenance
 from netsim.store.metadata import Metadata
 from netsim.store.run import Run
-from netsim.store.stages import Stage
 
 
 def layer_spec(run: Run, networks: Sequence[str], patterns: Sequence[str], activations: str) -> LayerSpec:
@@ -53,15 +51,6 @@ def layer_spec(run: Run, networks: Sequence[str], patterns: Sequence[str], activ
     return LayerSpec((first, second), (chosen[first], chosen[second]), activations)  # type: ignore[arg-type]
 
 
-def layer_stage(spec: LayerSpec) -> Stage:
-    """The work of a spec: every shard of its sets."""
-
-    def shards(settings: SweepSettings) -> dict[str, int]:
-        return {f"{spec.key}/{name}": settings.pairs.shards for name in spec.sets}
-
-    return Stage("layers", "Shards looked at, layer by layer", shards, gpu=True, per_pair=True)
-
-
 def compute(run: Run, name: str, shard: int) -> StageResult:
     """HSIC_1 of every two layers on a shard of a set: `name` is `<key of the spec>/<set>`."""
     key, _, set_name = name.partition("/")
@@ -76,7 +65,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     buffer = io.BytesIO()
     np.savez(buffer, hsic=hsic_unbiased(stacked), magnitudes=magnitude(stacked))
     weights = {network: provenance.weights_hash(run, network) for network in spec.networks}
-    files = {_file_path(name, shard): buffer.getvalue()}
+    files = {layer_file(name, shard): buffer.getvalue()}
     metadata = Metadata(weights=weights, made_from=provenance.made_from([source.content]))
     return StageResult(files=files, metadata=metadata)
 

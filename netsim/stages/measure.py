@@ -1,65 +1,19 @@
 """measure: one row of a matrix by another measure than CKA, with resamples and null values."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 
-from netsim.settings import SweepSettings
+from netsim.results.measured import HALVES, NULLS, measure_arrays
 from netsim.similarity.measures import Measure, Shards, Sides, find_measure, read
 from netsim.stages import inputs
 from netsim.stages.work import StageResult
 from netsim.store import layout, provenance
-from netsim.store.arrays import ArraySpec
-from netsim.store.layout import NATURAL, Networks, row_parts, rows
+from netsim.store.layout import NATURAL, row_parts
 from netsim.store.metadata import MeasureMetadata
 from netsim.store.run import Run
-from netsim.store.stages import Stage
-
-HALVES = 20
-"""Random halves for the error of a measure that does not stream."""
-
-
-NULLS = 5
-"""Permutations for the null value, which is a mean: where nothing is shared, they spread little."""
-
-
-def measure_stage(names: Sequence[str]) -> Stage:
-    """The work of some measures, each named as `netsim.similarity.measures.find_measure` takes it.
-
-    Raises SettingsError for a measure that is not there.
-    """
-    found = {name: find_measure(name) for name in names}
-
-    def shards(settings: SweepSettings) -> dict[str, int]:
-        return {f"{name}/{row}": 1 for name, measure in found.items() for row in _rows_of(measure, rows(settings))}
-
-    def arrays(settings: SweepSettings, _network: Networks) -> list[ArraySpec]:
-        return [
-            spec
-            for name, measure in found.items()
-            for row in _rows_of(measure, rows(settings))
-            for spec in _arrays(settings, name, measure, row)
-        ]
-
-    return Stage("measure", "Rows measured", shards, arrays=arrays)
-
-
-def _rows_of(measure: Measure, every: Sequence[str]) -> list[str]:
-    """STIR and its like hold an inverted set against the natural one: they have no natural row."""
-    return [row for row in every if measure.takes != "two sets" or row_parts(row)[0] != NATURAL]
-
-
-def _arrays(settings: SweepSettings, name: str, measure: Measure, row: str) -> list[ArraySpec]:
-    m, k = len(settings.names), settings.pairs.shards if measure.streams else HALVES
-    path, observers = f"measures/{name}/{row}", {"observer": settings.names}
-    return [
-        ArraySpec(f"{path}/value", (m,), "float64", ("observer",), observers),
-        ArraySpec(f"{path}/resampled", (m, k), "float64", ("observer", "resample"), observers),
-        ArraySpec(f"{path}/null", (m, NULLS), "float64", ("observer", "permutation"), observers),
-    ]
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
@@ -74,7 +28,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         shards = [partial(_sides, run, measure, row, observer, shard) for shard in range(run.settings.pairs.shards)]
         cells[observer] = evaluate(measure, shards, rng_seed=run.settings.pairs.rng_seed)
     arrays = {}
-    for spec in _arrays(run.settings, measure_name, measure, row):
+    for spec in measure_arrays(run.settings, measure_name, measure, row):
         kind, empty = spec.path.rpartition("/")[2], np.full(spec.shape[1:], np.nan)
         values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
         arrays[spec.path] = np.array(values, dtype=np.float64)

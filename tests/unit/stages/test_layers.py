@@ -13,10 +13,10 @@ from netsim.errors import NetworkError, SettingsError, StoreError
 from netsim.networks import Network
 from netsim.report.figures import layer_heatmaps
 from netsim.report.page import write_layers
-from netsim.results.layers import keep_spec, load_layers
+from netsim.results.layers import keep_spec, layer_stage, load_layers
 from netsim.similarity.blocked import blocked_similarity
 from netsim.stages import inputs
-from netsim.stages.layers import flat_rows, layer_grams, layer_spec, layer_stage
+from netsim.stages.layers import flat_rows, layer_grams, layer_spec
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
 from tasks.prepare import prepare_layers

@@ -9,13 +9,13 @@ import torch
 
 from netsim.errors import SettingsError, StoreError
 from netsim.images import to_unit
-from netsim.results.measured import load_measured, measured_json
+from netsim.results.measured import HALVES, load_measured, measure_stage, measured_json
 from netsim.settings import SweepSettings
 from netsim.similarity.cka import linear_cka
 from netsim.similarity.measures import Measure, leave_one_out, measure
 from netsim.similarity.uncertainty import half_sampling, jackknife_se
 from netsim.stages import inputs
-from netsim.stages.measure import HALVES, evaluate, measure_stage
+from netsim.stages.measure import evaluate
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
 from tasks.prepare import prepare_measures
