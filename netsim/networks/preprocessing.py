@@ -15,8 +15,6 @@ from netsim.errors import NetworkError
 Shape = tuple[int, int, int]  # (C, H, W)
 Channels = Sequence[float] | Tensor | None  # one value per channel; None: nothing is subtracted, or nothing divided by
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -129,4 +127,5 @@ class Preprocessing:
         return replace(self, mean=tuple(metadata["mean"]), std=tuple(metadata["std"]))
 
 
-IMAGENET = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, size=224, crop=0.875, interpolation="bilinear")
+# Preprocessing of most ImageNet networks.
+IMAGENET = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), size=224, crop=0.875, interpolation="bilinear")

@@ -16,6 +16,12 @@ from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.images import ImageSet, to_unit
 from netsim.networks import Network
 
+# Momentum of gradient descent (Nesterov's).
+MOMENTUM = 0.9
+
+# Images per forward pass in `accuracy`.
+EVALUATION_BATCH = 250
+
 # Fraction of all steps in which the learning rate rises.
 WARM_UP = 0.25
 
@@ -32,7 +38,6 @@ def train_epochs(
     learning_rate: float,
     weight_decay: float,
     rng_seed: int,
-    momentum: float = 0.9,
     state: bytes | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: Callable[[], None] = lambda: None,
@@ -76,7 +81,7 @@ def train_epochs(
     device = network.mean.device
     batch_size = min(batch_size, len(images))
     steps = len(images) // batch_size
-    optimizer = _optimizer(network, momentum=momentum, weight_decay=weight_decay)
+    optimizer = _optimizer(network, weight_decay=weight_decay)
     epochs_done = 0 if state is None else _restore(state, network, optimizer)
     try:
         for epoch in range(epochs_done, epochs):
@@ -107,7 +112,7 @@ def one_cycle(progress: float) -> float:
     return (1 + math.cos(math.pi * (progress - WARM_UP) / (1 - WARM_UP))) / 2
 
 
-def accuracy(network: Network, images: ImageSet, batch_size: int = 250) -> float:
+def accuracy(network: Network, images: ImageSet) -> float:
     """Compute the fraction of `images` classified correctly, in [0, 1].
 
     Raises
@@ -120,8 +125,8 @@ def accuracy(network: Network, images: ImageSet, batch_size: int = 250) -> float
     _check_labels(network, images)
     device = network.mean.device
     correct = 0
-    for start in range(0, len(images), batch_size):
-        batch = np.arange(start, min(start + batch_size, len(images)))
+    for start in range(0, len(images), EVALUATION_BATCH):
+        batch = np.arange(start, min(start + EVALUATION_BATCH, len(images)))
         with torch.no_grad():
             logits = network(to_unit(images.read(batch)).to(device))
         if not torch.isfinite(logits).all():
@@ -130,12 +135,10 @@ def accuracy(network: Network, images: ImageSet, batch_size: int = 250) -> float
     return correct / len(images)
 
 
-def _optimizer(network: Network, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
+def _optimizer(network: Network, *, weight_decay: float) -> torch.optim.SGD:
     """Create the optimizer. BatchNorm's gains decay too, unlike in many recipes: see `train_epochs`."""
     network.requires_grad_(True)
-    return torch.optim.SGD(
-        network.parameters(), lr=0.0, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0
-    )
+    return torch.optim.SGD(network.parameters(), lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay, nesterov=True)
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
