@@ -21,13 +21,13 @@ import numpy as np
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from tests.seaweed import BUCKET, SeaweedFS
 
 from flows.cli.console import console, table_of
 from netsim.images import ImageSet, load_images, to_unit
 from netsim.images.decoding import THREADS, processors
 from netsim.networks import load_network
-from netsim.stages.inputs import look
+from netsim.stages.inputs import represent
+from tests.support.seaweed import BUCKET, SeaweedFS
 
 PHOTOGRAPH = (500, 375)
 """Width and height of most of ImageNet's."""
@@ -112,7 +112,7 @@ def compare(sets: dict[str, ImageSet], batch: int, rounds: int) -> dict[str, lis
             chosen = rng.choice(len(images), batch, replace=False)
             pixels = to_unit(images.read(chosen))
             read = timed(lambda images=images, chosen=chosen: images.read(chosen), batch)  # type: ignore[misc]
-            embedded = timed(lambda pixels=pixels: look(network, pixels), batch)  # type: ignore[misc]
+            embedded = timed(lambda pixels=pixels: represent(network, pixels), batch)  # type: ignore[misc]
             if number >= 0:  # the first round warms up
                 found[name].append((read, embedded))
     return found

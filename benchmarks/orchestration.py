@@ -35,7 +35,6 @@ import psutil
 import torch
 from distributed import Client
 from rich.console import Console
-from tests.seaweed import free_ports
 
 from benchmarks.simulated import NOTHING, WAIT, waiting
 from flows.cli.console import table_of
@@ -46,6 +45,7 @@ from netsim.stages import invert
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
 from netsim.store.stages import DRAW, TRAIN
+from tests.support.seaweed import free_ports
 
 console = Console(highlight=False)
 SMALL = ["small:resnet18@none", "small:shufflenet@none", "small:vgg@none"]

@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from aiobotocore.client import AioBaseClient
 from rich.console import Console
-from tests.seaweed import BUCKET, SeaweedFS
 from torch.nn.functional import interpolate
 
 from flows.cli.console import table_of
@@ -38,6 +37,7 @@ from netsim.store.documents import create_arrays
 from netsim.store.run import Run
 from netsim.store.stages import STAGES
 from netsim.store.status import status
+from tests.support.seaweed import BUCKET, SeaweedFS
 
 console = Console(highlight=False)
 SMALL = ["small:resnet18@none", "small:shufflenet@none", "small:vgg@none"]

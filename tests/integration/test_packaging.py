@@ -198,6 +198,15 @@ def test_continuous_integration_runs_what_a_developer_runs():
     assert script.read_text().splitlines()[-1] == "exec make test"
 
 
+def test_every_benchmark_can_be_imported():
+    """No other test runs them, so that a renamed function would be noticed when the next figure is due."""
+    names = sorted(f"benchmarks.{path.stem}" for path in (ROOT / "benchmarks").glob("*.py"))
+    assert len(names) > 10
+    imports = "; ".join(f"import {name}" for name in names)
+    result = subprocess.run([sys.executable, "-c", imports], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_make_refuses_an_old_python_and_says_which_fit(tmp_path):
     old = tmp_path / "python3.9"
     old.write_text(
