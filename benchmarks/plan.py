@@ -23,8 +23,8 @@ from benchmarks.images import make_photographs
 from flows.cli.console import table_of
 from flows.clusters.environment import ENVIRONMENT, MODULES
 from netsim.networks import untrained
-from netsim.planning.estimate import probed
-from netsim.planning.probe import Asked, host_bytes
+from netsim.planning.estimate import run_probes
+from netsim.planning.probe import ProbeRequest, host_bytes
 from netsim.settings import parse_settings, shipped_settings
 from netsim.stages import inputs, work
 from netsim.stages.work import compute_unit
@@ -100,7 +100,7 @@ def show_memory(folder: Path) -> None:
     table = table_of("a worker's memory, GB; 224 px, 32 images at once", "planned", "actual", "planned / actual")
     for name, reference in NINE.items():
         values = of_one(f"{name}={reference}", images)
-        planned = probed(Asked(values, name, timed=False, imports=MODULES), 1, ENVIRONMENT).host_bytes
+        planned = run_probes(ProbeRequest(values, name, timed=False, imports=MODULES), 1, ENVIRONMENT).host_bytes
         code = "import sys; from benchmarks.plan import invert_one; invert_one(*sys.argv[1:])"
         done = subprocess.run(
             [sys.executable, "-c", code, name, images["source"]],

@@ -8,9 +8,7 @@ import typer
 
 from flows.cli.options import WHERE, ClusterFile, Credentials, Debug, Json, Set, Settings, ShardsPerTask, StoreOption
 from flows.cli.session import silence_logs, use_credentials
-from flows.clusters.settings import resolve_cluster
 from netsim.errors import SettingsError
-from netsim.settings import parse_settings, read_settings
 
 
 def plan(
@@ -60,9 +58,10 @@ def plan(
     from flows.cli.console import progress_bar
     from flows.clusters.environment import ENVIRONMENT, MODULES
     from flows.clusters.runner import max_workers
-    from flows.clusters.settings import Slurm
+    from flows.clusters.settings import Slurm, resolve_cluster
     from flows.compare import EMBED_FACTOR
     from netsim.planning import estimate as planning
+    from netsim.settings import parse_settings, read_settings
     from netsim.store.run import Run
 
     if like is not None and tflops is not None:
@@ -77,7 +76,9 @@ def plan(
     )
     sweep_settings = parse_settings(values, origin=settings)
     use_credentials(chosen_cluster.credentials, debug)
-    device = planning.device_said(tflops) if tflops else planning.device_of(Run.open(like)) if like else None
+    device = (
+        planning.device_from_tflops(tflops) if tflops else planning.device_from_run(Run.open(like)) if like else None
+    )
     block = chosen_cluster.shards_per_task
     with progress_bar("Measuring networks", len(sweep_settings.names)) as advance:
         estimate = planning.estimate(

@@ -1,12 +1,12 @@
 """Results in a terminal: both matrices, the networks, the headline and its warnings; other measures; estimates."""
 
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.text import Text
 
 from flows.cli.console import console, plain, show, table_of
-from netsim.planning.estimate import Estimate, Range
 from netsim.results.findings import (
     NETWORK_TABLE,
     biased_headline,
@@ -21,6 +21,9 @@ from netsim.results.measured import Measured
 from netsim.results.published import Comparison
 from netsim.results.results import Results
 from netsim.similarity.measures import measures
+
+if TYPE_CHECKING:
+    from netsim.planning.estimate import CostEstimate, Range
 
 
 def show_results(results: Results) -> None:
@@ -76,7 +79,7 @@ def show_comparison(comparison: Comparison) -> None:
         show(f"{name.capitalize()} CKA, this run minus published, row = inverted through", table)
 
 
-def show_estimate(estimate: Estimate, price: float | None) -> None:
+def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     """Print the missing work by stage, the cost of each network, the total time, and the weights to download."""
     table = table_of("stage", "shards", "tasks", "FLOP", "stored", "worker time")
     for stage in estimate.stages:
@@ -122,12 +125,12 @@ def show_estimate(estimate: Estimate, price: float | None) -> None:
         )
 
 
-def _time(seconds: Range) -> str:
+def _time(seconds: "Range") -> str:
     unit, length = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if seconds.mean >= 2 * s), ("s", 1))
     return f"{_interval(seconds * (1 / length))} {unit}"
 
 
-def _interval(values: Range) -> str:
+def _interval(values: "Range") -> str:
     mean, low, high = (f"{value:.3g}" for value in (values.mean, values.low, values.high))
     return mean if low == high else f"{mean} ({low} to {high})"
 

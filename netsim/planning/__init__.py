@@ -1,5 +1,6 @@
-"""What a sweep will take, and what it would fail on, before it starts.
+"""The cost of a sweep, and everything that would make it fail, before it starts.
 
 preflight    check networks, images and pairs
-estimate     hours, bytes and FLOPs; probe: measure a network in a process of its own
+probe        measure one network in a separate process
+estimate     hours, bytes and FLOPs of the missing work
 """

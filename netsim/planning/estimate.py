@@ -1,8 +1,8 @@
-"""What a sweep will take, before it is run: shards, FLOPs, bytes, hours, memory; and whether it can be run at all.
+"""The cost of a sweep before it is run: shards, FLOPs, bytes, hours and memory.
 
-FLOPs are counted, and bytes follow from the arrays that stages declare. Seconds and memory are measured by
-`netsim.planning.probe`, in as many processes at a time as there are workers, because those share a machine too; or
-seconds follow from the FLOP/s of another device, as an earlier run on it reached them or as they are said.
+FLOPs are counted, and bytes follow from the arrays that the stages declare. Seconds and memory are measured by
+`netsim.planning.probe`, in as many concurrent processes as there are workers, because workers share a machine too. For
+another device, seconds are FLOPs divided by its FLOP/s, which come from an earlier run on it or from the user.
 """
 
 import heapq
@@ -27,8 +27,8 @@ from netsim import errors
 from netsim.errors import NetsimError, NetworkError, SettingsError, StoreError
 from netsim.images import Split
 from netsim.networks import needs_download, needs_training
-from netsim.planning.preflight import check
-from netsim.planning.probe import Asked, Probe
+from netsim.planning.preflight import preflight
+from netsim.planning.probe import Probe, ProbeRequest
 from netsim.settings import SweepSettings
 from netsim.similarity.streaming import feature_cost, gram_cost
 from netsim.stages.inputs import used_images
@@ -38,18 +38,21 @@ from netsim.store.metadata import InvertMetadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, STAGES, Stage, blocks
 
-UNSEEN = 0.1
-"""Of an estimate, either way: what seconds of measuring do not show of hours."""
+# Minimum relative uncertainty of an estimate: measuring for seconds does not show how a machine behaves for hours.
+MIN_UNCERTAINTY = 0.1
 
-AROUND = 60.0
-"""Seconds of a sweep besides its shards: processes start, Prefect's server too, and the report is written."""
+# Seconds of a sweep besides its shards: starting workers and Prefect's server, and writing the report.
+OVERHEAD_SECONDS = 60.0
 
+# Size of a commit record.
 RECORD_BYTES = 2000
-"""Of a commit record."""
+
+# Object that is written and removed again to test the permission to write. Runs ignore `*.partial`.
+PERMISSION_TEST = "plan.partial"
 
 
 class Range(NamedTuple):
-    """A number that is estimated, and what it may be at least and at most."""
+    """An estimated number, with its lowest and highest plausible value."""
 
     low: float
     mean: float
@@ -62,91 +65,140 @@ class Range(NamedTuple):
         return Range(*(a + b for a, b in zip(self, other, strict=True)))
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Self:
+    def over(cls, values: Sequence[float]) -> Self:
+        """Return the range and mean of some values."""
         return cls(min(values), fmean(values), max(values))
 
     @classmethod
-    def sure(cls, value: float) -> Self:
+    def exact(cls, value: float) -> Self:
+        """Return a number without uncertainty."""
         return cls(value, value, value)
 
 
-NOTHING = Range.sure(0.0)
+ZERO = Range.exact(0.0)
 
 
 @dataclass(frozen=True)
 class Device:
-    """What seconds follow from where they are not measured: useful FLOP/s, of all networks or of one by its name."""
+    """A device on which seconds are not measured, but follow from its useful FLOP/s.
+
+    Attributes
+    ----------
+    label
+        What the user is told the seconds are for.
+    flops
+        FLOP/s of a network that is not in `network_flops`.
+    network_flops
+        FLOP/s by name of the network, where known.
+    """
 
     label: str
-    flops: Range  # a second
-    of_network: Mapping[str, Range]
+    flops: Range
+    network_flops: Mapping[str, Range]
 
     def seconds(self, name: str, flops: float) -> Range:
-        rate = self.of_network.get(name, self.flops)
+        """Return the seconds that `flops` floating-point operations of the network `name` take."""
+        rate = self.network_flops.get(name, self.flops)
         return Range(flops / rate.high, flops / rate.mean, flops / rate.low)
 
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """Of what is missing of one stage."""
+    """The cost of the missing shards of one stage.
+
+    Attributes
+    ----------
+    stage
+        Name of the stage.
+    shards, tasks
+        Number of missing shards, and of the task runs that they are grouped into.
+    flops, stored
+        Floating-point operations, and bytes to be stored.
+    seconds
+        Seconds of all workers together.
+    wall
+        Seconds until the last worker is finished.
+    longest
+        Seconds of the longest shard.
+    gpu
+        True if GPUs work on the stage where there are any.
+    """
 
     stage: str
     shards: int
     tasks: int
     flops: int
-    stored: int  # bytes
-    seconds: Range  # of all workers together
-    wall: Range  # until the last worker is finished
-    longest: Range  # of its shards
-    gpu: bool  # whether GPUs work on it where there are some
+    stored: int
+    seconds: Range
+    wall: Range
+    longest: Range
+    gpu: bool
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """Of what is missing of a sweep."""
+class CostEstimate:
+    """The cost of the missing work of a sweep.
+
+    Attributes
+    ----------
+    stages, networks
+        Estimates by stage, and measurements by network.
+    workers
+        Number of workers.
+    on
+        The device that the seconds are for.
+    at_most
+        True if the numbers are upper bounds, because `stop_loss` may end inversions early.
+    downloaded
+        Names of networks whose published weights are downloaded, unless they are cached.
+    free
+        Free bytes at the store, if known.
+    """
 
     stages: tuple[StageEstimate, ...]
     networks: tuple[Probe, ...]
     workers: int
-    on: str  # what seconds are those of
-    at_most: bool  # whether images may be finished before their last iteration
-    downloaded: tuple[str, ...]  # networks whose weights somebody publishes, which are downloaded unless they are here
-    free: int | None  # bytes at the store, where that is known
+    on: str
+    at_most: bool
+    downloaded: tuple[str, ...]
+    free: int | None
 
     @property
     def stored(self) -> int:
+        """Bytes to be stored."""
         return sum(stage.stored for stage in self.stages)
 
     @property
     def flops(self) -> int:
+        """Floating-point operations of all stages."""
         return sum(stage.flops for stage in self.stages)
 
     @property
     def wall(self) -> Range:
         """Seconds from the command to its end."""
-        return _widened(_sum(stage.wall for stage in self.stages)) + Range.sure(AROUND)
+        return _widened(_sum(stage.wall for stage in self.stages)) + Range.exact(OVERHEAD_SECONDS)
 
     @property
     def device_seconds(self) -> Range:
-        """Of all workers, in the stages that gain from a GPU."""
+        """Seconds of all workers together, in the stages that a GPU speeds up."""
         return _widened(_sum(stage.seconds for stage in self.stages if stage.gpu))
 
     @property
     def worker_bytes(self) -> int:
-        """Most that a worker holds once it has every network, as those that embed do."""
+        """Peak memory of a worker that has loaded every network, as those do that compute representations."""
         return max(
-            own.host_bytes + sum(other.weight_bytes for other in self.networks if other is not own)
-            for own in self.networks
+            network.host_bytes + sum(other.weight_bytes for other in self.networks if other is not network)
+            for network in self.networks
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Ranges as {"low", "mean", "high"}."""
+        """Return all fields and totals; ranges are {"low", "mean", "high"}."""
         by_stage = [
             asdict(stage) | {key: getattr(stage, key)._asdict() for key in ("seconds", "wall", "longest")}
             for stage in self.stages
         ]
-        found = {"stages": by_stage, "stored": self.stored, "flops": self.flops, "worker_bytes": self.worker_bytes}
-        return asdict(self) | found | {"wall": self.wall._asdict(), "device_seconds": self.device_seconds._asdict()}
+        totals = {"stages": by_stage, "stored": self.stored, "flops": self.flops, "worker_bytes": self.worker_bytes}
+        return asdict(self) | totals | {"wall": self.wall._asdict(), "device_seconds": self.device_seconds._asdict()}
 
 
 def estimate(
@@ -160,115 +212,161 @@ def estimate(
     environment: Mapping[str, str] | None = None,
     imports: Sequence[str] = (),
     on_network: Callable[[], None] = lambda: None,
-) -> Estimate:
-    """What is missing of the sweep of `settings` at `store`, which is not touched, takes on so many workers.
+) -> CostEstimate:
+    """Estimate the cost of what is missing of a sweep. Nothing is computed for it or stored.
 
-    `shards_per_task` is by stage, 1 where it does not say. Without a `device`, seconds are measured here, with
-    `environment` and the modules `imports` as workers have them. `on_network` is called after each network.
+    Parameters
+    ----------
+    settings
+        The sweep.
+    store
+        Where its run is or would be.
+    workers, threads
+        Number of workers, and threads of each.
+    shards_per_task
+        Shards per task run, by name of the stage; 1 for stages that are not in it.
+    device
+        The device to estimate for; without it, seconds are measured on this machine.
+    environment, imports
+        Environment variables and modules of the workers, for the measurement.
+    on_network
+        Called after each network.
 
-    Raises NetsimError for all that a run would trip over: references, files, classes, pairs, a store of another run,
-    one that can't be written, one without room for what is missing, a network without room in memory.
+    Raises
+    ------
+    NetsimError
+        For everything that would make the run fail: references, files, classes, pairs, a store of another run, a store
+        that is not writable or has too little space, a network that does not fit into memory.
     """
-    check(settings)
+    preflight(settings)
     missing = _missing(settings, store)
-    alone = device is not None or torch.cuda.is_available()  # GPUs are not shared
+    exclusive = device is not None or torch.cuda.is_available()  # workers do not share a GPU
     probes = []
     for name in settings.names:
-        processes = 1 if alone else workers
-        asked = Asked(settings.model_dump(mode="json"), name, threads, timed=device is None, imports=tuple(imports))
-        probes.append(probed(asked, processes, environment))
+        request = ProbeRequest(
+            settings.model_dump(mode="json"), name, threads, timed=device is None, imports=tuple(imports)
+        )
+        probes.append(run_probes(request, 1 if exclusive else workers, environment))
         on_network()
-    listed = {split: len(images) for split, images in used_images(settings).items()}
-    costs = _Costs(settings, listed, {probe.name: probe for probe in probes}, device)
+    image_counts = {split: len(images) for split, images in used_images(settings).items()}
+    costs = _Costs(settings, image_counts, {probe.name: probe for probe in probes}, device)
     stored = _stored(settings, probes)
-    found = tuple(
-        _of_stage(costs, stage, missing[stage.name], stored[stage.name], workers, shards_per_task.get(stage.name, 1))
-        for stage in STAGES
-    )
-    made = Estimate(
-        stages=found,
+    result = CostEstimate(
+        stages=tuple(
+            _estimate_stage(
+                costs, stage, missing[stage.name], stored[stage.name], workers, shards_per_task.get(stage.name, 1)
+            )
+            for stage in STAGES
+        ),
         networks=tuple(probes),
         workers=workers,
-        on=device.label if device else _here(),
+        on=device.label if device else _this_device(),
         at_most=settings.inversion.stop_loss is not None,
         downloaded=tuple(name for name in settings.names if needs_download(settings.reference(name))),
-        free=check_place(store),
+        free=check_writable(store),
     )
-    if made.free is not None and made.free < made.stored:
+    if result.free is not None and result.free < result.stored:
         raise StoreError(
-            f"{store} has {made.free / 1e9:,.1f} GB free, and {made.stored / 1e9:,.1f} GB are still to be stored; "
-            "give another --store, or fewer pairs"
+            f"{store} must have {result.stored / 1e9:,.1f} GB free, got {result.free / 1e9:,.1f} GB; "
+            "use another --store, or fewer pairs"
         )
-    return made
+    return result
 
 
-def require_time(planned: Estimate, lives: float) -> None:
-    """Raises SettingsError if a shard takes longer than the `lives` seconds of a worker: it would be begun for ever."""
-    of = {stage.name: stage for stage in STAGES}
-    for stage in planned.stages:
-        if stage.longest.mean > lives and not of[stage.stage].resumes:
+def require_time(planned: CostEstimate, lifetime: float) -> None:
+    """Check that every shard is finished within the `lifetime` of a worker in seconds; otherwise it never would be.
+
+    Raises
+    ------
+    SettingsError
+        Naming the stage, if its longest shard takes longer and cannot be resumed.
+    """
+    stages = {stage.name: stage for stage in STAGES}
+    for estimated in planned.stages:
+        stage = stages[estimated.stage]
+        if estimated.longest.mean > lifetime and not stage.resumes:
             raise SettingsError(
-                f"a shard of {stage.stage} takes about {stage.longest.mean / 60:,.0f} minutes, and a worker lives for "
-                f"{lives / 60:,.0f}, the walltime without `leave_early`; {of[stage.stage].time_limit_hint}"
+                f"a shard of {stage.name} must end within {lifetime / 60:,.0f} minutes, the walltime without "
+                f"`leave_early`, and takes about {estimated.longest.mean / 60:,.0f}; {stage.time_limit_hint}"
             )
 
 
-def check_place(store: str) -> int | None:
-    """Bytes that are free at a store, where that is known. Raises StoreError if it can't be written to.
+def check_writable(store: str) -> int | None:
+    """Check that a store can be written to, and return its free bytes if they are known.
 
-    Object storage is asked for permission by an object, which is removed again.
+    In object storage, an object is written and removed again.
+
+    Raises
+    ------
+    StoreError
+        If the store is not writable.
     """
     files = Files(store)
     if "://" in files.url:
-        files.put(PROBE, b"")
-        files.remove(PROBE)
+        files.put(PERMISSION_TEST, b"")
+        files.remove(PERMISSION_TEST)
         return None
-    there = next(folder for folder in (Path(files.url), *Path(files.url).parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise StoreError(f"{files.url} can't be written: no permission in {there}; give another --store")
-    return shutil.disk_usage(there).free
+    existing = next(folder for folder in (Path(files.url), *Path(files.url).parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise StoreError(f"cannot write {files.url}: no permission in {existing}; use another --store")
+    return shutil.disk_usage(existing).free
 
 
-PROBE = "plan.partial"
-"""The object. Runs pass over what is called so."""
+def device_from_run(run: Run) -> Device:
+    """Return the device that inverted the shards of a run, with the FLOP/s that its records document.
 
-
-def device_of(run: Run) -> Device:
-    """The device that inverted the shards of a run, as its records have it. Raises StoreError if none are done."""
-    done = sorted(INVERT.done(run))
-    of_network: dict[str, Range] = {}
+    Raises
+    ------
+    StoreError
+        If no shard is inverted yet, or shards were inverted on several kinds of device.
+    """
+    network_flops: dict[str, Range] = {}
     devices: set[str] = set()
-    for name, group in groupby(done, key=lambda unit: unit[0]):
+    for name, group in groupby(sorted(INVERT.done(run)), key=lambda unit: unit[0]):
         records = run.records("invert", name, [shard for _, shard in group])
-        devices |= {InvertMetadata.of(record).device for record in records}
-        flops = [InvertMetadata.of(record).flops for record in records]
-        seconds = [record.seconds for record in records]
+        metadata = [InvertMetadata.of(record) for record in records]
+        devices |= {data.device for data in metadata}
+        flops, seconds = [data.flops for data in metadata], [record.seconds for record in records]
         rates = [count / took for count, took in zip(flops, seconds, strict=True) if took]
-        of_network[name] = Range(min(rates), sum(flops) / sum(seconds), max(rates))
-    if not of_network:
-        raise StoreError(f"{run.url} has no shard inverted yet, which would say how fast its device is")
+        network_flops[name] = Range(min(rates), sum(flops) / sum(seconds), max(rates))
+    if not network_flops:
+        raise StoreError(f"{run.url} must have inverted at least one shard to tell the speed of its device, got none")
     if len(devices) > 1:
-        raise StoreError(f"{run.url} was inverted on {', '.join(sorted(devices))}; a run on one kind of device fits")
-    overall = Range.of([rate.mean for rate in of_network.values()])
-    return Device(f"{devices.pop()}, as in {run.url}", overall, of_network)
+        raise StoreError(
+            f"{run.url} must have run on one kind of device, got {', '.join(sorted(devices))}; use another run"
+        )
+    overall = Range.over([rate.mean for rate in network_flops.values()])
+    return Device(f"{devices.pop()}, as in {run.url}", overall, network_flops)
 
 
-def device_said(text: str) -> Device:
-    """Of useful TFLOP/s, as in 9, or 6-12 for somewhere between. Raises SettingsError."""
+def device_from_tflops(text: str) -> Device:
+    """Return a device of the given useful TFLOP/s, written as ``9`` or, for a range, as ``6-12``.
+
+    Raises
+    ------
+    SettingsError
+        If the text is neither.
+
+    Examples
+    --------
+    >>> device_from_tflops("6-12").flops
+    Range(low=6000000000000.0, mean=9000000000000.0, high=12000000000000.0)
+    """
     low, _, high = text.partition("-")
     try:
         ends = float(low), float(high or low)
     except ValueError:
         ends = (0.0, 0.0)
     if not 0 < ends[0] <= ends[1] < float("inf"):
-        raise SettingsError(f"--tflops {text!r}: TFLOP/s that inverting reaches on the device, as in 9, or as in 6-12")
-    return Device(f"a device of {text} useful TFLOP/s", Range.of(ends) * 1e12, {})
+        raise SettingsError(f"--tflops must be a number or a range of TFLOP/s, got {text!r}; write 9 or 6-12")
+    return Device(f"a device of {text} useful TFLOP/s", Range.over(ends) * 1e12, {})
 
 
-# ---- what there is to do
+# ---- missing work
 
 
 def _missing(settings: SweepSettings, store: str) -> dict[str, list[tuple[str, int]]]:
+    """Return the missing (name, shard) of each stage."""
     if Run.exists(store):
         run = Run.open(store)
         run.require(settings)
@@ -277,33 +375,34 @@ def _missing(settings: SweepSettings, store: str) -> dict[str, list[tuple[str, i
 
 
 def _stored(settings: SweepSettings, probes: Sequence[Probe]) -> dict[str, float]:
-    """Bytes that a shard of each stage stores, on the mean."""
+    """Return the mean bytes that a shard stores, by stage."""
     networks = {probe.name: probe for probe in probes}
-    found = {}
+    stored = {}
     for stage in STAGES:
         specs = stage.arrays(settings, networks.__getitem__)
         total = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in specs)
         if stage.name == "train":
             total = sum(p.weight_bytes for p in probes if needs_training(settings.reference(p.name)))
         units = stage.total(settings)
-        found[stage.name] = RECORD_BYTES + total / units if units else 0.0
-    return found
+        stored[stage.name] = RECORD_BYTES + total / units if units else 0.0
+    return stored
 
 
 @dataclass(frozen=True)
 class _Costs:
-    """FLOPs and seconds of one shard, by stage and name."""
+    """Cost of one shard, by stage and name of the network or row."""
 
     settings: SweepSettings
-    images: Mapping[Split, int]  # of the splits that are used
+    image_counts: Mapping[Split, int]  # of the splits that are used
     probes: Mapping[str, Probe]
     device: Device | None
 
     def flops(self, stage: str, name: str) -> int:
+        """Return the floating-point operations of one shard."""
         settings, size = self.settings, self.settings.pairs.shard_size
         if stage == "train":
-            learned, asked = self._shown(name)
-            return self.probes[name].flops * (3 * learned + asked)  # to learn is a forward and two gradients
+            trained, tested = self._trained_and_tested(name)
+            return self.probes[name].flops * (3 * trained + tested)  # training is a forward pass and two gradients
         if stage == "invert":
             return 2 * self.probes[name].flops * size * settings.inversion.iterations
         if stage == "embed":
@@ -311,51 +410,56 @@ class _Costs:
         return 2 * self._multiplications(name) if stage == "aggregate" else 0
 
     def seconds(self, stage: str, name: str) -> Range:
+        """Return the seconds of one shard."""
         size, read = self.settings.pairs.shard_size, fmean(probe.read for probe in self.probes.values())
         if stage == "check":
-            return Range.sure(read * sum(self.images.values()))
+            return Range.exact(read * sum(self.image_counts.values()))
         if stage == "draw":
-            return Range.sure(2 * size * read)
+            return Range.exact(2 * size * read)
         if stage == "aggregate":
             rate = fmean(probe.multiplications for probe in self.probes.values())
-            return Range.sure(self._multiplications(name) / rate)
+            return Range.exact(self._multiplications(name) / rate)
         if stage not in ("train", "invert", "embed"):
-            return NOTHING
+            return ZERO
         if self.device is not None:
             return self._on_device(self.device, stage, name, read)
         if stage == "embed":
-            return Range.sure(size * sum(probe.look for probe in self.probes.values()))
+            return Range.exact(size * sum(probe.look for probe in self.probes.values()))
         probe = self.probes[name]
         if stage == "invert":
-            each = Range.of(probe.iteration) * self.settings.inversion.iterations
-            return (each + Range.sure(probe.begin)) * size
-        learned, asked = self._shown(name)
-        return Range.sure((probe.train + read) * learned + (probe.ask + read) * asked + probe.load)
+            each = Range.over(probe.iteration) * self.settings.inversion.iterations
+            return (each + Range.exact(probe.begin)) * size
+        trained, tested = self._trained_and_tested(name)
+        return Range.exact((probe.train + read) * trained + (probe.ask + read) * tested + probe.load)
 
     def _on_device(self, device: Device, stage: str, name: str, read: float) -> Range:
+        """Return the seconds of one shard on another device; only reading takes as long as here."""
         if stage == "train":
-            return device.seconds(name, self.flops(stage, name)) + Range.sure(read * sum(self._shown(name)))
+            return device.seconds(name, self.flops(stage, name)) + Range.exact(
+                read * sum(self._trained_and_tested(name))
+            )
         if stage == "invert":
             return device.seconds(name, self.flops(stage, name))
         size = self.settings.pairs.shard_size
         return _sum(device.seconds(other, size * probe.flops) for other, probe in self.probes.items())
 
     def _multiplications(self, row: str) -> int:
-        """Of comparing representations: what netsim.similarity.streaming counts."""
+        """Return the multiplications of comparing one row, as `netsim.similarity.streaming` counts them."""
         pairs, widths = row_pairs(self.settings.names, row), {name: p.width for name, p in self.probes.items()}
         n = self.settings.pairs.count
         return min(gram_cost(n, widths, pairs), feature_cost(n, widths, pairs))
 
-    def _shown(self, name: str) -> tuple[int, int]:
-        """Images that a network learns from, over all epochs, and whose label it is asked for."""
-        trained = needs_training(self.settings.reference(name))
-        learned = self.settings.training.epochs * self.images["train"] if trained else 0
-        return learned, self.images["test"] if self.probes[name].asked else 0
+    def _trained_and_tested(self, name: str) -> tuple[int, int]:
+        """Return the number of images that a network is trained on, over all epochs, and that it is tested on."""
+        training = needs_training(self.settings.reference(name))
+        trained = self.settings.training.epochs * self.image_counts["train"] if training else 0
+        return trained, self.image_counts["test"] if self.probes[name].asked else 0
 
 
-def _of_stage(
+def _estimate_stage(
     costs: _Costs, stage: Stage, missing: Sequence[tuple[str, int]], stored: float, workers: int, shards_per_task: int
 ) -> StageEstimate:
+    """Return the cost of the missing shards of a stage, of which each stores `stored` bytes."""
     shard = {name: costs.seconds(stage.name, name) for name, _ in missing}
     tasks = [shard[block.name] * len(block.shards) for block in blocks(missing, shards_per_task)]
     return StageEstimate(
@@ -365,14 +469,14 @@ def _of_stage(
         flops=sum(costs.flops(stage.name, name) for name, _ in missing),
         stored=round(stored * len(missing)),
         seconds=_sum(tasks),
-        wall=Range(*(_makespan([task[at] for task in tasks], workers) for at in range(3))),
-        longest=max(shard.values(), key=lambda seconds: seconds.mean, default=NOTHING),
+        wall=Range(*(_makespan(bound, workers) for bound in zip(*tasks, strict=True))) if tasks else ZERO,
+        longest=max(shard.values(), key=lambda seconds: seconds.mean, default=ZERO),
         gpu=stage.gpu,
     )
 
 
 def _makespan(tasks: Iterable[float], workers: int) -> float:
-    """Seconds until all tasks are done, each by the worker that is free first."""
+    """Return the seconds until all tasks are done, if each goes to the worker that is free first."""
     free = [0.0] * workers
     for seconds in tasks:
         heapq.heapreplace(free, free[0] + seconds)
@@ -380,47 +484,61 @@ def _makespan(tasks: Iterable[float], workers: int) -> float:
 
 
 def _sum(parts: Iterable[Range]) -> Range:
-    return sum(parts, start=NOTHING)
+    return sum(parts, start=ZERO)
 
 
-def _widened(found: Range) -> Range:
-    return Range(min(found.low, (1 - UNSEEN) * found.mean), found.mean, max(found.high, (1 + UNSEEN) * found.mean))
+def _widened(value: Range) -> Range:
+    """Return a range of at least the minimum uncertainty."""
+    low, high = (1 - MIN_UNCERTAINTY) * value.mean, (1 + MIN_UNCERTAINTY) * value.mean
+    return Range(min(value.low, low), value.mean, max(value.high, high))
 
 
-def _here() -> str:
+def _this_device() -> str:
     return f"GPU, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else f"CPU, {platform.machine()}"
 
 
 # ---- measuring
 
 
-def probed(asked: Asked, processes: int, environment: Mapping[str, str] | None) -> Probe:
-    """Of so many processes that measure the same at the same time: seconds on the mean, bytes at most."""
+def run_probes(request: ProbeRequest, processes: int, environment: Mapping[str, str] | None) -> Probe:
+    """Measure one network in `processes` concurrent processes; return mean seconds and peak bytes.
+
+    Raises
+    ------
+    NetsimError
+        The error that the probe raised, or NetworkError if a process was killed or failed.
+    """
     with ThreadPoolExecutor(processes) as pool:
-        found = list(pool.map(lambda _: _measured(asked, environment), range(processes)))
-    usual: dict[str, Any] = {
-        key.name: fmean(getattr(one, key.name) for one in found) for key in fields(Probe) if key.type is float
+        probes = list(pool.map(lambda _: _run_probe(request, environment), range(processes)))
+    combined: dict[str, Any] = {
+        field.name: fmean(getattr(probe, field.name) for probe in probes)
+        for field in fields(Probe)
+        if field.type is float
     }
-    usual["iteration"] = tuple(fmean(times) for times in zip(*(one.iteration for one in found), strict=True))
-    usual["host_bytes"] = max(one.host_bytes for one in found)
-    return replace(found[0], **usual)
+    combined["iteration"] = tuple(fmean(times) for times in zip(*(probe.iteration for probe in probes), strict=True))
+    combined["host_bytes"] = max(probe.host_bytes for probe in probes)
+    return replace(probes[0], **combined)
 
 
-def _measured(asked: Asked, environment: Mapping[str, str] | None) -> Probe:
+def _run_probe(request: ProbeRequest, environment: Mapping[str, str] | None) -> Probe:
+    """Measure one network in a separate process."""
     process = subprocess.run(
         [sys.executable, "-m", "netsim.planning.probe"],
-        input=json.dumps(asdict(asked)),
+        input=json.dumps(asdict(request)),
         env=os.environ | dict(environment or {}),
         capture_output=True,
         text=True,
         check=False,
     )
     if process.returncode < 0:
-        raise NetworkError(f"{asked.name}: measuring it was killed (signal {-process.returncode}): too little memory?")
+        raise NetworkError(
+            f"{request.name}: measuring was killed (signal {-process.returncode}), probably for lack of memory; "
+            "use a smaller inversion.batch_size or a machine with more memory"
+        )
     if process.returncode:
-        raise NetworkError(f"{asked.name}: measuring it failed: {process.stderr.strip().splitlines()[-1]}")
-    found = json.loads(process.stdout.splitlines()[-1])
-    if "error" in found:
-        kind, text = found["error"]
+        raise NetworkError(f"{request.name}: measuring failed: {process.stderr.strip().splitlines()[-1]}")
+    result = json.loads(process.stdout.splitlines()[-1])
+    if "error" in result:
+        kind, text = result["error"]
         raise getattr(errors, kind, NetsimError)(text)
-    return Probe(**found | {key: tuple(found[key]) for key in ("input_shape", "iteration")})
+    return Probe(**result | {key: tuple(result[key]) for key in ("input_shape", "iteration")})

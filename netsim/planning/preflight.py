@@ -1,4 +1,4 @@
-"""What a sweep would trip over, found before it starts and costs anything."""
+"""Find everything that would make a sweep fail, before it starts and costs anything."""
 
 from netsim.images import ImageSet
 from netsim.images.pairs import draw_pairs
@@ -7,8 +7,20 @@ from netsim.settings import SweepSettings
 from netsim.stages.inputs import check_classes, classes_of, used_images
 
 
-def check(settings: SweepSettings) -> None:
-    """Raises SettingsError, NetworkError or DataError for networks and pairs that these settings can't have."""
+def preflight(settings: SweepSettings) -> None:
+    """Check that the images, networks and pairs of these settings exist and fit together.
+
+    Lists the images and builds every network, but neither trains nor downloads weights.
+
+    Raises
+    ------
+    SettingsError
+        For a reference, an image size or a number of pairs that is not possible.
+    NetworkError
+        For a network that cannot be used.
+    DataError
+        For images that cannot be used.
+    """
     references = [settings.reference(name) for name in settings.names]
     for reference in references:
         parse_reference(reference)
@@ -16,13 +28,20 @@ def check(settings: SweepSettings) -> None:
     images, classes = sets["test"], classes_of(sets.values())
     draw_pairs(images.labels, settings.pairs.count, rng_seed=settings.pairs.rng_seed)
     for reference in references:
-        check_classes(build(reference, images, classes), images)
+        check_classes(build_network(reference, images, classes), images)
 
 
-def build(reference: str, images: ImageSet, classes: int) -> Network:
-    """The network, which has looked at an image.
+def build_network(reference: str, images: ImageSet, classes: int) -> Network:
+    """Build a network and run it on one image.
 
-    Where weights are trained, to tell so many `classes` apart, or downloaded later, they are random.
+    Parameters
+    ----------
+    reference
+        The network. Weights that would be trained or downloaded are random instead.
+    images
+        The images that the sweep represents.
+    classes
+        Number of outputs of a network that the sweep trains.
     """
     if needs_training(reference):
         return load_network(untrained(reference), num_classes=classes, input_shape=images.shape)

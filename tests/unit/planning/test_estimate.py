@@ -118,10 +118,10 @@ def test_the_device_of_a_run_is_as_fast_as_its_records_say(finished):
     device = device_from_run(finished)
     for name in finished.settings.names:
         records = [finished.record("invert", name, shard) for shard in range(4)]
-        assert device.of_network[name].mean == pytest.approx(
+        assert device.network_flops[name].mean == pytest.approx(
             sum(record.facts["flops"] for record in records) / sum(record.seconds for record in records)
         )
-        flops = device.of_network[name].mean
+        flops = device.network_flops[name].mean
         assert device.seconds(name, flops).mean == pytest.approx(1)
     assert device.flops.low < device.flops.mean < device.flops.high
     assert finished.url in device.label
