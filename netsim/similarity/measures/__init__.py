@@ -81,7 +81,6 @@ def measure(
     symmetric
         Swapping the sides does not change the value, so half of the natural matrix is computed.
     """
-
     cited = source if reference is None else reference
     if cited is None:
         raise TypeError("measure() requires the argument 'reference'")
