@@ -1,8 +1,10 @@
-"""Is everything in a store what its commit records say? Every value is read back; a sample of losses is measured again.
+"""Verification of a store: every value is compared with its commit record, and a sample of losses is recomputed.
 
-A shard at fault is named; removing its record makes the next run compute it again. With the same bits, what was made of
-it stays right; with others, or with other weights, that is at fault too. A document of an array is as the settings say,
-and can be written again. Nothing else is touched.
+A corrupted shard is named; removing its record makes the next run recompute it. If that gives the same bits, everything
+computed from the shard stays valid; with other bits or other weights, that is at fault too. The documents of arrays
+follow from the settings and can be written again. Nothing else is modified.
+
+Only recomputing losses needs torch, so it is imported there.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -14,9 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from netsim.errors import NetsimError, StoreError, UnreachableError
-from netsim.inversion.engine import relative_distance
 from netsim.results.measured import measure_stage
-from netsim.stages import inputs
 from netsim.store import layout
 from netsim.store.arrays import ArraySpec
 from netsim.store.documents import array_faults, repair_arrays
@@ -26,22 +26,32 @@ from netsim.store.provenance import made_from
 from netsim.store.run import Run
 from netsim.store.stages import STAGES, TRAIN, Unit, dependencies
 
+# Shards read concurrently: reading waits for storage, and hashing lets other threads run.
 THREADS = 8
-"""Shards read at a time: reading waits for storage, and checksums let other threads run."""
 
+# Allowed difference between a recomputed relative loss and the stored one: batches and devices round differently.
 TOLERANCE = 1e-3
-"""How far a relative loss that is measured again may be from the stored one: batches and devices round otherwise."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with a shard of a stage; or, where `shard` is None, with the document or coordinate at `name`."""
+    """Something wrong in a store.
+
+    Attributes
+    ----------
+    stage, name, shard
+        The shard; for the document or coordinate of an array, ``"document"``, its path and None.
+    what
+        Description of the fault.
+    repairable
+        True if it can be repaired, by recomputing the shard or writing the document again.
+    """
 
     stage: str
     name: str
     shard: int | None
     what: str
-    mends: bool = True  # whether computing the shard again does, or writing the document
+    repairable: bool = True
 
     def __str__(self) -> str:
         shard = "" if self.shard is None else f" {self.shard}"
@@ -51,74 +61,93 @@ class Fault:
 def verify(
     run: Run, *, sample: int = 8, repair: bool = False, on_shard: Callable[[], None] = lambda: None
 ) -> list[Fault]:
-    """Every fault of a run, in order of stages and names; empty if all is well.
+    """Find every fault of a run.
 
-    `sample` images of one shard of each network are looked at again, and their loss compared with the stored one; 0 for
-    none, and then no network or measure that the store names is imported. `repair` writes documents at fault again, and
-    removes the commit records of shards at fault, so that the next run computes them: not where a loss is another than
-    it was, as it is the network that changed then. `on_shard` is called after each shard. Raises UnreachableError if
-    the store stops answering.
+    Parameters
+    ----------
+    run
+        The run.
+    sample
+        Number of images whose loss is recomputed, in one shard of each network. With 0, no network or measure that the
+        store names is imported, so no code of the store's author is executed.
+    repair
+        Write corrupted documents again, and remove the commit records of corrupted shards, so that the next run
+        recomputes them. Shards with a different loss are kept, because then the network has changed.
+    on_shard
+        Called after each shard.
+
+    Returns
+    -------
+    list of Fault
+        In order of stages and names; empty if nothing is wrong.
+
+    Raises
+    ------
+    UnreachableError
+        If the store does not answer.
     """
-    found = _document_faults(run, own_measures=sample > 0, repair=repair)
-    unreadable = frozenset() if repair else frozenset(fault.name for fault in found)
-
+    faults = _document_faults(run, custom_measures=sample > 0, repair=repair)
+    unreadable = frozenset() if repair else frozenset(fault.name for fault in faults)
     origins: dict[Unit, Origin] = {}
 
     def check(unit: Unit) -> list[Fault]:
-        faults = list(_faults(run, unit, unreadable, origins))
+        unit_faults = list(_faults(run, unit, unreadable, origins))
         on_shard()
-        return faults
+        return unit_faults
 
     units = committed(run)
     with ThreadPoolExecutor(THREADS) as pool:
-        found += [fault for faults in pool.map(check, units) for fault in faults]
-    fine = {unit: origins[unit] for unit in set(units) - {(fault.stage, fault.name, fault.shard) for fault in found}}
-    found += _stale(run, fine)
+        faults += [fault for unit_faults in pool.map(check, units) for fault in unit_faults]
+    intact = {unit: origins[unit] for unit in set(units) - {(fault.stage, fault.name, fault.shard) for fault in faults}}
+    faults += _stale(run, intact)
     for name in run.settings.names if sample and not unreadable else ():
-        found += _loss_faults(run, name, sample, fine.keys())
-    for stage, name, shard in {(fault.stage, fault.name, fault.shard) for fault in found if fault.mends and repair}:
+        faults += _loss_faults(run, name, sample, intact.keys())
+    for stage, name, shard in {
+        (fault.stage, fault.name, fault.shard) for fault in faults if fault.repairable and repair
+    }:
         if shard is not None:
             run.forget(stage, name, shard)
-    return found
+    return faults
 
 
 class Origin(NamedTuple):
-    """What a shard's values are, what they were made from, and the weights by network: hashes."""
+    """Hashes of a shard: its values, the values they were computed from, and the weights by network."""
 
     content: str
-    made_from: str | None  # None in records of an older netsim
+    made_from: str | None  # None in records of older versions
     weights: Mapping[str, str]
 
 
 def committed(run: Run) -> list[Unit]:
-    """(stage, name, shard) of everything that has a commit record, whatever stage wrote it."""
+    """Return the (stage, name, shard) of all commit records."""
     return [(stage, name, shard) for stage in run.stages_done() for name, shard in sorted(run.done(stage))]
 
 
-def _document_faults(run: Run, *, own_measures: bool, repair: bool) -> list[Fault]:
-    specs = _specs(run, own_measures)
-    found = [Fault("document", path, None, what) for path, what in array_faults(run, specs).items()]
-    if repair and found:
+def _document_faults(run: Run, *, custom_measures: bool, repair: bool) -> list[Fault]:
+    """Return the missing and corrupted documents and coordinates of arrays; write them again if `repair`."""
+    specs = _specs(run, custom_measures)
+    faults = [Fault("document", path, None, what) for path, what in array_faults(run, specs).items()]
+    if repair and faults:
         repair_arrays(run, specs)
-    return found
+    return faults
 
 
-def _specs(run: Run, own_measures: bool) -> list[ArraySpec]:
-    """The arrays of every stage that has begun. What a damaged record hides is passed over: the record is named."""
+def _specs(run: Run, custom_measures: bool) -> list[ArraySpec]:
+    """Return the arrays of every stage that has begun, except those that a corrupted record would have told."""
     begun, specs = run.stages_done(), []
     for stage in STAGES:
         if stage.name in begun:
-            with suppress(StoreError):
+            with suppress(StoreError):  # the fault of the record is reported
                 specs += stage.specs(run)
     measures = sorted({name.partition("/")[0] for name, _ in run.done("measure")})
-    for measure in (name for name in measures if own_measures or ":" not in name):
-        with suppress(NetsimError):  # one's own measure may be gone
+    for measure in (name for name in measures if custom_measures or ":" not in name):
+        with suppress(NetsimError):  # the module of a custom measure may be missing
             specs += measure_stage([measure]).specs(run)
     return specs
 
 
 def _faults(run: Run, unit: Unit, unreadable: Set[str], origins: dict[Unit, Origin]) -> Iterator[Fault]:
-    """Those of a shard by itself. What its record says of its origin is added to `origins`."""
+    """Yield the faults of one shard, and add what its record tells of its origin to `origins`."""
     try:
         record = run.record(*unit)
     except UnreachableError:
@@ -129,7 +158,7 @@ def _faults(run: Run, unit: Unit, unreadable: Set[str], origins: dict[Unit, Orig
     metadata = Metadata.of(record)
     weights = {unit[1]: TrainMetadata.of(record).weights_hash} if unit[0] == TRAIN.name else metadata.weights
     origins[unit] = Origin(record.content, metadata.made_from, weights)
-    # where a document is at fault, its values can't be told to be right or wrong before it is there again
+    # the values of an array with a corrupted document cannot be checked before the document is written again
     readable = [path for path in record.arrays if f"{path}/zarr.json" not in unreadable]
     for read, paths in ((run.read, readable), (run.read_file, record.files)):
         for path in paths:
@@ -141,55 +170,66 @@ def _faults(run: Run, unit: Unit, unreadable: Set[str], origins: dict[Unit, Orig
                 yield Fault(*unit, str(error))
 
 
-def _stale(run: Run, fine: Mapping[Unit, Origin]) -> Iterator[Fault]:
-    """Shards that were made from others than are there, with other weights, or of what is named here itself."""
+def _stale(run: Run, intact: Mapping[Unit, Origin]) -> Iterator[Fault]:
+    """Yield the shards that were computed from other values or weights than stored, or from such a shard."""
     order = [*(stage.name for stage in STAGES), "measure", "layers"]
     stale: set[Unit] = set()
-    known = [unit for unit in fine if unit[0] in order]
+    known = [unit for unit in intact if unit[0] in order]
     for unit in sorted(known, key=lambda unit: (order.index(unit[0]), unit)):
-        origin, of = fine[unit], dependencies(run.settings, unit)
-        weights = {name: fine["train", name, 0].weights[name] for name in origin.weights if ("train", name, 0) in fine}
-        if other := [name for name, own in weights.items() if own != origin.weights[name]]:
-            yield Fault(*unit, f"it was computed with other weights of {', '.join(other)}")
-        elif not stale.isdisjoint(of):
-            yield Fault(*unit, "it was computed from what is at fault")
+        origin, upstream = intact[unit], dependencies(run.settings, unit)
+        weights = {
+            name: intact["train", name, 0].weights[name] for name in origin.weights if ("train", name, 0) in intact
+        }
+        if other := [name for name, stored in weights.items() if stored != origin.weights[name]]:
+            yield Fault(*unit, f"it was computed with other weights of {', '.join(other)} than are stored")
+        elif not stale.isdisjoint(upstream):
+            yield Fault(*unit, "it was computed from a shard that is at fault")
         elif (
             origin.made_from
-            and fine.keys() >= set(of)
-            and origin.made_from != made_from(fine[source].content for source in of)
+            and intact.keys() >= set(upstream)
+            and origin.made_from != made_from(intact[source].content for source in upstream)
         ):
-            yield Fault(*unit, "it was computed from other values than are there")
+            yield Fault(*unit, "it was computed from other values than are stored")
         else:
             continue
         stale.add(unit)
 
 
-def _loss_faults(run: Run, name: str, sample: int, fine: Set[Unit]) -> Iterator[Fault]:
+def _loss_faults(run: Run, name: str, sample: int, intact: Set[Unit]) -> Iterator[Fault]:
+    """Yield the pairs of one shard whose loss differs when it is recomputed, or why none could be."""
     try:
-        yield from _other_losses(run, name, sample, fine)
+        yield from _different_losses(run, name, sample, intact)
     except UnreachableError:
         raise
     except NetsimError as error:
-        yield Fault("invert", name, None, f"no loss could be measured again: {error}", mends=False)
+        yield Fault("invert", name, None, f"no loss could be recomputed: {error}", repairable=False)
 
 
-def _other_losses(run: Run, name: str, sample: int, fine: Set[Unit]) -> Iterator[Fault]:
-    """Look at some images of the network's middle shard that is done and whole, as another shard than the first."""
-    done = sorted(shard for stage, of, shard in fine if (stage, of) == ("invert", name))
-    done = [shard for shard in done if ("draw", "pairs", shard) in fine]
-    if not done or ("train", name, 0) not in fine:
+def _different_losses(run: Run, name: str, sample: int, intact: Set[Unit]) -> Iterator[Fault]:
+    """Recompute the losses of some images in the middle one of the network's intact shards."""
+    shards = sorted(shard for stage, network_name, shard in intact if (stage, network_name) == ("invert", name))
+    shards = [shard for shard in shards if ("draw", "pairs", shard) in intact]
+    if not shards or ("train", name, 0) not in intact:
         return
-    shard = done[len(done) // 2]
-    record = run.record("invert", name, shard)
-    network = inputs.network(run, name)
-    images, targets = (inputs.set_images(run, of, shard)[0][:sample] for of in (inverted(name), NATURAL))
-    again = relative_distance(inputs.represent(network, images), inputs.represent(network, targets)).numpy()
-    stored = layout.quantity(run.read(record, f"{inverted(name)}/losses"), "final_loss")[:sample]
-    off = np.abs(again - stored) > TOLERANCE * np.maximum(1, np.abs(stored))
-    for index in np.flatnonzero(off | (np.isfinite(again) != np.isfinite(stored))):
+    shard = shards[len(shards) // 2]
+    recomputed = _recompute_losses(run, name, shard, sample)
+    losses = run.read(run.record("invert", name, shard), f"{inverted(name)}/losses")
+    stored = layout.quantity(losses, "final_loss")[:sample]
+    differs = np.abs(recomputed - stored) > TOLERANCE * np.maximum(1, np.abs(stored))
+    for index in np.flatnonzero(differs | (np.isfinite(recomputed) != np.isfinite(stored))):
         pair = shard * run.settings.pairs.shard_size + int(index)
         what = (
-            f"pair {pair} has a loss of {again[index]:.4f} when it is measured again, and {stored[index]:.4f} stored: "
-            f"{name} computes otherwise than it did, so go back to its code, or give another --store"
+            f"the stored loss of pair {pair} is {stored[index]:.4f}, recomputed {recomputed[index]:.4f}: the network "
+            f"{name} has changed since; restore its code, or use another --store"
         )
-        yield Fault("invert", name, shard, what, mends=False)
+        yield Fault("invert", name, shard, what, repairable=False)
+
+
+def _recompute_losses(run: Run, name: str, shard: int, sample: int) -> np.ndarray:
+    """Return the relative losses (sample,) of the first inverted images of a shard."""
+    from netsim.inversion.engine import relative_distance
+    from netsim.stages import inputs
+
+    network = inputs.network(run, name)
+    images, targets = (inputs.set_images(run, kind, shard)[0][:sample] for kind in (inverted(name), NATURAL))
+    return relative_distance(inputs.represent(network, images), inputs.represent(network, targets)).numpy()

@@ -112,7 +112,7 @@ def verify(
         console.console.print(f"{total:,} shards verified, no faults", soft_wrap=True)
         return
     if repair:
-        repaired = [fault for fault in faults if fault.mends]
+        repaired = [fault for fault in faults if fault.repairable]
         shards = {(fault.stage, fault.name, fault.shard) for fault in repaired if fault.shard is not None}
         documents = len({fault.name for fault in repaired if fault.shard is None})
         if documents:
