@@ -107,7 +107,7 @@ class StageProgress:
         watch = Stopwatch()
         with _tolerate_outages():
             tally.read(self._stage.done(self._run))
-            rows = throughput_table(tally.found, most=MAX_ROWS)
+            rows = throughput_table(tally.workers, limit=MAX_ROWS)
             if rows and self._table is None:
                 description = f"Throughput of {self._stage.name} by worker, over all shards in {self._run.url}"
                 key = f"throughput-{self._stage.name}"

@@ -4,7 +4,7 @@ from netsim.images import ImageSet
 from netsim.images.pairs import draw_pairs
 from netsim.networks import Network, load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.settings import SweepSettings
-from netsim.stages.inputs import check_classes, classes_of, used_images
+from netsim.stages.inputs import require_enough_classes, count_classes, used_images
 
 
 def preflight(settings: SweepSettings) -> None:
@@ -25,10 +25,10 @@ def preflight(settings: SweepSettings) -> None:
     for reference in references:
         parse_reference(reference)
     sets = used_images(settings)
-    images, classes = sets["test"], classes_of(sets.values())
+    images, classes = sets["test"], count_classes(sets.values())
     draw_pairs(images.labels, settings.pairs.count, rng_seed=settings.pairs.rng_seed)
     for reference in references:
-        check_classes(build_network(reference, images, classes), images)
+        require_enough_classes(build_network(reference, images, classes), images)
 
 
 def build_network(reference: str, images: ImageSet, classes: int) -> Network:

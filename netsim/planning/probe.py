@@ -154,7 +154,7 @@ def probe(request: ProbeRequest) -> Probe:
     torch.set_num_threads(request.threads)
     settings = parse_settings(request.settings)
     sets = inputs.used_images(settings)
-    images, classes = _skipping_unreadable(sets["test"], settings), inputs.classes_of(sets.values())
+    images, classes = _skipping_unreadable(sets["test"], settings), inputs.count_classes(sets.values())
     load, network = timed(lambda: _load(settings.reference(request.name), images, classes))
     network.eval().to(inputs.device())
     sample = to_unit(images.read(np.arange(min(train.CALIBRATION_IMAGES, len(images)))))

@@ -20,9 +20,12 @@ from netsim.store.run import Run
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """The sums that CKA of a row of a matrix is made of, over all shards, and with each left out.
+    """Compute the sums behind one row of a matrix, over all shards and with each left out.
 
-    Raises StoreError unless every shard of the set is done and unharmed.
+    Raises
+    ------
+    StoreError
+        If a shard of the set is missing or damaged.
     """
     set_name, _ = row_parts(name)
     pairs = row_pairs(run.settings.names, name)
@@ -30,13 +33,13 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     records = run.records("embed", set_name, range(run.settings.pairs.shards))
     for record in records:
         check_weights(run, record)
-    found = pair_hsic([partial(_representations, run, record, needed) for record in records], pairs)
-    moments = np.array([[getattr(found[pair], moment) for moment in MOMENTS] for pair in pairs])
+    sums = pair_hsic([partial(_representations, run, record, needed) for record in records], pairs)
+    moments = np.array([[getattr(sums[pair], moment) for moment in MOMENTS] for pair in pairs])
     metadata = Metadata(made_from=made_from(record.content for record in records))
     return StageResult({moments_path(name): moments}, metadata=metadata)
 
 
 def _representations(run: Run, record: Record, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     paths = {name: representation_path(record.name, name) for name in names}
-    found = run.read_some(record, list(paths.values()))
-    return {name: found[path] for name, path in paths.items()}
+    values = run.read_some(record, list(paths.values()))
+    return {name: values[path] for name, path in paths.items()}

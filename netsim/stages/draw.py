@@ -1,7 +1,7 @@
 """draw: the pairs of a shard, with their images."""
 
 from netsim.images.pairs import draw_pairs
-from netsim.stages.inputs import hash_of_test_images, images_changed, used_split_images
+from netsim.stages.inputs import hash_of_test_images, images_changed_error, readable_images
 from netsim.stages.work import StageResult
 from netsim.store.layout import (
     PAIR_COLUMNS,
@@ -11,13 +11,16 @@ from netsim.store.run import Run
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """Draw a shard's pairs and keep their images, so that no later stage needs the image source.
+    """Draw a shard's pairs and store their images, so that no later stage needs the image source.
 
-    Raises StoreError if the images are no longer those that the networks were trained or checked with.
+    Raises
+    ------
+    StoreError
+        If the images are no longer those that the networks were trained or checked with.
     """
-    images, pairs = used_split_images(run, "test"), run.settings.pairs
+    images, pairs = readable_images(run, "test"), run.settings.pairs
     if train_metadata(run, run.settings.names[0]).images_hash != hash_of_test_images(run):
-        raise images_changed(images)
+        raise images_changed_error(images)
     drawn = draw_pairs(images.labels, pairs.shard_size, rng_seed=pairs.rng_seed, start=shard * pairs.shard_size)
     arrays = {f"pairs/{column}": getattr(drawn, column) for column in PAIR_COLUMNS}
     arrays |= {"images/seed": images.read(drawn.seed), "images/target": images.read(drawn.target)}

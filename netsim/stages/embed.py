@@ -14,14 +14,20 @@ from netsim.store.run import Run
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """What every network says of a shard of the set `name`. Raises NetworkError for values that are not finite."""
-    images, source = set_images(run, name, shard)
+    """Compute every network's representations of one shard of the set `name`.
+
+    Raises
+    ------
+    NetworkError
+        If a representation is not finite.
+    """
+    images, upstream = set_images(run, name, shard)
     arrays = {}
     for observer in run.settings.names:
         representation = represent(network(run, observer), images).numpy().astype(np.float32)
         if not np.isfinite(representation).all():
-            raise NetworkError(f"{observer} represents images of {name}, shard {shard}, by values that are not finite")
+            raise NetworkError(f"the representation of {name} shard {shard} by {observer} must be finite")
         arrays[representation_path(name, observer)] = representation
     weights = {observer: weights_hash(run, observer) for observer in run.settings.names}
-    metadata = ComputedMetadata(weights=weights, made_from=made_from([source.content]), **computed_on())
+    metadata = ComputedMetadata(weights=weights, made_from=made_from([upstream.content]), **computed_on())
     return StageResult(arrays, metadata=metadata)

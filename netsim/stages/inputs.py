@@ -22,51 +22,58 @@ from netsim.store.provenance import check_weights, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
 
+NETWORKS_KEPT = 64
+"""Networks that a worker keeps, more than a sweep has: others would be loaded again for every shard."""
+
+REPRESENT_BATCH = 32
+"""Images per forward pass: shards may be larger than memory."""
+
 
 def used_splits(settings: SweepSettings) -> list[Split]:
-    """The test images, and those that networks without weights are trained on."""
+    """List the splits that a run uses: test images, and training images if a network has no weights."""
     trained = any(needs_training(settings.reference(name)) for name in settings.names)
     return ["test", "train"] if trained else ["test"]
 
 
 def used_images(settings: SweepSettings) -> dict[Split, ImageSet]:
-    """All that is listed in those splits, listed anew."""
-    of = settings.images
-    return {split: load_images(of.source, split, of.size) for split in used_splits(settings)}
+    """List the images of the splits that a run uses, afresh."""
+    images = settings.images
+    return {split: load_images(images.source, split, images.size) for split in used_splits(settings)}
 
 
-def classes_of(sets: Iterable[ImageSet]) -> int:
-    """Classes that networks are trained for. Where they have no names, the last may be in one of the splits only."""
+def count_classes(sets: Iterable[ImageSet]) -> int:
+    """Count the classes that networks are trained for. Without names, the last may occur in one of the splits only."""
     return max(len(images.classes) for images in sets)
 
 
 def untrained_network(settings: SweepSettings, reference: str, *, classes: int, shape: Shape) -> Network:
-    seed = settings.training.rng_seed
-    return load_network(f"{reference}@none", num_classes=classes, input_shape=shape, rng_seed=seed)
+    """Build a network with the initial weights that `training.rng_seed` names."""
+    rng_seed = settings.training.rng_seed
+    return load_network(f"{reference}@none", num_classes=classes, input_shape=shape, rng_seed=rng_seed)
 
 
-def check_classes(network: Network, images: ImageSet) -> None:
-    """Raises DataError if the images have labels that the network has no output for."""
+def require_enough_classes(network: Network, images: ImageSet) -> None:
+    """Raise DataError if the images have labels that the network has no output for."""
     if network.num_classes < len(images.classes):
         raise DataError(
-            f"{network.reference} tells {network.num_classes} classes apart, the images have {len(images.classes)}"
+            f"{network.reference} has {network.num_classes} outputs but the images have {len(images.classes)} classes"
         )
 
 
 def network(run: Run, name: str) -> Network:
-    """The network called `name`, exactly as the run recorded it; loaded once in a process.
+    """Load a network exactly as the run recorded it, once per process.
 
-    Raises StoreError if the weights behind its reference are no longer those the run began with.
+    Raises
+    ------
+    StoreError
+        If the weights behind its reference are no longer those the run began with.
     """
-    return load_recorded(run.url, name, weights_hash(run, name))
-
-
-NETWORKS_KEPT = 64
-"""By a worker, more than a sweep has: what does not fit would be loaded again for every shard."""
+    return load_as_recorded(run.url, name, weights_hash(run, name))
 
 
 @lru_cache(maxsize=NETWORKS_KEPT)
-def load_recorded(url: str, name: str, weights_hash: str) -> Network:
+def load_as_recorded(url: str, name: str, weights_hash: str) -> Network:
+    """Load a network of the run at `url` onto this worker's device. Raises StoreError as `network` does."""
     run = Run.open(url)
     record = run.record("train", name)
     recorded = TrainMetadata.of(record)
@@ -78,13 +85,13 @@ def load_recorded(url: str, name: str, weights_hash: str) -> Network:
         loaded = load_network(reference, input_shape=shape)
     if content_hash(loaded) != weights_hash:
         raise StoreError(
-            f"the weights of {reference} are not those this run began with; changed weights need a new --store"
+            f"the weights of {reference} have changed since this run began; changed weights need a new --store"
         )
     return loaded.eval().to(device())
 
 
 def device() -> torch.device:
-    """A GPU where there is one. Its convolutions then work in float32 as they say, not in TF32."""
+    """Return the GPU if there is one. Its convolutions then use float32, not TF32."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     torch.backends.cudnn.allow_tf32 = False
@@ -92,28 +99,29 @@ def device() -> torch.device:
 
 
 def computed_on() -> dict[str, Any]:
-    """What the last bits of a result may depend on."""
+    """Return metadata that the last bits of a result may depend on."""
     name = torch.cuda.get_device_name() if device().type == "cuda" else platform.machine()
     return {"device": f"{device().type} {name}", "threads": torch.get_num_threads()}
 
 
 @lru_cache(maxsize=4)
 def listed_images(source: str, split: Split, size: int | None) -> ImageSet:
+    """List a split of the images, once per process."""
     return load_images(source, split, size)
 
 
 @lru_cache(maxsize=4)
 def _readable(source: str, split: Split, size: int | None, listed_hash: str, skipped: tuple[int, ...]) -> ImageSet:
-    """Those images of a list that was looked at which can be read. Raises StoreError for another list."""
+    """Drop unreadable images from a list that was checked. Raises StoreError if the list has changed."""
     images = listed_images(source, split, size)
     assert isinstance(images, ListedImages)
     if images.content_hash() != listed_hash:
-        raise images_changed(images)
+        raise images_changed_error(images)
     return images.without(skipped)
 
 
-def used_split_images(run: Run, split: Split) -> ImageSet:
-    """The images that the run uses: all of them that were found to be readable."""
+def readable_images(run: Run, split: Split) -> ImageSet:
+    """Return the images of a split without those that the check found unreadable."""
     settings = run.settings.images
     if not has_photographs(settings.source):
         return listed_images(settings.source, split, settings.size)
@@ -128,11 +136,11 @@ def _hash(source: str, size: int | None) -> str:
 
 
 def hash_of_test_images(run: Run) -> str:
-    """Of the test images that the run uses."""
+    """Hash the test images that the run uses."""
     settings = run.settings.images
     if not has_photographs(settings.source):
         return _hash(settings.source, settings.size)
-    used_split_images(run, "test")  # they are still those that were looked at
+    readable_images(run, "test")  # they are still those that were checked
     return _checked(run).test.images_hash
 
 
@@ -141,24 +149,26 @@ def _checked(run: Run) -> CheckMetadata:
     return CheckMetadata.of(run.record("check", "images"))
 
 
-def images_changed(images: ImageSet) -> StoreError:
-    return StoreError(f"the images of {images.name} changed since this run began; changed images need a new --store")
+def images_changed_error(images: ImageSet) -> StoreError:
+    """Make the error for images that are no longer those the run began with."""
+    return StoreError(
+        f"the images of {images.name} have changed since this run began; changed images need a new --store"
+    )
 
 
 def represent(network: Network, images: torch.Tensor) -> torch.Tensor:
-    """The representation (n, d), on the CPU."""
+    """Compute representations (n, d) of images (n, C, H, W), on this worker's device; the result is on the CPU."""
     with torch.no_grad():
         return torch.cat([network.represent(batch.to(device())).cpu() for batch in images.split(REPRESENT_BATCH)])
 
 
-REPRESENT_BATCH = 32
-"""Images that a network looks at at once: shards may be larger than memory."""
-
-
 def set_images(run: Run, set_name: str, shard: int) -> tuple[torch.Tensor, Record]:
-    """A shard's images of a set (n, C, H, W), float32 in [0, 1], and the record that covers them.
+    """Read a shard's images of a set (n, C, H, W), float32 in [0, 1], and the record that covers them.
 
-    Raises StoreError if they are missing or damaged.
+    Raises
+    ------
+    StoreError
+        If they are missing or damaged.
     """
     if set_name == NATURAL:
         record = run.record("draw", "pairs", shard)

@@ -11,7 +11,7 @@ from netsim.inversion.engine import relative_distance
 from netsim.inversion.flops import forward_flops, peak_flops
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.precision import Precision
-from netsim.stages.inputs import NETWORKS_KEPT, computed_on, device, load_recorded, network, represent
+from netsim.stages.inputs import NETWORKS_KEPT, computed_on, device, load_as_recorded, network, represent
 from netsim.stages.work import StageResult
 from netsim.store.layout import (
     QUANTITIES,
@@ -26,7 +26,7 @@ from netsim.store.run import Run
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """Invert the network on a shard's pairs. The final loss is measured again on the images as they are stored."""
+    """Invert the network on a shard's pairs. The final loss is evaluated again on the images as they are stored."""
     drawn, inversion = run.record("draw", "pairs", shard), run.settings.inversion
     images = run.read_some(drawn, ["images/seed", "images/target"])
     seed, target = (to_unit(images[f"images/{kind}"]) for kind in ("seed", "target"))
@@ -61,6 +61,6 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
 @lru_cache(maxsize=NETWORKS_KEPT)
 def _flops_of_one(url: str, name: str, weights_hash: str) -> int:
-    """Of representing one image."""
-    one = load_recorded(url, name, weights_hash)
-    return forward_flops(one, one.mean.new_zeros(1, *train_metadata(Run.open(url), name).input_shape))
+    """Count the operations of representing one image."""
+    network = load_as_recorded(url, name, weights_hash)
+    return forward_flops(network, network.mean.new_zeros(1, *train_metadata(Run.open(url), name).input_shape))

@@ -13,13 +13,13 @@ from netsim.store.run import Run
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """The report and both matrices, from what is in the store."""
+    """Write the report and both matrices, from what is in the store."""
     from netsim.report.page import write_report  # draws: no other stage waits for matplotlib
 
     results = load_results(run)
     with tempfile.TemporaryDirectory() as folder:
         write_report(results, gallery(run), Path(folder), settings_yaml=run.settings.to_yaml())
         files = {f"report/{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    made_of = dependency_records(run, [("report", name, shard)]).values()
+    upstream = dependency_records(run, [("report", name, shard)]).values()
     matrices = {f"results/{name}": cells.values for name, cells in published_arrays(results).items()}
-    return StageResult(matrices, files, Metadata(made_from=made_from(record.content for record in made_of)))
+    return StageResult(matrices, files, Metadata(made_from=made_from(record.content for record in upstream)))

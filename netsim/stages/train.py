@@ -14,14 +14,14 @@ from netsim.networks import Network, content_hash, load_network, needs_training,
 from netsim.networks.training import accuracy, train_epochs
 from netsim.settings import SweepSettings
 from netsim.stages.inputs import (
-    check_classes,
-    classes_of,
     computed_on,
+    count_classes,
     device,
     hash_of_test_images,
     listed_images,
+    readable_images,
+    require_enough_classes,
     untrained_network,
-    used_split_images,
     used_splits,
 )
 from netsim.stages.work import StageResult
@@ -32,15 +32,23 @@ from netsim.store.layout import (
 from netsim.store.metadata import TrainMetadata
 from netsim.store.run import Run
 
+CALIBRATION_IMAGES = 8
+"""Images that a precision is tried on."""
+
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """Train a network that has no weights, going on where an earlier try ended; of any other, record what it is.
+    """Train a network that has no weights, resuming from the last checkpoint if there is one; record metadata of all.
 
-    Raises NetworkError if weights do not fit, DataError if the network and the images do not.
+    Raises
+    ------
+    NetworkError
+        If weights do not match the network.
+    DataError
+        If the network and the images do not match.
     """
-    reference, test = run.settings.reference(name), used_split_images(run, "test")
-    trained_here, of = needs_training(reference), run.settings.images
-    classes = classes_of(listed_images(of.source, split, of.size) for split in used_splits(run.settings))
+    reference, test = run.settings.reference(name), readable_images(run, "test")
+    trained_here, images = needs_training(reference), run.settings.images
+    classes = count_classes(listed_images(images.source, split, images.size) for split in used_splits(run.settings))
     files: dict[str, bytes] = {}
     training: dict[str, Any] = {}
     if trained_here:
@@ -49,7 +57,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         files[weights_path(name)] = weights_to_bytes(network)
     else:
         network = load_network(reference, input_shape=test.shape).to(device())
-        check_classes(network, test)
+        require_enough_classes(network, test)
     metadata = TrainMetadata(
         **training,
         reference=reference,
@@ -71,16 +79,13 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
 
 def _precision(settings: SweepSettings, network: Network, images: ImageSet) -> Precision:
-    """The precision this network is inverted in: chosen once, so that every worker's shards are computed alike."""
+    """Choose the precision a network is inverted in, once, so that all workers compute their shards alike."""
     sample = np.arange(min(CALIBRATION_IMAGES, len(images)))
     return choose_precision(network, settings.inversion.precision, to_unit(images.read(sample)))
 
 
-CALIBRATION_IMAGES = 8
-
-
 def _train(run: Run, name: str, network: Network) -> float | None:
-    """Train the network in place, keeping every epoch in the store; returns the last epoch's loss."""
+    """Train the network in place, keeping a checkpoint of every epoch in the store. Return the last epoch's loss."""
     training, losses = run.settings.training, []
 
     def keep(_epoch: int, loss: float, state: bytes) -> None:
@@ -89,7 +94,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
     train_epochs(
         network,
-        used_split_images(run, "train"),
+        readable_images(run, "train"),
         epochs=training.epochs,
         batch_size=training.batch_size,
         learning_rate=training.learning_rate,
@@ -103,7 +108,7 @@ def _train(run: Run, name: str, network: Network) -> float | None:
 
 
 def _last_epoch(run: Run, name: str) -> bytes | None:
-    """Where an interrupted training goes on. A damaged file is as good as none: training begins anew."""
-    kept = run.files.get_or_none(checkpoint_path(name)) or b""
-    digest, state = kept[: blake3.digest_size], kept[blake3.digest_size :]
+    """Read the checkpoint that an interrupted training left. A damaged one counts as none: training starts over."""
+    checkpoint = run.files.get_or_none(checkpoint_path(name)) or b""
+    digest, state = checkpoint[: blake3.digest_size], checkpoint[blake3.digest_size :]
     return state if digest == blake3(state).digest() else None

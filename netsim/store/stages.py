@@ -103,7 +103,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Block:
-    """What one task run works through: shards of one name."""
+    """The work of one task run: shards of one name."""
 
     name: str
     shards: list[int]
@@ -130,7 +130,7 @@ def _embeddings(settings: SweepSettings) -> dict[str, int]:
 
 
 def _checked(settings: SweepSettings) -> dict[str, int]:
-    """Images that are decoded one by one are looked at before anything is made of them."""
+    """Images that are decoded one by one are checked before anything is made of them."""
     return {"images": 1} if has_photographs(settings.images.source) else {}
 
 
@@ -139,7 +139,7 @@ def _needs_of_train(settings: SweepSettings, name: str, shard: int) -> Iterable[
 
 
 def _needs_of_draw(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
-    return [("train", settings.names[0], 0)]  # it knows the size of the images
+    return [("train", settings.names[0], 0)]  # its record has the size of the images
 
 
 def _needs_of_invert(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
@@ -185,25 +185,25 @@ STAGES = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
 
 
 def require_finished(run: Run, stages: Iterable[Stage]) -> None:
-    """Raises StoreError for the first of these stages that lacks a shard, which it names."""
+    """Raise StoreError for the first of these stages that lacks a unit; the message names it."""
     for stage in stages:
         missing = stage.missing(run)
         if missing:
             raise StoreError(
                 f"{run.url} is not finished: {len(missing)} of {stage.total(run.settings)} shards of {stage.name} "
                 f"are missing, the first {unit_label((stage.name, *missing[0]))}; "
-                f"`netsim run --store {quote(run.url)}` goes on"
+                f"resume with `netsim run --store {quote(run.url)}`"
             )
 
 
 def dependencies(settings: SweepSettings, unit: Unit) -> list[Unit]:
-    """The units whose values a unit is computed from, of any stage. Weights have hashes of their own in records."""
+    """List the units whose values a unit of any stage is computed from. Weights have their own hashes in records."""
     stage, name, shard = unit
     shards, (_, _, rest) = range(settings.pairs.shards), name.partition("/")
-    if stage == "layers":  # <key>/<set>, which looks at images as `embed` does
+    if stage == "layers":  # <key>/<set>, which represents images as `embed` does
         return _computed_from(EMBED.needs(settings, rest, shard))
-    if stage == "measure":  # <measure>/<row>, which may hold the set against the natural one
-        return [("embed", of, k) for of in dict.fromkeys((NATURAL, row_parts(rest)[0])) for k in shards]
+    if stage == "measure":  # <measure>/<row>, which may compare the set with the natural one
+        return [("embed", name, k) for name in dict.fromkeys((NATURAL, row_parts(rest)[0])) for k in shards]
     return _computed_from(next(known for known in STAGES if known.name == stage).needs(settings, name, shard))
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: shards done and missing, per stage and name, with rate and time left, from one listing a stage."""
+"""Progress of a run: shards done and missing by stage and name, rate and time left, from one listing per stage."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,38 +8,48 @@ from netsim.store.run import Run
 from netsim.store.stages import CHECK, STAGES, Stage
 
 RECENT = 600.0
-"""Seconds before the newest commit that count for the rate: a run that rested overnight is not slow."""
+"""Seconds before the newest commit that count for the rate: a run that paused overnight is not slow."""
 
 
 @dataclass(frozen=True)
 class StageStatus:
-    """One stage. `rate` is in shards per second and `seconds_left` in seconds; None while they can't be told."""
+    """Progress of one stage.
+
+    Attributes
+    ----------
+    by_name
+        Name -> (shards done, shards in all).
+    rate
+        Shards per second; None until it can be estimated.
+    """
 
     name: str
     label: str
     done: int
     total: int
-    by_name: dict[str, tuple[int, int]]  # name -> (done, total)
+    by_name: dict[str, tuple[int, int]]
     rate: float | None
 
     @property
     def finished(self) -> bool:
+        """True if no shard is missing."""
         return self.done == self.total
 
     @property
     def seconds_left(self) -> float | None:
+        """Estimated time until the stage is finished; None while there is no rate."""
         return (self.total - self.done) / self.rate if self.rate else None
 
 
 def status(run: Run) -> list[StageStatus]:
-    """Every stage with anything to do, in order. Opens no record: 100,000 shards are a matter of seconds."""
+    """Report the progress of every stage that has anything to do. Opens no record: 100,000 shards take seconds."""
     stages = [stage for stage in STAGES if stage.total(run.settings)]
     with ThreadPoolExecutor(len(stages)) as pool:
         return list(pool.map(lambda stage: stage_status(run, stage), stages))
 
 
 def unreadable(run: Run) -> dict[str, CheckedSplit]:
-    """Split -> what was found when its images were looked at; empty before, and where none are decoded."""
+    """Map each split that was checked to what the check found; empty before it, and where images are not files."""
     if not CHECK.done(run):
         return {}
     return CheckMetadata.of(run.record(CHECK.name, "images")).splits
@@ -47,10 +57,11 @@ def unreadable(run: Run) -> dict[str, CheckedSplit]:
 
 def unreadable_counts(run: Run) -> dict[str, tuple[int, int]]:
     """Map each split that was checked to its numbers of unreadable and of listed images."""
-    return {split: (len(found.unreadable), found.listed) for split, found in unreadable(run).items()}
+    return {name: (len(split.unreadable), split.listed) for name, split in unreadable(run).items()}
 
 
 def stage_status(run: Run, stage: Stage) -> StageStatus:
+    """Report the progress of one stage."""
     shards = stage.shards(run.settings)
     done = {unit: when for unit, when in stage.done(run).items() if _belongs(unit, shards)}
     counts = dict.fromkeys(shards, 0)
@@ -66,9 +77,9 @@ def stage_status(run: Run, stage: Stage) -> StageStatus:
     )
 
 
-def _belongs(unit: tuple[str, int], units: dict[str, int]) -> bool:
+def _belongs(unit: tuple[str, int], shards: dict[str, int]) -> bool:
     name, shard = unit
-    return shard < units.get(name, 0)
+    return shard < shards.get(name, 0)
 
 
 def _rate(times: list[float]) -> float | None:

@@ -88,7 +88,7 @@ def test_what_a_sweep_leaves_out_a_plan_leaves_out_too(tmp_path):
 
 def test_too_few_images_that_can_be_read_are_no_run(tmp_path):
     run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", count=12, unreadable="skip")
-    with pytest.raises(DataError, match="12 pairs need as many different targets, and there are 8 images"):
+    with pytest.raises(DataError, match="12 pairs require as many different targets, got 8 images"):
         run_all(run)
 
 
@@ -113,5 +113,5 @@ def test_images_that_came_since_they_were_looked_at_are_refused(tmp_path):
     compute_unit(run, CHECK, "images", 0)
     (tmp_path / "images/test/ant/9.png").write_bytes((tmp_path / "images/test/ant/0.png").read_bytes())
     inputs.listed_images.cache_clear()
-    with pytest.raises(StoreError, match="changed since this run began"):
+    with pytest.raises(StoreError, match="have changed since this run began"):
         compute_unit(Run.open(run.url), TRAIN, "a", 0)

@@ -280,7 +280,7 @@ def test_a_longer_run_keeps_the_pairs_and_inversions_of_a_shorter_one(finished, 
 
 def test_comparison_waits_for_every_shard(finished, tmp_path):
     run = Run.create(str(tmp_path), finished.settings)
-    missing = r"is not finished: 3 of 3 shards of train are missing, the first train \S+ shard 0; `netsim run --store"
+    missing = r"is not finished: 3 of 3 shards of train are missing, the first train \S+ shard 0; resume with `netsim run --store"
     with pytest.raises(StoreError, match=missing):
         load_results(run)
     with pytest.raises(StoreError, match="embed natural shard 0 is not done"):
@@ -298,7 +298,7 @@ def test_weights_that_changed_behind_a_reference_are_refused(tmp_path):
     with torch.no_grad():
         next(iter(network.body.parameters())).mul_(1.001)
     weights.write_bytes(weights_to_bytes(network))
-    with pytest.raises(StoreError, match="are not those this run began with; changed weights need a new --store"):
+    with pytest.raises(StoreError, match="have changed since this run began; changed weights need a new --store"):
         inputs.network(run, "vgg")
 
 
@@ -345,7 +345,7 @@ def test_once_pairs_are_drawn_the_images_may_go(tmp_path):
         for name, shard in stage.missing(run):
             compute_unit(run, stage, name, shard)
     shutil.rmtree(tmp_path / "images")
-    inputs.load_recorded.cache_clear()
+    inputs.load_as_recorded.cache_clear()
     inputs.listed_images.cache_clear()
     inputs._readable.cache_clear()
     run_all(Run.open(prepare(settings, run.url)))
@@ -362,7 +362,7 @@ def test_images_that_changed_since_the_run_began_are_refused(tmp_path):
     inputs.listed_images.cache_clear()
     inputs._readable.cache_clear()
     DRAW.prepare(run)
-    with pytest.raises(StoreError, match="changed since this run began; changed images need a new --store"):
+    with pytest.raises(StoreError, match="have changed since this run began; changed images need a new --store"):
         compute_unit(run, DRAW, "pairs", 0)
 
 

@@ -12,7 +12,7 @@ from netsim.inversion.flops import forward_flops, peak_flops
 from netsim.networks import load_network
 from netsim.store.run import Run
 from netsim.store.stages import INVERT
-from netsim.store.throughput import PER_PAIR_STAGES, Tally, throughput, throughput_table, together
+from netsim.store.throughput import PER_PAIR_STAGES, Tally, throughput, throughput_table, combined
 
 
 def test_throughput_is_what_the_records_say(finished):
@@ -71,9 +71,9 @@ def test_a_tally_reads_each_record_once_and_follows_a_run_that_works(finished, m
     monkeypatch.setattr(Run, "records", counted)
     tally = Tally(finished, INVERT)
     tally.read([("vgg", 0), ("vgg", 2)])
-    assert tally.found[0].images == 16
+    assert tally.workers[0].images == 16
     tally.read([("vgg", 0), ("vgg", 1), ("vgg", 2), ("vgg", 99), ("no network of this run", 0)])
-    assert tally.found[0].images == 24 and sorted(read) == [0, 1, 2]
+    assert tally.workers[0].images == 24 and sorted(read) == [0, 1, 2]
 
 
 def test_the_table_has_the_mean_of_all_workers_and_then_each(finished):
@@ -83,9 +83,9 @@ def test_the_table_has_the_mean_of_all_workers_and_then_each(finished):
     mean, first, second = throughput_table([fast, slow])
     assert (mean["worker"], mean["images"], mean["images/s"], mean["of peak"]) == ("2 workers, mean", "32", "8", "50 %")
     assert [first["images/s"], second["images/s"]] == ["12", "4"]
-    assert throughput_table([fast, slow], most=1)[-1]["worker"] == "and 1 more"
+    assert throughput_table([fast, slow], limit=1)[-1]["worker"] == "and 1 more"
     assert throughput_table([]) == [] and len(throughput_table([fast])) == 1
-    assert together([fast, replace(slow, flops=None)]).share is None  # not known of all, so not told of all
+    assert combined([fast, replace(slow, flops=None)]).share is None  # not known of all, so not told of all
 
 
 def test_a_run_whose_records_do_not_say_has_a_rate_and_no_share(finished):
