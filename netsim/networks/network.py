@@ -42,7 +42,7 @@ class Network(nn.Module):
     body, head
         Everything in front of the last linear layer, and that layer.
     head_paths
-        All names of the last linear layer inside `model`; "" if `model` is that layer.
+        All names of the last linear layer inside `model`.
     mean, std, order
         Normalisation of pixels in [0, 1], each (C, 1, 1), and the permutation of channels (None for RGB).
     origin
@@ -225,7 +225,7 @@ def _paths_to(layer: nn.Module, model: nn.Module) -> tuple[str, ...]:
 
 def _without(layer: nn.Linear, paths: Sequence[str], model: nn.Module) -> nn.Module:
     """Replace the layer at `paths` in place, so that its input passes through; return the model."""
-    if "" in paths:  # the model is one linear layer
+    if "" in paths:  # the model is one linear layer, and `_check_cut` will refuse it
         return nn.Identity()
     for path in paths:
         parent, _, child = path.rpartition(".")

@@ -148,8 +148,7 @@ def named_tensors(network: Network) -> dict[str, Tensor]:
     """Return the tensors themselves, not copies, by their names in the original architecture."""
     tensors = dict(network.body.state_dict(keep_vars=True))
     for path in network.head_paths:
-        prefix = f"{path}." if path else ""
-        tensors |= {prefix + name: tensor for name, tensor in network.head.state_dict(keep_vars=True).items()}
+        tensors |= {f"{path}.{name}": tensor for name, tensor in network.head.state_dict(keep_vars=True).items()}
     return tensors
 
 

@@ -18,7 +18,6 @@ from netsim.errors import NetworkError, SettingsError
 from netsim.networks import content_hash, load_network
 from netsim.networks.convert import convert
 from netsim.networks.sources._robustness_compat import import_robustness
-from netsim.networks.sources.robust_imagenet import ARCHITECTURES, NAMES
 
 robustness = import_robustness()
 SHUFFLENET = "robust:shufflenet_l2_eps3"
@@ -70,22 +69,6 @@ def looks_alike(network, model: nn.Module, size: int) -> bool:
 # ---- what is published
 
 
-def test_the_published_networks_are_sixty_seven():
-    assert len(NAMES) == 67 and len(ARCHITECTURES) == 10
-    assert {"resnet50_l2_eps0.25", "wide_resnet50_4_l2_eps0", "resnet18_linf_eps8.0", "mnasnet_l2_eps3"} <= set(NAMES)
-    assert not {"densenet_l2_eps1", "wide_resnet50_4_linf_eps4.0", "resnet50_l2_eps3.0"} & set(NAMES)
-
-
-@pytest.mark.parametrize("name", sorted(set(NAMES.values()) - {"wide_resnet50_2", "wide_resnet50_4"}))
-def test_published_checkpoints_have_the_names_of_the_architecture_they_are_read_into(name):
-    """Six were torchvision's in a DummyModel, four robustness's own: here by name and shape, without the numbers."""
-    with torch.device("meta"):
-        own = torchvision.models.get_model(ARCHITECTURES[name], weights=None, num_classes=1000).state_dict()
-        theirs = vars(robustness.imagenet_models).get(name)
-        theirs = theirs(num_classes=1000).state_dict() if theirs and name.startswith("resnet") else own
-    assert {key: value.shape for key, value in own.items()} == {key: value.shape for key, value in theirs.items()}
-
-
 def test_a_robust_resnet_of_robustness_is_the_same_function_in_torchvisions_class(tmp_path, weights):
     model = attacker(warmed(robustness.imagenet_models.resnet18(num_classes=1000), 64), "imagenet")
     made = convert("robust:resnet18_l2_eps0.25", str(tmp_path / "x.ckpt"), **allowed(save(model, tmp_path / "x.ckpt")))
@@ -128,18 +111,6 @@ def test_a_file_that_was_converted_as_another_network_is_refused(weights, shuffl
         load_network("robust:shufflenet_l2_eps0")
 
 
-def test_a_robust_network_that_is_not_there_says_the_command_that_makes_it(weights):
-    with pytest.raises(NetworkError) as caught:
-        load_network(SHUFFLENET)
-    message = str(caught.value)
-    assert str(weights / "shufflenet_l2_eps3.safetensors") in message
-    assert "netsim convert robust:shufflenet_l2_eps3" in message and "NETSIM_WEIGHTS" in message
-    with pytest.raises(SettingsError, match="did you mean 'shufflenet_l2_eps3'"):
-        load_network("robust:shufflenet_l2_eps3.0")
-    with pytest.raises(SettingsError, match="write 'torchvision:shufflenet_v2_x1_0@FILE"):
-        load_network(f"{SHUFFLENET}@x.safetensors")
-
-
 def test_a_download_that_fails_says_what_to_fetch(weights, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for variable in ("https_proxy", "HTTPS_PROXY"):
@@ -162,26 +133,6 @@ def test_a_cifar_checkpoint_brings_its_normalisation(tmp_path):
     assert network.num_classes == 10 and network.mean.flatten().tolist() == pytest.approx(
         [0.47889, 0.47227, 0.43047], 1e-4
     )
-
-
-def test_without_a_file_that_says_it_the_data_set_says_the_normalisation():
-    network = load_network(f"{DENSENET}@none", input_shape=(3, 32, 32))
-    assert network.mean.flatten().tolist() == pytest.approx([0.4914, 0.4822, 0.4465])
-    assert (network.num_classes, network.preprocessing.size) == (10, 32)
-
-
-@pytest.mark.parametrize(
-    ("reference", "message"),
-    [
-        ("robustness:cifar100:resnet18@none", "no data set 'cifar100' in robustness; did you mean 'cifar'"),
-        ("robustness:cifar:resnet19@none", "did you mean 'resnet18'"),
-        ("robustness:cifar:test@none", "no network 'test' in robustness for cifar"),
-        ("robustness:cifar:resnet18", "requires weights: write @FILE"),
-    ],
-)
-def test_networks_that_robustness_does_not_have_are_answered_with_those_it_has(reference, message):
-    with pytest.raises(SettingsError, match=message):
-        load_network(reference)
 
 
 # ---- what does not fit
