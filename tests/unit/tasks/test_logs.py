@@ -1,4 +1,4 @@
-"""Logs of the library in the task's own log."""
+"""Forwarding of the library's log messages."""
 
 import logging
 import threading
@@ -6,14 +6,23 @@ import threading
 from tasks.logs import forward_logs
 
 
-def test_what_the_library_says_in_this_thread_goes_to_the_task_with_its_shard(caplog):
+def test_messages_of_this_thread_go_to_the_log_of_the_task_with_the_shard(caplog):
     library, task = logging.getLogger("netsim.inversion.engine"), logging.getLogger("a.task")
     with caplog.at_level(logging.INFO, "a.task"), forward_logs(task, lambda: "invert vgg shard 3"):
         library.warning("half as many images at a time: %d", 16)
-        library.debug("not this")
-        other = threading.Thread(target=library.warning, args=("another task says this",))
+        library.debug("below the level")
+        other = threading.Thread(target=library.warning, args=("from the thread of another task",))
         other.start()
         other.join()
-    library.warning("nobody listens any more")
-    said = [record.getMessage() for record in caplog.records if record.name == "a.task"]
-    assert said == ["invert vgg shard 3: half as many images at a time: 16"]
+    library.warning("after the block")
+    messages = [record.getMessage() for record in caplog.records if record.name == "a.task"]
+    assert messages == ["invert vgg shard 3: half as many images at a time: 16"]
+
+
+def test_the_prefix_is_that_of_the_moment(caplog):
+    library, task, shards = logging.getLogger("netsim"), logging.getLogger("a.task"), iter("12")
+    with caplog.at_level(logging.INFO, "a.task"), forward_logs(task, lambda: f"shard {next(shards)}"):
+        library.info("begun")
+        library.info("begun")
+    messages = [record.getMessage() for record in caplog.records if record.name == "a.task"]
+    assert messages == ["shard 1: begun", "shard 2: begun"]

@@ -1,0 +1,110 @@
+"""Which runs in Prefect belong to dead processes. tests/system/test_flow_sweep.py asks a real server."""
+
+import os
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from netsim.errors import RunError
+from tasks import prefect_runs
+from tasks.interrupts import cancelled_in_prefect, marked_crashed
+from tasks.prefect_runs import CLOCK_TOLERANCE, _is_gone, _process_tag, mark_cancelled, named_after_store, tracked_runs
+
+
+def test_this_process_is_alive():
+    kind, host, pid, created = _process_tag().split(":")
+    assert (kind, host, int(pid)) == ("process", socket.gethostname(), os.getpid())
+    assert abs(int(created) - psutil.Process().create_time()) <= 0.5
+    assert not _is_gone(_process_tag())
+
+
+def test_a_process_that_ended_is_gone():
+    with subprocess.Popen([sys.executable, "-S", "-c", ""]) as process:
+        created = psutil.Process(process.pid).create_time()
+    assert _is_gone(f"process:{socket.gethostname()}:{process.pid}:{created:.0f}")
+
+
+def test_a_process_with_the_same_number_and_another_start_is_another_process():
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as process:
+        created = psutil.Process(process.pid).create_time()
+        host = socket.gethostname()
+        assert not _is_gone(f"process:{host}:{process.pid}:{created:.0f}")
+        assert not _is_gone(f"process:{host}:{process.pid}:{created + CLOCK_TOLERANCE / 2:.0f}")  # a corrected clock
+        assert _is_gone(f"process:{host}:{process.pid}:{created - 2 * CLOCK_TOLERANCE:.0f}")
+        process.kill()
+
+
+def test_nothing_is_known_of_a_process_on_another_host():
+    assert not _is_gone("process:elsewhere:1:1")
+
+
+@pytest.mark.parametrize(
+    ("store", "name"), [("runs/demo", "sweep-demo"), ("/runs/demo/", "sweep-demo"), ("s3://bucket/a/b", "sweep-b")]
+)
+def test_flow_runs_are_named_after_the_last_part_of_their_store(store, name, monkeypatch):
+    flow_run = SimpleNamespace(parameters={"store": store})
+    monkeypatch.setattr(prefect_runs, "runtime", SimpleNamespace(flow_run=flow_run))
+    assert named_after_store("sweep")() == name
+
+
+class Client:
+    """A client of a server that remembers the states it is given, and whose flow run is in `state`."""
+
+    def __init__(self, state: str = "RUNNING") -> None:
+        self.states: list[str] = []
+        self.state = state
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def read_flow_run(self, _: object) -> SimpleNamespace:
+        return SimpleNamespace(state=SimpleNamespace(type=prefect_runs.StateType[self.state]))
+
+    def read_flow_runs(self, **_: object) -> list:
+        return []
+
+    read_task_runs = read_flow_runs
+
+    def update_flow_run(self, *_: object, **__: object) -> None:
+        pass
+
+    def set_flow_run_state(self, _: object, state: SimpleNamespace, *, force: bool) -> None:
+        self.states.append(state.name)
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_only_a_sweep_that_was_cancelled_in_prefect_is_marked_so(cancelled, monkeypatch):
+    client = Client()
+    monkeypatch.setattr(prefect_runs, "get_client", lambda **_: client)
+    cancelled_in_prefect.set() if cancelled else cancelled_in_prefect.clear()
+    try:
+        mark_cancelled(None, SimpleNamespace(id="a flow run"), None)
+    finally:
+        cancelled_in_prefect.clear()
+    assert client.states == (["Cancelled"] if cancelled else [])
+
+
+@pytest.mark.parametrize(
+    ("state", "error"), [("CANCELLING", KeyboardInterrupt), ("CANCELLED", KeyboardInterrupt), ("CRASHED", RunError)]
+)
+def test_a_sweep_whose_flow_run_was_ended_in_prefect_is_interrupted(state, error, monkeypatch):
+    flow_run = SimpleNamespace(id="00000000-0000-0000-0000-000000000000", tags=[])
+    runtime = SimpleNamespace(flow_run=flow_run, deployment=SimpleNamespace(id=None))
+    monkeypatch.setattr(prefect_runs, "runtime", runtime)
+    monkeypatch.setattr(prefect_runs, "get_client", lambda **_: Client(state))
+    monkeypatch.setattr(prefect_runs, "POLL_INTERVAL", 0.01)
+    monkeypatch.setattr(prefect_runs.time, "sleep", lambda _: None)
+    try:
+        with pytest.raises(error), tracked_runs("/runs/demo"):
+            prefect_runs.Event().wait(60)
+        assert cancelled_in_prefect.is_set() is (state != "CRASHED") and marked_crashed.is_set() is (state == "CRASHED")
+    finally:
+        cancelled_in_prefect.clear()
+        marked_crashed.clear()
