@@ -1,9 +1,9 @@
-"""netsim: how similar are trained networks, once features that merely co-occur in images are taken away?
+"""Measure how similar trained networks are, once features that merely co-occur in images are removed.
 
-invert_images   make images that a network represents like others        (works on any classifier)
+invert_images   images that a network represents like other images, for any classifier
 linear_cka      similarity of two representations
-load_network    a network by reference: "torchvision:resnet50"
-Preprocessing   what a module of yours expects of images, if not RGB in [0, 1]
+load_network    a network by reference, as in "torchvision:resnet50"
+Preprocessing   the input that a module expects, if it is not RGB in [0, 1]
 draw_pairs      (seed, target) pairs whose labels differ
 open_run        a finished sweep as labelled arrays
 """
@@ -25,7 +25,7 @@ __all__ = ["Preprocessing", "draw_pairs", "invert_images", "linear_cka", "load_n
 
 
 def __getattr__(name: str) -> Any:
-    """Import a part when it is first used: `netsim --help` need not wait for torch."""
+    """Import a public name when it is first used, so that `netsim --help` does not wait for torch."""
     if name == "__version__":
         return version("netsim-cka")
     if name not in _HOMES:
