@@ -16,7 +16,8 @@ from torch import nn
 
 from netsim.errors import NetworkError, SettingsError
 from netsim.networks import content_hash, load_network
-from netsim.networks.convert import convert
+from netsim.networks import convert as module
+from netsim.networks.convert import convert, unwrap_tensors
 from netsim.networks.sources._robustness_compat import import_robustness
 
 robustness = import_robustness()
@@ -276,3 +277,25 @@ def test_nothing_that_is_there_is_written_over(tmp_path):
         match=r"requires a network without weights, got .*@x\.safetensors\. Write robustness:cifar:densenet_cifar",
     ):
         convert(f"{DENSENET}@x.safetensors", str(tmp_path / "z.pt"))
+
+
+def test_the_process_that_reads_a_pickle_inherits_no_credentials_and_no_folder(tmp_path, monkeypatch):
+    reader = tmp_path / "reader.py"
+    reader.write_text("import os, sys\nsys.exit(f'{sorted(os.environ)} in {os.getcwd()}')\n")
+    monkeypatch.setattr(module, "READER", reader)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    (tmp_path / "y.pt").write_bytes(b"")
+    with pytest.raises(NetworkError, match="cannot read the checkpoint") as caught:
+        convert(DENSENET, str(tmp_path / "y.pt"), **allowed(hashlib.sha256(b"").hexdigest()))
+    assert "'PATH'" in str(caught.value) and "AWS" not in str(caught.value)
+    assert os.getcwd() not in str(caught.value)
+
+
+def test_a_part_of_a_network_that_is_called_model_keeps_its_name():
+    ones = torch.ones(1)
+    normalizer = {"normalizer.new_mean": 0.5 * ones, "normalizer.new_std": 0.25 * ones}
+    twice = {f"{owner}model.model.weight": ones for owner in ("", "attacker.")} | normalizer
+    names, normalisation = unwrap_tensors(twice, {"model.weight"}, origin="x")
+    assert list(names) == ["model.weight"] and normalisation == {"mean": [0.5], "std": [0.25]}
+    assert list(unwrap_tensors(twice, {"weight"}, origin="x")[0]) == ["weight"]
+    assert unwrap_tensors({"module.weight": ones}, {"weight"}, origin="x") == ({"weight": ones}, {})

@@ -8,7 +8,15 @@ import safetensors.torch
 import torch
 
 from netsim.errors import NetworkError, SettingsError
-from netsim.networks import content_hash, load_network, needs_training, parse_reference, weights_to_bytes
+from netsim.networks import (
+    content_hash,
+    load_network,
+    needs_download,
+    needs_training,
+    parse_reference,
+    untrained,
+    weights_to_bytes,
+)
 from netsim.networks.load import MODULES
 from netsim.references import NETWORK_FORMS
 
@@ -127,3 +135,25 @@ def test_a_network_that_its_file_makes_another_function_is_cut_with_its_weights(
     safetensors.torch.save_file(tensors | {"temperature": torch.tensor(4.0)}, tmp_path / "other.safetensors")
     with pytest.raises(NetworkError, match=r"must return the output of its last nn\.Linear on one vector per image"):
         load_network(f"python:tempered:network@{tmp_path}/other.safetensors", input_shape=TINY)
+
+
+@pytest.mark.parametrize(
+    ("reference", "downloads"),
+    [
+        ("torchvision:resnet18", True),
+        ("torchvision:resnet18@IMAGENET1K_V1", True),
+        ("torchvision:resnet18@none", False),
+        ("torchvision:resnet18@x.safetensors", False),
+        ("timm:resnet18@a1_in1k", True),
+        ("robust:resnet18_l2_eps3", False),
+        ("small:vgg", False),
+        ("python:lab:tiny", False),
+    ],
+)
+def test_only_published_weights_are_downloaded(reference, downloads):
+    assert needs_download(reference) == downloads
+
+
+@pytest.mark.parametrize("reference", ["small:vgg", "small:vgg@none", "small:vgg@a@b.safetensors"])
+def test_the_untrained_network_is_the_architecture_with_random_weights(reference):
+    assert untrained(reference) == "small:vgg@none"

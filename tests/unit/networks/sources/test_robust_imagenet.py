@@ -9,7 +9,8 @@ import torchvision
 from netsim.errors import NetworkError, SettingsError
 from netsim.networks import load_network
 from netsim.networks.sources._robustness_compat import import_robustness
-from netsim.networks.sources.robust_imagenet import ARCHITECTURES, NAMES
+from netsim.networks.sources.base import Reference
+from netsim.networks.sources.robust_imagenet import ARCHITECTURES, NAMES, build, find_file
 
 robustness = import_robustness()
 SHUFFLENET = "robust:shufflenet_l2_eps3"
@@ -48,3 +49,32 @@ def test_a_robust_network_that_is_not_there_says_the_command_that_makes_it(weigh
         load_network("robust:shufflenet_l2_eps3.0")
     with pytest.raises(SettingsError, match="write 'torchvision:shufflenet_v2_x1_0@FILE"):
         load_network(f"{SHUFFLENET}@x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"),
+    [("lab/weights", "lab/weights/x.safetensors"), ("s3://bucket/weights/", "s3://bucket/weights/x.safetensors")],
+)
+def test_the_folder_of_weights_is_a_path_or_a_url(monkeypatch, folder, file):
+    monkeypatch.setenv("NETSIM_WEIGHTS", folder)
+    assert find_file(Reference("robust", "x", None)) == file
+
+
+def test_without_a_folder_of_weights_files_are_beside_torchvisions(monkeypatch, tmp_path):
+    monkeypatch.delenv("NETSIM_WEIGHTS", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    assert find_file(Reference("robust", "x", None)) == f"{tmp_path}/hub/checkpoints/x.safetensors"
+
+
+def test_every_network_is_built_as_torchvisions_for_1000_classes_of_imagenet():
+    model, preprocessing = build(Reference("robust", "shufflenet_l2_eps3", None), None)
+    assert isinstance(model, torchvision.models.ShuffleNetV2) and model.fc.out_features == 1000
+    assert preprocessing.to_json() == {
+        "mean": pytest.approx([0.485, 0.456, 0.406]),
+        "std": pytest.approx([0.229, 0.224, 0.225]),
+        "largest": 1.0,
+        "order": "RGB",
+        "size": 224,
+        "crop": 0.875,
+        "interpolation": "bilinear",
+    }

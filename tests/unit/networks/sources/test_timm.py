@@ -7,7 +7,8 @@ import timm
 import torch
 
 from netsim.errors import NetworkError, SettingsError
-from netsim.networks import load_network
+from netsim.networks import load_network, parse_reference
+from netsim.networks.sources.timm import _config, _preprocessing, timm_names
 
 
 def test_images_in_minus_one_to_one_are_a_mean_and_a_std_of_one_half():
@@ -45,3 +46,25 @@ def test_weights_of_timm_that_cannot_be_downloaded_leave_three_ways_out(hub):
     message = str(caught.value)
     assert "cannot download the weights r160_in1k of test_resnet" in message and "timm/test_resnet.r160_in1k" in message
     assert all(way in message for way in ("hf download", "HF_HOME", "@FILE.safetensors", "@none"))
+
+
+def test_preprocessing_is_that_of_the_tag_and_of_the_default_one_without():
+    sizes = {}
+    for reference in (
+        "timm:vit_base_patch16_384",
+        "timm:resnet50@tv_in1k",
+        "timm:resnet50@a1_in1k",
+        "timm:resnet50@none",
+    ):
+        preprocessing = _preprocessing(_config(parse_reference(reference)))
+        sizes[reference.removeprefix("timm:")] = (preprocessing.size, preprocessing.crop, preprocessing.interpolation)
+    assert sizes == {
+        "vit_base_patch16_384": (384, 1.0, "bicubic"),
+        "resnet50@tv_in1k": (224, 0.875, "bilinear"),
+        "resnet50@a1_in1k": (224, 0.95, "bicubic"),
+        "resnet50@none": (224, 0.95, "bicubic"),
+    }
+
+
+def test_names_are_architectures_without_tags():
+    assert "resnet50" in timm_names() and not any("." in name for name in timm_names())

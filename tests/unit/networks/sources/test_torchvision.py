@@ -9,7 +9,14 @@ import torchvision
 from torchvision.transforms import v2
 
 from netsim.errors import NetworkError
-from netsim.networks import load_network, weights_to_bytes
+from netsim.networks import load_network, parse_reference, weights_to_bytes
+from netsim.networks.preprocessing import IMAGENET
+from netsim.networks.sources.torchvision import (
+    _preprocessing,
+    _published_weights,
+    torchvision_names,
+    untrained_model,
+)
 from support.classifiers import images
 
 TINY = (3, 64, 64)
@@ -70,3 +77,33 @@ def test_a_pickle_in_the_cache_cannot_run_code(cache):
     with pytest.raises(NetworkError, match="cannot download the weights"):
         load_network("torchvision:shufflenet_v2_x0_5")
     assert "INTRUDER" not in os.environ and "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
+def test_the_wide_resnet_that_torchvision_lacks_is_twice_as_wide_inside_as_its_own():
+    with torch.device("meta"):
+        ours = untrained_model("wide_resnet50_4", 1000)
+        theirs = torchvision.models.wide_resnet50_2()
+    assert [ours.layer1[0].conv2.out_channels, theirs.layer1[0].conv2.out_channels] == [256, 128]
+    assert ours.fc.weight.shape == theirs.fc.weight.shape
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+
+
+def test_a_vision_transformer_is_built_for_its_size():
+    with torch.device("meta"):
+        assert untrained_model("vit_b_16", 10, 96).encoder.pos_embedding.shape == (1, 37, 768)
+        assert untrained_model("vit_b_16", 10).encoder.pos_embedding.shape == (1, 197, 768)
+
+
+def test_preprocessing_is_that_of_the_weights_and_of_the_default_ones_without():
+    v1, v2 = (f"torchvision:resnet50@IMAGENET1K_V{version}" for version in (1, 2))
+    assert _preprocessing(_published_weights(parse_reference(v1))).crop == 224 / 256
+    assert _preprocessing(_published_weights(parse_reference(v2))).crop == 224 / 232
+    for unpublished in ("@none", "@x.safetensors"):
+        parsed = parse_reference(f"torchvision:resnet50{unpublished}")
+        assert _preprocessing(_published_weights(parsed)).crop == 224 / 232
+    assert _preprocessing(None) is IMAGENET
+
+
+def test_names_are_those_of_classifiers():
+    assert {"resnet50", "vit_b_16", "wide_resnet50_4"} <= set(torchvision_names())
+    assert not {"fcn_resnet50", "fasterrcnn_resnet50_fpn", "r3d_18"} & set(torchvision_names())
