@@ -1,16 +1,14 @@
 """The `netsim` command. Exit codes: 0 success, 1 the run or the store failed, 2 bad settings or command line."""
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from flows.cli import inspect, measure, planning, run, tools
+from netsim import __version__
 from netsim.errors import NetsimError, printable
 from netsim.references import NETWORK_FORMS
-
-DISTRIBUTION = "netsim-cka"
 
 NETWORKS_HELP = "Networks are named by reference:\n\n" + "\n".join(
     f"* `{form}`: {description}" for form, description in NETWORK_FORMS.values()
@@ -28,7 +26,7 @@ app = typer.Typer(
 def print_version(requested: bool) -> None:
     """Print the installed version and exit."""
     if requested:
-        print(f"netsim {version(DISTRIBUTION)}")
+        print(f"netsim {__version__}")
         raise typer.Exit
 
 

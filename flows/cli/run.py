@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,9 +18,11 @@ from flows.cli.options import (
     Workers,
 )
 from flows.cli.session import cluster_options, flow_session, report_nothing_to_do, report_stopped, use_credentials
-from flows.clusters.settings import AnyCluster, resolve_cluster
 from netsim.errors import SettingsError
-from netsim.settings import SweepSettings, parse_settings, read_settings, shipped_settings, shipped_sweeps
+
+if TYPE_CHECKING:
+    from flows.clusters.settings import AnyCluster
+    from netsim.settings import SweepSettings
 
 
 def demo(
@@ -32,6 +34,9 @@ def demo(
 
     Takes minutes on a laptop and needs no GPU, no account and no network. Run it again to resume.
     """
+    from flows.clusters.settings import resolve_cluster
+    from netsim.settings import shipped_settings
+
     _run(
         shipped_settings("demo"),
         store,
@@ -72,6 +77,9 @@ def run(
     * `netsim run mine.yaml --cluster slurm.yaml`: run it on SLURM
     * `netsim run --store runs/mine`: resume with the saved settings
     """
+    from flows.clusters.settings import resolve_cluster
+    from netsim.settings import parse_settings, read_settings, shipped_sweeps
+
     options: dict[str, Any] = {
         "workers": workers,
         "scheduler": scheduler,
@@ -102,7 +110,7 @@ def run(
     _run(sweep_settings, store, chosen_cluster, resume, debug)
 
 
-def _run(settings: SweepSettings, store: str, cluster: AnyCluster, resume: str, debug: bool) -> None:
+def _run(settings: "SweepSettings", store: str, cluster: "AnyCluster", resume: str, debug: bool) -> None:
     """Compute what is missing while progress bars follow the store, then print the results."""
     from flows.cli import console, tables
     from netsim.results.results import load_results

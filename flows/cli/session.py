@@ -5,14 +5,15 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flows.clusters.settings import AnyCluster
+if TYPE_CHECKING:
+    from flows.clusters.settings import AnyCluster
 
 
-def cluster_options(cluster: AnyCluster, file: str | None) -> str:
+def cluster_options(cluster: "AnyCluster", file: str | None) -> str:
     """Return the options that select this cluster again; `file` is the settings file that describes it, if any."""
     options = f" --credentials {quote(cluster.credentials)}" if cluster.credentials else ""
     if cluster.kind == "scheduler":

@@ -6,8 +6,7 @@ number, so it is not among the settings that identify a run. This module starts 
 
 from typing import Annotated, Any, Literal, Self
 
-from dask.utils import parse_bytes
-from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from netsim.errors import SettingsError
 from netsim.settings import Settings, explain, read_settings
@@ -70,18 +69,19 @@ class ElasticCluster(Execution):
     @property
     def memory_bytes(self) -> int:
         """Bytes of memory per worker."""
+        from dask.utils import parse_bytes  # 0.1 s, which `netsim --help` need not wait for
+
         return parse_bytes(self.memory)
 
-    @field_validator("memory")
-    @classmethod
-    def _require_amount(cls, memory: str) -> str:
+    @model_validator(mode="after")
+    def _require_memory(self) -> Self:
         try:
-            positive = parse_bytes(memory) > 0
+            positive = self.memory_bytes > 0
         except (ValueError, OverflowError):
             positive = False
         if not positive:
-            raise ValueError(f"memory must be an amount such as 16GB or 16GiB, got {memory!r}")
-        return memory
+            raise ValueError(f"memory must be an amount such as 16GB or 16GiB, got {self.memory!r}")
+        return self
 
     @model_validator(mode="after")
     def _require_ordered_bounds(self) -> Self:

@@ -61,7 +61,7 @@ def test_results_are_printed_for_people_and_for_programs(cli, finished):
     printed = json.loads(cli("results", finished.url, "--json")[1])
     assert printed["natural"]["cka"] == results.cells("natural", "biased").tolist()
     assert printed["inverted"]["se"] == results.cells("inverted", "biased", kind="se").tolist()
-    assert printed["difference_unbiased"]["value"] == results.difference_unbiased.value
+    assert printed["difference_unbiased"]["value"] == results.means["difference", "unbiased"].value
     assert headline(results) in cli("results", finished.url)[1]
 
 
@@ -94,8 +94,11 @@ def test_everything_done_means_nothing_is_computed(cli, finished):
             "--workers and --scheduler exclude each other: each says where to run. Give only one",
         ),
         (["plan", "nowhere.yaml"], "no settings file 'nowhere.yaml'"),
-        (["plan", "demo", "--set", "pairs.count=33"], "count 33 is not a multiple of shard_size 64"),
-        (["plan", "demo", "--tflops", "x"], "as in 9, or as in 6-12"),
+        (["plan", "demo", "--set", "pairs.count=33"], "count must be a multiple of shard_size (64), got 33; use 64"),
+        (
+            ["plan", "demo", "--tflops", "x"],
+            "--tflops must be a number or a range of TFLOP/s, got 'x'; write 9 or 6-12",
+        ),
         (
             ["plan", "demo", "--tflops", "9", "--like", "runs/x"],
             "--like and --tflops exclude each other: both set the speed of the device. Give only one",
