@@ -1,10 +1,11 @@
-"""Representation inversion: the loop, its update rules, and the engine that evaluates a network quickly.
+"""Representation inversion: images that a network represents like target images.
 
-invert       `invert_images`, `invert_batches`: the loop over iterations
+invert       the loop over iterations: `invert_images` for notebooks, `invert_batches` for sweeps
 steps        update rules: the momentum step of the published recipe, and the faster path of `preset: fast`
 engine       loss and descent direction of a batch
 folding      the copy of a network that the engine evaluates: BatchNorm folded, channels last
-precision    float32 or 16 bits; calibrate chooses
-memory       how many images fit at a time
+precision    numeric precision of layers
+calibrate    choice of the precision, by measurement
+memory       batch sizes that fit into memory, and the memory of one iteration
 flops        operations of a forward pass, and the peak of a device
 """

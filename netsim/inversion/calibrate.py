@@ -13,43 +13,57 @@ from netsim.networks import Network
 
 logger = logging.getLogger(__name__)
 
-EXACT_ENOUGH = 0.01
-"""Most that a half precision may change a representation, relative to its length: a tenth of the usual tolerance."""
+MAX_CHANGE = 0.01
+"""Largest change of a representation by a half precision, relative to its length: a tenth of the usual tolerance."""
 
 
 def choose_precision(network: Network, setting: PrecisionName, images: Tensor) -> Precision:
-    """The precision for a setting, on the network's device.
+    """Choose the precision of a network's layers, for a setting and the network's device.
 
-    "auto" tries, on `images` (n, C, H, W), those that the device has, and takes the fastest that changes no
-    representation by more than `EXACT_ENOUGH`; only then does the answer depend on the clock.
+    "auto" tries the device's fast precisions on `images`, and takes the fastest that changes no representation by more
+    than `MAX_CHANGE`. Only then does the choice depend on a clock. A network in float64 stays in float64.
 
-    A network in float64 stays in it. Raises NetworkError for one that cannot be computed in the precision asked for.
+    Parameters
+    ----------
+    setting
+        `precision` of `netsim.settings.InversionSettings`.
+    images
+        Sample (n, C, H, W) in [0, 1], on any device.
+
+    Raises
+    ------
+    NetworkError
+        If the network cannot be computed in the precision that `setting` names.
     """
     if setting == "float32" or network.mean.dtype != torch.float32:
         return Precision()
-    if setting != "auto":
-        grouped: Dtype = "float32" if network.mean.device.type == "cpu" else setting
-        if setting not in fast_precisions(network.mean.device):
-            logger.warning("%s is slow on this %s: it has no instructions for it", setting, network.mean.device.type)
-        precision = Precision(setting, grouped)
-        Engine(network, images, precision=precision, batch_size=1)  # or it could not be computed, which is said here
-        return precision
+    if setting == "auto":
+        return _fastest(network, images)
+    grouped: Dtype = "float32" if network.mean.device.type == "cpu" else setting
+    if setting not in fast_precisions(network.mean.device):
+        logger.warning("%s is slow on this %s, which has no instructions for it", setting, network.mean.device.type)
+    precision = Precision(setting, grouped)
+    Engine(network, images, precision=precision, batch_size=1)  # raises if the precision is not possible
+    return precision
+
+
+def _fastest(network: Network, images: Tensor) -> Precision:
+    """Return the fastest precision, float32 included, that is exact enough on `images`."""
     halves = fast_precisions(network.mean.device)
     candidates = [Precision(), *(Precision(half, grouped) for half in halves for grouped in (half, "float32"))]
-    timed = {
+    seconds = {
         precision: _seconds(network, precision, images)
         for precision in candidates
         if _is_exact(network, precision, images)
     }
-    chosen = min(timed, key=timed.__getitem__)
-    tried = "; ".join(f"{precision}: {1000 * seconds:.0f} ms" for precision, seconds in timed.items())
-    logger.info(
-        "%s: inverting in %s (an iteration of %d images takes, in %s)", network.name, chosen, len(images), tried
-    )
-    return chosen
+    fastest = min(seconds, key=seconds.__getitem__)
+    timings = "; ".join(f"{1000 * duration:.0f} ms in {precision}" for precision, duration in seconds.items())
+    logger.info("%s: inverting in %s (one iteration of %d images: %s)", network.name, fastest, len(images), timings)
+    return fastest
 
 
 def _is_exact(network: Network, precision: Precision, images: Tensor) -> bool:
+    """Return True if `precision` changes the representation of no image by more than `MAX_CHANGE`."""
     if precision == Precision():
         return True
     with torch.no_grad():
@@ -60,19 +74,19 @@ def _is_exact(network: Network, precision: Precision, images: Tensor) -> bool:
         except NetworkError as error:
             logger.info("%s", error)
             return False
-    return bool((relative_distance(rounded, exact) <= EXACT_ENOUGH).all())  # false for NaN
+    return bool((relative_distance(rounded, exact) <= MAX_CHANGE).all())  # False for NaN
 
 
 def _seconds(network: Network, precision: Precision, images: Tensor, *, repeats: int = 3) -> float:
-    """The least of some iterations, after one that does not count."""
+    """Time one iteration: the fastest of `repeats`, after a warm-up."""
     images = images.to(network.mean.device)
     engine = Engine(network, images, precision=precision, batch_size=len(images))
     target = engine.represent_exactly(images.flip(0).roll(1, dims=-1))
-    times = []
+    durations = []
     for _ in range(repeats + 1):
-        started = time.perf_counter()
+        start = time.perf_counter()
         engine.loss_and_descent(images, target)
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+        durations.append(time.perf_counter() - start)
+    return min(durations[1:])

@@ -1,7 +1,8 @@
-"""What an inversion multiplies, and what its device can: for the share of the peak that workers reach.
+"""Floating-point operations of an inversion, and the peak of a device: their ratio is how well workers use it.
 
-Useful are two forwards an iteration: one for the loss, and as much again for the gradient by the images. The peak is
-that of a square matrix product in the same precision on the same device, in this process, beside whatever else runs.
+The useful operations of an iteration are those of two forward passes: one for the loss, and as many again for the
+gradient with respect to the images. The peak is the rate of a square matrix product in the same precision on the same
+device, in this process, beside whatever else runs.
 """
 
 import time
@@ -14,30 +15,30 @@ from torch.utils.flop_counter import flop_registry
 
 from netsim.networks import Network
 
-SIDES = {"cpu": 512, "cuda": 4096}
-"""Of the matrices: a product of these takes milliseconds, and larger ones are no faster."""
+_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention
+FORMULAS = flop_registry | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_ATTENTION]}
+"""Formulas for the FLOPs of an operation. torch's registry lacks the one for attention on CPUs."""
 
-ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention
-FORMULAS = flop_registry | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[ATTENTION]}
-"""By operation; torch has none for attention on CPUs."""
+MATRIX_SIDES = {"cpu": 512, "cuda": 4096}
+"""Rows and columns of the matrices behind a peak: one product takes milliseconds, and larger ones are no faster."""
 
-TRYING = 0.2
-"""Seconds in which products are tried again and again; the fastest counts, as the others were interrupted."""
+PEAK_SECONDS = 0.2
+"""Seconds of repeated products behind a peak. The fastest one counts, because the others were interrupted."""
 
 
 def forward_flops(network: Network, images: torch.Tensor) -> int:
-    """Floating-point operations of representing `images` (n, C, H, W): those of convolutions and products.
+    """Count the floating-point operations of representing `images` (n, C, H, W): convolutions and matrix products.
 
-    As in an inversion, with gradients: without, torch has operations for whole attention layers, which say nothing of
-    what they multiply.
+    Gradients are enabled, as in an inversion. Without them, torch uses operations for whole attention layers whose
+    matrix products cannot be counted.
     """
-    with _Counting() as counting, torch.enable_grad():
+    with _FlopCounter() as counter, torch.enable_grad():
         network.represent(images.detach().requires_grad_())
-    return counting.total
+    return counter.total
 
 
-class _Counting(TorchDispatchMode):
-    """torch's FlopCounterMode without its tracker of modules, whose hooks meet the other threads of a worker too."""
+class _FlopCounter(TorchDispatchMode):
+    """torch's FlopCounterMode without its module tracker, whose hooks also see the other threads of a worker."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,23 +53,32 @@ class _Counting(TorchDispatchMode):
 
 @lru_cache(maxsize=8)
 def peak_flops(device: str, dtype: str) -> float:
-    """FLOP/s of the fastest product of two square matrices of `dtype`, measured once in a process."""
-    side = SIDES.get(torch.device(device).type, SIDES["cpu"])
+    """Measure the FLOP/s of the fastest product of two square matrices, once per process.
+
+    Parameters
+    ----------
+    device
+        Name of a torch device, as in "cpu" or "cuda:0".
+    dtype
+        Name of a torch dtype, as in "float32".
+    """
+    side = MATRIX_SIDES.get(torch.device(device).type, MATRIX_SIDES["cpu"])
     left, right = torch.rand(2, side, side, generator=torch.Generator().manual_seed(0)).to(
         device, getattr(torch, dtype)
     )
-    best, ends = float("inf"), time.perf_counter() + TRYING
-    torch.matmul(left, right)  # the first one prepares more than it computes
+    fastest, end = float("inf"), time.perf_counter() + PEAK_SECONDS
+    torch.matmul(left, right)  # warm-up
     while True:
-        _finish(left)
-        started = time.perf_counter()
+        _synchronize(left)
+        start = time.perf_counter()
         torch.matmul(left, right)
-        _finish(left)
-        best = min(best, time.perf_counter() - started)
-        if time.perf_counter() > ends:
-            return 2 * side**3 / best
+        _synchronize(left)
+        fastest = min(fastest, time.perf_counter() - start)
+        if time.perf_counter() > end:
+            return 2 * side**3 / fastest
 
 
-def _finish(tensor: torch.Tensor) -> None:
+def _synchronize(tensor: torch.Tensor) -> None:
+    """Wait until the device of `tensor` has finished."""
     if tensor.is_cuda:
         torch.cuda.synchronize(tensor.device)

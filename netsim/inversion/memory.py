@@ -1,4 +1,4 @@
-"""How many images of an inversion fit into memory, and the memory that one iteration takes."""
+"""Batch sizes that fit into memory, and the memory that one iteration takes."""
 
 import os
 from typing import Any, Protocol
@@ -12,16 +12,24 @@ from torch.utils._pytree import tree_leaves
 
 from netsim.networks import Network
 
-MOST_IMAGES = {"cpu": 32, "cuda": 256}
-"""Images at a time that no probe goes beyond: more are hardly faster, unless images and network are tiny."""
-
+MAX_BATCH_SIZE = {"cpu": 32, "cuda": 256}
+"""Largest batch size that is chosen: larger ones are hardly faster, unless images and network are tiny."""
 
 MEMORY_SHARE = 0.7
-"""Of the free memory, what a batch may take: convolutions have work space that the probe does not see."""
+"""Share of the free memory that a batch may take: convolutions need work space that the probe does not see."""
+
+OUT_OF_MEMORY = (
+    "DefaultCPUAllocator",
+    "Cannot allocate memory",
+    "bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
+)
+"""Parts of the RuntimeErrors that mean out of memory on a CPU: torch's, the system's, C++'s, and oneDNN's."""
 
 
-class Iterating(Protocol):
-    """The part of an `Engine` that a memory probe drives."""
+class BatchEngine(Protocol):
+    """The part of an `Engine` that a memory probe needs."""
 
     network: Network
     device: torch.device
@@ -32,32 +40,41 @@ class Iterating(Protocol):
         ...
 
 
-def fitting_batch_size(engine: Iterating, example: Tensor, *, kept_bytes: int = 0) -> int:
-    """The largest power of two that fits into the memory that is free, going by what one and two images take.
+def fitting_batch_size(engine: BatchEngine, example: Tensor, *, kept_bytes: int = 0) -> int:
+    """Return the largest power of two of images that fits into free memory, extrapolated from one and two images.
 
-    `kept_bytes` is what an image takes besides, between iterations.
     On a CPU, the free memory is shared among as many workers as there are cores.
+
+    Parameters
+    ----------
+    engine
+        Its `batch_size` is set to 2, or to 1 if two images did not fit.
+    example
+        One image (1, C, H, W) on the engine's device.
+    kept_bytes
+        Memory that an image takes between iterations, on top of the iteration itself.
     """
-    most = MOST_IMAGES.get(engine.device.type, 32)
+    limit = MAX_BATCH_SIZE.get(engine.device.type, 32)
     engine.batch_size = 2
     one, two = (peak_bytes(engine, example.expand(n, -1, -1, -1)) for n in (1, 2))
-    if engine.batch_size == 1:  # two were too many
+    if engine.batch_size == 1:  # halved: two images did not fit
         return 1
-    each = max(two - one, 1)
-    room = MEMORY_SHARE * _free_bytes(engine.device) - (one - each)
-    each += kept_bytes
-    fitting = max(1, min(most, int(room // each)))
+    per_image = max(two - one, 1)
+    available = MEMORY_SHARE * _free_bytes(engine.device) - (one - per_image)
+    per_image += kept_bytes
+    fitting = max(1, min(limit, int(available // per_image)))
     return 1 << (fitting.bit_length() - 1)
 
 
 def _free_bytes(device: torch.device) -> float:
+    """Return the free memory of a GPU, or one core's share of the free memory of the machine."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available / (os.cpu_count() or 1)
 
 
-def peak_bytes(engine: Iterating, images: Tensor) -> int:
-    """Most memory that tensors made by one iteration hold at once."""
+def peak_bytes(engine: BatchEngine, images: Tensor) -> int:
+    """Measure the peak memory of the tensors that one iteration of `images` (n, C, H, W) allocates."""
     target = torch.ones(len(images), engine.network.width, dtype=images.dtype, device=engine.device)
     if engine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(engine.device)
@@ -70,39 +87,37 @@ def peak_bytes(engine: Iterating, images: Tensor) -> int:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Adds up, after every operation, the storages that operations have made and that nothing has freed yet."""
+    """Context manager that tracks the memory of all storages allocated inside it.
+
+    Attributes
+    ----------
+    peak
+        Most bytes that these storages held at once, as of the end of any operation.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.peak = 0
-        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._live: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {storage._cdata for storage in _storages((args, kwargs or {}))}
+        inputs = {storage._cdata for storage in _storages((args, kwargs or {}))}
         result = func(*args, **(kwargs or {}))
         for storage in _storages(result):
-            if storage._cdata not in given:
-                self._made[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
-        self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._made.values()))
+            if storage._cdata not in inputs:
+                self._live[storage._cdata] = StorageWeakRef(storage), storage.nbytes()
+        self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._live.values()))
         return result
 
 
 def _storages(values: Any) -> list[torch.UntypedStorage]:
+    """Return the storages of all tensors in nested lists, tuples and dicts."""
     return [leaf.untyped_storage() for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """Return True for the errors that torch raises when memory is exhausted, on any device."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return any(sign in str(error) for sign in OUT_OF_MEMORY)
-
-
-OUT_OF_MEMORY = (
-    "DefaultCPUAllocator",
-    "Cannot allocate memory",
-    "bad_alloc",
-    "could not create a primitive",
-    "could not create a memory",
-)
-"""What the plain RuntimeErrors say that a CPU has for it: torch's own, the system's, C++'s, and those of oneDNN."""
+    return any(message in str(error) for message in OUT_OF_MEMORY)

@@ -5,18 +5,16 @@ from typing import Literal
 
 import torch
 
-PrecisionName = Literal["float32", "float16", "bfloat16", "auto"]
-
-
 Dtype = Literal["float32", "float16", "bfloat16"]
+PrecisionName = Literal["float32", "float16", "bfloat16", "auto"]
 
 
 @dataclass(frozen=True)
 class Precision:
-    """In which precision layers work. Recorded with a run, so that all its shards are computed alike.
+    """Numeric precision of a network's layers, recorded with a run so that all its shards are computed alike.
 
-    Grouped convolutions, depthwise ones among them, have their own: on CPUs with fast 16-bit matrix units, these are of
-    no use to them, and they are several times slower in 16 bits than in 32.
+    Grouped convolutions, depthwise ones among them, have a precision of their own: fast 16-bit matrix units of CPUs do
+    not speed them up, and they are several times slower in 16 bits than in 32.
     """
 
     dtype: Dtype = "float32"
@@ -27,7 +25,7 @@ class Precision:
 
 
 def fast_precisions(device: torch.device) -> tuple[Dtype, ...]:
-    """The 16-bit precisions that the device computes in by itself; elsewhere they are emulated, many times slower."""
+    """Return the 16-bit precisions that `device` has instructions for. Emulated ones are many times slower."""
     if device.type == "cuda":
         return ("float16", "bfloat16") if torch.cuda.is_bf16_supported(including_emulation=False) else ("float16",)
     if device.type == "cpu" and torch.backends.mkldnn.is_available():
