@@ -1,12 +1,13 @@
-"""Image sets: labelled images that are read only when they are asked for. n, k = images; C, H, W = shape of one.
+"""Image sets: labelled images that are read on demand.
 
-A set is named by a reference (`netsim.references` lists the kinds). One file here reads one kind; all but those
-that fit in memory give a `ListedImages`: what there is, in the order of names, and where its bytes are.
+A set is named by a reference; `netsim.references` lists the kinds. Each module of `netsim.images.formats` reads one
+kind. All but those that fit in memory return `ListedImages`: names in order, labels, and where the bytes of each image
+are.
 """
 
 from importlib import import_module
 
-from netsim.errors import SettingsError, nearest
+from netsim.errors import SettingsError
 from netsim.images.base import ArrayImages, ImageSet, Split, to_unit
 from netsim.images.listed import ListedImages
 from netsim.references import parse_image_source
@@ -15,21 +16,41 @@ __all__ = ["ArrayImages", "ImageSet", "ListedImages", "Split", "load_images", "t
 
 
 def load_images(reference: str, split: Split = "test", size: int | None = None) -> ImageSet:
-    """The image set that `reference` names: `netsim.references` has the kinds, docs/images.md what each may hold.
+    """Open the image set that a reference names. Pixels are read later, by index.
 
-    Photographs are RGB: the shorter side is resized to `size` (default 224) and the centre cropped to a square. Sets
-    whose images all have one size keep it, unless `size` is another; fashion-mnist has 28 only.
+    Parameters
+    ----------
+    reference
+        Kind and path, as in ``folder:photos``; docs/images.md describes the kinds.
+    split
+        ``train`` or ``test``.
+    size
+        Side of the images in pixels. Photographs become RGB; the shorter side is resized to `size` (default 224) and
+        the centre cropped to a square. Sets whose images all have one size keep it, unless `size` differs;
+        fashion-mnist has 28 only.
 
-    Raises SettingsError for a reference or a split that does not exist, DataError for files that are not as they should
-    be, StoreError for a place that does not let itself be read.
+    Raises
+    ------
+    SettingsError
+        For an unknown reference or split, or an invalid size.
+    DataError
+        For missing, damaged or invalid files.
+    StoreError
+        If the storage cannot be read.
+
+    Examples
+    --------
+    >>> images = load_images("fashion-mnist", "test")
+    >>> len(images), images.shape, images.classes[:2]
+    (2000, (1, 28, 28), ('T-shirt/top', 'Trouser'))
+    >>> images.read([0, 1, 2]).shape
+    (3, 1, 28, 28)
     """
-    source, place = parse_image_source(reference)
+    source, path = parse_image_source(reference)
     if split not in ("train", "test"):
-        raise SettingsError(f"no split {split!r}{nearest(split, ('train', 'test'))}")
+        raise SettingsError(f"split must be 'train' or 'test', got {split!r}")
     if size is not None and size < 1:
-        raise SettingsError(f"images of {size} pixels a side: the size must be at least 1")
+        raise SettingsError(f"size of images must be at least 1 pixel, got {size}")
     module, _, function = source.loader.partition(":")
-    images: ImageSet = getattr(import_module(f"netsim.images.formats.{module}"), function)(
-        place, split=split, size=size
-    )
+    images: ImageSet = getattr(import_module(f"netsim.images.formats.{module}"), function)(path, split=split, size=size)
     return images

@@ -1,4 +1,4 @@
-"""What every image set is, and the one that lies in memory."""
+"""The interface of image sets, and the image set that is held in memory. n, k = images; C, H, W = shape of one."""
 
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -10,49 +10,75 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from netsim.errors import DataError
-from netsim.images.decoding import in_threads, scaled
+from netsim.images.decoding import map_in_threads, scale
 
 Split = Literal["train", "test"]
 
+# Limit for labels without class names: a larger number is not a label, and each class becomes an output of a network.
+_MAX_UNNAMED_CLASSES = 100_000
+
 
 class ImageSet(Protocol):
-    """Labelled images. `read` takes any integer indices, in any order, and returns uint8 (k, C, H, W)."""
+    """Labelled images that are read by index."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Name of the set, for results and reports."""
 
     @property
     def labels(self) -> np.ndarray:
-        """(n,) int64, indices into `classes`."""
+        """Label of each image: (n,) int64, indices into `classes`."""
 
     @property
-    def classes(self) -> tuple[str, ...]: ...
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+        """Shape (C, H, W) of every image."""
 
     def __len__(self) -> int: ...
 
-    def read(self, indices: ArrayLike) -> np.ndarray: ...
+    def read(self, indices: ArrayLike) -> np.ndarray:
+        """Return the images at any indices, in their order: uint8 (k, C, H, W)."""
 
     def content_hash(self) -> str:
-        """BLAKE3 hex that changes when an image, a label or the preprocessing does; not with where the images lie.
+        """Return a BLAKE3 hash in hex that changes with any image, label or preprocessing, not with the location.
 
-        Of a list of files, an image has changed when its name or its size has.
+        In a list of files, an image counts as changed when its name or size has changed.
         """
 
 
 def to_unit(images: np.ndarray) -> Tensor:
-    """uint8 pixels as float32 in [0, 1]. Floats are refused: whether they mean 0..1 or 0..255 would be a guess."""
+    """Convert uint8 pixels to float32 in [0, 1].
+
+    Raises
+    ------
+    DataError
+        For any other dtype: whether floats mean 0 to 1 or 0 to 255 would be a guess.
+    """
     if images.dtype != np.uint8:
-        raise DataError(f"images are {images.dtype}, not uint8: netsim stores and reads 8-bit images")
+        raise DataError(f"images must be uint8, got {images.dtype}; netsim stores and reads 8-bit images")
     return torch.from_numpy(images.astype(np.float32)).div_(255)
 
 
 @dataclass(frozen=True)
 class ArrayImages:
-    """Images that fit in memory: `pixels` (n, C, H, W) uint8, `labels` (n,) int64; scaled on read if `size` says so."""
+    """Image set that is held in memory.
+
+    Attributes
+    ----------
+    name : str
+        Name of the set.
+    pixels : array (n, C, H, W) of uint8
+        The images.
+    labels : array (n,) of int64
+        Indices into `classes`.
+    classes : tuple of str
+        Names of the classes.
+    size : int or None
+        Side in pixels to which images are scaled and cropped when they are read; None leaves them as they are.
+    """
 
     name: str
     pixels: np.ndarray = field(repr=False)
@@ -62,6 +88,7 @@ class ArrayImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of the images as they are read."""
         channels, height, width = self.pixels.shape[1:]
         return (channels, height, width) if self.size is None else (channels, self.size, self.size)
 
@@ -69,46 +96,61 @@ class ArrayImages:
         return len(self.labels)
 
     def read(self, indices: ArrayLike) -> np.ndarray:
-        chosen = self.pixels[np.asarray(indices, dtype=np.int64)]
-        if chosen.shape[1:] == self.shape:
-            return chosen
-        images = np.empty((len(chosen), *self.shape), dtype=np.uint8)
-        for at, image in enumerate(in_threads(lambda pixels: scaled(pixels, self.size), list(chosen))):
-            images[at] = image
+        """Return the images at `indices`, scaled to `size`: uint8 (k, C, H, W)."""
+        selected = self.pixels[np.asarray(indices, dtype=np.int64)]
+        if selected.shape[1:] == self.shape:
+            return selected
+        images = np.empty((len(selected), *self.shape), dtype=np.uint8)
+        for position, image in enumerate(map_in_threads(lambda pixels: scale(pixels, self.size), list(selected))):
+            images[position] = image
         return images
 
     def content_hash(self) -> str:
-        return hash_of(self.labels, self.shape, self.classes, self.pixels.tobytes())
+        """Return the hash of every pixel, every label, the class names and the shape."""
+        return hash_images(self.labels, self.shape, self.classes, self.pixels.tobytes())
 
 
-def hash_of(labels: np.ndarray, shape: tuple[int, int, int], names: tuple[str, ...], content: bytes) -> str:
+def hash_images(labels: np.ndarray, shape: tuple[int, int, int], names: tuple[str, ...], content: bytes) -> str:
+    """Return the BLAKE3 hash in hex of an image set: labels, shape, names, and what identifies its content."""
     digest = blake3(repr((shape, names)).encode())
     digest.update(np.ascontiguousarray(labels, dtype="<i8").tobytes())
     digest.update(content)
     return digest.hexdigest()
 
 
-MOST_CLASSES = 100_000
-"""Of labels without names. More come from a label that is none, and each would get an output of a network."""
+def numbered_classes(labels: np.ndarray, location: str) -> tuple[str, ...]:
+    """Return the numbers 0 to the largest label as class names.
 
-
-def numbered(labels: np.ndarray, where: str) -> tuple[str, ...]:
-    """What classes are called that have no names: their numbers, up to the largest label. Raises DataError for many."""
+    Raises
+    ------
+    DataError
+        For labels of 100,000 or more.
+    """
     largest = int(labels.max()) if labels.size and labels.dtype.kind in "iu" else -1
-    if largest >= MOST_CLASSES:
-        raise DataError(f"a label in {where} is {largest}; without names of classes, labels below {MOST_CLASSES:,} fit")
+    if largest >= _MAX_UNNAMED_CLASSES:
+        raise DataError(
+            f"labels without class names must be below {_MAX_UNNAMED_CLASSES:,}, got {largest} in {location}"
+        )
     return tuple(map(str, range(largest + 1)))
 
 
-def checked_labels(labels: np.ndarray, classes: int, where: str) -> np.ndarray:
-    """Labels (n,) as int64. Raises DataError unless they are whole numbers from 0 up to the number of classes."""
+def validate_labels(labels: np.ndarray, classes: int, location: str) -> np.ndarray:
+    """Return labels (n,) as int64.
+
+    Raises
+    ------
+    DataError
+        Unless they are whole numbers from 0 to `classes` - 1.
+    """
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(f"labels in {where} are {labels.dtype} of shape {labels.shape}; whole numbers (images,) fit")
-    off = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(off):
         raise DataError(
-            f"{len(off)} of {len(labels)} images in {where} have no label of these {classes} classes; "
-            f"the first is image {off[0]} with {labels[off[0]]}"
+            f"labels must be whole numbers of shape (images,), got {labels.dtype} of shape {labels.shape} in {location}"
+        )
+    invalid = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(invalid):
+        raise DataError(
+            f"labels must be indices into the {classes} classes, got others for {len(invalid)} of {len(labels)} images "
+            f"in {location}; the first is {labels[invalid[0]]}, of image {invalid[0]}"
         )
     return labels.astype(np.int64)

@@ -1,4 +1,4 @@
-"""From the bytes of an image to its pixels, in threads: Pillow lets others run while it decodes and resizes."""
+"""Decode images in threads, from bytes to pixels. Pillow releases the GIL while it decodes and resizes."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,18 +12,23 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, 
 
 from netsim.errors import SettingsError
 
+# File formats that Pillow may decode.
 FORMATS = tuple(
     plugin.format
     for plugin in (JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile)
 )
+
+# Endings of the files that are taken for images.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+# Default side of photographs in pixels.
 DEFAULT_SIZE = 224
 
+# Environment variable: images that a process decodes concurrently. It changes no number, so it is not a setting.
 THREADS = "NETSIM_DECODING_THREADS"
-"""Environment variable: images decoded at a time by a process. It changes no number, so it is no setting of a run."""
 
-MOST_THREADS = 8
-"""By default at most so many, and no more than there are processors."""
+# Default limit of concurrently decoded images; the number of processors is the other.
+_MAX_THREADS = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,38 +37,62 @@ Group = TypeVar("Group")
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Why an image has no pixels."""
+    """Result of decoding an image that cannot be decoded.
 
-    why: str
+    Attributes
+    ----------
+    reason : str
+        Cause, for error messages.
+    """
+
+    reason: str
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """Decodes a file to RGB (3, size, size), scaled and cropped."""
+    """Decoder of JPEG, PNG and WebP files to RGB, scaled and cropped to a square.
+
+    Attributes
+    ----------
+    size : int
+        Side of the square in pixels.
+    """
 
     size: int
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Shape (3, size, size) of a decoded image."""
         return 3, self.size, self.size
 
     def __call__(self, data: bytes | None) -> np.ndarray | Unreadable:
+        """Return uint8 pixels (3, size, size), or the reason why the file is unreadable; None is a missing file."""
         if not data:
-            return Unreadable("it is gone" if data is None else "it is empty")
+            return Unreadable("the file is missing" if data is None else "the file is empty")
         try:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
-                return _planes(resize_and_crop(_rgb(image), self.size))
+                return _channels_first(resize_and_crop(_rgb(image), self.size))
         except MemoryError:
             raise
-        except UnidentifiedImageError:  # its text has an address of memory in it
-            return Unreadable("it is no JPEG, PNG or WebP file")
-        except Exception as error:  # of damaged files, Pillow's decoders raise whatever they come upon
+        except UnidentifiedImageError:  # its text contains a memory address
+            return Unreadable("not a JPEG, PNG or WebP file")
+        except Exception as error:  # Pillow's decoders raise many kinds of exceptions for damaged files
             return Unreadable(str(error) or type(error).__name__)
 
 
 @dataclass(frozen=True)
 class Raw:
-    """Takes pixels as they are, uint8 in the order `axes` (HW, HWC or CHW); scaled if `size` is given."""
+    """Decoder of uncompressed uint8 pixels.
+
+    Attributes
+    ----------
+    stored : tuple of int
+        Shape of one image as it is stored.
+    axes : str
+        Order of the stored axes: HW, HWC or CHW.
+    size : int or None
+        Side in pixels to which images are scaled and cropped; None leaves them as they are.
+    """
 
     stored: tuple[int, ...]
     axes: str
@@ -71,20 +100,22 @@ class Raw:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of a decoded image."""
         by_axis = {"C": 1} | dict(zip(self.axes, self.stored, strict=True))
         height, width = (by_axis["H"], by_axis["W"]) if self.size is None else (self.size, self.size)
         return by_axis["C"], height, width
 
     def __call__(self, data: bytes | None) -> np.ndarray | Unreadable:
+        """Return uint8 pixels (C, H, W), or the reason why there are none."""
         if data is None or len(data) != np.prod(self.stored):
-            return Unreadable("it is gone" if data is None else "it is cut off")
+            return Unreadable("the file is missing" if data is None else "the file is truncated")
         pixels = np.frombuffer(data, np.uint8).reshape(self.stored)
-        planes = {"HW": lambda: pixels[None], "HWC": lambda: pixels.transpose(2, 0, 1), "CHW": lambda: pixels}
-        return scaled(planes[self.axes](), self.size)
+        channels_first = {"HW": lambda: pixels[None], "HWC": lambda: pixels.transpose(2, 0, 1), "CHW": lambda: pixels}
+        return scale(channels_first[self.axes](), self.size)
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    """As torchvision's datasets have it, `convert("RGB")`, but for 16 bits of grey, which that would cut at 255."""
+    """Convert to RGB as torchvision's datasets do, except 16-bit greyscale, which Pillow would clip at 255."""
     if image.mode.startswith("I"):
         grey = np.asarray(image, dtype=np.float64)
         image = Image.fromarray((grey / 257).round().clip(0, 255).astype(np.uint8))
@@ -92,7 +123,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
-    """Shorter side to `size`, bilinear and antialiased, then the centre: as torchvision's Resize and CenterCrop."""
+    """Resize the shorter side to `size` (bilinear, antialiased) and crop the centre, as Resize and CenterCrop do."""
     width, height = image.size
     if width <= height:
         width, height = size, max(size, int(size * height / width))
@@ -103,53 +134,60 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     return resized.crop((left, top, left + size, top + size))
 
 
-def scaled(planes: np.ndarray, size: int | None) -> np.ndarray:
-    """Pixels (C, H, W), C 1 or 3, as photographs are scaled; the same pixels if `size` is None or already theirs."""
-    if size is None or planes.shape[1:] == (size, size):
-        return planes
-    pixels = planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0)
-    return _planes(resize_and_crop(Image.fromarray(np.ascontiguousarray(pixels)), size))
+def scale(pixels: np.ndarray, size: int | None) -> np.ndarray:
+    """Resize and crop pixels (C, H, W), C 1 or 3, as photographs; return them unchanged if `size` is None or theirs."""
+    if size is None or pixels.shape[1:] == (size, size):
+        return pixels
+    channels_last = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    return _channels_first(resize_and_crop(Image.fromarray(np.ascontiguousarray(channels_last)), size))
 
 
-def _planes(image: Image.Image) -> np.ndarray:
+def _channels_first(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an image as (C, H, W)."""
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-# ---- in threads
+# ---- threads
 
 
 def threads() -> int:
-    """Images decoded at a time. Raises SettingsError for a variable that is no such number."""
-    asked = os.environ.get(THREADS)
-    if asked is None:
-        return min(processors(), MOST_THREADS)
-    if not asked.isdecimal() or int(asked) < 1:
-        raise SettingsError(f"{THREADS} is {asked!r}; a number of threads from 1 on fits")
-    return int(asked)
+    """Return the number of images that are decoded concurrently.
+
+    Raises
+    ------
+    SettingsError
+        If the environment variable NETSIM_DECODING_THREADS is not a number from 1 on.
+    """
+    value = os.environ.get(THREADS)
+    if value is None:
+        return min(processors(), _MAX_THREADS)
+    if not value.isdecimal() or int(value) < 1:
+        raise SettingsError(f"{THREADS} must be a whole number from 1 on, got {value!r}; correct or unset it")
+    return int(value)
 
 
 def processors() -> int:
-    """Those this process may use."""
+    """Return the number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """What `work` makes of each, in order."""
+def map_in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """Apply a function to every item in threads; return the results in order."""
     with ThreadPoolExecutor(threads()) as pool:
-        return list(pool.map(work, items))
+        return list(pool.map(function, items))
 
 
-def in_groups(
-    groups: Sequence[Group], fetch: Callable[[Group], Sequence[T]], work: Callable[[T], R]
+def map_groups(
+    groups: Sequence[Group], fetch: Callable[[Group], Sequence[T]], function: Callable[[T], R]
 ) -> Iterator[list[R]]:
-    """What `work` makes of what `fetch` brings, group by group and in order; the next group is fetched meanwhile.
+    """Fetch groups and apply a function to every item in threads; yield the results group by group, in order.
 
-    At most two groups are in memory at a time.
+    The next group is fetched meanwhile, so at most two groups are in memory.
     """
     with ThreadPoolExecutor(1) as fetcher, ThreadPoolExecutor(threads()) as pool:
-        coming = [fetcher.submit(fetch, group) for group in groups[:1]]
+        pending = [fetcher.submit(fetch, group) for group in groups[:1]]
         for following in range(1, len(groups) + 1):
-            data = coming.pop().result()
-            coming += [fetcher.submit(fetch, group) for group in groups[following : following + 1]]
-            yield list(pool.map(work, data))
+            items = pending.pop().result()
+            pending += [fetcher.submit(fetch, group) for group in groups[following : following + 1]]
+            yield list(pool.map(function, items))

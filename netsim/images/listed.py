@@ -1,4 +1,4 @@
-"""Image sets that are lists: each image has a name, a label, and a place where its bytes are. n, k = images."""
+"""Image sets that are lists: the name, the label and the location of the bytes of each image. n, k = images."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,52 +8,69 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from netsim.errors import DataError
-from netsim.images.base import hash_of
-from netsim.images.decoding import Unreadable, in_groups
+from netsim.images.base import hash_images
+from netsim.images.decoding import Unreadable, map_groups
 from netsim.storage.files import Files
 
-IN_GROUP = 64
-"""Images that are fetched at a time,"""
+# Limits of a group, the images that are fetched together: number and bytes.
+_GROUP_IMAGES, _GROUP_BYTES = 64, 2**25
 
-BYTES_IN_GROUP = 2**25
-"""unless so many bytes are reached before."""
-
-NAMED = 3
-"""Unreadable images that an error names; it counts all."""
+# Unreadable images that an error message names; it counts the rest.
+_MAX_NAMED = 3
 
 
 class Contents(Protocol):
-    """The bytes of n images."""
+    """The encoded bytes of n images."""
 
     @property
     def sizes(self) -> np.ndarray:
-        """(n,) bytes of each; about, where only the whole is known."""
+        """Bytes of each image, (n,); approximate where only the total is known."""
 
     def get(self, indices: np.ndarray) -> Sequence[bytes | None]:
-        """In this order; None for an image that is gone."""
+        """Return the bytes of images, in order; None for an image that is missing."""
 
     def keep(self, indices: np.ndarray) -> "Contents":
-        """Of these images only, in this order."""
+        """Return the contents of these images only, in this order."""
 
     def stamp(self) -> bytes:
-        """Changes when an image does, as far as that can be told without reading them."""
+        """Return bytes that change when an image changes, as far as that is visible without reading the images."""
 
 
 class Decode(Protocol):
-    """Makes the bytes of an image the pixels `shape`."""
+    """Convert the bytes of an image to pixels of a fixed shape."""
 
     @property
-    def shape(self) -> tuple[int, int, int]: ...
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of every decoded image."""
 
-    def __call__(self, data: bytes | None) -> np.ndarray | Unreadable: ...
+    def __call__(self, data: bytes | None) -> np.ndarray | Unreadable:
+        """Return the pixels, uint8 (C, H, W), or the reason why there are none."""
 
 
 @dataclass(frozen=True)
 class ListedImages:
-    """Images that are fetched and decoded when they are read."""
+    """Image set whose images are fetched and decoded when they are read.
+
+    Attributes
+    ----------
+    name : str
+        Name of the set.
+    location : str
+        Path or URL of the set, for error messages.
+    names : tuple of str
+        Name of each image.
+    labels : array (n,) of int64
+        Indices into `classes`.
+    classes : tuple of str
+        Names of the classes.
+    contents : Contents
+        The encoded bytes of the images.
+    decode : Decode
+        The decoder of these bytes.
+    """
 
     name: str
-    place: str  # where they are, for errors
+    location: str
     names: tuple[str, ...] = field(repr=False)
     labels: np.ndarray = field(repr=False)
     classes: tuple[str, ...] = field(repr=False)
@@ -62,103 +79,132 @@ class ListedImages:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of every image."""
         return self.decode.shape
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def read(self, indices: ArrayLike) -> np.ndarray:
-        """uint8 (k, C, H, W). Raises DataError that names the images that can't be read, and counts them."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        images = np.empty((len(chosen), *self.shape), dtype=np.uint8)
-        faults: dict[int, str] = {}
-        for at, found in enumerate(self._decoded(chosen)):
-            if isinstance(found, Unreadable):
-                faults[int(chosen[at])] = found.why
+        """Return the images at `indices`: uint8 (k, C, H, W).
+
+        Raises
+        ------
+        DataError
+            If any image is unreadable: the first few by name and reason, and the number of all.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        images = np.empty((len(indices), *self.shape), dtype=np.uint8)
+        reasons: dict[int, str] = {}
+        for position, image in enumerate(self._decoded(indices)):
+            if isinstance(image, Unreadable):
+                reasons[int(indices[position])] = image.reason
             else:
-                images[at] = found
-        if faults:
-            raise DataError(self.complain(faults, of=len(chosen)))
+                images[position] = image
+        if reasons:
+            raise DataError(self.describe_unreadable(reasons, total=len(indices)))
         return images
 
     def unreadable(self, on_image: Callable[[int], None] = lambda _: None) -> dict[int, str]:
-        """Index -> why, of all images that can't be read. Decodes every one; `on_image` is told how many were."""
-        faults = {}
-        for index, found in enumerate(self._decoded(np.arange(len(self)))):
-            if isinstance(found, Unreadable):
-                faults[index] = found.why
+        """Decode every image and return index -> reason for the unreadable ones.
+
+        Parameters
+        ----------
+        on_image
+            Called after each image with the number of images decoded so far.
+        """
+        reasons = {}
+        for index, image in enumerate(self._decoded(np.arange(len(self)))):
+            if isinstance(image, Unreadable):
+                reasons[index] = image.reason
             on_image(index + 1)
-        return faults
+        return reasons
 
     def without(self, indices: Sequence[int]) -> "ListedImages":
-        """The other images, in their order. Classes stay, as labels are places among them."""
+        """Return the set without some images. All classes stay, because labels are indices into them."""
         kept = np.setdiff1d(np.arange(len(self)), np.asarray(indices, dtype=np.int64))
         names = tuple(self.names[index] for index in kept)
         return replace(self, names=names, labels=self.labels[kept], contents=self.contents.keep(kept))
 
-    def complain(self, faults: Mapping[int, str], *, of: int) -> str:
-        """Why images can't be read: the first few by name, and how many there are."""
-        named = [f"{self.names[index]!r} ({why})" for index, why in sorted(faults.items())[:NAMED]]
-        if of == 1:
-            return f"cannot read the image {named[0]} of {self.place}"
-        more = f" and {len(faults) - NAMED} more" if len(faults) > NAMED else ""
-        return f"cannot read {len(faults)} of {of} images of {self.place}: {', '.join(named)}{more}"
+    def describe_unreadable(self, reasons: Mapping[int, str], *, total: int) -> str:
+        """Return an error message: the first few unreadable images by name, and their number out of `total`."""
+        named = [f"{self.names[index]!r} ({reason})" for index, reason in sorted(reasons.items())[:_MAX_NAMED]]
+        if total == 1:
+            return f"cannot read the image {named[0]} of {self.location}"
+        more = f" and {len(reasons) - _MAX_NAMED} more" if len(reasons) > _MAX_NAMED else ""
+        return f"cannot read {len(reasons)} of {total} images of {self.location}: {', '.join(named)}{more}"
 
     def content_hash(self) -> str:
-        """From names, labels and sizes, not pixels: hashing 6 GB of ImageNet would cost more than it saves."""
-        return hash_of(self.labels, self.shape, self.names, self.contents.stamp())
+        """Return the hash of names, labels, sizes and shape, not of pixels: hashing 6 GB of ImageNet costs too much."""
+        return hash_images(self.labels, self.shape, self.names, self.contents.stamp())
 
     def _decoded(self, indices: np.ndarray) -> Iterator[np.ndarray | Unreadable]:
-        groups = groups_of(indices, self.contents.sizes)
-        for found in in_groups(groups, self.contents.get, self.decode):
-            yield from found
+        """Yield the decoded images at `indices`, in order."""
+        groups = split_into_groups(indices, self.contents.sizes)
+        for images in map_groups(groups, self.contents.get, self.decode):
+            yield from images
 
 
-def groups_of(indices: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-    """Cut so that neither images nor bytes of a group are many; an image alone may be larger."""
-    groups, start, held = [], 0, 0
-    for at, size in enumerate(sizes[indices].tolist()):
-        if at > start and (at - start >= IN_GROUP or held + size > BYTES_IN_GROUP):
-            groups.append(indices[start:at])
-            start, held = at, 0
-        held += size
+def split_into_groups(indices: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """Split indices into consecutive groups of at most 64 images and 32 MiB; a larger image is a group of its own."""
+    groups, start, group_bytes = [], 0, 0
+    for position, size in enumerate(sizes[indices].tolist()):
+        if position > start and (position - start >= _GROUP_IMAGES or group_bytes + size > _GROUP_BYTES):
+            groups.append(indices[start:position])
+            start, group_bytes = position, 0
+        group_bytes += size
     return [*groups, indices[start:]] if len(indices) else []
 
 
 @dataclass(frozen=True)
 class Extents:
-    """Bytes that lie in files: image i is `sizes[i]` bytes from `starts[i]` on in the file `paths[which[i]]`."""
+    """Contents that are ranges of files.
+
+    Attributes
+    ----------
+    files : Files
+        The folder or URL of the files.
+    paths : tuple of str
+        Paths of the files.
+    file : array (n,) of int64
+        Index into `paths` for each image.
+    starts, sizes : arrays (n,) of int64
+        First byte and number of bytes of each image.
+    """
 
     files: Files
     paths: tuple[str, ...]
-    which: np.ndarray
+    file: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
 
     def get(self, indices: np.ndarray) -> list[bytes | None]:
-        places = zip(self.which[indices], self.starts[indices], self.sizes[indices], strict=True)
+        """Return the bytes of images, in order; None where the file is missing."""
+        ranges = zip(self.file[indices], self.starts[indices], self.sizes[indices], strict=True)
         return self.files.get_ranges(
-            [(self.paths[which], int(start), int(start + size)) for which, start, size in places]
+            [(self.paths[file], int(start), int(start + size)) for file, start, size in ranges]
         )
 
     def keep(self, indices: np.ndarray) -> "Extents":
-        return replace(self, which=self.which[indices], starts=self.starts[indices], sizes=self.sizes[indices])
+        """Return the contents of these images only, in this order."""
+        return replace(self, file=self.file[indices], starts=self.starts[indices], sizes=self.sizes[indices])
 
     def stamp(self) -> bytes:
+        """Return the sizes of all images as text."""
         return ",".join(map(str, self.sizes.tolist())).encode()
 
 
 def whole_files(files: Files, paths: Sequence[str], sizes: Sequence[int]) -> Extents:
-    """Each image is a file."""
+    """Return contents in which each image is a whole file."""
     n = len(paths)
     return Extents(files, tuple(paths), np.arange(n), np.zeros(n, np.int64), np.array(sizes, dtype=np.int64))
 
 
-def image_files(place: str) -> Files:
-    """Where images are. Errors name the setting."""
-    return Files(place, setting="images.source")
+def image_files(location: str) -> Files:
+    """Return the files below a folder or URL of images; their errors name the setting `images.source`."""
+    return Files(location, setting="images.source")
 
 
-def last_name(files: Files) -> str:
-    """What an image set is called."""
+def set_name(files: Files) -> str:
+    """Return the name of an image set: the last part of its path or URL."""
     return files.url.rpartition("/")[2]

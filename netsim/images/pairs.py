@@ -1,8 +1,9 @@
-"""Which image is moved towards which: pairs of a seed (the starting image) and a target of another label. n = pairs.
+"""Pairs of a seed (the image that is moved) and a target (the image it is moved towards) with different labels.
 
-Pair k is a function of the labels, rng_seed and k only, so a longer run keeps the pairs of a shorter one, and any
-shard can be drawn alone. Targets are all different images, because CKA counts an image that comes twice as similarity
-(science: the naive bootstrap finds 0.026 where there is none). Seeds are drawn freely and may repeat.
+n = pairs. Pair k is a function of the labels, `rng_seed` and k only, so a longer run keeps the pairs of a shorter one,
+and every shard can be drawn independently. All targets are different images, because CKA counts an image that occurs
+twice as similarity (the naive bootstrap reports 0.026 where there is none). Seeds are drawn independently and may
+repeat.
 
 Source: Jones et al. 2022, PMLR 180:928-937, and its authors' blog: random pairs with different labels.
 """
@@ -13,12 +14,21 @@ import numpy as np
 
 from netsim.errors import DataError, SettingsError
 
-FEWEST_PAIRS = 4  # unbiased CKA is defined from 4 rows on
+# Unbiased CKA is defined from 4 rows on.
+FEWEST_PAIRS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Positions in the image set, and their labels; all (n,) int64. `seed_label != target_label` everywhere."""
+    """Pairs of images: positions in the image set, and their labels.
+
+    Attributes
+    ----------
+    seed, target : arrays (n,) of int64
+        Positions of the images.
+    seed_label, target_label : arrays (n,) of int64
+        Labels of the images; the two differ in every pair.
+    """
 
     seed: np.ndarray
     target: np.ndarray
@@ -30,18 +40,63 @@ class Pairs:
 
 
 def draw_pairs(labels: np.ndarray, count: int, *, rng_seed: int = 0, start: int = 0) -> Pairs:
-    """Pairs `start` to `start + count` of the endless-looking list that `labels` (images,) and `rng_seed` name.
+    """Draw pairs of a seed image and a target image whose labels differ.
 
-    Pair k's target is at position k of one permutation of the images; its seed is drawn by rng [rng_seed, k] evenly
-    among all images of another label. Neither depends on `count` or `start`.
+    Pair k does not depend on `count` or `start`: a longer draw begins with the pairs of a shorter one. The target of
+    pair k is at position k of one random permutation of the images, so all targets are different. Its seed is drawn
+    uniformly from all images with another label, and may occur again in another pair.
 
-    Raises DataError for one label only, more pairs than images, fewer than 4 pairs up to `start + count`;
-    SettingsError for a negative `start`, a `count` below 1, an rng_seed outside 0 to 2**32 - 1.
+    Parameters
+    ----------
+    labels
+        (images,) whole numbers: the class of each image, at least two different ones.
+    count
+        Number of pairs, at least 1.
+    rng_seed
+        Seed of the random numbers, 0 to 2**32 - 1.
+    start
+        Index of the first pair. `start + count` must be at least 4, because unbiased CKA requires 4 pairs, and at most
+        the number of images.
+
+    Returns
+    -------
+    Pairs
+        The pairs `start` to `start + count - 1`: positions `seed` and `target` in `labels`, and the labels there,
+        `seed_label` and `target_label`; all int64 of shape (count,).
+
+    Raises
+    ------
+    DataError
+        If `labels` are not whole numbers of shape (images,) or all the same, or if `start + count` is below 4 or
+        exceeds the number of images.
+    SettingsError
+        If `count`, `rng_seed` or `start` is out of range.
+
+    References
+    ----------
+    Jones, Springer, Kenyon, Moore 2022, "If you've trained one you've trained them all: inter-architecture similarity
+    increases with robustness", UAI, PMLR 180:928-937.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from netsim import draw_pairs
+    >>> labels = np.arange(100) % 10
+    >>> pairs = draw_pairs(labels, 5)
+    >>> pairs.target.tolist(), pairs.target_label.tolist()
+    ([74, 67, 17, 45, 35], [4, 7, 7, 5, 5])
+    >>> pairs.seed.tolist(), pairs.seed_label.tolist()
+    ([68, 64, 89, 54, 4], [8, 4, 9, 4, 4])
+
+    The last two of these pairs, drawn as a shard:
+
+    >>> draw_pairs(labels, 2, start=3).target.tolist()
+    [45, 35]
     """
-    labels = _checked_labels(labels)
-    _check_range(labels, count=count, rng_seed=rng_seed, start=start)
+    labels = _validate_labels(labels)
+    _validate_range(labels, count=count, rng_seed=rng_seed, start=start)
 
-    # [rng_seed] alone would be the stream of pair 0: numpy pads names with zeros
+    # [rng_seed] alone would be the stream of pair 0: numpy pads entropy with zeros
     permutation = np.random.default_rng([rng_seed, 0, 1]).permutation(len(labels))
     target = permutation[start : start + count].astype(np.int64)
 
@@ -60,29 +115,33 @@ def _draw(rng_seed: int, pair: int, *, below: int) -> int:
     return int(np.random.default_rng([rng_seed, pair]).integers(below))
 
 
-def _checked_labels(labels: np.ndarray) -> np.ndarray:
+def _validate_labels(labels: np.ndarray) -> np.ndarray:
+    """Return labels as int64. Raise DataError unless they are whole numbers (images,) and not all the same."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"labels are {labels.dtype} of shape {labels.shape}; whole numbers of shape (images,) fit")
-    kinds = np.unique(labels)
-    if len(kinds) < 2:
+        raise DataError(f"labels must be whole numbers of shape (images,), got {labels.dtype} of shape {labels.shape}")
+    classes = len(np.unique(labels))
+    if classes < 2:
         raise DataError(
-            f"{len(labels)} images have {len(kinds)} label(s) between them; a pair needs two different labels: "
+            f"labels must have at least 2 different values, got {classes} in {len(labels)} images; "
             "add images of another class"
         )
     return labels.astype(np.int64)
 
 
-def _check_range(labels: np.ndarray, *, count: int, rng_seed: int, start: int) -> None:
+def _validate_range(labels: np.ndarray, *, count: int, rng_seed: int, start: int) -> None:
+    """Raise SettingsError or DataError unless the pairs `start` to `start + count - 1` can be drawn."""
     images = len(labels)
-    if start < 0 or count < 1:
-        raise SettingsError(f"pairs from {start}, {count} of them; start at 0 or later and take at least 1")
+    if start < 0:
+        raise SettingsError(f"start must be at least 0, got {start}")
+    if count < 1:
+        raise SettingsError(f"count must be at least 1, got {count}")
     if not 0 <= rng_seed < 2**32:
-        raise SettingsError(f"rng_seed {rng_seed} is out of range; 0 to {2**32 - 1} fit")
+        raise SettingsError(f"rng_seed must be 0 to {2**32 - 1}, got {rng_seed}")
     if start + count < FEWEST_PAIRS:
-        raise DataError(f"{start + count} pairs are too few for CKA; take at least {FEWEST_PAIRS}")
+        raise DataError(f"CKA requires at least {FEWEST_PAIRS} pairs, got {start + count}; draw more pairs")
     if start + count > images:
         raise DataError(
-            f"{start + count} pairs need as many different targets, and there are {images} images; "
-            f"{images - start if start < images else 0} pairs fit from pair {start}: ask for fewer, or add images"
+            f"{start + count} pairs require as many different targets, got {images} images; "
+            f"draw at most {max(images - start, 0)} pairs from pair {start} on, or add images"
         )

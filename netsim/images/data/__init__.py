@@ -1,1 +1,1 @@
-"""The images that ship with netsim, and the script that made them."""
+"""The images that are included in netsim, and the script that made them."""

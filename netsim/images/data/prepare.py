@@ -1,14 +1,15 @@
-"""Make the embedded Fashion-MNIST subset: `python -m netsim.images.data.prepare SOURCE_DIR [DESTINATION_DIR]`.
+"""Make the included Fashion-MNIST subset: `python -m netsim.images.data.prepare SOURCE_DIR [DESTINATION_DIR]`.
 
-SOURCE_DIR holds the four original files of https://github.com/zalandoresearch/fashion-mnist (MIT, see
-LICENSE-fashion-mnist beside the sheets): {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz.
+SOURCE_DIR contains the four original files of https://github.com/zalandoresearch/fashion-mnist (MIT, see
+LICENSE-fashion-mnist in this folder): {train,t10k}-{images-idx3,labels-idx1}-ubyte.gz.
 
 Each split becomes one PNG contact sheet: row = label, columns = the first images of that label in the original order.
-So the label needs no file, the choice needs no random numbers, and a person can look at it. One class a row packs
-better than one class a column (386 against 400 bytes an image), and zlib's run-length strategy better than its default.
+So labels need no file, the selection needs no random numbers, and the sheet can be inspected by eye. One class per row
+compresses better than one class per column (386 against 400 bytes per image), and zlib's run-length strategy better
+than its default.
 
 The pixels are the same with any Pillow. The files are byte for byte the committed ones with Pillow 13.0, whose wheel
-carries the zlib-ng they were packed with; another zlib may pack the same pixels differently.
+includes the zlib-ng that compressed them; another zlib may compress the same pixels differently.
 """
 
 import gzip
@@ -22,11 +23,12 @@ from PIL import Image
 from netsim.errors import DataError
 from netsim.images.formats.fashion_mnist import CLASSES, DATA, TILE
 
-SPLITS = {"train": ("train", 500), "test": ("t10k", 200)}  # ours: the original prefix, images per class
+# Split -> prefix of the original files, images per class.
+SPLITS = {"train": ("train", 500), "test": ("t10k", 200)}
 
 
 def prepare(source: Path, destination: Path = DATA) -> list[Path]:
-    """Write `fashion-mnist-{train,test}.png` from the original files; returns their paths."""
+    """Write `fashion-mnist-{train,test}.png` from the original files; return their paths."""
     written = []
     for split, (prefix, per_class) in SPLITS.items():
         images = read_idx(source / f"{prefix}-images-idx3-ubyte.gz")
@@ -38,16 +40,24 @@ def prepare(source: Path, destination: Path = DATA) -> list[Path]:
 
 
 def contact_sheet(images: np.ndarray, labels: np.ndarray, per_class: int) -> np.ndarray:
-    """(10 * 28, per_class * 28) uint8: row = label, column = position among the images of that label."""
+    """Return (10 * 28, per_class * 28) uint8: row = label, column = position among the images of that label."""
     rows = np.stack([images[labels == label][:per_class] for label in range(len(CLASSES))])  # label, position, H, W
     return np.ascontiguousarray(rows.transpose(0, 2, 1, 3)).reshape(len(CLASSES) * TILE, per_class * TILE)
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """An array in LeCun's IDX format: two zero bytes, type 8 (uint8), number of axes, big-endian lengths, values."""
+    """Read an array of bytes in LeCun's IDX format.
+
+    The file has two zero bytes, type 8 (uint8), the number of axes, big-endian lengths, and the values.
+
+    Raises
+    ------
+    DataError
+        If the file begins otherwise.
+    """
     data = gzip.decompress(path.read_bytes())
     if data[:3] != b"\x00\x00\x08":
-        raise DataError(f"{path.name} is no IDX file of bytes: it starts with {data[:4].hex()}, not 000008")
+        raise DataError(f"{path.name} must be an IDX file of bytes: it must start with 000008, got {data[:4].hex()}")
     axes = data[3]
     shape = np.frombuffer(data, dtype=">i4", count=axes, offset=4)
     return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * axes).reshape(shape)

@@ -1,1 +1,1 @@
-"""One reader for each format of image sets."""
+"""Readers of image sets, one module per format. Each has `load(path, *, split, size)`, which `load_images` calls."""

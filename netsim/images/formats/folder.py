@@ -1,4 +1,4 @@
-"""Photographs in a tree of class folders, [train|test|val]/<class>/<image>, in the order of torchvision's."""
+"""Read photographs from a tree of class folders, [train|test|val]/<class>/<image>, in the order of torchvision."""
 
 from collections.abc import Mapping
 
@@ -7,40 +7,54 @@ import numpy as np
 from netsim.errors import DataError
 from netsim.images.base import Split
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
-from netsim.images.listed import ListedImages, image_files, last_name, whole_files
+from netsim.images.listed import ListedImages, image_files, set_name, whole_files
 from netsim.storage.files import Files
 
+# Split -> possible names of its folder. ImageNet has train and val.
 SPLITS = {"train": ("train",), "test": ("test", "val")}
-"""What the folder of a split may be called; ImageNet has train and val."""
 
-DEEPEST = 20
-"""Folders in each other, of which the first is the class."""
-
-
-def load(place: str, *, split: Split, size: int | None) -> ListedImages:
-    """The images of a split. Without folders for splits, both are all of `place`."""
-    files = image_files(place)
-    found = split_folder(files, split)
-    beside = [name for names in SPLITS.values() for name in names if name in files.folders()] if found else [""]
-    classes = sorted({name for folder in beside for name in files.folders(folder) if not name.startswith(".")})
-    return listed_tree(files, found, {name: name for name in classes}, size)
+# Levels of folders in which images are found; the first is the class.
+_MAX_DEPTH = 20
 
 
-def listed_tree(files: Files, folder: str, classes: Mapping[str, str], size: int | None) -> ListedImages:
-    """Images in `<folder>/<class>/` and folders therein, `classes` being those folders and what they are called; labels
-    are their order.
+def load(path: str, *, split: Split, size: int | None) -> ListedImages:
+    """List the images of a split. Without folders for splits, each split is all images of `path`.
 
-    Classes without an image in this split keep their label: other splits may have some.
+    Raises
+    ------
+    DataError
+        If the folder does not exist, lacks the split, or has no images.
     """
-    label = {name: place for place, name in enumerate(sorted(classes))}
-    sizes = {path: size for path, size in files.sizes(folder, depth=DEEPEST).items() if _is_image(path, label)}
+    files = image_files(path)
+    folder = split_folder(files, split)
+    splits = [name for names in SPLITS.values() for name in names if name in files.folders()] if folder else [""]
+    classes = sorted({name for parent in splits for name in files.folders(parent) if not name.startswith(".")})
+    return list_tree(files, folder, {name: name for name in classes}, size)
+
+
+def list_tree(files: Files, folder: str, classes: Mapping[str, str], size: int | None) -> ListedImages:
+    """List the images in `<folder>/<class>/` and the folders below.
+
+    Parameters
+    ----------
+    classes
+        Folder of each class -> name of the class. Labels are positions in the sorted folders. A class without images
+        in this split keeps its label, because other splits may have some.
+
+    Raises
+    ------
+    DataError
+        If there are no images.
+    """
+    label = {name: position for position, name in enumerate(sorted(classes))}
+    sizes = {path: size for path, size in files.sizes(folder, depth=_MAX_DEPTH).items() if _is_image(path, label)}
+    location = files.place(folder) if folder else files.url
     if not sizes:
-        where = files.place(folder) if folder else files.url
-        raise DataError(f"no images in {where!r}: expected <class>/<image>{', '.join(SUFFIXES)}")
-    names = sorted(sizes, key=_place)
+        raise DataError(f"no images in {location!r}; write <class>/<image>, ending in {', '.join(SUFFIXES)}")
+    names = sorted(sizes, key=_sort_key)
     return ListedImages(
-        name=last_name(files),
-        place=files.place(folder) if folder else files.url,
+        name=set_name(files),
+        location=location,
         names=tuple(names),
         labels=np.array([label[name.partition("/")[0]] for name in names], dtype=np.int64),
         classes=tuple(classes[name] for name in label),
@@ -50,24 +64,34 @@ def listed_tree(files: Files, folder: str, classes: Mapping[str, str], size: int
 
 
 def split_folder(files: Files, split: Split) -> str:
-    """The name of a split's folder below `files`; empty if there are none for splits."""
+    """Return the name of the folder of a split; empty if there are no folders for splits.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist, or has folders for other splits only.
+    """
     if not files.is_folder():
-        raise DataError(f"no folder {files.url!r}")
-    here = files.folders()
-    there = [name for name in ("train", "test", "val") if name in here]
-    wanted = [name for name in SPLITS[split] if name in there]
-    if there and not wanted:
-        raise DataError(f"{files.url!r} has {', '.join(there)}, and no folder {' or '.join(SPLITS[split])}")
-    return wanted[0] if wanted else ""
+        raise DataError(f"no folder {files.url!r}; images.source must be an existing folder")
+    folders = files.folders()
+    present = [name for name in ("train", "test", "val") if name in folders]
+    matching = [name for name in SPLITS[split] if name in present]
+    if present and not matching:
+        raise DataError(
+            f"{files.url!r} must have a folder {' or '.join(SPLITS[split])} for the split {split}, "
+            f"got {', '.join(present)}"
+        )
+    return matching[0] if matching else ""
 
 
 def _is_image(path: str, classes: Mapping[str, int]) -> bool:
+    """Return True for a path below a class folder that ends as an image does and is not hidden."""
     folder, *rest = path.split("/")
     hidden = any(part.startswith(".") for part in rest)
     return bool(rest) and folder in classes and not hidden and path.lower().endswith(SUFFIXES)
 
 
-def _place(path: str) -> tuple[str, str, str]:
-    """Class, folder and name, which order images as ImageFolder does."""
+def _sort_key(path: str) -> tuple[str, str, str]:
+    """Return class, folder and name, by which ImageFolder sorts images."""
     folder, _, name = path.rpartition("/")
     return folder.partition("/")[0], folder, name

@@ -1,17 +1,17 @@
-"""A folder of Hugging Face's `datasets`: what `save_to_disk` wrote (Arrow), or Parquet files as on the Hub.
+"""Read a folder of Hugging Face's `datasets`: what `save_to_disk` writes (Arrow), or Parquet files as on the Hub.
 
-    FOLDER/dataset_dict.json, FOLDER/<split>/state.json, FOLDER/<split>/data-*.arrow     a dict of splits, saved
-    FOLDER/state.json, FOLDER/data-*.arrow                                               one set: both splits
+    FOLDER/dataset_dict.json, FOLDER/<split>/state.json, FOLDER/<split>/data-*.arrow     saved dict of splits
+    FOLDER/state.json, FOLDER/data-*.arrow                                               saved set, for both splits
     FOLDER[/data]/<split>-*.parquet, FOLDER/<split>/*.parquet                            as downloaded from the Hub
 
-Images lie in the files as {bytes, path}. The schema says which column is of images and which of labels, and what labels
-are called; `?image=COLUMN&label=COLUMN` behind the folder chooses where there are several, and
-`?test=SPLIT&train=SPLIT` which splits are used.
+Images are stored as {bytes, path}. The schema tells which column has images, which has labels, and the names of the
+labels; the options `?image=COLUMN&label=COLUMN` after the folder select columns where there are several, and
+`?test=SPLIT&train=SPLIT` select the splits.
 """
 
 import json
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -22,50 +22,75 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from netsim.errors import DataError, SettingsError, nearest
-from netsim.images.base import Split, checked_labels, numbered
+from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import DEFAULT_SIZE, Photograph
 from netsim.images.formats import arrow
-from netsim.images.listed import Contents, Extents, ListedImages, image_files, last_name
+from netsim.images.listed import Contents, Extents, ListedImages, image_files, set_name
 from netsim.storage.files import Files
 
+# Split -> possible names of it in a dataset, in order of preference.
 SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
+
+# Options after the folder.
 OPTIONS = ("image", "label", "train", "test")
 
+# Limit of a row group of Parquet in bytes: a row group is the least that can be read.
 ROW_GROUP = 2**28
-"""Bytes of a row group of Parquet, up to which it is read: that is the least that can be."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns are read; `classes` is empty where labels have no names."""
+    """Names of the columns that are read.
+
+    Attributes
+    ----------
+    image, label : str
+        Columns of images and labels.
+    classes : tuple of str
+        Names of the labels; empty where they have none.
+    """
 
     image: str
     label: str
     classes: tuple[str, ...]
 
 
-def load(place: str, *, split: Split, size: int | None) -> ListedImages:
-    folder, _, query = place.partition("?")
-    asked = _options(query, place)
+def load(path: str, *, split: Split, size: int | None) -> ListedImages:
+    """List the images of a split.
+
+    Parameters
+    ----------
+    path
+        Folder of one dataset, optionally followed by options, as in ``cifar100?label=fine_label``.
+
+    Raises
+    ------
+    SettingsError
+        For an unknown option or column.
+    DataError
+        For a folder without a dataset or without the split, and for missing, damaged or ambiguous data.
+    """
+    folder, _, query = path.partition("?")
+    options = _options(query, path)
     files = image_files(folder)
-    paths, read = _files_of(files, (asked[split],) if split in asked else SPLITS[split])
+    paths, list_files = _files_of(files, (options[split],) if split in options else SPLITS[split])
     if not paths:
         raise DataError(
-            f"{files.url!r} holds no dataset: what save_to_disk writes (dataset_dict.json or state.json), or "
-            f"<split>-*.parquet, fits"
+            f"no dataset in {files.url!r}; it must contain what save_to_disk writes (dataset_dict.json or "
+            "state.json), or <split>-*.parquet"
         )
     try:
-        listed = read(files, paths, asked)
+        listed = list_files(files, paths, options)
     except FileNotFoundError as error:
-        raise DataError(f"{files.url} lacks a file of its dataset: {error}") from None
-    classes = listed.columns.classes or numbered(listed.labels, files.url)
+        raise DataError(f"{files.url} lacks a file of its dataset ({error}); copy it again") from None
+    classes = listed.columns.classes or numbered_classes(listed.labels, files.url)
     if not len(listed.labels):
         raise DataError(f"the dataset in {files.url!r} has no images for the split {split}")
     return ListedImages(
-        name=last_name(files),
-        place=files.url,
+        name=set_name(files),
+        location=files.url,
         names=listed.names,
-        labels=checked_labels(listed.labels, len(classes), files.url),
+        labels=validate_labels(listed.labels, len(classes), files.url),
         classes=classes,
         contents=listed.contents,
         decode=Photograph(size or DEFAULT_SIZE),
@@ -74,147 +99,167 @@ def load(place: str, *, split: Split, size: int | None) -> ListedImages:
 
 @dataclass(frozen=True)
 class _Listed:
+    """Names, labels and contents of the images in Arrow or Parquet files."""
+
     columns: Columns
     names: tuple[str, ...]
     labels: np.ndarray
     contents: Contents
 
 
-def _options(query: str, place: str) -> dict[str, str]:
+_ListFiles = Callable[[Files, Sequence[str], Mapping[str, str]], _Listed]
+
+
+def _options(query: str, path: str) -> dict[str, str]:
+    """Return the options after the folder. Raise SettingsError for unknown ones."""
     options = dict(parse_qsl(query))
     for name in options:
         if name not in OPTIONS:
-            raise SettingsError(f"no option {name!r} in hf:{place}{nearest(name, OPTIONS)}")
+            raise SettingsError(f"no option {name!r} in hf:{path}{nearest(name, OPTIONS)}")
     return options
 
 
-def _files_of(files: Files, names: Sequence[str]) -> tuple[list[str], Any]:
-    """The files of the first of the splits `names` that is there, in order, below `files`; and the function that lists
-    what is in them.
-    """
-    here = files.names()
-    if "dataset_dict.json" in here:
-        there = _json(files, "dataset_dict.json").get("splits", [])
-        folder = f"{_one_of(there, names, files)}/"
-        return _arrow_files(files, folder), _list_arrow
-    if "state.json" in here:
+def _files_of(files: Files, names: Sequence[str]) -> tuple[list[str], _ListFiles]:
+    """Return the files of the first split in `names` that exists, in order, and the function that lists images."""
+    present = files.names()
+    if "dataset_dict.json" in present:
+        splits = _json(files, "dataset_dict.json").get("splits", [])
+        return _arrow_files(files, f"{_first_split(splits, names, files)}/"), _list_arrow
+    if "state.json" in present:
         return _arrow_files(files, ""), _list_arrow
+    return _parquet_files(files, names), _list_parquet
+
+
+def _arrow_files(files: Files, folder: str) -> list[str]:
+    """Return the files that a saved set lists."""
+    entries = _json(files, f"{folder}state.json").get("_data_files", [])
+    return [f"{folder}{entry['filename']}" for entry in entries]
+
+
+def _parquet_files(files: Files, names: Sequence[str]) -> list[str]:
+    """Return the Parquet files of the first split in `names` that exists; empty if there are no Parquet files."""
     parquet = sorted(path for path in files.sizes(depth=3) if path.endswith(".parquet"))
     if not parquet:
-        return [], _list_parquet
+        return []
     known = {*names, *(name for usual in SPLITS.values() for name in usual)}
     by_split: dict[str, list[str]] = {}
     for path in parquet:
         by_split.setdefault(_split_of(path, known), []).append(path)
-    # one set without a name of a split is all of them
-    found = parquet if len(by_split) == 1 and not by_split.keys() & known else by_split[_one_of(by_split, names, files)]
-    folders = sorted({path.rpartition("/")[0] for path in found})
+    is_one_unnamed = len(by_split) == 1 and not by_split.keys() & known
+    paths = parquet if is_one_unnamed else by_split[_first_split(by_split, names, files)]
+    folders = sorted({path.rpartition("/")[0] for path in paths})
     if len(folders) > 1:
-        raise DataError(f"{files.url!r} has several sets, {' and '.join(folders)}; give the folder of one")
-    _require_all(files, found)
-    return found, _list_parquet
+        raise DataError(f"{files.url!r} has several datasets, {' and '.join(folders)}; give the folder of one")
+    _require_all(files, paths)
+    return paths
 
 
 def _split_of(path: str, known: Set[str]) -> str:
-    """data/train-00000-of-00005.parquet, train/0000.parquet as the Hub's own conversion has it, cifar-train.parquet."""
+    """Return the split in a path.
+
+    Conventions: data/train-00000-of-00005.parquet; train/0000.parquet, as in the Hub's own conversion;
+    cifar-train.parquet.
+    """
     folder, _, name = path.rpartition("/")
-    own, around = re.split(r"[-._]", name), folder.split("/")[::-1]
-    said = [word for word in (*own, *around) if word in known]
-    return said[0] if said else around[0] if own[0].isdecimal() else own[0]
+    words, folders = re.split(r"[-._]", name), folder.split("/")[::-1]
+    splits = [word for word in (*words, *folders) if word in known]
+    return splits[0] if splits else folders[0] if words[0].isdecimal() else words[0]
 
 
 def _require_all(files: Files, paths: Sequence[str]) -> None:
-    """Names say how many files there are: train-00000-of-00005.parquet."""
+    """Raise DataError if there are fewer files than their names tell: train-00000-of-00005.parquet."""
     for path in paths:
         counted = re.search(r"-\d+-of-(\d+)", path)
         if counted and int(counted[1]) != len(paths):
-            raise DataError(f"{files.url!r} has {len(paths)} of {int(counted[1])} files like {path}")
+            raise DataError(f"{files.url!r} has {len(paths)} of {int(counted[1])} files like {path}; add the others")
 
 
-def _one_of(there: Sequence[str] | Mapping[str, Any], names: Sequence[str], files: Files) -> str:
+def _first_split(splits: Sequence[str] | Mapping[str, Any], names: Sequence[str], files: Files) -> str:
+    """Return the first of `names` that is a split. Raise DataError if there is none."""
     for name in names:
-        if name in there:
+        if name in splits:
             return name
     raise DataError(
-        f"{files.url!r} has the splits {', '.join(there)}, and none called {' or '.join(names)}; "
-        "?test=SPLIT behind the folder chooses"
+        f"splits in {files.url!r} must include {' or '.join(names)}, got {', '.join(splits)}; "
+        "select one with ?test=SPLIT or ?train=SPLIT after the folder"
     )
 
 
-def _arrow_files(files: Files, folder: str) -> list[str]:
-    named = _json(files, f"{folder}state.json").get("_data_files", [])
-    return [f"{folder}{entry['filename']}" for entry in named]
-
-
 def _json(files: Files, path: str) -> dict[str, Any]:
+    """Return a JSON object."""
     try:
-        found = json.loads(files.get(path))
-        assert isinstance(found, dict)
-        return found
+        content = json.loads(files.get(path))
+        assert isinstance(content, dict)
+        return content
     except FileNotFoundError:
-        raise DataError(f"no file {files.place(path)!r}") from None
+        raise DataError(f"no file {files.place(path)!r}; copy the dataset again") from None
     except (ValueError, AssertionError) as error:
-        raise DataError(f"{files.place(path)} is damaged ({error})") from None
+        raise DataError(f"{files.place(path)} is damaged ({error}); copy the dataset again") from None
 
 
 # ---- columns
 
 
-def _columns(schema: pa.Schema, asked: Mapping[str, str], where: str) -> Columns:
-    """Raises DataError where the schema has no such columns, or several and none is asked for."""
+def _columns(schema: pa.Schema, options: Mapping[str, str], location: str) -> Columns:
+    """Return the columns to read. Raise DataError if there are none, or several and no option selects one."""
     features = _features(schema)
     images = [name for name in schema.names if _is_image(schema.field(name).type)]
     labels = [name for name in schema.names if features.get(name, {}).get("_type") == "ClassLabel"]
     if not labels:
         labels = [name for name in schema.names if pa.types.is_integer(schema.field(name).type)]
-    image = _choose("image", images, asked, schema, where)
-    label = _choose("label", labels, asked, schema, where)
+    image = _select("image", images, options, schema, location)
+    label = _select("label", labels, options, schema, location)
     if not pa.types.is_integer(schema.field(label).type):
-        raise DataError(f"the column {label!r} in {where} is {schema.field(label).type}; labels are whole numbers")
+        raise DataError(f"labels must be whole numbers, got {schema.field(label).type} in column {label!r}, {location}")
     return Columns(image, label, tuple(features.get(label, {}).get("names") or ()))
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
-    """What `datasets` says of columns, in the schema's metadata."""
+    """Return the features that `datasets` stores in the metadata of a schema, by column."""
     try:
-        found = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-        return {name: feature for name, feature in found.items() if isinstance(feature, dict)}
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
 def _is_image(kind: pa.DataType) -> bool:
+    """Return True for a struct of bytes and path."""
     if not pa.types.is_struct(kind):
         return False
     children = {kind.field(k).name: kind.field(k).type for k in range(kind.num_fields)}
     return set(children) == {"bytes", "path"} and "binary" in str(children["bytes"])
 
 
-def _choose(what: str, found: list[str], asked: Mapping[str, str], schema: pa.Schema, where: str) -> str:
-    if what in asked:
-        name = asked[what]
-        if name not in schema.names or (what == "image" and name not in found):
-            known = found if what == "image" else schema.names
-            raise SettingsError(f"no column of {what}s {name!r} in {where}{nearest(name, known)}")
+def _select(what: str, candidates: list[str], options: Mapping[str, str], schema: pa.Schema, location: str) -> str:
+    """Return the column that an option names, or else the only candidate."""
+    if what in options:
+        name = options[what]
+        if name not in schema.names or (what == "image" and name not in candidates):
+            known = candidates if what == "image" else schema.names
+            raise SettingsError(f"no column of {what}s {name!r} in {location}{nearest(name, known)}")
         return name
-    if len(found) == 1:
-        return found[0]
-    which = f"several columns of {what}s ({', '.join(found)})" if found else f"no column of {what}s"
-    raise DataError(f"{where} has {which} among {', '.join(schema.names)}; ?{what}=COLUMN behind the folder chooses")
+    if len(candidates) == 1:
+        return candidates[0]
+    got = f"several ({', '.join(candidates)})" if candidates else f"none among {', '.join(schema.names)}"
+    raise DataError(
+        f"{location} must have one column of {what}s, got {got}; select one with ?{what}=COLUMN after the folder"
+    )
 
 
 # ---- Arrow
 
 
-def _list_arrow(files: Files, paths: Sequence[str], asked: Mapping[str, str]) -> _Listed:
+def _list_arrow(files: Files, paths: Sequence[str], options: Mapping[str, str]) -> _Listed:
+    """List the images in Arrow files: labels, names, and where the bytes are."""
     columns: Columns | None = None
     names: list[str] = []
-    labels, which, starts, sizes = ([np.zeros(0, np.int64)] for _ in range(4))
+    labels, file, starts, sizes = ([np.zeros(0, np.int64)] for _ in range(4))
     for number, path in enumerate(paths):
         before = len(names)
         try:
             schema, batches = arrow.batches(files, path)
-            columns = columns or _columns(schema, asked, files.place(path))
+            columns = columns or _columns(schema, options, files.place(path))
             image, label = (schema.field(name).type for name in (columns.image, columns.label))
             layout = arrow.Layout(schema)
             kinds = {name: image.field(name).type for name in ("bytes", "path")}
@@ -224,78 +269,119 @@ def _list_arrow(files: Files, paths: Sequence[str], asked: Mapping[str, str]) ->
                 offsets, (data, _) = arrow.read_offsets(*at, kinds["bytes"], columns.image, "bytes")
                 starts.append(data + offsets[:-1].astype(np.int64))
                 sizes.append(np.diff(offsets).astype(np.int64))
-                which.append(np.full(batch.rows, number))
+                file.append(np.full(batch.rows, number))
                 names += _names(arrow.read_text(*at, kinds["path"], columns.image, "path"), path, len(names) - before)
         except (arrow.NotArrowError, pa.ArrowInvalid, KeyError) as error:
-            raise DataError(f"{files.place(path)} is not as `datasets` writes Arrow, or damaged: {error}") from None
+            raise DataError(f"{files.place(path)} is not as `datasets` writes Arrow, or damaged ({error})") from None
     assert columns is not None
-    at_all = [np.concatenate(parts) for parts in (labels, which, starts, sizes)]
-    return _Listed(columns, tuple(names), at_all[0], Extents(files, tuple(paths), *at_all[1:]))
+    joined = [np.concatenate(parts) for parts in (labels, file, starts, sizes)]
+    return _Listed(columns, tuple(names), joined[0], Extents(files, tuple(paths), *joined[1:]))
 
 
-def _names(found: Sequence[str], path: str, before: int) -> list[str]:
-    """What images were called; by their place where they came without a name."""
-    return [name or f"{path}[{before + row}]" for row, name in enumerate(found)]
+def _names(stored: Sequence[str | None], path: str, first: int) -> list[str]:
+    """Return the stored names of images; file and row for those without one."""
+    return [name or f"{path}[{first + row}]" for row, name in enumerate(stored)]
 
 
 # ---- Parquet
 
 
-def _list_parquet(files: Files, paths: Sequence[str], asked: Mapping[str, str]) -> _Listed:
+def _list_parquet(files: Files, paths: Sequence[str], options: Mapping[str, str]) -> _Listed:
+    """List the images in Parquet files: labels, names, row groups and rows."""
     columns: Columns | None = None
     names: list[str] = []
-    labels, which, groups, rows, sizes = ([np.zeros(0, np.int64)] for _ in range(5))
+    labels: list[np.ndarray] = []
+    rows: list[Rows] = []
     for number, path in enumerate(paths):
-        before = len(names)
         try:
             with files.open(path, jumping=True) as file, pq.ParquetFile(file) as parquet:
-                columns = columns or _columns(parquet.schema_arrow, asked, files.place(path))
+                columns = columns or _columns(parquet.schema_arrow, options, files.place(path))
                 table = parquet.read([columns.label, f"{columns.image}.path"])
-                group_rows = [parquet.metadata.row_group(k) for k in range(parquet.metadata.num_row_groups)]
+                groups = [parquet.metadata.row_group(k) for k in range(parquet.metadata.num_row_groups)]
         except (pa.ArrowInvalid, KeyError) as error:
-            raise DataError(f"{files.place(path)} is no Parquet file with these columns, or damaged: {error}") from None
-        for k, group in enumerate(group_rows):
-            if group.total_byte_size > ROW_GROUP:
-                raise DataError(
-                    f"a row group of {files.place(path)} has {group.total_byte_size >> 20} MiB, all of which is read "
-                    f"to get at one image; at most {ROW_GROUP >> 20} fit: write it again with row_group_size=100"
-                )
-            groups.append(np.full(group.num_rows, k))
-            rows.append(np.arange(group.num_rows))
-            sizes.append(np.full(group.num_rows, group.total_byte_size // max(1, group.num_rows)))
-            which.append(np.full(group.num_rows, number))
-        column = table.column(columns.label)
-        if column.null_count:
-            raise DataError(f"{column.null_count} values of {columns.label} in {files.place(path)} are missing")
-        labels.append(column.to_numpy().astype(np.int64))
-        paths_of = table.column(columns.image).combine_chunks().field("path").to_pylist()
-        names += _names([name or "" for name in paths_of], path, len(names) - before)
+            raise DataError(
+                f"{files.place(path)} is not a Parquet file with these columns, or damaged ({error})"
+            ) from None
+        rows += [_rows_of(group, k, number, files.place(path)) for k, group in enumerate(groups)]
+        labels.append(_labels_of(table.column(columns.label), columns.label, files.place(path)))
+        names += _names(table.column(columns.image).combine_chunks().field("path").to_pylist(), path, 0)
     assert columns is not None
-    at = Rows(*(np.concatenate(parts) for parts in (which, groups, rows, sizes)))
     stamp = ",".join(str(files.size(path)) for path in paths).encode()
-    contents = RowGroups(files, tuple(paths), columns.image, at, whole=stamp)
+    contents = RowGroups(files, tuple(paths), columns.image, Rows.concatenate(rows), file_sizes=stamp)
     return _Listed(columns, tuple(names), np.concatenate(labels), contents)
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Where n images are: file, row group in it, row in that; and bytes of each, about."""
+    """Locations of n images in Parquet files.
 
-    which: np.ndarray
-    groups: np.ndarray
-    rows: np.ndarray
+    Attributes
+    ----------
+    file, group, row : arrays (n,) of int64
+        Index of the file, of the row group in the file, and of the row in the group.
+    sizes : array (n,) of int64
+        Bytes of each image: the mean of its row group.
+    """
+
+    file: np.ndarray
+    group: np.ndarray
+    row: np.ndarray
     sizes: np.ndarray
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Rows"]) -> "Rows":
+        """Return the rows of all parts, in order."""
+        empty = np.zeros(0, np.int64)
+        keys = ("file", "group", "row", "sizes")
+        return cls(*(np.concatenate([empty, *(getattr(part, key) for part in parts)]) for key in keys))
+
+    def keep(self, indices: np.ndarray) -> "Rows":
+        """Return these rows only, in this order."""
+        return Rows(self.file[indices], self.group[indices], self.row[indices], self.sizes[indices])
+
+
+def _rows_of(group: Any, number: int, file: int, location: str) -> Rows:
+    """Return the rows of a row group. Raise DataError if it is too large to be read for one image."""
+    if group.total_byte_size > ROW_GROUP:
+        raise DataError(
+            f"row groups must be at most {ROW_GROUP >> 20} MiB, because reading one image reads its row group, got "
+            f"{group.total_byte_size >> 20} MiB in {location}; write it again with row_group_size=100"
+        )
+    n = group.num_rows
+    mean_size = group.total_byte_size // max(1, n)
+    return Rows(np.full(n, file), np.full(n, number), np.arange(n), np.full(n, mean_size))
+
+
+def _labels_of(column: pa.ChunkedArray, name: str, location: str) -> np.ndarray:
+    """Return labels as int64. Raise DataError if any is missing."""
+    if column.null_count:
+        raise DataError(f"labels must not be missing, got {column.null_count} missing in column {name!r}, {location}")
+    return column.to_numpy().astype(np.int64)
 
 
 @dataclass(frozen=True)
 class RowGroups:
-    """Bytes of images in Parquet files, of which whole row groups are read; the last few are remembered."""
+    """Contents that are columns of Parquet files, read by row group; the last two row groups stay in memory.
+
+    Attributes
+    ----------
+    files : Files
+        The folder or URL of the files.
+    paths : tuple of str
+        Paths of the files.
+    column : str
+        Column of images.
+    rows : Rows
+        Location of each image.
+    file_sizes : bytes
+        Sizes of the files as text: those of images are known only when they are read.
+    """
 
     files: Files
     paths: tuple[str, ...]
     column: str
-    at: Rows
-    whole: bytes  # the files' sizes: those of images are known only once they are read
+    rows: Rows
+    file_sizes: bytes
     _read: Any = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -303,27 +389,31 @@ class RowGroups:
 
     @property
     def sizes(self) -> np.ndarray:
-        return self.at.sizes
+        """Approximate bytes of each image, (n,)."""
+        return self.rows.sizes
 
     def get(self, indices: np.ndarray) -> list[bytes | None]:
-        found: dict[int, bytes | None] = {}
+        """Return the bytes of images, in order; empty for an image without bytes."""
+        images: dict[int, bytes | None] = {}
         for index in np.unique(indices).tolist():  # in the order of row groups, so that each is read once
-            column = self._read(int(self.at.which[index]), int(self.at.groups[index]))
-            found[index] = column[int(self.at.rows[index])].as_py() or b""
-        return [found[index] for index in indices.tolist()]
+            column = self._read(int(self.rows.file[index]), int(self.rows.group[index]))
+            images[index] = column[int(self.rows.row[index])].as_py() or b""
+        return [images[index] for index in indices.tolist()]
 
     def keep(self, indices: np.ndarray) -> "RowGroups":
-        at = self.at
-        return replace(self, at=Rows(at.which[indices], at.groups[indices], at.rows[indices], at.sizes[indices]))
+        """Return the contents of these images only, in this order."""
+        return replace(self, rows=self.rows.keep(indices))
 
     def stamp(self) -> bytes:
-        return self.whole
+        """Return the sizes of the files as text."""
+        return self.file_sizes
 
-    def _read_group(self, which: int, group: int) -> pa.Array:
-        path = self.paths[which]
+    def _read_group(self, file: int, group: int) -> pa.Array:
+        """Return the encoded images of a row group."""
+        path = self.paths[file]
         try:
-            with self.files.open(path, jumping=True) as file, pq.ParquetFile(file) as parquet:
+            with self.files.open(path, jumping=True) as opened, pq.ParquetFile(opened) as parquet:
                 table = parquet.read_row_group(group, [f"{self.column}.bytes"])
         except (pa.ArrowInvalid, FileNotFoundError, OSError) as error:
-            raise DataError(f"row group {group} of {self.files.place(path)} cannot be read: {error}") from None
+            raise DataError(f"cannot read row group {group} of {self.files.place(path)}: {error}") from None
         return table.column(self.column).combine_chunks().field("bytes")

@@ -1,7 +1,8 @@
-"""NumPy archives (.npz) of uint8 images and their labels. Arrays of objects are pickles, and are refused.
+"""Read NumPy archives (.npz) of uint8 images and their labels. Arrays of objects are pickles: refused.
 
-Images are (n, H, W), (n, H, W, C) or (n, C, H, W), C 1 or 3, under the names of one of `NAMES`; `classes`, if it is
-there, names the labels. What `np.savez` wrote is read by range where it is large; `savez_compressed` goes into memory.
+Images are (n, H, W), (n, H, W, C) or (n, C, H, W), C 1 or 3, under one of the pairs of names in `NAMES`; an optional
+array `classes` names the labels. Large arrays that `np.savez` wrote are read by range; those of `savez_compressed` are
+held in memory.
 """
 
 import io
@@ -14,142 +15,181 @@ import numpy as np
 from numpy.lib import format as npy
 
 from netsim.errors import DataError
-from netsim.images.base import Split, checked_labels, numbered
+from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import Raw
 from netsim.images.listed import Contents, Extents, ListedImages, image_files
 
+# Names of images and labels, in order of preference; {split} is train, or test and then val. The last serve both
+# splits.
 NAMES = (("{split}_images", "{split}_labels"), ("x_{split}", "y_{split}"), ("images", "labels"))
-"""Of images and labels; {split} is train, and test or else val. The last are both splits."""
 
+# Bytes of images up to which they are held in memory: faster than reading small images one by one.
 IN_MEMORY = 2**28
-"""Bytes of images up to which they are held in memory: small images are read quicker from there than one by one."""
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """Images of one size, (n, bytes)."""
+    """Contents that are held in memory.
+
+    Attributes
+    ----------
+    pixels : array (n, bytes) of uint8
+        The images, all of one size.
+    checksum : str
+        CRC-32 of the array in the archive, in hex.
+    """
 
     pixels: np.ndarray
     checksum: str
 
     @property
     def sizes(self) -> np.ndarray:
+        """Bytes of each image, (n,)."""
         return np.full(len(self.pixels), self.pixels.shape[1])
 
     def get(self, indices: np.ndarray) -> list[bytes | None]:
+        """Return the bytes of images, in order."""
         return [self.pixels[index].tobytes() for index in indices]
 
     def keep(self, indices: np.ndarray) -> "InMemory":
+        """Return the contents of these images only, in this order."""
         return replace(self, pixels=self.pixels[indices])
 
     def stamp(self) -> bytes:
+        """Return the checksum."""
         return self.checksum.encode()
 
 
 @dataclass(frozen=True)
 class Stored(Extents):
-    """The same where they lie."""
+    """Contents that are read by range from an archive without compression.
+
+    Attributes
+    ----------
+    checksum : str
+        CRC-32 of the array in the archive, in hex.
+    """
 
     checksum: str = ""
 
     def stamp(self) -> bytes:
+        """Return the checksum."""
         return self.checksum.encode()
 
 
-def load(place: str, *, split: Split, size: int | None) -> ListedImages:
-    root, _, name = place.rpartition("/")
-    files = image_files(root or ("/" if place.startswith("/") else "."))
-    where = files.place(name)
+def load(path: str, *, split: Split, size: int | None) -> ListedImages:
+    """Open an archive and list the images of a split.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, or its arrays have other names, shapes or types.
+    """
+    root, _, name = path.rpartition("/")
+    files = image_files(root or ("/" if path.startswith("/") else "."))
+    location = files.place(name)
     try:
         with files.open(name) as file, zipfile.ZipFile(file) as archive:
             entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
-            images_name, labels_name = _names(entries, split, where)
-            raw_labels = _array(archive, labels_name, where)
+            images_name, labels_name = _names(entries, split, location)
+            raw_labels = _array(archive, labels_name, location)
             labels = raw_labels.reshape(-1) if raw_labels.ndim == 2 and raw_labels.shape[1] == 1 else raw_labels
-            classes = _classes(archive, entries, labels, where)
+            classes = _classes(archive, entries, labels, location)
             entry = entries[images_name]
-            shape, start = _header(archive, entry, where)
-            stored, axes = _axes(shape, f"{images_name} in {where}")
+            shape, start = _header(archive, entry, location)
+            stored, axes = _axes(shape, f"{images_name} in {location}")
             item, checksum = int(np.prod(stored)), f"{entry.CRC:08x}"
             contents: Contents
             if entry.compress_type == zipfile.ZIP_STORED and shape[0] * item > IN_MEMORY:
-                at = _data_offset(file, entry) + start
+                first = _data_offset(file, entry) + start
                 n = np.arange(shape[0])
-                contents = Stored(files, (name,), 0 * n, at + item * n, np.full(len(n), item), checksum)
+                contents = Stored(files, (name,), 0 * n, first + item * n, np.full(len(n), item), checksum)
             else:
-                contents = InMemory(_array(archive, images_name, where).reshape(shape[0], item), checksum)
+                contents = InMemory(_array(archive, images_name, location).reshape(shape[0], item), checksum)
     except FileNotFoundError:
-        raise DataError(f"no file {where!r}") from None
+        raise DataError(f"no file {location!r}; images.source must be an existing .npz file") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise DataError(f"{where} is damaged, or not written by np.savez ({error})") from None
+        raise DataError(f"{location} is damaged, or not written by np.savez ({error})") from None
     if len(labels) != shape[0]:
-        raise DataError(f"{where} has {shape[0]} images in {images_name} and {len(labels)} labels in {labels_name}")
+        raise DataError(
+            f"{images_name} and {labels_name} must have the same length, got {shape[0]} images and {len(labels)} "
+            f"labels in {location}"
+        )
     return ListedImages(
         name=name.removesuffix(".npz"),
-        place=where,
+        location=location,
         names=tuple(f"{images_name}[{k}]" for k in range(len(labels))),
-        labels=checked_labels(labels, len(classes), where),
+        labels=validate_labels(labels, len(classes), location),
         classes=classes,
         contents=contents,
         decode=Raw(stored, axes, size),
     )
 
 
-def _names(here: Collection[str], split: Split, where: str) -> tuple[str, str]:
+def _names(present: Collection[str], split: Split, location: str) -> tuple[str, str]:
+    """Return the names of the arrays of images and labels."""
     splits = ("train",) if split == "train" else ("test", "val")
-    wanted = dict.fromkeys(tuple(name.format(split=s) for name in names) for names in NAMES for s in splits)
-    for images, labels in wanted:
-        if images in here and labels in here:
+    accepted = dict.fromkeys(tuple(name.format(split=s) for name in names) for names in NAMES for s in splits)
+    for images, labels in accepted:
+        if images in present and labels in present:
             return images, labels
-    asked = ", or ".join(" and ".join(names) for names in wanted)
-    raise DataError(f"{where} has {', '.join(sorted(here)) or 'nothing'}; for the split {split}, {asked} fit")
+    options = ", or ".join(" and ".join(names) for names in accepted)
+    raise DataError(
+        f"arrays for the split {split} must be {options}; got {', '.join(sorted(present)) or 'none'} in {location}"
+    )
 
 
-def _array(archive: zipfile.ZipFile, name: str, where: str) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, name: str, location: str) -> np.ndarray:
+    """Read an array; raise DataError for objects."""
     with archive.open(f"{name}.npy") as member:
         try:
             return np.asarray(npy.read_array(member, allow_pickle=False))
         except ValueError as error:
-            raise DataError(f"{name} in {where} cannot be read: {error}") from None
+            raise DataError(f"cannot read {name} in {location}: {error}") from None
 
 
-def _classes(archive: zipfile.ZipFile, here: Collection[str], labels: np.ndarray, where: str) -> tuple[str, ...]:
-    if "classes" in here:
-        return tuple(map(str, _array(archive, "classes", where).tolist()))
-    return numbered(labels, where)
+def _classes(archive: zipfile.ZipFile, present: Collection[str], labels: np.ndarray, location: str) -> tuple[str, ...]:
+    """Return the names of the classes, or their numbers if the archive has no names."""
+    if "classes" in present:
+        return tuple(map(str, _array(archive, "classes", location).tolist()))
+    return numbered_classes(labels, location)
 
 
-def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, where: str) -> tuple[tuple[int, ...], int]:
-    """The shape of an array of bytes, and where its values begin in the .npy file."""
+def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, location: str) -> tuple[tuple[int, ...], int]:
+    """Return the shape of a uint8 array, and the offset of its values in the .npy file."""
     with archive.open(entry) as member:
         try:
             version = npy.read_magic(member)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read(member)
         except ValueError as error:
-            raise DataError(f"{entry.filename} in {where} is no array ({error})") from None
+            raise DataError(f"{entry.filename} in {location} is not an array ({error})") from None
         start = member.tell()
     if dtype != np.uint8:
-        raise DataError(f"{entry.filename} in {where} is {dtype}, not uint8: save images as bytes, 255 is white")
+        raise DataError(f"{entry.filename} in {location} must be uint8, got {dtype}; save pixels as 0 to 255")
     if fortran:
-        raise DataError(f"{entry.filename} in {where} is in Fortran's order; save np.ascontiguousarray(images)")
+        raise DataError(
+            f"{entry.filename} in {location} must be in C order, got Fortran order; save np.ascontiguousarray(images)"
+        )
     return shape, start
 
 
-def _axes(shape: tuple[int, ...], what: str) -> tuple[tuple[int, ...], str]:
-    """The shape of one image, and the order of its axes."""
+def _axes(shape: tuple[int, ...], array: str) -> tuple[tuple[int, ...], str]:
+    """Return the shape of one image, and the order of its axes: HW, HWC or CHW."""
     stored = tuple(shape[1:])
     if len(stored) == 2:
         return stored, "HW"
-    last, first = (len(stored) == 3 and stored[axis] in (1, 3) for axis in (2, 0))
-    if last == first:
-        fits = "(n, H, W), (n, H, W, 3) and (n, 3, H, W) fit"
-        raise DataError(f"{what} has shape {shape}; {fits}" + (", and this is two of them" if last else ""))
-    return stored, "HWC" if last else "CHW"
+    channels_last, channels_first = (len(stored) == 3 and stored[axis] in (1, 3) for axis in (2, 0))
+    if channels_last == channels_first:
+        ambiguous = ", which is ambiguous" if channels_last else ""
+        raise DataError(
+            f"shape of {array} must be (n, H, W), (n, H, W, C) or (n, C, H, W), C 1 or 3, got {shape}{ambiguous}"
+        )
+    return stored, "HWC" if channels_last else "CHW"
 
 
 def _data_offset(file: io.BufferedReader, entry: zipfile.ZipInfo) -> int:
-    """Where the bytes of a member that is not compressed begin: behind its local header, which has its own lengths."""
+    """Return the offset of the data of an uncompressed member; its local header has name lengths of its own."""
     file.seek(entry.header_offset)
     header = file.read(30)
     return entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")

@@ -1,7 +1,7 @@
-"""Images in tar files: WebDataset shards, and what ImageNet's archives need too.
+"""Read images in tar files: WebDataset shards, and what ImageNet's archives need as well.
 
-A tar file is walked once, from header to header, for where its members lie; images are then read by range. In a shard,
-files that are called alike up to the first dot are one sample: `000017.jpg` and `000017.cls`, which holds the label.
+A tar file is walked once, header by header, for the locations of its members; images are then read by range. In a
+shard, files with the same name up to the first dot are one sample: `000017.jpg` and `000017.cls`, which has the label.
 Source of the format: https://github.com/webdataset/webdataset.
 """
 
@@ -17,22 +17,33 @@ from typing import IO
 import numpy as np
 
 from netsim.errors import DataError, SettingsError
-from netsim.images.base import Split, checked_labels, numbered
+from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
 from netsim.images.formats.folder import split_folder
-from netsim.images.listed import Extents, ListedImages, image_files, last_name
+from netsim.images.listed import Extents, ListedImages, image_files, set_name
 from netsim.storage.files import Files
 
-WALKERS = 8
-"""Tar files that are walked at a time."""
+# Tar files that are walked concurrently.
+_WALKERS = 8
 
-LONGEST_END = 2**16
-"""Bytes of zeros that a tar file may end with, which fill its last record. More are a hole: something is missing."""
+# Longest run of zeros, in bytes, with which a tar file may end: they fill its last record. More is a hole: data is
+# missing.
+_MAX_END = 2**16
 
 
 @dataclass(frozen=True)
 class Member:
-    """A file in a tar file, `size` bytes from `start` on; `content` where it was read on the way."""
+    """File in a tar file.
+
+    Attributes
+    ----------
+    name : str
+        Path in the tar file.
+    start, size : int
+        First byte and number of bytes of its data.
+    content : bytes or None
+        The data, if it was read during the walk.
+    """
 
     name: str
     start: int
@@ -40,120 +51,140 @@ class Member:
     content: bytes | None = None
 
 
-def load(place: str, *, split: Split, size: int | None) -> ListedImages:
-    """The samples of shards, in order: by a pattern for both splits, or of a folder with train/ and test/ or val/."""
-    files, paths = _shards(place, split)
-    with ThreadPoolExecutor(WALKERS) as pool:
-        shards = list(pool.map(lambda path: _samples(files, path), paths))
-    samples = [(which, *sample) for which, found in enumerate(shards) for sample in found]
+def load(path: str, *, split: Split, size: int | None) -> ListedImages:
+    """List the samples of shards, in order.
+
+    Parameters
+    ----------
+    path
+        A tar file or a pattern with braces, which serves both splits, or a folder with train/*.tar and test/ or val/.
+
+    Raises
+    ------
+    SettingsError
+        For a pattern that cannot be expanded.
+    DataError
+        For missing or damaged tar files, and samples without exactly one image and one label.
+    """
+    files, paths = _shards(path, split)
+    with ThreadPoolExecutor(_WALKERS) as pool:
+        shards = list(pool.map(lambda shard: _samples(files, shard), paths))
+    samples = [(shard, *sample) for shard, its_samples in enumerate(shards) for sample in its_samples]
     if not samples:
-        raise DataError(f"no images in {place!r}: expected samples of {', '.join(SUFFIXES)} and .cls")
-    numbers = [_label(cls, f"{files.place(paths[which])}: {cls.name}") for which, _, cls in samples]
-    classes = numbered(np.array(numbers), place)
+        raise DataError(f"no images in {path!r}; shards must contain samples of {', '.join(SUFFIXES)} and .cls")
+    numbers = [_label(cls, f"{files.place(paths[shard])}: {cls.name}") for shard, _, cls in samples]
+    classes = numbered_classes(np.array(numbers), path)
     members = [image for _, image, _ in samples]
     return ListedImages(
-        name=last_name(files),
-        place=files.url,
-        names=tuple(f"{paths[which]}/{image.name}" for which, image, _ in samples),
-        labels=checked_labels(np.array(numbers), len(classes), place),
+        name=set_name(files),
+        location=files.url,
+        names=tuple(f"{paths[shard]}/{image.name}" for shard, image, _ in samples),
+        labels=validate_labels(np.array(numbers), len(classes), path),
         classes=classes,
-        contents=extents(files, paths, np.array([which for which, _, _ in samples]), members),
+        contents=extents(files, paths, np.array([shard for shard, _, _ in samples]), members),
         decode=Photograph(size or DEFAULT_SIZE),
     )
 
 
-def extents(files: Files, paths: Sequence[str], which: np.ndarray, members: Sequence[Member]) -> Extents:
-    """Each image is a member of the tar file `paths[which]`."""
+def extents(files: Files, paths: Sequence[str], file: np.ndarray, members: Sequence[Member]) -> Extents:
+    """Return contents in which image i is the member `members[i]` of the tar file `paths[file[i]]`."""
     starts, sizes = (np.array([getattr(m, key) for m in members], dtype=np.int64) for key in ("start", "size"))
-    return Extents(files, tuple(paths), which, starts, sizes)
+    return Extents(files, tuple(paths), file, starts, sizes)
 
 
-def walk(file: IO[bytes], where: str, read: Callable[[str], bool] = lambda _: False) -> Iterator[Member]:
-    """The files in a tar file, in order; the contents of those that `read` says by name.
+def walk(file: IO[bytes], location: str, read: Callable[[str], bool] = lambda _: False) -> Iterator[Member]:
+    """Yield the files in a tar file, in order, with the contents of those for whose name `read` returns True.
 
-    Raises DataError for what is no tar file, is compressed, or was cut off: tarfile itself takes damage for the end.
+    Raises
+    ------
+    DataError
+        If the file is truncated, damaged, compressed or not a tar file; tarfile itself takes damage for the end.
     """
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # it would remember all, and nobody asks
+                tar.members = []  # type: ignore[attr-defined]  # it would accumulate all members
                 if member.isreg():
-                    wanted = tar.extractfile(member) if read(member.name) else None
-                    content = wanted.read() if wanted else None
+                    reader = tar.extractfile(member) if read(member.name) else None
+                    content = reader.read() if reader else None
                     yield Member(member.name, member.offset_data, member.size, content)
             file.seek(tar.offset)
-            end = file.read(LONGEST_END + 1)
+            end = file.read(_MAX_END + 1)
     except tarfile.TarError as error:
-        raise DataError(f"{where} is damaged, or no tar file without compression ({error})") from None
-    if len(end) < tarfile.BLOCKSIZE or len(end) > LONGEST_END or any(end):
-        raise DataError(f"{where} is damaged at byte {tar.offset}: no header of a tar file, and not its end")
+        raise DataError(f"{location} is damaged, compressed, or not a tar file ({error})") from None
+    if len(end) < tarfile.BLOCKSIZE or len(end) > _MAX_END or any(end):
+        raise DataError(f"{location} is damaged at byte {tar.offset}: neither a header of a tar file nor its end")
 
 
 def open_tar(files: Files, path: str) -> IO[bytes]:
+    """Open a tar file for reading; raise DataError if it does not exist."""
     try:
         return files.open(path)
     except FileNotFoundError:
-        raise DataError(f"no tar file {files.place(path)!r}") from None
+        raise DataError(f"no tar file {files.place(path)!r}; images.source must name existing files") from None
 
 
 # ---- samples of a shard
 
 
 def _samples(files: Files, path: str) -> list[tuple[Member, Member]]:
-    """(image, label) of each sample. Raises DataError for samples that lack either."""
-    where = files.place(path)
+    """Return (image, label) of each sample. Raise DataError for samples without exactly one of each."""
+    location = files.place(path)
     samples: dict[str, dict[str, Member]] = {}
     with open_tar(files, path) as file:
-        for member in walk(file, where, read=lambda name: name.lower().endswith(".cls")):
+        for member in walk(file, location, read=lambda name: name.lower().endswith(".cls")):
             key, extension = _key(member.name)
             sample = samples.setdefault(key, {})
             if extension in sample:
-                raise DataError(f"{where} has {member.name} twice; samples of a shard are called differently")
+                raise DataError(f"names in a shard must be unique, got {member.name} twice in {location}")
             sample[extension] = member
-    found = []
+    complete = []
     for key, by_extension in samples.items():
         images = [member for extension, member in by_extension.items() if f".{extension}" in SUFFIXES]
         if len(images) != 1 or "cls" not in by_extension:
-            has = ", ".join(f".{extension}" for extension in by_extension)
-            raise DataError(f"sample {key!r} in {where} has {has}; one image ({', '.join(SUFFIXES)}) and .cls fit")
-        found.append((images[0], by_extension["cls"]))
-    return found
+            present = ", ".join(f".{extension}" for extension in by_extension)
+            raise DataError(
+                f"sample {key!r} in {location} must have one image ({', '.join(SUFFIXES)}) and .cls, got {present}"
+            )
+        complete.append((images[0], by_extension["cls"]))
+    return complete
 
 
 def _key(name: str) -> tuple[str, str]:
-    """WebDataset's: a/b.seg.png is the file seg.png of the sample a/b."""
+    """Split a name into key and extension as WebDataset does: a/b.seg.png is the file seg.png of the sample a/b."""
     folder, _, file = name.rpartition("/")
     stem, _, extension = file.partition(".")
     return f"{folder}/{stem}", extension.lower()
 
 
-def _label(cls: Member, where: str) -> int:
+def _label(cls: Member, location: str) -> int:
+    """Return the label in a .cls file. Raise DataError unless it is a whole number."""
     text = (cls.content or b"").strip()
     if not re.fullmatch(rb"\d{1,9}", text):
-        raise DataError(f"{where} holds {text[:20]!r}; a class as a whole number from 0 on fits")
+        raise DataError(f"{location} must hold a class as a whole number from 0 on, got {text[:20]!r}")
     return int(text)
 
 
 # ---- shards of a pattern
 
 
-def _shards(place: str, split: Split) -> tuple[Files, list[str]]:
-    """Where shards lie, and their paths there, in order."""
-    if "{" not in place and not place.endswith(".tar"):
-        files = image_files(place)
+def _shards(path: str, split: Split) -> tuple[Files, list[str]]:
+    """Return the folder of the shards, and their paths in it, in order."""
+    if "{" not in path and not path.endswith(".tar"):
+        files = image_files(path)
         folder = split_folder(files, split)
         paths = sorted(f"{folder}/{name}".lstrip("/") for name in files.names(folder) if name.endswith(".tar"))
         if not paths:
             raise DataError(f"no tar files in {files.place(folder) if folder else files.url!r}")
         return files, paths
-    root, _, pattern = place.rpartition("/") if "{" not in place else _before_braces(place)
+    root, _, pattern = path.rpartition("/") if "{" not in path else _before_braces(path)
     return image_files(root or "."), braces(pattern)
 
 
-def _before_braces(place: str) -> tuple[str, str, str]:
-    """s3://b/x/a-{0..9}.tar -> s3://b/x, /, a-{0..9}.tar"""
-    root, slash, rest = place[: place.index("{")].rpartition("/")
-    return root, slash, rest + place[place.index("{") :]
+def _before_braces(path: str) -> tuple[str, str, str]:
+    """Split a pattern at the last slash before the first brace."""
+    root, slash, rest = path[: path.index("{")].rpartition("/")
+    return root, slash, rest + path[path.index("{") :]
 
 
 def braces(pattern: str) -> list[str]:

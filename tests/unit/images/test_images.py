@@ -99,7 +99,7 @@ def write_originals(folder: Path, prefix: str, rng) -> tuple[np.ndarray, np.ndar
 
 def test_a_file_of_another_kind_is_not_taken_for_an_original(tmp_path):
     (tmp_path / "x.gz").write_bytes(gzip.compress(b"hello world"))
-    with pytest.raises(DataError, match=r"x\.gz is no IDX file"):
+    with pytest.raises(DataError, match=r"x\.gz must be an IDX file of bytes: it must start with 000008, got 68656c6c"):
         prepare.read_idx(tmp_path / "x.gz")
 
 
@@ -133,7 +133,7 @@ def test_grey_photographs_become_rgb(tmp_path, rng):
 
 def test_splits_are_folders_where_there_are_any(tmp_path, rng):
     photograph(tmp_path / "train/a/1.png", rng)
-    with pytest.raises(DataError, match="has train, and no folder test or val"):
+    with pytest.raises(DataError, match="must have a folder test or val for the split test, got train"):
         load_images(f"folder:{tmp_path}", "test")
     photograph(tmp_path / "val/a/2.png", rng)
     assert load_images(f"folder:{tmp_path}", "test").names == ("a/2.png",)
@@ -175,12 +175,17 @@ def test_hash_of_a_folder_changes_with_a_name_a_label_a_size_and_a_file(tmp_path
     ("reference", "options", "error", "message"),
     [
         ("fashion-mnits", {}, SettingsError, "did you mean 'fashion-mnist'"),
-        ("fashion-mnist", {"size": 32}, SettingsError, "28 pixels a side, not 32"),
-        ("fashion-mnist", {"split": "tset"}, SettingsError, "did you mean 'test'"),
+        (
+            "fashion-mnist",
+            {"size": 32},
+            SettingsError,
+            "size of fashion-mnist images must be 28, got 32; remove images.size",
+        ),
+        ("fashion-mnist", {"split": "tset"}, SettingsError, "split must be 'train' or 'test', got 'tset'"),
         ("folder:", {}, SettingsError, "folder:PATH"),
-        ("folder:{empty}", {}, DataError, "no images in"),
-        ("folder:{empty}", {"size": 0}, SettingsError, "at least 1"),
-        ("folder:{empty}/nowhere", {}, DataError, "no folder"),
+        ("folder:{empty}", {}, DataError, "no images in .*; write <class>/<image>, ending in .jpg, .jpeg, .png, .webp"),
+        ("folder:{empty}", {"size": 0}, SettingsError, "size of images must be at least 1 pixel, got 0"),
+        ("folder:{empty}/nowhere", {}, DataError, "no folder .*; images.source must be an existing folder"),
     ],
 )
 def test_image_sets_that_do_not_exist_are_told_apart(tmp_path, reference, options, error, message):
@@ -192,5 +197,5 @@ def test_only_bytes_become_pixels_and_255_is_one():
     pixels = to_unit(np.arange(256, dtype=np.uint8))
     assert pixels.dtype == torch.float32 and pixels[0] == 0 and pixels[255] == 1
     assert (pixels.double() * 255).round().tolist() == list(range(256))
-    with pytest.raises(DataError, match="float64, not uint8"):
+    with pytest.raises(DataError, match="images must be uint8, got float64"):
         to_unit(np.array([np.nan]))
