@@ -34,7 +34,9 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         images = listed_images(settings.source, split, settings.size)
         assert isinstance(images, ListedImages)
         checked[split] = images, images.unreadable(partial(_report_progress, split, len(images)))
-    complaints = [images.describe_unreadable(faults, total=len(images)) for images, faults in checked.values() if faults]
+    complaints = [
+        images.describe_unreadable(faults, total=len(images)) for images, faults in checked.values() if faults
+    ]
     if complaints and settings.unreadable == "stop":
         raise DataError(
             f"{'; '.join(complaints)}. Fix or delete them, or skip them in a new store with "

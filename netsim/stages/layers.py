@@ -22,15 +22,19 @@ from netsim.store.run import Run
 
 
 def layer_spec(run: Run, networks: Sequence[str], patterns: Sequence[str], activations: str) -> LayerSpec:
-    """The layers of each network whose name fits a pattern (`layer?`, `features.*.conv`), in the order of the network.
+    """Choose layers by patterns (`layer?`, `features.*.conv`) of the names in `named_modules()`, in network order.
 
-    Names are those of `named_modules()`. Raises SettingsError for a network that is not in the run, a pattern that fits
-    no layer of either network, or activations that are neither pooled nor flattened.
+    Raises
+    ------
+    SettingsError
+        If a network is not in the run, a pattern matches no layer of either network, or `activations` is neither
+        "pooled" nor "flattened".
     """
     if activations not in ("pooled", "flattened"):
-        raise SettingsError(f"activations {activations!r}{nearest(activations, ('pooled', 'flattened'))}")
+        close = nearest(activations, ("pooled", "flattened"))
+        raise SettingsError(f"activations must be pooled or flattened, got {activations!r}{close}")
     if len(networks) != 2:
-        raise SettingsError(f"{len(networks)} networks; give two, or one twice for its layers against each other")
+        raise SettingsError(f"networks must be two, got {len(networks)}. Give one twice to compare its own layers")
     names = run.settings.names
     for name in networks:
         if name not in names:
@@ -39,20 +43,20 @@ def layer_spec(run: Run, networks: Sequence[str], patterns: Sequence[str], activ
     for pattern in patterns:
         if not any(fnmatchcase(layer, pattern) for layers in known.values() for layer in layers):
             every = sorted({layer for layers in known.values() for layer in layers})
-            raise SettingsError(f"no layer fits {pattern!r}{nearest(pattern, every)}")
+            raise SettingsError(f"no layer matches {pattern!r}{nearest(pattern, every)}")
     chosen = {
         name: tuple(layer for layer in layers if any(fnmatchcase(layer, pattern) for pattern in patterns))
         for name, layers in known.items()
     }
     for name, layers in chosen.items():
         if not layers:
-            raise SettingsError(f"no layer of {name} fits {' or '.join(patterns)}; it has {', '.join(known[name])}")
+            raise SettingsError(f"no layer of {name} matches {' or '.join(patterns)}; it has {', '.join(known[name])}")
     first, second = networks
     return LayerSpec((first, second), (chosen[first], chosen[second]), activations)  # type: ignore[arg-type]
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """HSIC_1 of every two layers on a shard of a set: `name` is `<key of the spec>/<set>`."""
+    """Compute HSIC_1 of every two layers on one shard of a set; `name` is `<key of the spec>/<set>`."""
     key, _, set_name = name.partition("/")
     spec = find_spec(run, key)
     images, source = inputs.set_images(run, set_name, shard)
@@ -71,34 +75,39 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
 
 def layer_grams(network: Network, images: Tensor, layers: Sequence[str], activations: Activations) -> list[np.ndarray]:
-    """Centred linear Gram matrices (n, n), float32, of what each layer gives for images (n, C, H, W).
+    """Compute the centred linear Gram matrix (n, n), float32, of each layer's activations for images (n, C, H, W).
 
-    A layer that runs more than once counts as it ran last. Only one layer's activations are held at a time.
-    Raises NetworkError for a layer that did not run, gives no tensor, or values that are not finite.
+    Of a layer that runs more than once, the last activations count. One layer's activations are held at a time.
+
+    Raises
+    ------
+    NetworkError
+        If a layer did not run, or its output is no tensor, has other rows than images, or is not finite.
     """
-    found: dict[str, np.ndarray] = {}
+    grams: dict[str, np.ndarray] = {}
 
     def keep(layer: str, output: Any) -> None:
+        where = f"the output of layer {layer} of {network.name}"
         if not isinstance(output, Tensor):
-            raise NetworkError(f"layer {layer} of {network.name} gives {type(output).__name__}, not a tensor")
+            raise NetworkError(f"{where} must be a tensor, got {type(output).__name__}")
         if len(output) != len(images):
-            raise NetworkError(f"layer {layer} of {network.name} gives {len(output)} rows for {len(images)} images")
+            raise NetworkError(f"{where} must have {len(images)} rows, one per image, got {len(output)}")
         rows = flat_rows(output, activations)
         if not torch.isfinite(rows).all():
-            raise NetworkError(f"layer {layer} of {network.name} gives values that are not finite")
+            raise NetworkError(f"{where} must be finite")
         rows = rows - rows.mean(dim=0)
-        found[layer] = (rows @ rows.T).cpu().numpy()
+        grams[layer] = (rows @ rows.T).cpu().numpy()
 
     with _watching(network.body, layers, keep), torch.no_grad():
         network.represent(images.to(inputs.device()))
     for layer in layers:
-        if layer not in found:
-            raise NetworkError(f"layer {layer} of {network.name} does not run when it looks at an image")
-    return [found[layer] for layer in layers]
+        if layer not in grams:
+            raise NetworkError(f"layer {layer} of {network.name} does not run in a forward pass; choose another")
+    return [grams[layer] for layer in layers]
 
 
 def flat_rows(output: Tensor, activations: Activations) -> Tensor:
-    """Activations (n, C, H, W), (n, tokens, C) or (n, d) as float32 rows: all of them, or their mean over places.
+    """Flatten activations (n, C, H, W), (n, tokens, C) or (n, d) to float32 rows: all values, or means over places.
 
     Of square maps (n, H, H, C), as Swin and ConvNeXt have them inside, the last dimension is that of channels.
     """

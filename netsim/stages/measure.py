@@ -17,9 +17,12 @@ from netsim.store.run import Run
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """One row of a matrix by one measure: `name` is `<measure>/<row>`.
+    """Compute one row of a matrix by one measure; `name` is `<measure>/<row>`.
 
-    Raises StoreError unless every shard of the set is done and unharmed.
+    Raises
+    ------
+    StoreError
+        If a shard of the set is missing or damaged.
     """
     measure_name, _, row = name.partition("/")
     measure, names = find_measure(measure_name), run.settings.names
@@ -44,7 +47,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
 
 def _observers(measure: Measure, names: tuple[str, ...], row: str) -> tuple[str, ...]:
-    """Those whose cell is computed in this row; a symmetric measure has the others in earlier rows."""
+    """List observers whose cell is computed in this row; a symmetric measure has the others in earlier rows."""
     set_name, network = row_parts(row)
     return names[names.index(network) :] if set_name == NATURAL and measure.symmetric else names
 
@@ -66,7 +69,7 @@ def _represented(run: Run, set_name: str, name: str, shard: int) -> np.ndarray:
 
 
 def _logits(run: Run, name: str, representation: np.ndarray) -> np.ndarray:
-    """What the network's last layer makes of the representation: exactly its logits."""
+    """Apply the network's last layer to a representation: exactly its logits."""
     head = inputs.network(run, name).head
     with torch.no_grad():
         return head(torch.tensor(representation).to(head.weight)).float().cpu().numpy()
@@ -74,7 +77,7 @@ def _logits(run: Run, name: str, representation: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A measure of one cell: its value, the same on resamples (K,), and with one side's images permuted (NULLS,)."""
+    """One cell by one measure: its value, values on resamples (K,), and with one side's images permuted (NULLS,)."""
 
     value: float
     resampled: np.ndarray
@@ -82,7 +85,7 @@ class Evaluation:
 
 
 def evaluate(measure: Measure, shards: Shards, *, rng_seed: int = 0) -> Evaluation:
-    """A measure of two sides that come as shards; see `netsim.similarity.measures.measure` for what those hold."""
+    """Evaluate a measure on two sides that come as shards, as `netsim.similarity.measures.measure` describes them."""
     if measure.streams:
         value, left_out = measure.compute(shards)
         null = [measure.compute(_permuted(shards, rng_seed, draw))[0] for draw in range(NULLS)]
@@ -98,9 +101,9 @@ def evaluate(measure: Measure, shards: Shards, *, rng_seed: int = 0) -> Evaluati
 
 
 def _permuted(shards: Shards, rng_seed: int, draw: int) -> Shards:
-    """Against each shard's images of one side, those of another shard of the other, permuted: two shards at a time.
+    """Pair each shard of one side with another shard of the other side, permuted: two shards in memory at a time.
 
-    Within a shard alone, one image in as many as a shard has would stay in its place.
+    Permuted within a shard, one image in `shard_size` would keep its place.
     """
 
     def sides(at: int) -> Sides:

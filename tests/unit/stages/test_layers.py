@@ -137,7 +137,7 @@ def test_a_layer_that_does_not_give_a_row_an_image_is_refused():
             return self.fc(self.window(x.reshape(-1, 4)).reshape(len(x), 16))
 
     network = Network(Windows(), torch.rand(5, 1, 4, 4), name="windows", reference="x")
-    with pytest.raises(NetworkError, match="layer window of windows gives 20 rows for 5 images"):
+    with pytest.raises(NetworkError, match="layer window of windows must have 5 rows, one per image, got 20"):
         layer_grams(network, torch.rand(5, 1, 4, 4), ["window"], "pooled")
 
 
@@ -150,11 +150,16 @@ def test_figures_grow_with_layers_and_are_not_square():
 @pytest.mark.parametrize(
     ("networks", "patterns", "activations", "message"),
     [
-        (["resnet18", "vgg"], ["layr1"], "pooled", "no layer fits 'layr1'; did you mean 'layer1'"),
-        (["resnet18", "vgg"], ["layer1"], "pooled", "no layer of vgg fits layer1; it has features"),
+        (["resnet18", "vgg"], ["layr1"], "pooled", "no layer matches 'layr1'; did you mean 'layer1'"),
+        (["resnet18", "vgg"], ["layer1"], "pooled", "no layer of vgg matches layer1; it has features"),
         (["resnet81", "vgg"], ["layer1"], "pooled", "no network 'resnet81' in this run; did you mean 'resnet18'"),
-        (["resnet18"], ["layer1"], "pooled", "1 networks; give two"),
-        (["resnet18", "resnet18"], ["layer1"], "poled", "activations 'poled'; did you mean 'pooled'"),
+        (["resnet18"], ["layer1"], "pooled", "networks must be two, got 1. Give one twice"),
+        (
+            ["resnet18", "resnet18"],
+            ["layer1"],
+            "poled",
+            "must be pooled or flattened, got 'poled'; did you mean 'pooled'",
+        ),
     ],
 )
 def test_what_is_not_there_is_one_clear_line(finished, networks, patterns, activations, message):
@@ -173,7 +178,7 @@ def test_a_layer_that_gives_no_tensor_or_does_not_run_is_named():
 
     images = torch.rand(4, 1, 4, 4)
     network = Network(Odd(), images, name="odd", reference="x")
-    with pytest.raises(NetworkError, match="layer lstm of odd gives tuple, not a tensor"):
+    with pytest.raises(NetworkError, match="layer lstm of odd must be a tensor, got tuple"):
         layer_grams(network, images, ["lstm"], "pooled")
     with pytest.raises(NetworkError, match="layer idle of odd does not run"):
         layer_grams(network, images, ["idle"], "pooled")
