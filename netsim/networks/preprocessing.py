@@ -43,6 +43,12 @@ class Preprocessing:
     interpolation : str, optional
         Name of the publisher's interpolation, as in "bicubic". Recorded in a run's metadata, never applied.
 
+    Raises
+    ------
+    NetworkError
+        When a network is made with it, not before: for images with another number of channels than `mean`, `std` or
+        "BGR" requires.
+
     See Also
     --------
     load_network : Networks by reference, which come with their preprocessing.
