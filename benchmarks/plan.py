@@ -1,7 +1,7 @@
-"""`netsim plan` against what then happens: hours and bytes of a small sweep, and a worker's memory at 224 px.
+"""Accuracy of `netsim plan`: hours and bytes of two small sweeps, and the memory of a worker at 224 px.
 
-python -m benchmarks.plan             both; about half an hour
-python -m benchmarks.plan time        one sweep of small networks, one at 224 px
+python -m benchmarks.plan             both parts; about half an hour
+python -m benchmarks.plan time        a sweep of small networks, and one at 224 px
 python -m benchmarks.plan memory      a worker that inverts 32 images at once, network by network
 """
 
@@ -26,10 +26,9 @@ from netsim.networks import untrained
 from netsim.planning.estimate import run_probes
 from netsim.planning.probe import ProbeRequest, host_bytes
 from netsim.settings import parse_settings, shipped_settings
-from netsim.stages import inputs, work
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
-from netsim.store.stages import CHECK, DRAW, INVERT
+from netsim.store.stages import CHECK, DRAW, INVERT, TRAIN
 
 console = Console(highlight=False, width=120)
 
@@ -49,24 +48,26 @@ SWEEPS: dict[str, dict[str, Any]] = {
 }
 
 PUBLISHED = shipped_settings("imagenet-nine")
-WIDE = {"robust:wide_resnet50_4_l2_eps0": "torchvision:wide_resnet50_4"}  # one of them has its weights from elsewhere
+# One network's weights are a checkpoint of Salman et al.; random ones need none.
+WIDE = {"robust:wide_resnet50_4_l2_eps0": "torchvision:wide_resnet50_4"}
 NINE = {name: untrained(WIDE.get(ref := PUBLISHED.reference(name), ref)) for name in PUBLISHED.names}
 
 
 def show_time(folder: Path) -> None:
-    for says, settings in SWEEPS.items():
+    """Plan and run each sweep, and print planned and actual seconds and bytes."""
+    for title, settings in SWEEPS.items():
         if "images" in settings:
             settings = settings | {"images": photographs(folder)}
-        file, store = folder / "sweep.yaml", folder / says.replace(" ", "-")
+        file, store = folder / "sweep.yaml", folder / title.replace(" ", "-")
         file.write_text(yaml.safe_dump(settings))
         planned = json.loads(netsim("plan", str(file), "--store", str(store), "--json"))
         started = time.perf_counter()
         netsim("run", str(file), "--store", str(store))
         took = time.perf_counter() - started
         run = Run.open(str(store))
-        table = table_of(says, "planned", "from", "to", "actual", "planned / actual")
+        table = table_of(title, "planned", "from", "to", "actual", "planned / actual")
         wall = planned["wall"]
-        table.add_row("all of the command, s", *cells(wall), f"{took:.1f}", f"{wall['mean'] / took:.2f}")
+        table.add_row("whole command, s", *cells(wall), f"{took:.1f}", f"{wall['mean'] / took:.2f}")
         for stage in planned["stages"]:
             spent = seconds(run, stage["stage"])
             if spent > 1:
@@ -78,16 +79,18 @@ def show_time(folder: Path) -> None:
         console.print(table)
 
 
-def cells(found: dict[str, float]) -> list[str]:
-    return [f"{found[key]:.1f}" for key in ("mean", "low", "high")]
+def cells(estimate: dict[str, float]) -> list[str]:
+    """Format an estimate of `netsim plan --json` and its range."""
+    return [f"{estimate[key]:.1f}" for key in ("mean", "low", "high")]
 
 
 def seconds(run: Run, stage: str) -> float:
-    """Of all the shards of a stage, from their records."""
+    """Sum the seconds of a stage's shards, from their records."""
     return sum(run.record(stage, name, shard).seconds for name, shard in run.done(stage))
 
 
 def netsim(*arguments: str) -> str:
+    """Run the command line, and return what it printed."""
     done = subprocess.run([sys.executable, "-m", "flows.cli", *arguments], check=True, capture_output=True, text=True)
     return done.stdout
 
@@ -96,10 +99,11 @@ def netsim(*arguments: str) -> str:
 
 
 def show_memory(folder: Path) -> None:
+    """Print the planned and actual memory of a worker for each of the nine networks."""
     images = photographs(folder)
     table = table_of("a worker's memory, GB; 224 px, 32 images at once", "planned", "actual", "planned / actual")
     for name, reference in NINE.items():
-        values = of_one(f"{name}={reference}", images)
+        values = settings_of(f"{name}={reference}", images)
         planned = run_probes(ProbeRequest(values, name, timed=False, imports=MODULES), 1, ENVIRONMENT).host_bytes
         code = "import sys; from benchmarks.plan import invert_one; invert_one(*sys.argv[1:])"
         done = subprocess.run(
@@ -116,39 +120,34 @@ def show_memory(folder: Path) -> None:
 
 
 def photographs(folder: Path) -> dict[str, Any]:
+    """Return image settings of a folder of photographs, which is made once."""
     if not (folder / "images").exists():
         make_photographs(folder / "images", 128)
     return {"source": f"folder:{folder}/images/tree", "size": 224}
 
 
-def of_one(reference: str, images: dict[str, Any]) -> dict[str, Any]:
+def settings_of(reference: str, images: dict[str, Any]) -> dict[str, Any]:
+    """Return settings that invert 32 images at once through one network."""
     return {
         "images": images,
-        "networks": [reference, "another=small:vgg@none"],  # a sweep has two at least
+        "networks": [reference, "another=small:vgg@none"],  # a sweep needs at least two
         "pairs": {"count": 64, "shard_size": 32},
         "inversion": {"iterations": 1, "batch_size": 32},
     }
 
 
 def invert_one(name: str, source: str) -> None:
-    """Invert two shards as a worker does, and print the most bytes that this process had."""
+    """Invert two shards as a worker does, and print the peak memory of this process in bytes."""
     for module in MODULES:
         import_module(module)
     with tempfile.TemporaryDirectory() as folder:
-        run = Run.create(folder, parse_settings(of_one(f"{name}={NINE[name]}", {"source": source, "size": 224})))
+        images = {"source": source, "size": 224}
+        run = Run.create(folder, parse_settings(settings_of(f"{name}={NINE[name]}", images)))
         compute_unit(run, CHECK, "images", 0)
-        network = work.load_network(NINE[name], input_shape=(3, 224, 224))
-        facts = {
-            "trained_here": False,
-            "weights_hash": work.content_hash(network),
-            "images_hash": inputs._images_hash(run),
-            "input_shape": [3, 224, 224],
-            "plan": {"dtype": "float32", "grouped": "float32"},
-        }
-        run.commit("train", name, 0, facts=facts, seconds=0)
+        compute_unit(run, TRAIN, name, 0)
         for stage, unit in ((DRAW, "pairs"), (INVERT, name)):
             stage.prepare(run)
-            for shard in range(2):  # what is freed is not always had again
+            for shard in range(2):  # freed memory is not always reused
                 compute_unit(run, stage, unit, shard)
     print(host_bytes())
 
@@ -158,7 +157,7 @@ PARTS = {"time": show_time, "memory": show_memory}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: both")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' or '.join(PARTS)}; default: both")
     for part in parser.parse_args().parts or PARTS:
         Path("runs").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=Path("runs")) as folder:
