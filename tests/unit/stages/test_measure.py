@@ -203,6 +203,6 @@ def test_a_measure_that_is_not_there_and_a_run_that_is_not_ready_are_said_before
         prepare_measures(finished.url, ["stirr"])
     settings: SweepSettings = finished.settings
     unfinished = Run.create(str(tmp_path / "run"), settings)
-    missing = "not finished: 16 of 16 shards of embed are missing, the first embed natural shard 0; resume with `netsim run --store"
+    missing = "not finished: 16 of 16 shards of embed are missing, the first embed natural shard 0; resume with `netsim"
     with pytest.raises(StoreError, match=missing):
         prepare_measures(unfinished.url, ["stir"])
