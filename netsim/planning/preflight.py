@@ -4,7 +4,7 @@ from netsim.images import ImageSet
 from netsim.images.pairs import draw_pairs
 from netsim.networks import Network, load_network, needs_download, needs_training, parse_reference, untrained
 from netsim.settings import SweepSettings
-from netsim.stages.inputs import require_enough_classes, count_classes, used_images
+from netsim.stages.inputs import count_classes, require_enough_classes, used_images
 
 
 def preflight(settings: SweepSettings) -> None:
