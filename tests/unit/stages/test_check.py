@@ -69,7 +69,7 @@ def test_a_run_says_what_it_left_out(tmp_path, capsys):
     run_all(run)
     results = load_results(run)
     assert to_json(results)["left_out"] == {"test": {"unreadable": 4, "listed": 12}}
-    assert any("4 of 12 test images could not be read and were left out" in line for line in warnings(results))
+    assert any("4 of 12 test images were unreadable and skipped" in line for line in warnings(results))
     found = run.record("check", "images").facts["test"]["unreadable"]
     assert [(image["index"], image["name"]) for image in found] == list(zip((1, 8, 10, 11), BROKEN, strict=True))
     console.show_status(run)

@@ -280,7 +280,7 @@ def test_a_longer_run_keeps_the_pairs_and_inversions_of_a_shorter_one(finished, 
 
 def test_comparison_waits_for_every_shard(finished, tmp_path):
     run = Run.create(str(tmp_path), finished.settings)
-    missing = r"is not finished: 3 of 3 shards of train are missing, the first train \S+ shard 0; resume with `netsim run"
+    missing = r"is not finished: 3 of 3 shards of train are missing, the first train \S+ shard 0; resume with `netsim"
     with pytest.raises(StoreError, match=missing):
         load_results(run)
     with pytest.raises(StoreError, match="embed natural shard 0 is not done"):
