@@ -1,6 +1,6 @@
-"""What a run found, in words: the same sentences and the same doubts in the terminal, the Prefect UI and the report."""
+"""The results of a run in sentences and small tables, shared by the terminal, the Prefect UI and the report."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -9,32 +9,35 @@ from netsim.results.results import Results
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import Estimate
 
+NETWORK_TABLE = "Networks and their inversions: medians of relative loss, and of L2 distance from the seed"
+"""Title of `network_table`."""
+
 
 def headline(results: Results) -> str:
-    """The finding in one sentence, unbiased; an en dash stands for a mean that is undefined."""
+    """Summarize the unbiased means in one sentence; an undefined mean is an en dash."""
     return f"{_three_means(*_means(results, 'unbiased'))} (unbiased CKA, {_basis(results)})"
 
 
 def biased_headline(results: Results) -> str:
-    """The same sentence for the biased estimator, with the floor its inverted mean has to be held against."""
+    """Summarize the biased means in one sentence, with the floors to compare them with."""
     means = _three_means(*_means(results, "biased"))
     floors = f"{number(floor_mean(results, 'natural'), 2)} and {number(floor_mean(results, 'inverted'), 2)}"
     return f"{means} (biased CKA; independent representations would give {floors} on natural and inverted images)"
 
 
 def intervals(results: Results) -> str:
-    """The 95 % intervals of the headline's three means, and whether inverted differs from natural."""
+    """State the 95 % intervals of the three unbiased means, and the paired test of their difference."""
     means = _means(results, "unbiased")
     digits = digits_for(*(mean.se for mean in means))
     natural, inverted, difference = (_interval(mean, digits) for mean in means)
     return (
         f"95 % intervals: natural {natural}, inverted {inverted}, difference {difference}, p {probability(means[2])} "
-        f"(paired; t with {results.df} degrees of freedom, from leaving out each shard of images)"
+        f"(paired; t with {results.df} degrees of freedom, jackknife over shards of images)"
     )
 
 
 def _means(results: Results, estimator: Estimator) -> tuple[Estimate, Estimate, Estimate]:
-    """Natural, inverted, and natural minus inverted."""
+    """Return the means of natural, inverted, and natural minus inverted."""
     return (
         results.means["natural", estimator],
         results.means["inverted", estimator],
@@ -48,7 +51,7 @@ def _interval(mean: Estimate, digits: int) -> str:
 
 
 def probability(difference: Estimate) -> str:
-    """'< 0.001', '= 0.023', or '= –' where it is undefined."""
+    """Format the p-value of a difference: '< 0.001', '= 0.023', or '= –' if undefined."""
     p = difference.p_value
     return "< 0.001" if p < 0.001 else f"= {number(p)}"
 
@@ -67,7 +70,11 @@ def _basis(results: Results) -> str:
 
 
 def warnings(results: Results) -> list[str]:
-    """What keeps the numbers from being trusted, one sentence each; empty when nothing does."""
+    """List every reason not to trust the numbers, one or two sentences each; empty if there is none.
+
+    The reasons: another preset than the published one, unreadable images, networks that did not converge, stalled
+    images or losses that are not finite, accuracy near chance, images of another size, and undefined values.
+    """
     return [
         *_other_steps(results),
         *_skipped(results),
@@ -82,38 +89,39 @@ def warnings(results: Results) -> list[str]:
 def _other_steps(results: Results) -> Iterable[str]:
     if results.preset != "published":
         yield (
-            f"Inverted with the preset {results.preset}, whose images are not those of the published steps. CKA on "
-            f"them differs by some hundredths either way (docs/benchmarks.md): compare runs of the same preset only."
+            f"Inverted with the preset {results.preset} instead of the published steps, which changes CKA by some "
+            f"hundredths either way (docs/benchmarks.md). Compare only with runs of the same preset."
         )
 
 
 def all_well(results: Results) -> str:
-    """What can be said where there are no warnings."""
+    """State that all checks passed, for results without `warnings`."""
     unknown = [name for name in results.networks if not np.isfinite(results.summaries[name].accuracy)]
-    said = f"Every network converged (median final relative loss at most {results.tolerance:g})"
+    converged = f"All networks converged (median final relative loss at most {results.tolerance:g})"
     if not unknown:
-        return f"{said} and is clearly better than chance; no image stalled; every value is defined."
-    verb = "is" if len(unknown) == 1 else "are"
+        return f"{converged} and are clearly better than chance; no image stalled; all values are defined."
+    trained = "it was" if len(unknown) == 1 else "they were"
     return (
-        f"{said}; no image stalled; every value is defined. How good {_listed(unknown)} {verb} on these images is not "
-        "known: other classes are told apart there."
+        f"{converged}; no image stalled; all values are defined. "
+        f"Accuracy of {_listed(unknown)} is not reported: {trained} trained on other classes."
     )
 
 
 def _skipped(results: Results) -> Iterable[str]:
     for split, (unreadable, listed) in results.skipped.items():
         if unreadable:
-            yield f"{unreadable:,} of {listed:,} {split} images could not be read and were left out (netsim status)."
+            yield f"{unreadable:,} of {listed:,} {split} images were unreadable and skipped (see netsim status)."
 
 
 def _unconverged(results: Results) -> Iterable[str]:
-    late = [name for name in results.networks if not results.converged[name]]
-    if late:
-        losses = _listed(f"{name} ({number(results.loss[name].median)})" for name in late)
+    unconverged = [name for name in results.networks if not results.converged[name]]
+    if unconverged:
+        losses = _listed(f"{name} ({number(results.loss[name].median)})" for name in unconverged)
+        it, its_row = ("it", "its row") if len(unconverged) == 1 else ("them", "their rows")
         yield (
             f"Not converged: {losses}. The median final relative loss is above the tolerance of "
-            f"{results.tolerance:g}, so inversion through {_it(late)} has not reached the targets and "
-            f"{_its(late)} of the inverted matrix cannot be trusted. Use more iterations."
+            f"{results.tolerance:g}: inversion through {it} did not reach the targets, and {its_row} of the inverted "
+            f"matrix cannot be trusted. Increase inversion.iterations."
         )
 
 
@@ -123,24 +131,24 @@ def _troubled_images(results: Results) -> Iterable[str]:
     nonfinite = [name for name, (_, count) in counts.items() if count]
     if stalled:
         images = _listed(f"{name} ({counts[name][0]:,} of {results.n:,})" for name in stalled)
-        yield f"Stalled images, whose gradient was zero at some iteration: {images}."
+        yield f"Stalled images (zero gradient at some iteration): {images}."
     if nonfinite:
         images = _listed(f"{name} ({counts[name][1]:,} of {results.n:,})" for name in nonfinite)
-        yield f"Images whose loss was not finite at some iteration: {images}."
+        yield f"Images with a loss that was not finite at some iteration: {images}."
 
 
 def _guessing(results: Results) -> Iterable[str]:
     guessing = [
         name
         for name in results.networks
-        if np.isfinite(results.summaries[name].accuracy)  # unknown, where a network tells other classes apart
+        if np.isfinite(results.summaries[name].accuracy)  # NaN for a network trained on other classes
         and not better_than_chance(results.summaries[name].accuracy, results.chance)
     ]
     if guessing:
         accuracies = _listed(f"{name} ({percent(results.summaries[name].accuracy)})" for name in guessing)
         yield (
             f"Not clearly better than chance ({percent(results.chance)}) on the test images: {accuracies}. "
-            f"A network that has learnt little is no evidence of what trained networks share."
+            f"A network that learned little says little about what trained networks share."
         )
 
 
@@ -149,8 +157,8 @@ def _of_other_sizes(results: Results) -> Iterable[str]:
     named = [f"{name} ({size} pixels a side)" for name, size in sizes.items() if size is not None]
     if named:
         yield (
-            f"Made for images of another size than these: {_listed(named)}. What is known of such networks, their "
-            f"accuracy for one, may not hold here (images.size)."
+            f"Made for images of another size: {_listed(named)}. Their published accuracy, for example, may not hold "
+            f"at this size (images.size)."
         )
 
 
@@ -169,9 +177,10 @@ def _undefined(results: Results) -> Iterable[str]:
 
 
 def better_than_chance(accuracy: float, chance: float) -> bool:
-    """At least twice chance, or a tenth of the way from chance to perfect, whichever is less; False for NaN.
+    """Return True if accuracy is at least min(2 chance, chance + 0.1 (1 - chance)); False for NaN.
 
-    Twice alone would ask the impossible of two classes; a tenth alone, 10 % accuracy over a thousand classes.
+    Twice chance alone would be impossible with two classes; a tenth of the way from chance to 1 alone would require
+    10 % accuracy with a thousand classes.
     """
     return bool(accuracy >= min(2 * chance, chance + 0.1 * (1 - chance)))
 
@@ -181,36 +190,28 @@ def _listed(items: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
-def _it(names: Sequence[str]) -> str:
-    return "it" if len(names) == 1 else "them"
-
-
-def _its(names: Sequence[str]) -> str:
-    return "its row" if len(names) == 1 else "their rows"
-
-
 def percent(fraction: float) -> str:
-    """'89.3 %', or '0.10 %' where one decimal would hide what a thousand classes are about."""
+    """Format a fraction as '89.3 %', below 1 % as '0.10 %' (chance with a thousand classes), and NaN as 'unknown'."""
     if not np.isfinite(fraction):
         return "unknown"
     return f"{100 * fraction:.{2 if fraction < 0.01 else 1}f} %"
 
 
 def floor_mean(results: Results, set_name: str) -> float:
-    """What the biased mean would be if all representations were independent; NaN where any cell's floor is."""
+    """Average the floor of a matrix off its diagonal: the biased mean of unrelated representations; may be NaN."""
     floors = off_diagonal(results.floor(set_name))
     return float(floors.mean()) if floors.size else float("nan")
 
 
-# ---- tables, each a list of rows by column, as words ---------------------------------------------------------------
+# ---- tables: a list of rows, each a mapping from column to text -----------------------------------------------------
 
 
 def matrix_table(results: Results, set_name: str) -> list[dict[str, str]]:
-    """Unbiased CKA of every cell with its 95 % interval; row = through, column = observer."""
+    """Format unbiased CKA of every cell with its 95 % interval; row = through, column = observer."""
     values, low, high = (results.cells(set_name, kind=kind) for kind in ("cka", "low", "high"))
 
-    def cell(at: tuple[int, int]) -> str:
-        return f"{number(values[at])} [{number(low[at])}, {number(high[at])}]"
+    def cell(index: tuple[int, int]) -> str:
+        return f"{number(values[index])} [{number(low[index])}, {number(high[index])}]"
 
     return [
         {"through": name} | {observer: cell((row, column)) for column, observer in enumerate(results.networks)}
@@ -218,12 +219,8 @@ def matrix_table(results: Results, set_name: str) -> list[dict[str, str]]:
     ]
 
 
-NETWORK_TABLE = "Networks and their inversions: medians of relative loss, and of L2 distance from the seed"
-"""What `network_table` has, for whoever shows it."""
-
-
 def network_table(results: Results) -> list[dict[str, str]]:
-    """A row a network, numbers in words."""
+    """Format losses, accuracy and convergence, one row per network."""
     return [
         {
             "network": name,
@@ -240,11 +237,11 @@ def network_table(results: Results) -> list[dict[str, str]]:
     ]
 
 
-# ---- numbers in words -------------------------------------------------------------------------------------------
+# ---- numbers as text ---------------------------------------------------------------------------------------------
 
 
 def number(value: float, digits: int = 3) -> str:
-    """`value` with a real minus sign, never "-0.00"; an en dash where it is not finite."""
+    """Format `value` with a true minus sign (U+2212), never "−0.00"; an en dash if it is not finite."""
     if not np.isfinite(value):
         return "–"
     text = f"{value:.{digits}f}"
@@ -254,12 +251,12 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def digits_for(*errors: float) -> int:
-    """Decimals that show the first digit of the smallest of `errors`: 2 to 4."""
+    """Return the decimals, 2 to 4, that show the first digit of the smallest of `errors`."""
     known = [error for error in errors if np.isfinite(error) and error > 0]
     return int(np.clip(np.ceil(-np.log10(min(known))), 2, 4)) if known else 3
 
 
 def with_error(mean: Estimate, digits: int | None = None) -> str:
-    """'0.874 ± 0.006': a value and one standard error."""
+    """Format a value and one standard error: '0.874 ± 0.006'."""
     digits = digits_for(mean.se) if digits is None else digits
     return f"{number(mean.value, digits)} ± {number(mean.se, digits)}"
