@@ -68,7 +68,7 @@ class Photograph:
     def __call__(self, data: bytes | None) -> np.ndarray | Unreadable:
         """Return uint8 pixels (3, size, size), or the reason why the file is unreadable; None is a missing file."""
         if not data:
-            return Unreadable("the file is missing" if data is None else "the file is empty")
+            return Unreadable("missing" if data is None else "empty")
         try:
             with Image.open(BytesIO(data), formats=FORMATS) as image:
                 return _channels_first(resize_and_crop(_rgb(image), self.size))
@@ -108,7 +108,7 @@ class Raw:
     def __call__(self, data: bytes | None) -> np.ndarray | Unreadable:
         """Return uint8 pixels (C, H, W), or the reason why there are none."""
         if data is None or len(data) != np.prod(self.stored):
-            return Unreadable("the file is missing" if data is None else "the file is truncated")
+            return Unreadable("missing" if data is None else "truncated")
         pixels = np.frombuffer(data, np.uint8).reshape(self.stored)
         channels_first = {"HW": lambda: pixels[None], "HWC": lambda: pixels.transpose(2, 0, 1), "CHW": lambda: pixels}
         return scale(channels_first[self.axes](), self.size)

@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import IO
 
 import numpy as np
+from braceexpand import braceexpand
 
 from netsim.errors import DataError, SettingsError
 from netsim.images.base import Split, numbered_classes, validate_labels
@@ -188,53 +188,29 @@ def _before_braces(path: str) -> tuple[str, str, str]:
 
 
 def braces(pattern: str) -> list[str]:
-    """As a shell expands them: {000..099} counts, {a,b} lists.
+    """Expand braces as a shell and WebDataset do: {000..099} counts, {a,b} lists.
 
-    Raises SettingsError for braces that do neither, and for a pattern that names a path twice.
+    Raises
+    ------
+    SettingsError
+        For unbalanced braces, braces that neither count nor list, ranges that count down, and repeated paths.
+
+    Examples
+    --------
+    >>> braces("{train,extra}-{08..10}.tar")[:4]
+    ['train-08.tar', 'train-09.tar', 'train-10.tar', 'extra-08.tar']
     """
-    paths = list(_expanded(pattern))
-    if twice := [path for path, count in Counter(paths).items() if count > 1]:
-        raise SettingsError(f"{pattern!r} names {twice[0]} twice")
+    for first, last in re.findall(r"\{(\d+)\.\.(\d+)", pattern):
+        if int(first) > int(last):
+            raise SettingsError(
+                f"ranges must count up, got {first}..{last} in {pattern!r}; write the smaller number first"
+            )
+    try:
+        paths = list(braceexpand(pattern, escape=False))
+    except ValueError:
+        raise SettingsError(f"braces must be balanced, got {pattern!r}; write shard-{{000000..000099}}.tar") from None
+    if any(brace in path for path in paths for brace in "{}"):
+        raise SettingsError(f"braces must be {{000..099}} or {{a,b}}, got {pattern!r}")
+    if repeated := [path for path, count in Counter(paths).items() if count > 1]:
+        raise SettingsError(f"paths must be unique, got {repeated[0]} twice from {pattern!r}")
     return paths
-
-
-def _expanded(pattern: str) -> Iterator[str]:
-    """The outermost braces first, from the left."""
-    start, stop, parts = _outermost(pattern)
-    if not parts:
-        yield pattern
-        return
-    before, after = pattern[:start], pattern[stop:]
-    for part in parts if len(parts) > 1 else _counted(parts[0], pattern):
-        yield from _expanded(f"{before}{part}{after}")
-
-
-def _outermost(pattern: str) -> tuple[int, int, list[str]]:
-    """Where the first braces are, and what is between them, cut at the commas that are in no other braces."""
-    depth, start, cuts = 0, 0, []
-    for at, sign in enumerate(pattern):
-        if sign == "{":
-            depth += 1
-            if depth == 1:
-                start, cuts = at, [at]
-        elif sign == "," and depth == 1:
-            cuts.append(at)
-        elif sign == "}":
-            depth -= 1
-            if depth == 0:
-                return start, at + 1, [pattern[low + 1 : high] for low, high in pairwise([*cuts, at])]
-            if depth < 0:
-                break
-    if depth:
-        raise SettingsError(f"braces in {pattern!r} do not match; as in shard-{{000000..000099}}.tar fits")
-    return 0, 0, []
-
-
-def _counted(inside: str, pattern: str) -> list[str]:
-    counted = re.fullmatch(r"(\d+)\.\.(\d+)", inside)
-    if counted is None:
-        raise SettingsError(f"{{{inside}}} in {pattern!r} is neither {{000..099}} nor {{a,b}}")
-    first, last = counted.groups()
-    if int(first) > int(last):
-        raise SettingsError(f"{{{inside}}} in {pattern!r} counts nothing; write the smaller number first")
-    return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]

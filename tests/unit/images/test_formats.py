@@ -1,6 +1,7 @@
 """What every image set keeps to, on a disk and in object storage; then what is special about each format."""
 
 import gzip
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -135,6 +136,13 @@ def test_images_come_in_order_whatever_the_number_of_threads(local, monkeypatch)
     found = []
     for threads in ("1", "7"):
         monkeypatch.setenv(THREADS, threads)
+        found.append(images.read(order))
+    assert np.array_equal(*found) and np.array_equal(found[0][:12], found[0][-12:])
+
+
+@pytest.mark.parametrize("threads", ["0", "many", ""])
+def test_a_number_of_threads_that_is_none_is_refused(local, monkeypatch, threads):
+    monkeypatch.setenv(THREADS, threads)
     message = f"NETSIM_DECODING_THREADS must be a whole number from 1 on, got {threads!r}; correct or unset it"
     with pytest.raises(SettingsError, match=message):
         opened(*local["folder"]).read([0])
@@ -197,8 +205,8 @@ JPEG = saved(COLOURS.resize((200, 200)), "JPEG")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (None, "the file is missing"),
-        (b"", "the file is empty"),
+        (None, "missing"),
+        (b"", "empty"),
         (b"no image", "not a JPEG, PNG or WebP file"),
         (saved(COLOURS, "TIFF"), "not a JPEG, PNG or WebP file"),
         (JPEG[: len(JPEG) // 2], "truncated"),
@@ -251,7 +259,7 @@ def test_a_tree_is_listed_as_torchvision_lists_it_and_what_is_not_there_is_count
     assert images.unreadable() == {}
     (tmp_path / "bee/y.png").symlink_to("/nowhere/y.png")
     images = load_images(f"folder:{tmp_path}", size=SIZE)
-    assert images.names[-1] == "bee/y.png" and images.unreadable() == {5: "the file is empty"}
+    assert images.names[-1] == "bee/y.png" and images.unreadable() == {5: "empty"}
 
 
 # ---- ImageNet
@@ -334,17 +342,29 @@ def test_an_imagenet_that_lacks_something_is_refused(tmp_path, harm, message):
         ("a-{08..11}.tar", ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]),
         ("{x,y}-{0..1}.tar", ["x-0.tar", "x-1.tar", "y-0.tar", "y-1.tar"]),
         ("{x-{0..1},{y,z}-{8..9}}.tar", ["x-0.tar", "x-1.tar", "y-8.tar", "y-9.tar", "z-8.tar", "z-9.tar"]),
+        ("a-{08..012..2}.tar", ["a-008.tar", "a-010.tar", "a-012.tar"]),
+        (r"a\{0,1}.tar", [r"a\0.tar", r"a\1.tar"]),
     ],
 )
 def test_braces_mean_what_they_mean_in_a_shell(pattern, paths):
+    """Except that a backslash is a character of a path."""
     assert braces(pattern) == paths
 
 
 @pytest.mark.parametrize(
-    "pattern", ["a-{0..}.tar", "a-{9..0}.tar", "a-{0..3.tar", "a-{5}.tar", "a}{.tar", "{a,{0..3}.tar", "{a,{a,b}}.tar"]
+    ("pattern", "message"),
+    [
+        ("a-{0..}.tar", "braces must be {000..099} or {a,b}, got 'a-{0..}.tar'"),
+        ("a-{9..0}.tar", "ranges must count up, got 9..0 in 'a-{9..0}.tar'"),
+        ("a-{0..3.tar", "braces must be balanced, got 'a-{0..3.tar'"),
+        ("a-{5}.tar", "braces must be {000..099} or {a,b}, got 'a-{5}.tar'"),
+        ("a}{.tar", "braces must be {000..099} or {a,b}, got 'a}{.tar'"),
+        ("{a,{0..3}.tar", "braces must be balanced, got '{a,{0..3}.tar'"),
+        ("{a,{a,b}}.tar", "paths must be unique, got a.tar twice from '{a,{a,b}}.tar'"),
+    ],
 )
-def test_braces_that_mean_nothing_or_a_path_twice_are_refused(pattern):
-    with pytest.raises(SettingsError, match=r"braces|counts nothing|is neither|names a.tar twice"):
+def test_a_pattern_that_cannot_be_expanded_or_repeats_a_path_is_refused(pattern, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
         braces(pattern)
 
 
@@ -595,7 +615,7 @@ def test_images_without_bytes_or_labels_are_not_passed_over(tmp_path, kind):
         return f"hf:{folder}"
 
     images = load_images(save(pointing, "pointing"))
-    assert images.unreadable() == {1: "the file is empty"} and images.names[1] == "gone.jpg"
+    assert images.unreadable() == {1: "empty"} and images.names[1] == "gone.jpg"
     with pytest.raises(DataError, match=r"got others for 1 of 3 images in .*; the first is -1, of image 2"):
         load_images(save(unlabelled, "unlabelled"))
 
