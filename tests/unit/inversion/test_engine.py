@@ -55,7 +55,7 @@ def convolutional(*, dtype=torch.float32):
 
 
 def norms(engine_):
-    return sum(isinstance(part, nn.BatchNorm2d) for part in engine_.parts())
+    return sum(isinstance(part, nn.BatchNorm2d) for part in engine_.modules())
 
 
 # --- folding ----------------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_the_network_is_left_as_it_was():
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 1, 31, 45), (3, 4, 224, 224)], ids=str)
 def test_the_quick_gradient_of_a_first_layer_is_the_gradient(size, shape):
     conv = nn.Conv2d(shape[1], 6, size, stride=2, padding=size // 2).double()
-    assert QuickStem.fits(conv)
+    assert QuickStem.supports(conv)
     x = images(shape[0], shape[1:], dtype=torch.float64).requires_grad_()
     expected, found = conv(x), QuickStem(conv)(x)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
@@ -207,7 +207,7 @@ def test_only_the_first_layer_of_a_network_that_has_one_like_that_is_quickened()
     quick = {
         network.name: [
             part.conv.kernel_size
-            for part in Engine(network, images(1, (3, 64, 64))).parts()
+            for part in Engine(network, images(1, (3, 64, 64))).modules()
             if isinstance(part, QuickStem)
         ]
         for network in (resnet, vgg)
@@ -215,7 +215,7 @@ def test_only_the_first_layer_of_a_network_that_has_one_like_that_is_quickened()
     assert quick == {"resnet18": [(7, 7)], "vgg11": []}
     for unfit in ({"dilation": 2}, {"stride": 1}, {"padding": 2}, {"padding_mode": "reflect"}, {"kernel_size": (7, 5)}):
         conv = nn.Conv2d(3, 8, **{"kernel_size": 7, "stride": 2, "padding": 3} | unfit)
-        assert not QuickStem.fits(conv)
+        assert not QuickStem.supports(conv)
 
 
 # --- half precision ---------------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_half_precision_inverts_as_well_and_its_final_loss_is_the_networks_own(p
 
 def test_grouped_convolutions_work_in_the_precision_of_the_plan():
     ready = Engine(convolutional(), images(1), precision=Precision("float16", "float32"), batch_size=1)
-    dtypes = {part.groups: part.weight.dtype for part in ready.parts() if isinstance(part, nn.Conv2d)}
+    dtypes = {part.groups: part.weight.dtype for part in ready.modules() if isinstance(part, nn.Conv2d)}
     assert dtypes == {1: torch.float16, 4: torch.float32}
 
 
@@ -313,7 +313,9 @@ def test_what_cannot_be_computed_in_half_precision_is_not(monkeypatch):
     network = as_network(WithCoordinates(), images(1, (3, 16, 16)))
     monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: ("bfloat16",))
     assert choose_precision(network, "auto", images(2, (3, 16, 16))) == Precision()
-    with pytest.raises(NetworkError, match=r"cannot be computed in bfloat16.* float32 or auto"):
+    with pytest.raises(
+        NetworkError, match=r"cannot be computed in bfloat16.*; set inversion.precision to float32 or auto"
+    ):
         choose_precision(network, "bfloat16", images(2, (3, 16, 16)))
 
 
@@ -367,12 +369,12 @@ def test_out_of_memory_halves_the_batch_and_changes_no_result(monkeypatch, caplo
     assert tried[:4] == [7, 4, 2, 2]
     assert record.batch_size == 2
     torch.testing.assert_close(record.images, expected.images, rtol=0, atol=1e-10)
-    assert "out of memory with 7 images at a time; going on with 4" in caplog.text
+    assert "out of memory with a batch of 7 images; continuing with 4" in caplog.text
 
     monkeypatch.setattr(
         Engine, "represent", lambda self, x: torch.empty(2**60) if torch.is_grad_enabled() else represent(self, x)
     )
-    with pytest.raises(NetworkError, match="does not fit into the memory of cpu with a single image"):
+    with pytest.raises(NetworkError, match="out of memory on cpu with a single image"):
         invert_batches(network, seed, target, InversionSettings(iterations=5, batch_size=7))
 
 
@@ -398,4 +400,4 @@ def test_a_process_that_really_runs_out_of_memory_goes_on_with_fewer_images():
     done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) in (1, 2, 3, 6, 12, 24, 48)  # libraries take more or less for themselves
-    assert "out of memory with 96 images at a time; going on with 48" in done.stderr
+    assert "out of memory with a batch of 96 images; continuing with 48" in done.stderr
