@@ -152,7 +152,7 @@ class Network(nn.Module):
         if representation.shape != (len(example), self.width) or not _close(self.head(representation), logits):
             raise NetworkError(
                 f"{self.name} must return the output of its last nn.Linear on one vector per image, got other values. "
-                "Return logits without a softmax. Two heads that are averaged, as in distilled transformers, "
+                "Return logits without a softmax; two heads that are averaged, as in distilled transformers, "
                 "cannot be cut."
             )
 
