@@ -189,7 +189,7 @@ def test_a_network_that_is_killed_while_it_is_measured_is_named(tmp_path, monkey
 
 def test_what_is_wrong_with_a_network_is_said_by_its_own_error():
     settings = tiny(images={"size": 16})
-    with pytest.raises(SettingsError, match="are 28 pixels a side, not 16"):
+    with pytest.raises(SettingsError, match=r"^size of fashion-mnist images must be 28, got 16"):
         run_probes(ProbeRequest(settings.model_dump(mode="json"), "vgg"), 1, None)
 
 

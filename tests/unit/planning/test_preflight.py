@@ -20,7 +20,7 @@ def test_a_sweep_that_can_run_passes():
     [
         ({"networks": ["small:vgg", "small:resnet81"]}, SettingsError, "did you mean 'resnet18'"),
         ({"images": {"source": "fashion-mnits"}}, SettingsError, "did you mean 'fashion-mnist'"),
-        ({"images": {"size": 16}}, SettingsError, "28 pixels a side, not 16"),
+        ({"images": {"size": 16}}, SettingsError, "size of fashion-mnist images must be 28, got 16"),
         ({"pairs": {"count": 4096}}, DataError, "4096"),
         ({"networks": ["small:vgg", "small:resnet18@missing.safetensors"]}, NetworkError, "missing.safetensors"),
     ],

@@ -68,7 +68,7 @@ def probe_process(request: dict) -> dict:
 def test_a_probe_prints_an_error_of_the_user_by_its_class_and_text():
     request = {"settings": tiny(images={"size": 16}).model_dump(mode="json"), "name": "vgg", "timed": False}
     kind, text = probe_process(request)["error"]
-    assert kind == SettingsError.__name__ and "28 pixels a side, not 16" in text
+    assert kind == SettingsError.__name__ and "size of fashion-mnist images must be 28, got 16" in text
 
 
 @pytest.fixture(scope="module")
