@@ -13,7 +13,8 @@ from netsim.inversion.invert import invert_batches
 from netsim.networks import Network, load_network
 from netsim.planning.preflight import preflight
 from netsim.results.findings import warnings
-from netsim.results.results import load_results, row_sums
+from netsim.results.matrices import row_sums
+from netsim.results.results import load_results
 from netsim.settings import InversionSettings, parse_settings
 from netsim.stages import inputs
 from netsim.store import layout
