@@ -2,12 +2,6 @@
 
 n = images, C, H, W = an image, d = width of the representation, k = iterations.
 
-Re-implemented from the published description, not copied, and checked step by step against the `robustness` library in
-tests/integration/test_parity.py. Sources: Jones, Springer, Kenyon, Moore 2022, "If you've trained one you've trained
-them all: inter-architecture similarity increases with robustness", UAI, PMLR 180:928-937 (objective, optimiser,
-settings);
-Ilyas et al. 2019, https://arxiv.org/abs/1905.02175 (inversion as such).
-
 For each image by itself, with x_0 = seed, m_0 = 0 and t = rep(target):
 
     loss(x) = ||rep(x) - t|| / ||t||                            relative distance: 0 is perfect
@@ -15,12 +9,21 @@ For each image by itself, with x_0 = seed, m_0 = 0 and t = rep(target):
     m_k+1   = momentum * m_k + (1 - momentum) * g               no bias correction
     x_k+1   = clamp(x_k + step_size * m_k+1, 0, 1)
 
-and the answer is the x_k, k = 0 ... iterations, of the lowest loss. The published code also keeps x within 1000 (L2) of
-the seed. That is left out: images of fewer than a million values cannot be so far apart, nor can any image get there
-in under 1000 / step_size iterations. These steps are `MomentumUpdate`; netsim.inversion.steps has others.
+The result is the x_k, k = 0 ... iterations, of the lowest loss. The loss and g are computed by
+`netsim.inversion.engine.loss_and_descent`; the last two lines, the momentum step, are `MomentumUpdate.step` in
+netsim/inversion/steps.py, which also has another update rule. The loop over k is `_invert` below.
 
-With a `stop_loss`, an image is finished at the first x_k whose loss is no higher, and the next one takes its place:
-each goes the same way as it would alone, and the cost follows the images, not the slowest one of a batch.
+The published code also keeps x within 1000 (L2) of the seed. That is omitted here: images of fewer than a million
+values cannot be so far apart, and no image can get there in fewer than 1000 / step_size iterations.
+
+With a `stop_loss`, an image is finished at the first x_k whose loss is no higher, and the next image takes its place in
+the batch. Each image takes the same path as it would alone, and the cost depends on all images, not on the slowest one
+of each batch.
+
+Re-implemented from the published description, not copied, and checked step by step against the `robustness` library in
+tests/integration/test_parity.py. Sources: Jones, Springer, Kenyon, Moore 2022, "If you've trained one you've trained
+them all: inter-architecture similarity increases with robustness", UAI, PMLR 180:928-937 (objective, optimiser,
+settings); Ilyas et al. 2019, https://arxiv.org/abs/1905.02175 (inversion as such).
 """
 
 from collections.abc import Callable, Iterator
@@ -43,15 +46,16 @@ from netsim.inversion.steps import UpdateRule, kept_bytes, update_rule_of
 from netsim.networks import Network, as_network
 from netsim.settings import InversionSettings, explain
 
-LossAndDescent = Callable[..., tuple[Tensor, Tensor]]  # as Engine.loss_and_descent
+# Signature of Engine.loss_and_descent.
+LossAndDescent = Callable[..., tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Iteration:
-    """What `on_iteration` is told: the images that were just measured, m of the n. Copy what is to be kept."""
+    """Images whose loss was just evaluated, m of the n. They change in place: copy what you keep."""
 
-    pairs: Tensor  # (m,) int64, which of the n, on the CPU
-    k: Tensor  # (m,) int64, the iteration each is at, 0 for the seed, on the CPU
+    pairs: Tensor  # (m,) int64, indices into the n pairs, on the CPU
+    k: Tensor  # (m,) int64, steps taken so far, 0 for the seed, on the CPU
     images: Tensor  # (m, C, H, W), x_k
     losses: Tensor  # (m,)
 
@@ -61,24 +65,24 @@ OnIteration = Callable[[Iteration], None]
 
 @dataclass(frozen=True)
 class Inversion:
-    """What inverting n pairs gave. Losses and `distance` are in the dtype of the seeds (float32 as a rule).
+    """Results of inverting n pairs. Losses and `distance` have the dtype of the seeds (usually float32).
 
     `stalled` and `nonfinite` flag images whose result needs care. A stalled image had a gradient of zero at some
-    iteration, where the published steps go on with their momentum only; an image that matches its target exactly is one
-    of them. A nonfinite one had a loss or a gradient that was not finite (a target represented by zeros, an overflow):
-    it was put back to its best so far and stayed there, and its losses after that are those of this image.
+    iteration, where the published step continues with momentum only; an image that equals its target is one of them. A
+    nonfinite image had a loss or a gradient that was not finite (a target represented by zeros, an overflow). It was
+    reset to its best image so far and stayed there, and its later losses are those of that image.
     """
 
     images: Tensor  # (n, C, H, W) in [0, 1]
     initial_loss: Tensor  # (n,) of the seeds
     final_loss: Tensor  # (n,) of `images`
-    best_iteration: Tensor  # (n,) int64, the k of the lowest loss, 0 for the seed; `images` with use_best
-    iterations: Tensor  # (n,) int64, steps taken: fewer than asked for where an image reached stop_loss
+    best_iteration: Tensor  # (n,) int64, the k of the lowest loss, 0 for the seed; that of `images` with use_best
+    iterations: Tensor  # (n,) int64, steps taken; fewer than the setting where an image reached stop_loss
     stop_reason: Tensor  # (n,) uint8, an index into STOP_REASONS
     stalled: Tensor  # (n,) bool
     nonfinite: Tensor  # (n,) bool
     distance: Tensor  # (n,) L2 distance from the seed, in pixels of [0, 1]
-    batch_size: int  # images that were evaluated at once, in the end
+    batch_size: int  # images that were evaluated at once, after any halving
     history: Tensor  # (iterations + 1, n) loss of x_k; row 0 is `initial_loss`; a finished image keeps its last loss
 
 
@@ -94,36 +98,82 @@ def invert_images(
     preset: str = "published",
     stop_loss: float | None = None,
 ) -> Tensor:
-    """Images that start as `seed_images` and that `model` represents like `target_images`: (n, C, H, W), on the CPU.
+    """Invert representations: move each seed image until `model` represents it like its target image.
 
-    Stands in for the published function of this name, with its defaults. `model` is a `robustness` AttackerModel, any
-    classifier that takes images in [0, 1], or a netsim Network; it works on the device that it is on, in evaluation
-    mode, and is left as it came. Both image sets are (n, C, H, W), float32 or float64, in [0, 1]; pair i is seed i and
-    target i. `step_size` is the L2 length of a step in pixels of [0, 1]. With `use_best=False` the last image is
-    returned instead of the best. Fewer images at a time than `batch_size` are inverted where memory does not hold as
-    many. A progress bar shows on a terminal only.
+    Replaces the published function of this name, with its defaults [1]_; the idea is older [2]_. The model works on its
+    own device, in evaluation mode, and is unchanged afterwards. On a terminal, a progress bar is shown.
+    `netsim.inversion.invert.invert_batches` returns losses, too.
 
-    Beyond the published function: an image is finished where its loss is at most `stop_loss`; `preset="fast"` takes
-    other, fewer steps to the same loss (netsim.inversion.steps), has no `step_size`, and gives other images.
+    Parameters
+    ----------
+    model
+        A `robustness` AttackerModel, any classifier of images in [0, 1] that ends in an ``nn.Linear``, or a netsim
+        Network. Its representation is the input of the last linear layer.
+    seed_images
+        Images to start from: (n, C, H, W), float32 or float64, in [0, 1].
+    target_images
+        Images whose representations to reach. Shape and dtype are those of `seed_images`; pair i is seed i and
+        target i.
+    batch_size
+        Most images to evaluate at once; halved while they do not fit into memory. It changes results by rounding only.
+    step_size
+        L2 length of a step in pixels of [0, 1], greater than 0. Only for the preset "published".
+    iterations
+        Most steps per image, at least 1. Each costs one forward pass and one gradient with respect to the images.
+    use_best
+        Return the image of the lowest loss, ||rep - target|| / ||target||; if False, the last image.
+    preset
+        "published" for the published momentum steps; "fast" for other, fewer steps to the same loss
+        (`netsim.inversion.steps`), which give other images.
+    stop_loss
+        Loss at which an image is finished, greater than 0. Default: take all steps.
 
-    Raises DataError for unfit images, SettingsError for unfit settings, NetworkError for a model without a final linear
-    layer. `invert_batches` returns the losses too. Source: Jones et al. 2022, PMLR 180:928-937.
+    Returns
+    -------
+    Images (n, C, H, W) in [0, 1], on the CPU, with the dtype of `seed_images`.
+
+    Raises
+    ------
+    DataError
+        If images are not finite floats (n, C, H, W) in [0, 1], or seeds and targets differ in shape or dtype.
+    SettingsError
+        If a setting is out of range.
+    NetworkError
+        If `model` is not a module, ends in no linear layer, is not differentiable, or does not fit into memory.
+
+    References
+    ----------
+    .. [1] Jones, Springer, Kenyon, Moore 2022, "If you've trained one you've trained them all: inter-architecture
+       similarity increases with robustness", UAI, PMLR 180:928-937.
+    .. [2] Ilyas et al. 2019, "Adversarial examples are not bugs, they are features", https://arxiv.org/abs/1905.02175.
+
+    Examples
+    --------
+    >>> import netsim, torch
+    >>> model = netsim.load_network("small:vgg@none", num_classes=10, input_shape=(1, 28, 28))
+    >>> seeds, targets = torch.rand(2, 2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    >>> images = netsim.invert_images(model, seeds, targets, iterations=3)
+    >>> images.shape
+    torch.Size([2, 1, 28, 28])
+    >>> goal = model.represent(targets)
+    >>> (model.represent(images) - goal).norm(dim=1) < (model.represent(seeds) - goal).norm(dim=1)
+    tensor([True, True])
     """
     settings = inversion_settings(
         preset=preset, iterations=iterations, step_size=step_size, batch_size=batch_size, stop_loss=stop_loss
     )
-    _check_pairs(seed_images, target_images)
+    _validate_pairs(seed_images, target_images)
     if not isinstance(model, nn.Module):
-        raise NetworkError(f"the model is a {type(model).__name__}; give a torch.nn.Module that classifies images")
+        raise NetworkError(f"the model must be a torch.nn.Module that classifies images, got {_type_name(model)}")
     with (
-        torch.inference_mode(False),  # a notebook may be in it, and what is made in it takes no gradient
+        torch.inference_mode(False),  # tensors made in a notebook's inference mode cannot have a gradient
         tqdm(total=len(seed_images) * (iterations + 1), unit="it", desc="inverting", disable=None) as bar,
     ):
 
-        def advance(at: Iteration) -> None:
-            bar.update(len(at.pairs))
+        def advance(iteration: Iteration) -> None:
+            bar.update(len(iteration.pairs))
 
-        record = invert_batches(
+        inversion = invert_batches(
             as_network(model, seed_images[:2]),
             seed_images,
             target_images,
@@ -131,11 +181,17 @@ def invert_images(
             use_best=use_best,
             on_iteration=advance,
         )
-    return record.images
+    return inversion.images
 
 
 def inversion_settings(**values: Any) -> InversionSettings:
-    """Make settings from plain values, numpy's among them. Raises SettingsError for values out of range."""
+    """Make settings from plain values, including numpy's.
+
+    Raises
+    ------
+    SettingsError
+        If a value is out of range.
+    """
     try:
         return InversionSettings(**{name: _plain(value) for name, value in values.items()})
     except ValidationError as error:
@@ -143,7 +199,7 @@ def inversion_settings(**values: Any) -> InversionSettings:
 
 
 def _plain(value: Any) -> Any:
-    """Convert numbers of other libraries to Python's."""
+    """Convert a number of another library to Python's; return everything else as it is."""
     if isinstance(value, bool):
         return value
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
@@ -160,20 +216,24 @@ def invert_batches(
     use_best: bool = True,
     on_iteration: OnIteration | None = None,
 ) -> Inversion:
-    """Invert n pairs on the network's device, `settings.batch_size` at a time, and return the record on the CPU.
+    """Invert n pairs on the network's device, `settings.batch_size` at a time, and return results on the CPU.
 
-    One iteration is one forward pass and one input gradient, in `precision` (netsim.inversion.calibrate); `final_loss`
-    is evaluated by the network itself. The batch size, by default as many images as memory holds, decides speed and
-    memory, and changes results by float rounding only.
+    One iteration is one forward pass and one input gradient, in `precision`; `final_loss` is evaluated by the network
+    itself. The batch size, by default as many images as fit into memory, determines speed and memory, and changes
+    results by float rounding only.
 
     Parameters
     ----------
+    seed_images, target_images
+        (n, C, H, W), float32 or float64, in [0, 1]; pair i is seed i and target i.
+    precision
+        Numeric precision of the layers; `netsim.inversion.calibrate.choose_precision` finds the fastest.
     update_rule
         Replaces the rule of `settings.preset`.
     use_best
-        Return the image of lowest loss, as published; otherwise the last one.
+        Return the image of the lowest loss, as published; if False, the last image.
     on_iteration
-        Called with the images under way at every iteration.
+        Called at every iteration with the images in progress.
 
     Raises
     ------
@@ -181,13 +241,13 @@ def invert_batches(
         As in `invert_images`.
     """
     update_rule = update_rule or update_rule_of(settings)
-    _check_pairs(seed_images, target_images)
+    _validate_pairs(seed_images, target_images)
     seed_images, target_images = seed_images.cpu(), target_images.cpu()
     with _evaluating(network), torch.inference_mode(False), torch.no_grad():
         kept = kept_bytes(update_rule, seed_images[:1])
         engine = Engine(network, seed_images, precision=precision, batch_size=settings.batch_size, kept_bytes=kept)
         exact, target = _represent_targets(engine, target_images)
-        record = _invert(
+        inversion = _invert(
             engine.loss_and_descent,
             seed_images.detach(),
             target.to(seed_images.dtype),
@@ -198,9 +258,9 @@ def invert_batches(
             use_best=use_best,
             on_iteration=on_iteration,
         )
-        represented = engine.represent_exactly(record.images)
-        final_loss = relative_distance(represented, exact).to(record.final_loss).cpu()
-        return replace(record, final_loss=final_loss, batch_size=engine.batch_size)
+        represented = engine.represent_exactly(inversion.images)
+        final_loss = relative_distance(represented, exact).to(inversion.final_loss).cpu()
+        return replace(inversion, final_loss=final_loss, batch_size=engine.batch_size)
 
 
 def invert(
@@ -213,23 +273,43 @@ def invert(
     use_best: bool = True,
     on_iteration: OnIteration | None = None,
 ) -> Inversion:
-    """Move the images `seed` (n, C, H, W) until `represent` gives `target_representation` (n, d): one batch.
+    """Move images until `represent` maps them to given representations: one batch, any differentiable function.
 
-    Calls `represent` iterations + 1 times and differentiates it by the images alone. An image's result does not depend
-    on the others in the batch beyond float rounding, provided that `represent` treats each by itself; a module is put
-    into evaluation mode meanwhile for that reason. `on_iteration` is called for k = 0 ... iterations. With `stop_loss`
-    an image is finished when its loss is no higher. The record is on the device of `seed`. Without a `stop_loss`,
-    nothing here waits for the device: an iteration has no `.item()`.
+    This is the loop in its pure form, for functions that are not a `Network`, such as a layer inside a model or a
+    formula. Tests use it to compare the loop with the equations above. Nothing is folded, converted or divided into
+    batches, and memory is not probed; use `invert_batches` for that.
 
-    Raises DataError, SettingsError or NetworkError, as in `invert_images`. Source: the equations above.
+    `represent` is called iterations + 1 times and differentiated with respect to the images only. The result of an
+    image does not depend on the others beyond float rounding, provided that `represent` treats each by itself. For that
+    reason a module, or the module that `represent` is a method of, is in evaluation mode meanwhile. Without a
+    `stop_loss`, nothing waits for the device: an iteration has no ``.item()``.
+
+    Parameters
+    ----------
+    represent
+        Differentiable function, (n, C, H, W) -> (n, d).
+    seed
+        Images (n, C, H, W), float32 or float64, in [0, 1].
+    target_representation
+        (n, d), a row for each seed.
+    update_rule, use_best, on_iteration
+        As in `invert_batches`.
+
+    Returns
+    -------
+    Results on the device of `seed`. `final_loss` is that of the loop.
+
+    Raises
+    ------
+    DataError, NetworkError
+        As in `invert_images`.
     """
-    _check_images(seed, "seed")
+    _validate_images(seed, "seed")
     if target_representation.ndim != 2 or len(target_representation) != len(seed):
         raise DataError(
-            f"the target representation has shape {tuple(target_representation.shape)}; give ({len(seed)}, d), "
-            "a row for each seed"
+            f"the target representation must have shape ({len(seed)}, d), a row for each seed, "
+            f"got {tuple(target_representation.shape)}"
         )
-
     with _evaluating(_module_of(represent)), torch.inference_mode(False), torch.no_grad():
         return _invert(
             partial(loss_and_descent, represent),
@@ -244,36 +324,6 @@ def invert(
         )
 
 
-class _Batch:
-    """The images under way, m of the n, and all that is kept of each: tensors (m, ...) on the device."""
-
-    def __init__(self, pairs: Tensor, seed: Tensor, target: Tensor, update_rule: UpdateRule) -> None:
-        self.pairs, self.k = pairs, torch.zeros_like(pairs)  # on the CPU: asking them does not wait for the device
-        self.images, self.best, self.target = seed.clone(), seed.clone(), target
-        self.best_loss = seed.new_full((len(seed),), torch.inf)
-        self.nonfinite = torch.zeros_like(self.best_loss, dtype=torch.bool)
-        self.stalled = self.nonfinite.clone()
-        self.memory = update_rule.fresh(self.images)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def keep(self, rows: Tensor) -> None:
-        """Only the images where `rows` (m,) is true."""
-        on_device = rows.to(self.images.device)
-        self.memory = {name: tensor[on_device] for name, tensor in self.memory.items()}
-        for name, tensor in self._tensors():
-            setattr(self, name, tensor[rows if tensor.device == rows.device else on_device])
-
-    def join(self, other: "_Batch") -> None:
-        self.memory = {name: torch.cat([tensor, other.memory[name]]) for name, tensor in self.memory.items()}
-        for name, tensor in self._tensors():
-            setattr(self, name, torch.cat([tensor, getattr(other, name)]))
-
-    def _tensors(self) -> list[tuple[str, Tensor]]:
-        return [(name, value) for name, value in vars(self).items() if isinstance(value, Tensor)]
-
-
 def _invert(
     loss_and_descent_of: LossAndDescent,
     seed: Tensor,
@@ -286,8 +336,8 @@ def _invert(
     use_best: bool,
     on_iteration: OnIteration | None,
 ) -> Inversion:
-    """All n pairs, at most `batch_size` under way at once: where one is finished, the next begins."""
-    record, history = _Record(seed), seed.new_empty(settings.iterations + 1, len(seed), device=device)
+    """Invert all n pairs, at most `batch_size` at once: where one is finished, the next begins."""
+    results, history = _Results(seed), seed.new_empty(settings.iterations + 1, len(seed), device=device)
     waiting = iter(range(len(seed)))
 
     def begin(count: int) -> _Batch:
@@ -310,25 +360,56 @@ def _invert(
             reached = (loss <= settings.stop_loss).cpu()
             finished = last | reached | batch.nonfinite.cpu()
         if finished.any():
-            record.take(batch, finished, loss, reached=reached, use_best=use_best)
+            results.collect(batch, finished, loss, reached=reached, use_best=use_best)
             batch.keep(~finished)
         if len(batch):
             if finished.any():
-                going_on = (~finished).to(device)
-                loss, descent = loss[going_on], descent[going_on]
+                active = (~finished).to(device)
+                loss, descent = loss[active], descent[active]
             length = torch.linalg.vector_norm(descent, dim=(1, 2, 3))
             batch.nonfinite |= ~torch.isfinite(length)
             batch.stalled |= (length == 0) & ~batch.nonfinite
-            update_rule.step(batch.memory, batch.images, descent, length, loss)
+            update_rule.step(batch.memory, batch.images, descent, length, loss)  # published: MomentumUpdate.step
             torch.where(_per_image(batch.nonfinite), batch.best, batch.images, out=batch.images)
             batch.k = batch.k + 1
-        if finished.any() and len(more := begin(batch_size - len(batch))):
-            batch.join(more)
-    return record.finish(history.to(seed.device), batch_size)
+        if finished.any() and len(started := begin(batch_size - len(batch))):
+            batch.append(started)
+    return results.to_inversion(history.to(seed.device), batch_size)
 
 
-class _Record:
-    """The Inversion while it fills, image by image, on the device of the seeds."""
+class _Batch:
+    """The images in progress, m of the n, and their state: tensors (m, ...) on the device."""
+
+    def __init__(self, pairs: Tensor, seed: Tensor, target: Tensor, update_rule: UpdateRule) -> None:
+        self.pairs, self.k = pairs, torch.zeros_like(pairs)  # on the CPU: reading them does not wait for the device
+        self.images, self.best, self.target = seed.clone(), seed.clone(), target
+        self.best_loss = seed.new_full((len(seed),), torch.inf)
+        self.nonfinite = torch.zeros_like(self.best_loss, dtype=torch.bool)
+        self.stalled = self.nonfinite.clone()
+        self.memory = update_rule.initial_memory(self.images)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def keep(self, rows: Tensor) -> None:
+        """Keep only the images where `rows` (m,) is true."""
+        on_device = rows.to(self.images.device)
+        self.memory = {name: tensor[on_device] for name, tensor in self.memory.items()}
+        for name, tensor in self._tensors():
+            setattr(self, name, tensor[rows if tensor.device == rows.device else on_device])
+
+    def append(self, other: "_Batch") -> None:
+        """Add the images of another batch behind these."""
+        self.memory = {name: torch.cat([tensor, other.memory[name]]) for name, tensor in self.memory.items()}
+        for name, tensor in self._tensors():
+            setattr(self, name, torch.cat([tensor, getattr(other, name)]))
+
+    def _tensors(self) -> list[tuple[str, Tensor]]:
+        return [(name, value) for name, value in vars(self).items() if isinstance(value, Tensor)]
+
+
+class _Results:
+    """Results of the images that are finished so far, on the device of the seeds."""
 
     def __init__(self, seed: Tensor) -> None:
         n = len(seed)
@@ -339,8 +420,8 @@ class _Record:
         self.stalled = torch.zeros(n, dtype=torch.bool, device=seed.device)
         self.nonfinite = self.stalled.clone()
 
-    def take(self, batch: _Batch, rows: Tensor, loss: Tensor, *, reached: Tensor, use_best: bool) -> None:
-        """The images of `batch` that are finished: where `rows` (m,) is true."""
+    def collect(self, batch: _Batch, rows: Tensor, loss: Tensor, *, reached: Tensor, use_best: bool) -> None:
+        """Add the images of `batch` that are finished: where `rows` (m,) is true."""
         pairs, on_device = batch.pairs[rows].to(self.seed.device), rows.to(loss.device)
         nonfinite = batch.nonfinite[on_device]
         take_best = nonfinite | use_best
@@ -352,13 +433,14 @@ class _Record:
         self.iterations[pairs] = batch.k[rows].to(self.seed.device)
         self.stalled[pairs] = batch.stalled[on_device].to(self.seed.device)
         self.nonfinite[pairs] = nonfinite.to(self.seed.device)
-        reason = torch.where(reached[rows].to(nonfinite.device), 1, 0)
+        reason = torch.where(reached[rows].to(nonfinite.device), 1, 0)  # indices into STOP_REASONS
         self.stop_reason[pairs] = torch.where(nonfinite, 2, reason).to(self.stop_reason)
 
-    def finish(self, history: Tensor, batch_size: int) -> Inversion:
+    def to_inversion(self, history: Tensor, batch_size: int) -> Inversion:
+        """Return all results, when every image is finished."""
         after = torch.arange(len(history), device=history.device)[:, None] > self.iterations
         history = torch.where(after, self.final_loss, history)
-        # The lowest loss by strict improvement is the first of the lowest ones, which is what argmin gives.
+        # The loop replaces the best image by strictly better ones only: it keeps the first of equals, as argmin does.
         best_iteration = torch.where(torch.isfinite(history), history, torch.inf).argmin(dim=0)
         return Inversion(
             images=self.images,
@@ -376,10 +458,10 @@ class _Record:
 
 
 def _represent_targets(engine: Engine, images: Tensor) -> tuple[Tensor, Tensor]:
-    """By the network itself, and as the engine is to reach them: (n, d) each.
+    """Represent targets by the network itself, and as the loop is to reach them: (n, d) each.
 
-    In full precision that is the engine's own representation of them, so that a seed which equals its target has a loss
-    of zero. In half precision it is the exact one: rounding must not move the goal too.
+    In full precision, the loop's are the engine's representations, so that a seed that equals its target has a loss of
+    zero. In half precision they are the exact ones, so that rounding does not move the target.
     """
     try:
         exact = engine.represent_exactly(images)
@@ -388,22 +470,25 @@ def _represent_targets(engine: Engine, images: Tensor) -> tuple[Tensor, Tensor]:
         dtype = next((weight.dtype for weight in engine.network.parameters()), images.dtype)
         if dtype == images.dtype:
             raise
-        # Not refused beforehand: a network may well convert its input by itself.
-        raise DataError(f"images are {images.dtype} and the network is {dtype}: convert one of them") from error
+        # Not validated beforehand, because a network may convert its input itself.
+        raise DataError(
+            f"images and network must have the same dtype, got {images.dtype} and {dtype}; convert one of them"
+        ) from error
 
 
 def _rows(tensor: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Return rows of a tensor on any device, on `device`."""
     return tensor[rows.to(tensor.device)].to(device)
 
 
 def _per_image(values: Tensor) -> Tensor:
-    """(n,) as (n, 1, 1, 1), to go with images."""
+    """Reshape (n,) to (n, 1, 1, 1), to broadcast over images."""
     return values[:, None, None, None]
 
 
 @contextmanager
 def _evaluating(module: nn.Module | None) -> Iterator[None]:
-    """Evaluation mode and no weight gradients inside; afterwards every flag of every part is what it was."""
+    """Put a module into evaluation mode, without weight gradients; restore every flag of every part afterwards."""
     training = {part: part.training for part in module.modules()} if module is not None else {}
     differentiated = [weight for weight in module.parameters() if weight.requires_grad] if module is not None else []
     try:
@@ -416,41 +501,45 @@ def _evaluating(module: nn.Module | None) -> Iterator[None]:
         for weight in differentiated:
             weight.requires_grad_(True)
         for part, was_training in training.items():
-            part.training = was_training  # not part.train(): it would change the parts below, and may be overridden
+            part.training = was_training  # not part.train(), which changes the parts below, too, and may be overridden
 
 
 def _module_of(represent: Represent) -> nn.Module | None:
-    """The module behind a callable, where one can be seen: the callable itself, or what it is a method of."""
+    """Return the module behind a callable: the callable itself, or the object it is a method of; otherwise None."""
     owner = getattr(represent, "__self__", represent)
     return owner if isinstance(owner, nn.Module) else None
 
 
-def _check_pairs(seed_images: Tensor, target_images: Tensor) -> None:
-    _check_images(seed_images, "seed")
-    _check_images(target_images, "target")
+def _validate_pairs(seed_images: Tensor, target_images: Tensor) -> None:
+    _validate_images(seed_images, "seed")
+    _validate_images(target_images, "target")
     if seed_images.shape != target_images.shape or seed_images.dtype != target_images.dtype:
         raise DataError(
-            f"seed images are {tuple(seed_images.shape)} {seed_images.dtype} and target images "
-            f"{tuple(target_images.shape)} {target_images.dtype}; give as many of one as of the other, of the same kind"
+            f"seed and target images must have the same shape and dtype, got {tuple(seed_images.shape)} "
+            f"{seed_images.dtype} and {tuple(target_images.shape)} {target_images.dtype}"
         )
 
 
-def _check_images(images: Tensor, what: str) -> None:
+def _validate_images(images: Tensor, role: str) -> None:
     if not isinstance(images, Tensor):
-        raise DataError(f"{what} images are a {type(images).__name__}; give a torch tensor (n, C, H, W)")
+        raise DataError(f"{role} images must be a torch tensor (n, C, H, W), got {_type_name(images)}")
     if images.ndim != 4 or not images.numel():
-        raise DataError(f"{what} images have shape {tuple(images.shape)}; give (n, C, H, W), n at least 1")
+        raise DataError(f"{role} images must have shape (n, C, H, W) with n at least 1, got {tuple(images.shape)}")
     if images.dtype not in (torch.float32, torch.float64):
         # Half precision has no room for steps: at 224 px a step moves a pixel by 0.0003, the spacing at 0.5 is 0.0005.
-        raise DataError(f"{what} images are {images.dtype}; give float32 or float64 in [0, 1] (bytes: divide by 255)")
+        raise DataError(f"{role} images must be float32 or float64 in [0, 1], got {images.dtype}; divide bytes by 255")
     finite = torch.isfinite(images).flatten(1).all(dim=1)
     if not finite.all():
         rows = (~finite).nonzero().flatten().tolist()
         shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
-        raise DataError(f"{what} images {shown} of {len(images)} have values that are not finite; leave them out")
+        raise DataError(f"{role} images must be finite, got NaN or infinity in {shown} of {len(images)}; remove these")
     low, high = (value.item() for value in torch.aminmax(images))
     if low < 0 or high > 1:
         raise DataError(
-            f"{what} images go from {low:.4g} to {high:.4g}; they must be in [0, 1], "
-            "before normalisation (it belongs inside the network)"
+            f"{role} images must be in [0, 1], got {low:.4g} to {high:.4g}; "
+            "give them before normalisation, which belongs inside the network"
         )
+
+
+def _type_name(value: object) -> str:
+    return type(value).__name__

@@ -1,6 +1,7 @@
-"""Inversion: the update rule against a slow twin, its guards, and what it must leave as it was."""
+"""Inversion: the loop against a slow twin, its guards, what it must leave unchanged, and what it refuses."""
 
 import copy
+import doctest
 from inspect import signature
 
 import numpy as np
@@ -472,16 +473,40 @@ def test_the_public_function_gives_the_images_of_the_record_and_no_bar_outside_a
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"seed_images": torch.zeros(3, 8, 8)}, DataError, r"\(3, 8, 8\); give \(n, C, H, W\)"),
-        ({"seed_images": torch.zeros(0, *SHAPE)}, DataError, "n at least 1"),
-        ({"seed_images": np.zeros((2, *SHAPE))}, DataError, "a ndarray; give a torch tensor"),
-        ({"seed_images": torch.zeros(2, *SHAPE, dtype=torch.uint8)}, DataError, r"torch\.uint8.*divide by 255"),
-        ({"target_images": torch.zeros(2, *SHAPE, dtype=torch.float16)}, DataError, r"target.*torch\.float16"),
-        ({"target_images": torch.zeros(3, *SHAPE).double()}, DataError, r"\(2, 3, 8, 8\).*\(3, 3, 8, 8\)"),
+        (
+            {"seed_images": torch.zeros(3, 8, 8)},
+            DataError,
+            r"must have shape \(n, C, H, W\) with n at least 1, got \(3, 8, 8\)",
+        ),
+        ({"seed_images": torch.zeros(0, *SHAPE)}, DataError, r"n at least 1, got \(0, 3, 8, 8\)"),
+        ({"seed_images": np.zeros((2, *SHAPE))}, DataError, r"must be a torch tensor \(n, C, H, W\), got ndarray"),
+        (
+            {"seed_images": torch.zeros(2, *SHAPE, dtype=torch.uint8)},
+            DataError,
+            r"got torch\.uint8; divide bytes by 255",
+        ),
+        (
+            {"target_images": torch.zeros(2, *SHAPE, dtype=torch.float16)},
+            DataError,
+            r"target images must be float32 .*, got torch\.float16",
+        ),
+        (
+            {"target_images": torch.zeros(3, *SHAPE).double()},
+            DataError,
+            r"same shape and dtype, got \(2, 3, 8, 8\) .* and \(3, 3, 8, 8\)",
+        ),
         ({"target_images": torch.zeros(2, *SHAPE)}, DataError, r"torch\.float64.*torch\.float32"),
-        ({"seed_images": torch.full((2, *SHAPE), 1.5).double()}, DataError, r"from 1\.5 to 1\.5.*\[0, 1\]"),
-        ({"target_images": torch.full((2, *SHAPE), -0.1).double()}, DataError, r"from -0\.1"),
-        ({"seed_images": torch.full((2, *SHAPE), torch.nan).double()}, DataError, "seed images 0, 1 of 2"),
+        ({"seed_images": torch.full((2, *SHAPE), 1.5).double()}, DataError, r"must be in \[0, 1\], got 1\.5 to 1\.5;"),
+        (
+            {"target_images": torch.full((2, *SHAPE), -0.1).double()},
+            DataError,
+            r"target images must be in \[0, 1\], got -0\.1",
+        ),
+        (
+            {"seed_images": torch.full((2, *SHAPE), torch.nan).double()},
+            DataError,
+            "seed images must be finite, got NaN or infinity in 0, 1 of 2",
+        ),
         ({"iterations": 0}, SettingsError, "iterations must be greater than 0, got 0"),
         ({"iterations": 2.5}, SettingsError, "iterations must be a valid integer, got 2.5"),
         ({"step_size": 0}, SettingsError, "step_size must be greater than 0, got 0"),
@@ -490,7 +515,7 @@ def test_the_public_function_gives_the_images_of_the_record_and_no_bar_outside_a
         ({"preset": "fast", "step_size": 0.5}, SettingsError, "step_size requires the preset published, got fast"),
         ({"batch_size": -1}, SettingsError, "batch_size must be greater than 0, got -1"),
         ({"batch_size": 0}, SettingsError, "batch_size must be greater than 0, got 0"),
-        ({"model": lambda x: x}, NetworkError, "a function; give a torch.nn.Module"),
+        ({"model": lambda x: x}, NetworkError, "must be a torch.nn.Module .*, got function"),
     ],
 )
 def test_unfit_input_is_refused_with_what_came_and_what_fits(classifier, change, error, message):
@@ -505,7 +530,7 @@ def test_unfit_input_is_refused_with_what_came_and_what_fits(classifier, change,
 
 
 def test_images_of_a_dtype_that_the_network_cannot_read_are_refused(classifier):
-    with pytest.raises(DataError, match=r"images are torch\.float64 and the network is torch\.float32"):
+    with pytest.raises(DataError, match=r"same dtype, got torch\.float64 and torch\.float32"):
         invert_images(classifier.float(), images(2, rng_seed=1), images(2, rng_seed=2), iterations=2)
 
 
@@ -522,6 +547,11 @@ def test_a_stop_loss_that_is_no_loss_is_refused():
         invert_images(torch.nn.Linear(2, 2), images(2, rng_seed=1), images(2, rng_seed=2), stop_loss=float("nan"))
 
 
+def test_the_example_of_invert_images_is_true():
+    (example,) = doctest.DocTestFinder(recurse=False).find(invert_images, "invert_images")
+    assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=7)
+
+
 def test_the_published_signature_has_the_defaults_of_the_settings():
     defaults, published = InversionSettings(), signature(invert_images).parameters
     for name in ("iterations", "step_size", "preset", "stop_loss"):
@@ -536,8 +566,8 @@ def test_numbers_of_numpy_are_numbers():
 
 def test_a_target_representation_of_another_network_is_refused_and_never_broadcast():
     for unfit, message in (
-        (torch.ones(1, 20), r"\(1, 20\); give \(2, d\)"),
-        (torch.ones(20), r"\(20,\); give \(2, d\)"),
+        (torch.ones(1, 20), r"must have shape \(2, d\), a row for each seed, got \(1, 20\)"),
+        (torch.ones(20), r"must have shape \(2, d\), a row for each seed, got \(20,\)"),
         (torch.ones(2, 21), r"must have the same shape \(n, d\), got \(2, 20\) and \(2, 21\)"),
     ):
         with pytest.raises(DataError, match=message):
