@@ -1,10 +1,12 @@
-"""What a finished run found, read from its store. Imports no torch.
+"""The results of a run, read from its store. Imports no torch.
 
-results      both matrices, means, losses, errors
-as_json      the same as JSON
-measured     other measures; layers: layers against layers
-findings     the results in sentences, and every reason to doubt them
-gallery      a few pairs to look at
-published    published matrices to compare with
-labelled     `open_run`: everything as labelled arrays
+results      both matrices, means and losses, with errors
+matrices     cells of both matrices, from stored sums
+as_json      results as JSON
+measured     results of other measures
+layers       similarity of layers
+findings     results in sentences, and reasons not to trust them
+gallery      images of a few pairs
+published    comparison with published matrices
+labelled     `open_run`: results as labelled arrays
 """

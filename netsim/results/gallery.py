@@ -1,4 +1,4 @@
-"""A few pairs to look at: seed, target, and the image inverted through each network."""
+"""Example pairs for the report: seed, target, and the image inverted through each network."""
 
 from dataclasses import dataclass
 
@@ -12,18 +12,36 @@ from netsim.store.run import Run
 
 @dataclass(frozen=True)
 class Gallery:
-    """Some pairs to look at: k pairs, images (k, C, H, W)."""
+    """Images of k pairs, each (k, C, H, W).
 
-    pairs: np.ndarray  # (k,) which
-    seed: np.ndarray  # uint8
-    target: np.ndarray  # uint8
-    inverted: dict[str, np.ndarray]  # through -> float in [0, 1]
+    Attributes
+    ----------
+    pairs
+        Indices of the pairs in the run (k,).
+    seed, target
+        Pixels as uint8.
+    inverted
+        Network inverted through -> pixels as floats in [0, 1].
+    seed_labels, target_labels
+        Class names of both images.
+    """
+
+    pairs: np.ndarray
+    seed: np.ndarray
+    target: np.ndarray
+    inverted: dict[str, np.ndarray]
     seed_labels: list[str]
     target_labels: list[str]
 
 
 def gallery(run: Run, *, rows: int = 8) -> Gallery:
-    """Seed, target and inverted images of the first pair of each target class in the first shard, for the report."""
+    """Read the images of the first pair of each target class in the first shard, at most `rows` pairs.
+
+    Raises
+    ------
+    StoreError
+        If one of the arrays is missing or damaged.
+    """
     draw = run.record("draw", "pairs")
     labels = run.read(draw, "pairs/target_label")
     chosen = np.sort(np.unique(labels, return_index=True)[1])[:rows]

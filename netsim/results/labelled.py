@@ -1,10 +1,4 @@
-"""A finished run as labelled arrays, for notebooks.
-
-run = netsim.open_run("runs/demo")
-run.similarity.cka_unbiased.sel(set="inverted", through="resnet18")
-run.losses.final.median("pair")
-run.images.inverted.sel(through="vgg", pair=7)      read from the store when used
-"""
+"""The results and images of a finished run as labelled arrays, for notebooks. M = networks, n = pairs."""
 
 from dataclasses import dataclass
 from os import PathLike
@@ -21,18 +15,70 @@ from netsim.store.run import Run
 
 @dataclass(frozen=True)
 class OpenRun:
-    """What a run found. `similarity` has dimensions (set, through, observer), `losses` (through, pair)."""
+    """A finished run as labelled arrays; see `open_run`.
+
+    Attributes
+    ----------
+    url
+        Path or URL of the store.
+    settings
+        Settings that the run was computed with.
+    results
+        Means, intervals, tests and everything else that `netsim results` prints.
+    similarity
+        `cka` and `cka_unbiased` with their standard errors `cka_se` and `cka_unbiased_se`, and the `floor` of the
+        biased estimator, with dimensions (set, through, observer) and lengths (2, M, M); set is "natural" or
+        "inverted". Unbiased values may be below 0; undefined ones are NaN.
+    losses
+        `initial` and `final` relative loss ||rep - target|| / ||target|| (0 is perfect), and L2 `distance` from the
+        seed with pixels in [0, 1], with dimensions (through, pair) and lengths (M, n).
+    images
+        `seed` and `target` (pair, channel, y, x), and `inverted` (through, pair, channel, y, x), float32 in [0, 1].
+        Pixels are read from the store when they are used.
+    """
 
     url: str
     settings: SweepSettings
     results: Results
-    similarity: xr.Dataset  # cka, cka_se, cka_unbiased, cka_unbiased_se, floor; set is "natural" or "inverted"
-    losses: xr.Dataset  # initial, final, distance
-    images: xr.Dataset  # seed, target (pair, channel, y, x), inverted (through, ...), float32 in [0, 1]; lazy
+    similarity: xr.Dataset
+    losses: xr.Dataset
+    images: xr.Dataset
 
 
 def open_run(url: str | PathLike[str]) -> OpenRun:
-    """Open a finished run at a path or URL. Raises StoreError if there is none, or it is not finished or damaged."""
+    """Open a finished run as labelled arrays.
+
+    Parameters
+    ----------
+    url
+        Path or URL of the store, such as "runs/demo" or "s3://bucket/run".
+
+    Returns
+    -------
+    OpenRun
+        Datasets `similarity`, `losses` and `images`, and the `settings` and `results` of the run. Images stay in the
+        store until they are used; everything else is read, and its checksums are verified.
+
+    Raises
+    ------
+    StoreError
+        If there is no run at `url`, or it is not finished or damaged.
+
+    Examples
+    --------
+    After `make demo`:
+
+    >>> import netsim
+    >>> run = netsim.open_run("runs/demo")  # doctest: +SKIP
+    >>> run.similarity.cka_unbiased.sel(set="inverted", through="vgg").dims  # doctest: +SKIP
+    ('observer',)
+    >>> float(run.similarity.cka.sel(set="natural", through="vgg", observer="vgg"))  # doctest: +SKIP
+    1.0
+    >>> run.losses.final.median("pair").dims  # doctest: +SKIP
+    ('through',)
+    >>> run.images.inverted.sel(through="vgg", pair=7).shape  # doctest: +SKIP
+    (1, 28, 28)
+    """
     run = Run.open(url)
     results = load_results(run)
     return OpenRun(
@@ -46,9 +92,10 @@ def open_run(url: str | PathLike[str]) -> OpenRun:
 
 
 def published_arrays(results: Results) -> xr.Dataset:
-    """Return cka, cka_se, cka_unbiased, cka_unbiased_se and floor with dimensions (set, through, observer).
+    """Return both matrices as the arrays that a store has under `results/`.
 
-    These are the names of the arrays under `results/` in a store; `Results.similarity` has an estimator dimension.
+    They are cka, cka_se, cka_unbiased, cka_unbiased_se and floor, with dimensions (set, through, observer), whereas
+    `Results.similarity` has a dimension for the estimator.
     """
     by_estimator = {
         f"{name}{suffix}": results.similarity[variable].sel(estimator=estimator, drop=True)

@@ -1,13 +1,15 @@
-"""Layers of two networks against each other, naturally and after inversion. n = images of a shard, L layers, G shards.
+"""Similarity of the layers of two networks, natural and inverted. n = images of a shard, L = layers, G = shards.
 
-Inside a network activations are wide: 800,000 numbers an image where a ResNet begins. So a shard is looked at once,
-each layer leaves its Gram matrix (n, n), and CKA is that of blocks (`netsim.similarity.blocked`), unbiased, with the
-jackknife over shards; as in Nguyen et al. 2021 (arXiv:2010.15327). Kept is HSIC_1 of every two layers, for each shard:
+Activations inside a network are wide: 800,000 numbers per image in the first layers of a ResNet. So each shard is
+represented once, each layer is reduced to its Gram matrix (n, n), and CKA is computed from blocks
+(`netsim.similarity.blocked`), unbiased, with the jackknife over shards. The store keeps HSIC_1 of every two layers:
 
-    layers/<key>/spec.json            which networks and layers, and whether activations are pooled or flattened
+    layers/<key>/spec.json            networks, layers, and whether activations are pooled or flattened
     layers/<key>/<set>/<shard>.npz    hsic (L, L), magnitudes (L,): the first network's layers, then the second's
 
-Not part of a sweep's settings, as other measures are not: the images are in the store, so it can be asked for any time.
+Like other measures, layers are not part of a sweep's settings: the images are stored, so they can be compared later.
+
+Source: Nguyen, Raghu and Kornblith 2021, https://arxiv.org/abs/2010.15327 (CKA from minibatches).
 """
 
 import hashlib
@@ -32,7 +34,17 @@ Activations = Literal["pooled", "flattened"]
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What is compared: layers of a network (rows) with layers of another, or the same, network (columns)."""
+    """A comparison of layers of one network (rows) with layers of another, or the same, network (columns).
+
+    Attributes
+    ----------
+    networks
+        Names of both networks.
+    layers
+        Names of the layers of each, as in `named_modules()`.
+    activations
+        "pooled" (means over places) or "flattened" (all values).
+    """
 
     networks: tuple[str, str]
     layers: tuple[tuple[str, ...], tuple[str, ...]]
@@ -40,23 +52,22 @@ class LayerSpec:
 
     @property
     def key(self) -> str:
-        """12 hex digits that name it in the store."""
+        """Name in the store: 12 hex digits of a SHA-256 over the fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def sets(self) -> list[str]:
+        """Sets of images to compare on: natural, and inverted through each network."""
         return [NATURAL, *dict.fromkeys(inverted(name) for name in self.networks)]
 
 
-# Work ----------------------------------------------------------------------------------------------------------------
-
-
 def keep_spec(run: Run, spec: LayerSpec) -> None:
-    """Put the spec where workers find it."""
+    """Store the spec, so that workers can read it."""
     run.files.put(_spec_path(spec.key), json.dumps(asdict(spec), indent=2).encode())
 
 
 def find_spec(run: Run, key: str) -> LayerSpec:
+    """Read the spec that is stored under `key`."""
     values = json.loads(run.files.get(_spec_path(key)))
     first, second = (tuple(layers) for layers in values["layers"])
     return LayerSpec(tuple(values["networks"]), (first, second), values["activations"])
@@ -67,22 +78,26 @@ def _spec_path(key: str) -> str:
 
 
 def layer_file(name: str, shard: int) -> str:
+    """Return the path of a shard in the store; `name` is `<key>/<set>`."""
     return f"layers/{name}/{shard:05d}.npz"
-
-
-# What was found ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class LayerSimilarity:
-    """Unbiased CKA of layers on one set, with its standard error: (layers of the first, layers of the second)."""
+    """Unbiased CKA of layers on one set, and its standard error, each (layers of the first, layers of the second)."""
 
     cka: np.ndarray
     se: np.ndarray
 
 
 def load_layers(run: Run, spec: LayerSpec) -> dict[str, LayerSimilarity]:
-    """By set: natural, inverted through either network. Raises StoreError if a shard is missing or damaged."""
+    """Read the similarity of layers by set, in the order of `spec.sets`.
+
+    Raises
+    ------
+    StoreError
+        If a shard is missing or damaged, or was computed with other weights or images than the run has now.
+    """
     return {name: _load(run, spec, name) for name in spec.sets}
 
 
@@ -101,15 +116,15 @@ def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
         except (ValueError, KeyError, OSError) as error:
             raise StoreError(f"{path} in {run.url} is damaged ({error}); {run.repair_hint}") from None
     weights = np.full(len(hsic), float(run.settings.pairs.shard_size))
-    whole, left_out = cka_of_blocks(np.stack(hsic), np.stack(magnitudes), weights)
+    cka, leave_one_out = cka_of_blocks(np.stack(hsic), np.stack(magnitudes), weights)
     rows, columns = slice(len(spec.layers[0])), slice(len(spec.layers[0]), None)
-    return LayerSimilarity(cka=whole[rows, columns], se=jackknife_se(left_out[:, rows, columns]))
+    return LayerSimilarity(cka=cka[rows, columns], se=jackknife_se(leave_one_out[:, rows, columns]))
 
 
 def layer_stage(spec: LayerSpec) -> Stage:
-    """The work of a spec: every shard of its sets."""
+    """Return the stage that computes a spec: one unit per set and shard."""
 
     def shards(settings: SweepSettings) -> dict[str, int]:
         return {f"{spec.key}/{name}": settings.pairs.shards for name in spec.sets}
 
-    return Stage("layers", "Shards looked at, layer by layer", shards, gpu=True, per_pair=True)
+    return Stage("layers", "Shards compared layer by layer", shards, gpu=True, per_pair=True)

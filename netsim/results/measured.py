@@ -1,11 +1,11 @@
-"""Any measure, for every cell of both matrices of a run, with errors and null values. M = networks, K = resamples.
+"""Results of other measures: both matrices by any measure, with errors and null values. M = networks, K = resamples.
 
-Not part of a sweep's settings: a measure is a function of what the store holds, so it can be asked for at any time, and
-asking changes nothing that is there. A unit of work is a row of a matrix by one measure:
+Measures are not part of a sweep's settings: they are functions of stored representations, so they can be computed at
+any time and change nothing else in the store. A unit of work is one row of a matrix by one measure:
 
-    measures/<measure>/<row>/value       (M,)     by observer; NaN where it is undefined, or stands in another row
-    measures/<measure>/<row>/resampled   (M, K)   the same with each shard left out, or on random halves of the images
-    measures/<measure>/<row>/null        (M, 5)   the same with one side's images permuted
+    measures/<measure>/<row>/value       (M,)     by observer; NaN if undefined, or stored in another row (symmetric)
+    measures/<measure>/<row>/resampled   (M, K)   values without each shard, or on random halves of the images
+    measures/<measure>/<row>/null        (M, 5)   values with one side's images permuted
 
 Halves and permutations are the same for all cells, so errors of means and of differences allow for shared images.
 """
@@ -27,77 +27,97 @@ from netsim.store.metadata import MeasureMetadata
 from netsim.store.run import Run
 from netsim.store.stages import Stage
 
-# Work ----------------------------------------------------------------------------------------------------------------
+HALVES = 20
+"""Number of random halves for the error of a measure that does not stream."""
 
-
-# One cell ------------------------------------------------------------------------------------------------------------
-
-
-# What was found ------------------------------------------------------------------------------------------------------
+NULLS = 5
+"""Number of permutations averaged for the null value; they spread little where nothing is shared."""
 
 
 @dataclass(frozen=True)
 class MeasuredMatrix:
-    """One measure on one kind of set. Arrays (M, M), row = through; the diagonal is a network with itself."""
+    """One matrix, natural or inverted, by one measure.
+
+    Attributes
+    ----------
+    value, se, null
+        Values, their standard errors, and their means over permutations, each (M, M); row = through, column =
+        observer. The diagonal compares a network with itself.
+    mean, null_mean
+        Means of `value` and `null` over the cells off the diagonal.
+    """
 
     value: np.ndarray
     se: np.ndarray
-    null: np.ndarray  # mean over permutations
-    mean: Estimate  # over cells off the diagonal
+    null: np.ndarray
+    mean: Estimate
     null_mean: float
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What a measure found. `natural` and `difference` are None for one that holds two sets against each other."""
+    """Results of one measure.
+
+    Attributes
+    ----------
+    source
+        Citation of the measure.
+    natural, difference
+        The natural matrix, and the mean of natural minus inverted, paired; None for a measure that compares the
+        inverted set with the natural one, such as STIR.
+    """
 
     name: str
     title: str
     source: str
     natural: MeasuredMatrix | None
     inverted: MeasuredMatrix
-    difference: Estimate | None  # natural minus inverted, paired
+    difference: Estimate | None
 
 
 def load_measured(run: Run) -> dict[str, Measured]:
-    """Every measure that is complete in the store, by name.
+    """Read every measure that is complete in the store, by name.
 
-    Raises StoreError if one was computed from representations that are no longer those in the store.
+    Raises
+    ------
+    StoreError
+        If values are damaged, or were computed from other representations than the store has now.
     """
     done = {name for name, _ in run.done("measure")}
     names = sorted({name.partition("/")[0] for name in done})
     inverted_rows = [row for row in rows(run.settings) if row_parts(row)[0] != NATURAL]
     natural_rows = [row for row in rows(run.settings) if row_parts(row)[0] == NATURAL]
-    found = {}
+    complete = {}
     for name in names:
         if not all(f"{name}/{row}" in done for row in inverted_rows):
             continue
-        facts = MeasureMetadata.of(run.record("measure", f"{name}/{inverted_rows[0]}"))
-        there = [row for row in natural_rows if f"{name}/{row}" in done]
-        if there and len(there) < len(natural_rows):
+        metadata = MeasureMetadata.of(run.record("measure", f"{name}/{inverted_rows[0]}"))
+        natural_done = [row for row in natural_rows if f"{name}/{row}" in done]
+        if natural_done and len(natural_done) < len(natural_rows):
             continue
-        found[name] = _measured(run, name, facts, there, inverted_rows)
-    return found
+        complete[name] = _measured(run, name, metadata, natural_done, inverted_rows)
+    return complete
 
 
-def _measured(run: Run, name: str, facts: MeasureMetadata, natural: list[str], inverted: list[str]) -> Measured:
+def _measured(run: Run, name: str, metadata: MeasureMetadata, natural: list[str], inverted: list[str]) -> Measured:
     before = _stacked(run, name, natural) if natural else None
-    if before and facts.symmetric:
+    if before and metadata.symmetric:
         before = _mirrored(before)
     after = _stacked(run, name, inverted)
-    streams = facts.streams
+    streams = metadata.streams
     return Measured(
         name=name,
-        title=facts.title,
-        source=facts.source,
+        title=metadata.title,
+        source=metadata.source,
         natural=_matrix(before, streams) if before else None,
         inverted=_matrix(after, streams),
         difference=_mean({kind: before[kind] - after[kind] for kind in after}, streams) if before else None,
     )
 
 
-def _stacked(run: Run, name: str, of: list[str]) -> dict[str, np.ndarray]:
-    records = [(row, run.record("measure", f"{name}/{row}")) for row in of]
+def _stacked(run: Run, name: str, matrix_rows: list[str]) -> dict[str, np.ndarray]:
+    """Read and stack rows into arrays (M, M), (M, M, K) and (M, M, 5)."""
+    records = [(row, run.record("measure", f"{name}/{row}")) for row in matrix_rows]
     known = provenance.dependency_records(run, ((record.stage, record.name, record.shard) for _, record in records))
     for _, record in records:
         provenance.check_origin(run, record, known)
@@ -108,19 +128,20 @@ def _stacked(run: Run, name: str, of: list[str]) -> dict[str, np.ndarray]:
 
 
 def _mirrored(cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Cells that stand in the row of the other network, filled in."""
+    """Fill in the cells of a symmetric measure that are stored in the row of the other network."""
     m = len(cells["value"])
     below = np.tril(np.ones((m, m), dtype=bool), k=-1) & np.isnan(cells["value"])
     below &= np.isnan(cells["resampled"]).all(axis=2) & np.isnan(cells["null"]).all(axis=2)
     return {
-        kind: np.where(below.reshape(m, m, *[1] * (own.ndim - 2)), own.swapaxes(0, 1), own)
-        for kind, own in cells.items()
+        kind: np.where(below.reshape(m, m, *[1] * (values.ndim - 2)), values.swapaxes(0, 1), values)
+        for kind, values in cells.items()
     }
 
 
 def _matrix(cells: dict[str, np.ndarray], streams: bool) -> MeasuredMatrix:
-    error = jackknife if streams else half_sampling
-    se = [error(value, own).se for value, own in zip(cells["value"].ravel(), _flat(cells["resampled"]), strict=True)]
+    estimate = jackknife if streams else half_sampling
+    resampled = cells["resampled"].reshape(-1, cells["resampled"].shape[-1])
+    se = [estimate(value, values).se for value, values in zip(cells["value"].ravel(), resampled, strict=True)]
     null = cells["null"].mean(axis=-1)
     return MeasuredMatrix(
         value=cells["value"],
@@ -131,26 +152,22 @@ def _matrix(cells: dict[str, np.ndarray], streams: bool) -> MeasuredMatrix:
     )
 
 
-def _flat(cells: np.ndarray) -> np.ndarray:
-    return cells.reshape(-1, cells.shape[-1])
-
-
 def _mean(cells: dict[str, np.ndarray], streams: bool) -> Estimate:
-    error = jackknife if streams else half_sampling
-    return error(float(off_diagonal(cells["value"]).mean()), off_diagonal(cells["resampled"]).mean(axis=0))
+    estimate = jackknife if streams else half_sampling
+    return estimate(float(off_diagonal(cells["value"]).mean()), off_diagonal(cells["resampled"]).mean(axis=0))
 
 
 def measured_json(measured: dict[str, Measured]) -> dict[str, Any]:
-    """What `netsim results --json` prints under "measures"."""
+    """Convert to what `netsim results --json` prints under "measures"."""
     return {
         name: {
-            "title": found.title,
-            "source": found.source,
-            "natural": _matrix_json(found.natural) if found.natural else None,
-            "inverted": _matrix_json(found.inverted),
-            "difference": found.difference.to_json() if found.difference else None,
+            "title": measure.title,
+            "source": measure.source,
+            "natural": _matrix_json(measure.natural) if measure.natural else None,
+            "inverted": _matrix_json(measure.inverted),
+            "difference": measure.difference.to_json() if measure.difference else None,
         }
-        for name, found in measured.items()
+        for name, measure in measured.items()
     }
 
 
@@ -159,28 +176,23 @@ def _matrix_json(matrix: MeasuredMatrix) -> dict[str, Any]:
     return cells | {"mean": matrix.mean.to_json(), "null_mean": plain(matrix.null_mean)}
 
 
-HALVES = 20
-"""Random halves for the error of a measure that does not stream."""
-
-
-NULLS = 5
-"""Permutations for the null value, which is a mean: where nothing is shared, they spread little."""
-
-
 def measure_stage(names: Sequence[str]) -> Stage:
-    """The work of some measures, each named as `netsim.similarity.measures.find_measure` takes it.
+    """Return the stage that computes these measures, named as `netsim.similarity.measures.find_measure` takes them.
 
-    Raises SettingsError for a measure that is not there.
+    Raises
+    ------
+    SettingsError
+        If there is no measure of one of these names.
     """
-    found = {name: find_measure(name) for name in names}
+    measures = {name: find_measure(name) for name in names}
 
     def shards(settings: SweepSettings) -> dict[str, int]:
-        return {f"{name}/{row}": 1 for name, measure in found.items() for row in rows_of(measure, rows(settings))}
+        return {f"{name}/{row}": 1 for name, measure in measures.items() for row in rows_of(measure, rows(settings))}
 
     def arrays(settings: SweepSettings, _network: Networks) -> list[ArraySpec]:
         return [
             spec
-            for name, measure in found.items()
+            for name, measure in measures.items()
             for row in rows_of(measure, rows(settings))
             for spec in measure_arrays(settings, name, measure, row)
         ]
@@ -189,11 +201,12 @@ def measure_stage(names: Sequence[str]) -> Stage:
 
 
 def rows_of(measure: Measure, every: Sequence[str]) -> list[str]:
-    """STIR and its like hold an inverted set against the natural one: they have no natural row."""
+    """Select the rows that a measure has: none is natural for one that compares two sets, such as STIR."""
     return [row for row in every if measure.takes != "two sets" or row_parts(row)[0] != NATURAL]
 
 
 def measure_arrays(settings: SweepSettings, name: str, measure: Measure, row: str) -> list[ArraySpec]:
+    """List the arrays of one row of a matrix by one measure."""
     m, k = len(settings.names), settings.pairs.shards if measure.streams else HALVES
     path, observers = f"measures/{name}/{row}", {"observer": settings.names}
     return [

@@ -1,7 +1,7 @@
-"""Published matrices to hold a run against. M = networks that both have.
+"""Comparison of a run with published matrices. M = networks that both have.
 
-They were read off a figure, with another number of images and perhaps other weights: agreement in rank and in the mean
-is what to look for, not in the second digit.
+Published values were read off a figure, and come from another number of images and perhaps other weights: expect
+agreement in rank and in the mean, not in the second digit.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,20 @@ from netsim.results.results import Results
 from netsim.similarity.uncertainty import plain
 
 FEWEST = 3
-"""Networks in common: two make a single number of natural similarity."""
+"""Least number of networks in common: two have a single natural similarity, and one number has no correlation."""
 
 
 @dataclass(frozen=True)
 class PublishedMatrices:
-    """Natural and inverted CKA (M, M), row = through, as published."""
+    """Natural and inverted CKA as published, each (M, M); row = through, column = observer.
+
+    Attributes
+    ----------
+    source
+        Citation.
+    provenance
+        How the values were obtained, and how exact they are.
+    """
 
     name: str
     source: str
@@ -35,9 +43,16 @@ class PublishedMatrices:
 
 @dataclass(frozen=True)
 class SetComparison:
-    """A run's matrix against a published one, over the M(M-1) cells off the diagonal; undefined cells are left out.
+    """One matrix of a run compared with the published one, over the M(M-1) cells off the diagonal, if defined.
 
-    `difference` is (M, M), this run minus the published value. Correlations are NaN where one side does not vary.
+    Attributes
+    ----------
+    difference
+        This run minus the published value (M, M).
+    mean, published_mean
+        Means over the cells.
+    pearson, spearman
+        Correlations over the cells; NaN if either side is constant.
     """
 
     difference: np.ndarray
@@ -49,21 +64,35 @@ class SetComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Biased values, as the published ones most likely are."""
+    """A run compared with published matrices, by the biased estimator, which the published ones most likely used.
+
+    Attributes
+    ----------
+    networks
+        Networks that both have, in the order of the run.
+    """
 
     published: PublishedMatrices
-    networks: tuple[str, ...]  # of this run
+    networks: tuple[str, ...]
     natural: SetComparison
     inverted: SetComparison
 
 
 @cache
 def published_matrices(name: str) -> PublishedMatrices:
-    """Matrices that come with netsim: `jones2022`. Raises SettingsError for another name."""
+    """Return published matrices that come with netsim, by name: "jones2022".
+
+    Raises
+    ------
+    SettingsError
+        If there are none of this name.
+    """
     folder = files("netsim.results")
     known = {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
     if name not in known:
-        raise SettingsError(f"no published matrices {name!r}{nearest(name, known)}")
+        raise SettingsError(
+            f"published matrices must be one of {', '.join(sorted(known))}, got {name!r}{nearest(name, known)}"
+        )
     values: dict[str, Any] = yaml.safe_load(known[name].read_text())
     return PublishedMatrices(
         name=name,
@@ -76,10 +105,14 @@ def published_matrices(name: str) -> PublishedMatrices:
 
 
 def compare(results: Results, published: PublishedMatrices) -> Comparison:
-    """Hold a run's matrices against published ones, on the networks that both have.
+    """Compare a run with published matrices, on the networks that both have.
 
-    A network of a run is the published one of its name, unless it is one of the small ones for small images.
-    Raises RunError if fewer than 3 are in both.
+    Networks are matched by name, except that a run's `small:` networks match none.
+
+    Raises
+    ------
+    RunError
+        If fewer than 3 networks are in both.
     """
     shared = [
         name
@@ -88,50 +121,50 @@ def compare(results: Results, published: PublishedMatrices) -> Comparison:
     ]
     if len(shared) < FEWEST:
         raise RunError(
-            f"this run has {len(shared)} of the networks of {published.name}, a comparison needs {FEWEST}: "
-            f"{', '.join(published.networks)}; networks of other names are given these by `name=reference`"
+            f"this run must have at least {FEWEST} of the networks of {published.name} "
+            f"({', '.join(published.networks)}), got {len(shared)}. Rename networks by `name=reference`"
         )
-    here = np.ix_(*[[results.networks.index(name) for name in shared]] * 2)
-    there = np.ix_(*[[published.networks.index(name) for name in shared]] * 2)
+    run_cells = np.ix_(*[[results.networks.index(name) for name in shared]] * 2)
+    published_cells = np.ix_(*[[published.networks.index(name) for name in shared]] * 2)
 
-    def against(set_name: str, values: np.ndarray) -> SetComparison:
-        return _compare_set(results.cells(set_name, "biased")[here], values[there])
+    def compare_with(set_name: str, values: np.ndarray) -> SetComparison:
+        return _compare_set(results.cells(set_name, "biased")[run_cells], values[published_cells])
 
     return Comparison(
         published=published,
         networks=tuple(shared),
-        natural=against("natural", published.natural),
-        inverted=against("inverted", published.inverted),
+        natural=compare_with("natural", published.natural),
+        inverted=compare_with("inverted", published.inverted),
     )
 
 
 def _compare_set(ours: np.ndarray, theirs: np.ndarray) -> SetComparison:
-    from scipy.stats import pearsonr, spearmanr  # takes a second to import, and is seldom asked for
+    from scipy.stats import pearsonr, spearmanr  # takes a second to import, and is seldom needed
 
-    found, expected = off_diagonal(ours), off_diagonal(theirs)
-    defined = np.isfinite(found)
-    found, expected = found[defined], expected[defined]
-    varied = len(found) > 1 and np.ptp(found) > 0 and np.ptp(expected) > 0
+    values, expected = off_diagonal(ours), off_diagonal(theirs)
+    defined = np.isfinite(values)
+    values, expected = values[defined], expected[defined]
+    varied = len(values) > 1 and np.ptp(values) > 0 and np.ptp(expected) > 0
     return SetComparison(
         difference=ours - theirs,
-        mean=float(found.mean()) if len(found) else float("nan"),
-        published_mean=float(expected.mean()) if len(found) else float("nan"),
-        pearson=float(pearsonr(found, expected).statistic) if varied else float("nan"),
-        spearman=float(spearmanr(found, expected).statistic) if varied else float("nan"),
+        mean=float(values.mean()) if len(values) else float("nan"),
+        published_mean=float(expected.mean()) if len(values) else float("nan"),
+        pearson=float(pearsonr(values, expected).statistic) if varied else float("nan"),
+        spearman=float(spearmanr(values, expected).statistic) if varied else float("nan"),
     )
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """What `netsim results --json --compare` prints under "compare"."""
+    """Convert to what `netsim results --json --compare` prints under "compare"."""
 
-    def of_set(found: SetComparison) -> dict[str, Any]:
-        numbers = {name: plain(getattr(found, name)) for name in ("mean", "published_mean", "pearson", "spearman")}
-        return numbers | {"difference": plain(found.difference.tolist())}
+    def set_json(matrix: SetComparison) -> dict[str, Any]:
+        numbers = {name: plain(getattr(matrix, name)) for name in ("mean", "published_mean", "pearson", "spearman")}
+        return numbers | {"difference": plain(matrix.difference.tolist())}
 
     return {
         "with": comparison.published.name,
         "source": comparison.published.source,
         "networks": list(comparison.networks),
-        "natural": of_set(comparison.natural),
-        "inverted": of_set(comparison.inverted),
+        "natural": set_json(comparison.natural),
+        "inverted": set_json(comparison.inverted),
     }

@@ -19,7 +19,6 @@ from netsim.inversion.steps import LbfgsPathUpdate
 from netsim.planning import preflight
 from netsim.results.as_json import to_json
 from netsim.results.gallery import gallery
-from netsim.results.labelled import open_run
 from netsim.results.results import load_results
 from netsim.settings import STOP_REASONS, InversionSettings
 from netsim.similarity import cka
@@ -252,17 +251,6 @@ def test_xarray_opens_a_whole_run_without_netsim(finished):
     assert tree["representations/natural"].vgg.dims == ("pair", "feature_vgg")
     moments = tree["similarity/inverted/vgg"].moments
     assert moments.sel(model_pair="vgg shufflenet", moment="square").shape == (5,)
-
-
-def test_a_finished_run_opens_as_labelled_arrays(finished):
-    opened, results = open_run(finished.url), load_results(finished)
-    cell = {"set": "inverted", "through": "resnet18", "observer": "vgg"}
-    assert float(opened.similarity.cka_unbiased.sel(cell)) == results.cells("inverted")[1, 0]
-    alike = np.diag(results.cells("natural", "biased")), np.diag(results.floor("natural"))
-    assert (alike[0] == 1).all() and (alike[1] < 0.9).all()  # a floor is that of unrelated images
-    images = opened.images.inverted.sel(through="vgg", pair=7)
-    assert images.dtype == np.float32 and opened.images.seed.dtype == np.float32
-    np.testing.assert_array_equal(images, layout.from_stored(finished.array("inverted/vgg/image")[7]))
 
 
 def test_a_longer_run_keeps_the_pairs_and_inversions_of_a_shorter_one(finished, tmp_path):
