@@ -85,13 +85,13 @@ def open_run(url: str | PathLike[str]) -> OpenRun:
         url=run.url,
         settings=run.settings,
         results=results,
-        similarity=published_arrays(results),
+        similarity=stored_arrays(results),
         losses=_losses(results),
         images=_images(run),
     )
 
 
-def published_arrays(results: Results) -> xr.Dataset:
+def stored_arrays(results: Results) -> xr.Dataset:
     """Return both matrices as the arrays that a store has under `results/`.
 
     They are cka, cka_se, cka_unbiased, cka_unbiased_se and floor, with dimensions (set, through, observer), whereas

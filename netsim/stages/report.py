@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from netsim.results.gallery import gallery
-from netsim.results.labelled import published_arrays
+from netsim.results.labelled import stored_arrays
 from netsim.results.results import load_results
 from netsim.stages.work import StageResult
 from netsim.store.metadata import Metadata
@@ -21,5 +21,5 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         write_report(results, gallery(run), Path(folder), settings_yaml=run.settings.to_yaml())
         files = {f"report/{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
     upstream = dependency_records(run, [("report", name, shard)]).values()
-    matrices = {f"results/{name}": cells.values for name, cells in published_arrays(results).items()}
+    matrices = {f"results/{name}": cells.values for name, cells in stored_arrays(results).items()}
     return StageResult(matrices, files, Metadata(made_from=made_from(record.content for record in upstream)))
