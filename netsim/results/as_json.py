@@ -1,10 +1,10 @@
 """Results as plain JSON: what `netsim results --json` prints."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from netsim.results.matrices import ESTIMATORS
 from netsim.results.results import Results
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import plain
@@ -52,24 +52,38 @@ def to_json(results: Results) -> dict[str, Any]:
 
 def _matrix_json(results: Results, set_name: str) -> dict[str, Any]:
     """Convert one matrix: a key for each quantity and estimator."""
-    cells: dict[str, Any] = {}
-    for estimator, suffix in SUFFIX.items():
+
+    def each(name: str, value: Callable[[Estimator], Any]) -> dict[str, Any]:
+        return {f"{name}{suffix}": value(estimator) for estimator, suffix in SUFFIX.items()}
+
+    def cells(kind: str) -> Callable[[Estimator], Any]:
+        return lambda estimator: plain(results.cells(set_name, estimator, kind=kind).tolist())
+
+    def ends(estimator: Estimator) -> Any:
         low, high = (results.cells(set_name, estimator, kind=kind) for kind in ("low", "high"))
-        cells |= {
-            f"cka{suffix}": plain(results.cells(set_name, estimator).tolist()),
-            f"se{suffix}": plain(results.cells(set_name, estimator, kind="se").tolist()),
-            f"interval{suffix}": plain(np.stack([low, high], axis=-1).tolist()),
-            f"mean{suffix}": results.means[set_name, estimator].to_json(),
-            f"rows{suffix}": {name: row.to_json() for name, row in results.rows[set_name, estimator].items()},
-        }
-    undefined = {estimator: results.cells(set_name, estimator, kind="undefined") for estimator in reversed(ESTIMATORS)}
-    return cells | {
+        return plain(np.stack([low, high], axis=-1).tolist())
+
+    def rows(estimator: Estimator) -> dict[str, Any]:
+        return {name: row.to_json() for name, row in results.rows[set_name, estimator].items()}
+
+    return {
+        **each("cka", cells("cka")),
         "floor": plain(results.floor(set_name).tolist()),
-        "undefined": [
-            {"estimator": estimator, "through": through, "observer": observer, "reason": str(reasons[row, column])}
-            for estimator, reasons in undefined.items()
-            for row, through in enumerate(results.networks)
-            for column, observer in enumerate(results.networks)
-            if reasons[row, column]
-        ],
+        **each("se", cells("se")),
+        **each("interval", ends),
+        **each("mean", lambda estimator: results.means[set_name, estimator].to_json()),
+        **each("rows", rows),
+        "undefined": _undefined_json(results, set_name),
     }
+
+
+def _undefined_json(results: Results, set_name: str) -> list[dict[str, str]]:
+    """List the cells that are undefined, with the reason."""
+    reasons = {estimator: results.cells(set_name, estimator, kind="undefined") for estimator in SUFFIX}
+    return [
+        {"estimator": estimator, "through": through, "observer": observer, "reason": str(cells[row, column])}
+        for estimator, cells in reasons.items()
+        for row, through in enumerate(results.networks)
+        for column, observer in enumerate(results.networks)
+        if cells[row, column]
+    ]
