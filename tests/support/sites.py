@@ -1,6 +1,6 @@
-"""A real site on this machine: a Prefect server on PostgreSQL, and workers of work pools; all of it can be killed.
+"""A real site on this machine: a Prefect server on PostgreSQL, and workers of work pools; every part can be killed.
 
-Needs Debian's `postgresql`. PostgreSQL refuses to be root, so where this is root it runs as the user `postgres`.
+Requires Debian's `postgresql`. PostgreSQL refuses to run as root, so for root it runs as the user `postgres`.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from support.servers import wait_until
 
 
 class Postgres:
-    """A database server, its data in a folder of its own; `url` is what Prefect connects to."""
+    """A database server with its data in its own folder; Prefect connects to `url`."""
 
     def __init__(self) -> None:
         self._programs = newest_programs()
@@ -49,21 +49,22 @@ class Postgres:
         subprocess.run(command, check=True, capture_output=True, **self._as)
 
     def start(self) -> None:
-        says = {"listen_addresses": "127.0.0.1", "port": self._port, "unix_socket_directories": self.folder}
-        options = [part for name, value in says.items() for part in ("-c", f"{name}={value}")]
+        """Start the server and wait until it accepts connections."""
+        settings = {"listen_addresses": "127.0.0.1", "port": self._port, "unix_socket_directories": self.folder}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [self._programs / "postgres", "-D", self.folder / "data", *options]
         with (self.folder / "log").open("ab") as log:
             options = {"stdout": log, "stderr": log, "start_new_session": True}
             self._process = subprocess.Popen(command, **options, **self._as)
-        asking = [self._programs / "pg_isready", "--host=127.0.0.1", f"--port={self._port}"]
+        is_ready = [self._programs / "pg_isready", "--host=127.0.0.1", f"--port={self._port}"]
         wait_until(
-            lambda: subprocess.run(asking, capture_output=True, check=False).returncode == 0,
+            lambda: subprocess.run(is_ready, capture_output=True, check=False).returncode == 0,
             seconds=60,
             what=lambda: (self.folder / "log").read_text()[-2000:],
         )
 
     def stop(self) -> None:
-        """At once, but in order: killed, its children would hold their shared memory. The data go too."""
+        """Stop the server fast and remove its data. If it were killed, its children would keep their shared memory."""
         if self._process:
             self._process.send_signal(signal.SIGINT)  # "fast shutdown"
             self._process.wait(timeout=60)
@@ -71,15 +72,15 @@ class Postgres:
 
 
 def newest_programs() -> Path:
-    """Where Debian keeps them; not on PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
-    if not found:
-        raise SystemExit("PostgreSQL is not here; apt-get install postgresql")
-    return found[-1].parent
+    """Return the folder of the newest PostgreSQL; Debian keeps it off the PATH."""
+    servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parts[-3]))
+    if not servers:
+        raise SystemExit("PostgreSQL is missing; apt-get install postgresql")
+    return servers[-1].parent
 
 
 class Worker:
-    """A worker of a work pool of type process, as its own command starts it."""
+    """A worker of a work pool of type process, started by Prefect's command."""
 
     def __init__(self, pool: str, environment: Mapping[str, str], folder: Path) -> None:
         self.log = folder / "worker.log"
@@ -87,7 +88,7 @@ class Worker:
         self.process = start(command, env=environment, cwd=folder, log=self.log)
 
     def kill(self, *, but: Collection[psutil.Process] = ()) -> None:
-        """At once, with every run it has, as a machine that loses power; `but` some of its processes."""
+        """Kill the worker with all its runs, as when a machine loses power; `but` spares some of its processes."""
         if self.process.poll() is None:
             for process in psutil.Process(self.process.pid).children(recursive=True):
                 if process not in but:
@@ -97,7 +98,7 @@ class Worker:
 
 
 class Site(PrefectServer):
-    """Prefect on PostgreSQL, with the settings of deploy/compose.yaml. `kill` and `start` end and begin the server."""
+    """A Prefect server on PostgreSQL with the settings of deploy/compose.yaml."""
 
     def __init__(self, folder: Path, database: Postgres) -> None:
         auth = f"admin:{secrets.token_hex(16)}"

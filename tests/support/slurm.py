@@ -1,7 +1,7 @@
-"""A real SLURM of one node in a folder of its own, with two GPUs that are none: for checking what needs one.
+"""A real SLURM of one node in its own folder, with two fake GPUs.
 
-Needs root, and Debian's slurmctld, slurmd, slurm-client and munge. The node's only address is 127.0.0.1, and munged
-has a socket in the folder.
+Requires root, and Debian's slurmctld, slurmd, slurm-client and munge. The node's only address is 127.0.0.1, and the
+socket of munged is in the folder.
 """
 
 import contextlib
@@ -17,21 +17,22 @@ from pathlib import Path
 from support.seaweed import free_ports
 from support.servers import wait_until
 
-NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "squeue", "mknod")
+REQUIRED = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "squeue", "mknod")
 
 
 class Slurm:
-    """`environment` is what its commands need."""
+    """A SLURM cluster; its commands need `environment`."""
 
     def __init__(self) -> None:
-        if lacking := [name for name in NEEDED if not shutil.which(name)]:
-            raise SystemExit(f"not here: {', '.join(lacking)}; apt-get install slurmctld slurmd slurm-client munge")
+        if missing := [name for name in REQUIRED if not shutil.which(name)]:
+            raise SystemExit(f"missing: {', '.join(missing)}; apt-get install slurmctld slurmd slurm-client munge")
         self.folder = Path(tempfile.mkdtemp(prefix="netsim-slurm-"))
-        self.folder.chmod(0o755)  # everybody must reach munged's socket
+        self.folder.chmod(0o755)  # all users must reach munged's socket
         self.environment = os.environ | {"SLURM_CONF": str(self.folder / "slurm.conf")}
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
+        """Start munged, the controller and the node, and wait until the node is idle."""
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o400)
@@ -85,12 +86,12 @@ PartitionName=gpu Nodes={host} Default=YES MaxTime=1-00:00:00 State=UP
         )
 
     def ask(self, *command: str) -> str:
-        """What a command of SLURM prints."""
-        asked = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
-        return asked.stdout
+        """Return the output of a SLURM command."""
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=False)
+        return done.stdout
 
     def jobs(self) -> list[str]:
-        """The numbers of the jobs that run."""
+        """List the numbers of the running jobs."""
         return self.ask("squeue", "--noheader", "--states=R", "--format=%i").split()
 
     def _run(self, *command: str) -> None:
@@ -102,6 +103,7 @@ PartitionName=gpu Nodes={host} Default=YES MaxTime=1-00:00:00 State=UP
         return "\n".join(path.read_text()[-1500:] for path in self.folder.glob("*.out"))
 
     def kill(self) -> None:
+        """Cancel the jobs, end all processes and remove the folder."""
         self.ask("scancel", "--user=root")
         time.sleep(1)
         for process in reversed(self._processes):

@@ -1,4 +1,4 @@
-"""A tiny sweep that has every stage, and every stage of it computed in this process."""
+"""Settings of a tiny sweep that has every stage, and its computation in this process."""
 
 from collections.abc import Collection
 from typing import Any
@@ -9,7 +9,7 @@ from netsim.store.run import Run
 from netsim.store.stages import STAGES
 
 TINY: dict[str, Any] = {
-    # random weights take no training; vgg is trained, so that every path is walked
+    # random weights need no training; vgg is trained, so that every code path runs
     "networks": ["small:vgg", "small:resnet18@none", "small:shufflenet@none"],
     "training": {"epochs": 1, "batch_size": 256},
     "pairs": {"count": 32, "shard_size": 8},
@@ -18,12 +18,12 @@ TINY: dict[str, Any] = {
 
 
 def tiny(**changes: Any) -> SweepSettings:
-    """The settings of a sweep that takes seconds."""
+    """Return the settings of a sweep that takes seconds, with some of them changed."""
     return parse_settings(TINY | changes)
 
 
 def run_all(run: Run, only: Collection[str] = ()) -> None:
-    """Every missing shard of every stage, or of `only` some, in this process."""
+    """Compute every missing shard in this process, of every stage or of the stages named in `only`."""
     for stage in STAGES:
         if only and stage.name not in only:
             continue

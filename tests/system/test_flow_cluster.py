@@ -1,4 +1,4 @@
-"""Sweeps on workers that somebody else started: GPU slots, shards that can not be computed, cancellation, kill -9."""
+"""Sweeps on an existing Dask cluster: GPU slots, shards that fail, cancellation, and kill -9 of the flow."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ from netsim.store.quarantine import quarantined
 from netsim.store.run import Run
 from netsim.store.stages import STAGES
 from support.seaweed import free_ports
-from support.servers import NETSIM, netsim, wait_until
+from support.servers import NETSIM, netsim, netsim_in_process, wait_until
 from support.sweeps import TINY, run_all
 from system.test_flow_sweep import ask, assert_same_bits, runs_of, task_runs_of
 
@@ -69,7 +69,7 @@ SETTINGS: dict[str, Any] = TINY | {
 
 @dataclass
 class Cluster:
-    """A scheduler and two workers, as their own commands start them, in a folder that holds the module `poison`."""
+    """A scheduler and two workers, started by their own commands, in a folder with the module `poison`."""
 
     folder: Path
     address: str
@@ -77,13 +77,15 @@ class Cluster:
     processes: list[subprocess.Popen[bytes]]
 
     def start(self, *command: str) -> None:
-        own = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
+        """Start a process of the cluster."""
+        options_of_all = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
         with (self.folder / "dask.log").open("ab") as output:
             options: dict[str, Any] = {"env": self.environment, "stdout": output, "stderr": output, "cwd": self.folder}
-            program = [sys.executable, "-m", "dask", *command, *own]
+            program = [sys.executable, "-m", "dask", *command, *options_of_all]
             self.processes.append(subprocess.Popen(program, start_new_session=True, **options))
 
     def stop(self) -> None:
+        """Kill all processes."""
         for process in self.processes:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -94,18 +96,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, server: dict[str, str]) ->
     folder, (port,) = tmp_path_factory.mktemp("cluster"), free_ports(1)
     (folder / "poison.py").write_text(POISON)
     environment = server | {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    # one death of a worker is enough to blame a task: four of them take a minute
+    # blame a task for the first death of its worker: four deaths take a minute
     environment |= {"OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
-    found = Cluster(folder, f"tcp://127.0.0.1:{port}", environment, [])
+    cluster = Cluster(folder, f"tcp://127.0.0.1:{port}", environment, [])
     try:
-        found.start("scheduler", "--port", str(port))
+        cluster.start("scheduler", "--port", str(port))
         for _ in range(2):
-            found.start("worker", found.address, "--nthreads", "2", "--resources", "GPU=1")
-        with Client(found.address, timeout=60) as client:
+            cluster.start("worker", cluster.address, "--nthreads", "2", "--resources", "GPU=1")
+        with Client(cluster.address, timeout=60) as client:
             client.wait_for_workers(2, timeout=60)
-        yield found
+        yield cluster
     finally:
-        found.stop()
+        cluster.stop()
 
 
 @pytest.fixture
@@ -116,22 +118,23 @@ def settings(tmp_path: Path) -> Path:
 
 
 def poison(run: Run, path: Path) -> None:
-    """The seed image of a pair of shard 2, which no other shard has."""
+    """Save the seed image of one pair of shard 2, which no other shard has, as the one to fail on."""
     run_all(run, only=("train", "draw"))
     images = to_unit(run.read(run.record("draw", "pairs", 2), "images/seed"))
     np.save(path, images[3].numpy())
 
 
 def missing_of(run: Run) -> dict[str, set[str]]:
-    found = {stage.name: {name for name, _ in stage.missing(run)} for stage in STAGES}
-    return {stage: names for stage, names in found.items() if names}
+    """List the names with missing shards, by stage."""
+    missing = {stage.name: {name for name, _ in stage.missing(run)} for stage in STAGES}
+    return {stage: names for stage, names in missing.items() if names}
 
 
 @pytest.mark.parametrize("how", ["failing", "deadly"])
-def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
+def test_a_shard_that_fails_every_time_is_quarantined_and_the_rest_is_done(
     how, cluster, settings, tmp_path, monkeypatch
 ):
-    """Whatever does not need it; with its traceback. Once the reason is gone, the same command finishes the sweep."""
+    """It is quarantined with its traceback. Once the reason is gone, the same command finishes the sweep."""
     monkeypatch.syspath_prepend(cluster.folder)
     store, poisoned, deadly = tmp_path / "run", cluster.folder / "poison.npy", cluster.folder / "deadly"
     run = Run.create(str(store), parse_settings(SETTINGS))
@@ -139,21 +142,23 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
     if how == "deadly":
         deadly.touch()
     command = ("run", str(settings), "--store", str(store), "--scheduler", cluster.address, "--shards-per-task", "2")
-    found = netsim(*command, env=cluster.environment, cwd=tmp_path)
-    assert found.returncode == 1, found.stderr
-    assert found.stderr.startswith("netsim: invert odd shard 2 failed and is quarantined ("), found.stderr
-    ((unit, why),) = quarantined(run).items()
+    done = netsim(*command, env=cluster.environment, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("netsim: invert odd shard 2 failed and is quarantined ("), done.stderr
+    ((unit, reason),) = quarantined(run).items()
     assert unit == ("invert", "odd", 2)
     if how == "failing":
-        assert "in forward" in why["traceback"] and why["error"].endswith("an illegal memory access was encountered")
-        assert len(why["workers"]) == 2 and metrics(cluster)['netsim_failed_shards_total{stage="invert"}'] == 3
-        (shown,) = ask(cluster.environment, "artifacts", artifacts={"key": {"any_": ["set-aside"]}})
-        assert "an illegal memory access was encountered" in shown["data"]
+        assert "in forward" in reason["traceback"] and reason["error"].endswith(
+            "an illegal memory access was encountered"
+        )
+        assert len(reason["workers"]) == 2 and metrics(cluster)['netsim_failed_shards_total{stage="invert"}'] == 3
+        (artifact,) = ask(cluster.environment, "artifacts", artifacts={"key": {"any_": ["set-aside"]}})
+        assert "an illegal memory access was encountered" in artifact["data"]
         event = {"event": {"name": ["netsim.shards.set-aside"]}}
-        wait_until(lambda: set_aside_events(cluster, event), seconds=120)
-        (told_of,) = set_aside_events(cluster, event)
-        assert told_of["payload"] == {"stage": "invert", "shards": 1, "first": "invert odd shard 2"}
-        assert told_of["resource"]["prefect.resource.name"] == str(store)
+        wait_until(lambda: quarantine_events(cluster, event), seconds=120)
+        (emitted,) = quarantine_events(cluster, event)
+        assert emitted["payload"] == {"stage": "invert", "shards": 1, "first": "invert odd shard 2"}
+        assert emitted["resource"]["prefect.resource.name"] == str(store)
     assert missing_of(run) == {
         "invert": {"odd"},
         "embed": {"inverted/odd"},
@@ -162,8 +167,8 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
     }
     poisoned.unlink()
     deadly.unlink(missing_ok=True)
-    told = netsim("status", str(store), env=cluster.environment, cwd=tmp_path).stdout
-    assert "invert odd shard 2 is quarantined: " in told
+    status = netsim_in_process("status", str(store), env=cluster.environment, cwd=tmp_path).stdout
+    assert "invert odd shard 2 is quarantined: " in status
     if how == "failing":
         again = netsim(*command, env=cluster.environment, cwd=tmp_path)
         assert again.returncode == 0, again.stderr
@@ -173,17 +178,17 @@ def test_a_shard_that_can_not_be_computed_is_set_aside_and_the_rest_is_done(
         assert quarantined(run) == {}
         processes = {run.record("invert", name, k).process for name in run.settings.names for k in range(4)}
         assert len(processes) == 2  # both workers had some
-        done = metrics(cluster)
-        assert [done[f'netsim_shards_total{{stage="{stage}"}}'] for stage in ("invert", "embed", "aggregate")] == [
+        counted = metrics(cluster)
+        assert [counted[f'netsim_shards_total{{stage="{stage}"}}'] for stage in ("invert", "embed", "aggregate")] == [
             12,
             16,
             6,
         ]
-        assert done['netsim_pairs_total{stage="invert"}'] == 12 * 8
+        assert counted['netsim_pairs_total{stage="invert"}'] == 12 * 8
 
 
-def test_a_shard_that_failed_is_tried_on_gpus_only(cluster, settings, tmp_path, monkeypatch):
-    """A worker without one is where it had not failed yet, but Dask can't give it there what it asks for."""
+def test_a_shard_that_failed_is_retried_on_gpus_only(cluster, settings, tmp_path, monkeypatch):
+    """It has not failed on the worker without a GPU, but Dask cannot give it a GPU there."""
     monkeypatch.syspath_prepend(cluster.folder)
     store, poisoned = tmp_path / "run", cluster.folder / "poison.npy"
     run = Run.create(str(store), parse_settings(SETTINGS))
@@ -194,43 +199,44 @@ def test_a_shard_that_failed_is_tried_on_gpus_only(cluster, settings, tmp_path, 
         with Client(cluster.address) as client:
             client.wait_for_workers(3, timeout=60)
         command = ("run", str(settings), "--store", str(store), "--scheduler", cluster.address)
-        found = netsim(*command, env=cluster.environment, cwd=tmp_path)
+        done = netsim(*command, env=cluster.environment, cwd=tmp_path)
     finally:
         os.killpg(plain.pid, signal.SIGKILL)
         plain.wait()
         poisoned.unlink()
-    assert found.returncode == 1, found.stderr
-    (why,) = quarantined(run).values()
-    assert why["error"].endswith("an illegal memory access was encountered"), why
+    assert done.returncode == 1, done.stderr
+    (reason,) = quarantined(run).values()
+    assert reason["error"].endswith("an illegal memory access was encountered"), reason
 
 
-def set_aside_events(cluster: Cluster, which: dict[str, Any]) -> list[dict[str, Any]]:
+def quarantine_events(cluster: Cluster, filters: dict[str, Any]) -> list[dict[str, Any]]:
+    """List the events that match, from the server."""
     api = cluster.environment["PREFECT_API_URL"]
-    return httpx.post(f"{api}/events/filter", json={"filter": which}).raise_for_status().json()["events"]
+    return httpx.post(f"{api}/events/filter", json={"filter": filters}).raise_for_status().json()["events"]
 
 
 def metrics(cluster: Cluster) -> Counter[str]:
-    """What the workers tell Prometheus, summed over them."""
+    """Read the metrics of the workers as Prometheus does, summed over them."""
     with Client(cluster.address) as client:
         ports = [worker["services"]["dashboard"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
-    told = "".join(httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in ports)
-    found: Counter[str] = Counter()
-    for name, value in re.findall(r"^(netsim_\S+) (\S+)$", told, re.MULTILINE):
-        found[name] += float(value)
-    return found
+    text = "".join(httpx.get(f"http://127.0.0.1:{port}/metrics").text for port in ports)
+    total: Counter[str] = Counter()
+    for name, value in re.findall(r"^(netsim_\S+) (\S+)$", text, re.MULTILINE):
+        total[name] += float(value)
+    return total
 
 
 def busy(client: Client) -> int:
-    """Threads of workers that compute something."""
+    """Count the threads of workers that compute."""
     return sum(client.run(lambda dask_worker: len(dask_worker.active_threads)).values())
 
 
 SLOW = SETTINGS | {"inversion": {"iterations": 100_000, "batch_size": 8}}
 
 
-@pytest.mark.parametrize("how", ["killed", "cancelled", "taken for dead"])
-def test_work_ends_soon_when_nobody_waits_for_it(how, cluster, server, tmp_path):
-    """Dask can't interrupt a thread, and a shard may take hours."""
+@pytest.mark.parametrize("how", ["killed", "cancelled", "marked crashed"])
+def test_workers_are_free_soon_after_their_flow_ended(how, cluster, server, tmp_path):
+    """Dask cannot interrupt a thread, and a shard may take hours."""
     path, store, log = tmp_path / "slow.yaml", tmp_path / "run", tmp_path / "log"
     path.write_text(yaml.safe_dump(SLOW))
     command = [*NETSIM, "run", str(path), "--store", str(store), "--scheduler", cluster.address]
@@ -257,7 +263,7 @@ def test_work_ends_soon_when_nobody_waits_for_it(how, cluster, server, tmp_path)
                 assert "cancelled in Prefect" in log.read_text()
                 states = {run["name"]: run["state_name"] for run in runs_of(server, store)}
                 assert states["sweep-run"] == "Cancelled", states
-            if how == "taken for dead":
+            if how == "marked crashed":
                 assert flow.wait(timeout=30) == 1, log.read_text()
                 assert "netsim: Prefect marked this run as crashed while it was running" in log.read_text()
         finally:
@@ -266,6 +272,7 @@ def test_work_ends_soon_when_nobody_waits_for_it(how, cluster, server, tmp_path)
 
 
 def set_state(server: dict[str, str], store: Path, kind: str) -> None:
+    """Set the state of the sweep's flow run, as the UI does."""
     (sweep,) = (run for run in runs_of(server, store) if run["name"] == "sweep-run")
     url = f"{server['PREFECT_API_URL']}/flow_runs/{sweep['id']}/set_state"
     httpx.post(url, json={"state": {"type": kind}, "force": False}).raise_for_status()

@@ -1,4 +1,4 @@
-"""A sweep on photographs in object storage, as users run it: broken ones stop it, or are left out."""
+"""A sweep on photographs in object storage, as users run it: unreadable ones stop it, or are skipped."""
 
 import json
 
@@ -9,11 +9,11 @@ from netsim.settings import parse_settings
 from netsim.store.run import Run
 from support import image_formats
 from support.seaweed import BUCKET
-from support.servers import netsim
+from support.servers import netsim, netsim_in_process
 from support.sweeps import TINY, run_all
 
 
-def test_a_sweep_stops_at_broken_images_by_name_or_leaves_them_out(server, object_storage, tmp_path):
+def test_a_sweep_stops_at_unreadable_images_by_name_or_skips_them(server, object_storage, tmp_path):
     image_formats.make_folder(tmp_path / "images", np.random.default_rng(0))
     for name in ("ant/1", "cat/0"):
         (tmp_path / f"images/test/{name}.png").write_bytes(b"broken")
@@ -32,9 +32,9 @@ def test_a_sweep_stops_at_broken_images_by_name_or_leaves_them_out(server, objec
 
     without = parse_settings(settings | {"images": settings["images"] | {"unreadable": "skip"}})
     run_all(Run.create(str(tmp_path / "skipped"), without))
-    done = netsim("run", "--store", "skipped", env=env, cwd=tmp_path)
+    done = netsim_in_process("run", "--store", "skipped", env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "2 of 12 test images could not be read and were left out" in " ".join(done.stdout.split())
-    status = json.loads(netsim("status", "skipped", "--json", env=env, cwd=tmp_path).stdout)
+    assert "2 of 12 test images were unreadable and skipped" in " ".join(done.stdout.split())
+    status = json.loads(netsim_in_process("status", "skipped", "--json", env=env, cwd=tmp_path).stdout)
     assert [image["name"] for image in status["images"]["test"]["unreadable"]] == ["ant/1.png", "cat/0.png"]
     assert status["stages"][0]["name"] == "check" and status["stages"][0]["done"] == 1

@@ -1,4 +1,4 @@
-"""Two sweeps at once on object storage; what else can happen there is in tests/support/faults.py."""
+"""Two sweeps at once on object storage; `tests/support/faults.py` has everything else that can happen there."""
 
 import subprocess
 import time
@@ -18,12 +18,12 @@ from system.test_flow_sweep import assert_same_bits
 
 
 def test_two_runs_of_the_same_settings_at_once_do_no_harm(server, object_storage, finished, tmp_path):
-    """Both end well, with the same bits; a record stays as whoever was first wrote it."""
+    """Both succeed with the same bits, and each record stays as its first writer wrote it."""
     store, seen = f"s3://{BUCKET}/{tmp_path.name}", {}
     folders = [tmp_path / "first", tmp_path / "second"]
 
-    def look() -> bool:
-        """Records that are new; whether both have ended."""
+    def poll() -> bool:
+        """Read new records, and tell whether both commands have ended."""
         time.sleep(1)
         files = Files(store)
         for path in files.modification_times("commits").keys() - seen.keys():
@@ -32,9 +32,9 @@ def test_two_runs_of_the_same_settings_at_once_do_no_harm(server, object_storage
 
     with ExitStack() as stack:
         processes = [stack.enter_context(command(server, object_storage, folder, store)) for folder in folders]
-        wait_until(look, seconds=400, what=lambda: "".join(log_of(folder)() for folder in folders))
+        wait_until(poll, seconds=400, what=lambda: "".join(log_of(folder)() for folder in folders))
     assert [process.returncode for process in processes] == [0, 0], [log_of(folder)() for folder in folders]
-    look()
+    poll()
     assert len(seen) == 42 and all(Files(store).get(f"commits/{path}") == record for path, record in seen.items())
     assert_same_bits(Run.open(store), finished)
     assert verify(Run.open(store)) == []
@@ -44,7 +44,7 @@ def test_two_runs_of_the_same_settings_at_once_do_no_harm(server, object_storage
 def command(
     server: dict[str, str], object_storage: SeaweedFS, folder: Path, store: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """`netsim run` in `folder` with one worker, which ends with the block."""
+    """Run `netsim run` in `folder` with one worker during the block."""
     folder.mkdir(exist_ok=True)
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(TINY))
@@ -60,4 +60,5 @@ def command(
 
 
 def log_of(folder: Path) -> Callable[[], str]:
+    """Return a function that reads the end of a command's log."""
     return lambda: (folder / "log").read_text()[-3000:]

@@ -1,4 +1,4 @@
-"""The sweep as users run it: command line, real Prefect server, Dask worker processes, and every way to be stopped."""
+"""The sweep as users run it: command line, real Prefect server, Dask worker processes, and interruptions."""
 
 import contextlib
 import json
@@ -17,15 +17,16 @@ import numpy as np
 import psutil
 import pytest
 import yaml
+from distributed import Client
 
 from netsim.store.layout import rows
 from netsim.store.run import Run
 from netsim.store.stages import STAGES
-from support.servers import NETSIM, auth_of, netsim, wait_until
+from support.servers import NETSIM, auth_of, netsim, netsim_in_process, wait_until
 from support.sweeps import TINY, run_all
 
-SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 150, "batch_size": 8}}
-"""Long enough to be caught in the middle of the inversions."""
+SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 60, "batch_size": 8}}
+"""Settings of a sweep that takes long enough to be caught in the middle of its inversions."""
 
 
 @pytest.fixture
@@ -35,38 +36,43 @@ def settings(tmp_path: Path) -> Path:
     return path
 
 
-def ask(server: dict[str, str], what: str, **filters: Any) -> list[dict[str, Any]]:
-    url = f"{server['PREFECT_API_URL']}/{what}/filter"
+def ask(server: dict[str, str], kind: str, **filters: Any) -> list[dict[str, Any]]:
+    """List what the server has of a kind, such as `flow_runs`."""
+    url = f"{server['PREFECT_API_URL']}/{kind}/filter"
     answer = httpx.post(url, json=filters | {"limit": 200}, auth=auth_of(server), timeout=60, verify=False)
     return answer.raise_for_status().json()
 
 
 def runs_of(server: dict[str, str], store: Path) -> list[dict[str, Any]]:
-    """The flow runs of a store, subflows included."""
+    """List the flow runs of a store, including subflows."""
     return [run for run in ask(server, "flow_runs") if run["parameters"].get("store") == str(store)]
 
 
 def task_runs_of(server: dict[str, str], store: Path) -> list[dict[str, Any]]:
+    """List the task runs of a store."""
     ids = [run["id"] for run in runs_of(server, store)]
     return ask(server, "task_runs", task_runs={"flow_run_id": {"any_": ids}}) if ids else []
 
 
-def as_they_began(server: dict[str, str]) -> list[dict[str, Any]]:
-    """The latest task runs, as they were when they began."""
-    wanted = {"filter": {"event": {"name": ["prefect.task-run.Running"]}}, "limit": 50}
-    answer = httpx.post(f"{server['PREFECT_API_URL']}/events/filter", json=wanted, auth=auth_of(server), timeout=60)
+def task_runs_at_start(server: dict[str, str]) -> list[dict[str, Any]]:
+    """List the latest task runs as they were when they began."""
+    filters = {"filter": {"event": {"name": ["prefect.task-run.Running"]}}, "limit": 50}
+    answer = httpx.post(f"{server['PREFECT_API_URL']}/events/filter", json=filters, auth=auth_of(server), timeout=60)
     return [event["payload"]["task_run"] for event in answer.raise_for_status().json()["events"]]
 
 
 def values_of(run: Run) -> dict[str, np.ndarray]:
-    found = {row: run.array(f"similarity/{row}/moments")[...] for row in rows(run.settings)}
+    """Read the values that any difference in a sweep would change."""
+    moments = {row: run.array(f"similarity/{row}/moments")[...] for row in rows(run.settings)}
     losses = {name: run.array(f"inverted/{name}/losses")[...] for name in run.settings.names}
-    return found | losses
+    return moments | losses
 
 
 def assert_same_bits(run: Run, other: Run) -> None:
+    """Compare the values of two runs bit by bit."""
+    actual = values_of(run)
     for key, values in values_of(other).items():
-        np.testing.assert_array_equal(values_of(run)[key], values, err_msg=key)
+        np.testing.assert_array_equal(actual[key], values, err_msg=key)
 
 
 def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(server, finished, tmp_path):
@@ -99,15 +105,15 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     tags = {run["name"]: run["tags"] for run in task_runs_of(server, store)}
     assert set(tags["embed-inverted/vgg-0000"]) == {f"store:{store}", "stage:embed", "network:vgg"}
     assert set(tags["embed-natural-0000"]) == {f"store:{store}", "stage:embed"}
-    begun = {run["name"]: set(run["tags"]) for run in as_they_began(server)}
+    begun = {run["name"]: set(run["tags"]) for run in task_runs_at_start(server)}
     assert begun["embed-natural-0000"] == set()  # or each would ask the server for slots of them first
 
     tasks_before = len(task_runs_of(server, store))
-    second = netsim("run", str(path), "--store", str(store), env=server, cwd=tmp_path)
+    second = netsim_in_process("run", str(path), "--store", str(store), env=server, cwd=tmp_path)
     assert second.returncode == 0 and "nothing to do: the run is complete" in second.stdout
     assert len(task_runs_of(server, store)) == tasks_before
 
-    printed = json.loads(netsim("results", str(store), "--json", env=server, cwd=tmp_path).stdout)
+    printed = json.loads(netsim_in_process("results", str(store), "--json", env=server, cwd=tmp_path).stdout)
     cells = np.array(printed["inverted"]["cka_unbiased"])
     assert printed["inverted"]["mean_unbiased"]["value"] == pytest.approx(cells[~np.eye(3, dtype=bool)].mean())
     assert printed["networks"] == ["vgg", "resnet18", "shufflenet"] and set(printed["accuracy"]) == set(
@@ -116,15 +122,17 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     assert printed["converged"] == dict.fromkeys(printed["networks"], False)  # 5 iterations are not enough
     assert "WARNING  Not converged: vgg (" in second.stdout
 
-    def run_on_it(*arguments: str) -> str:
-        done = netsim(*arguments, env=server, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as client:
 
-    measures = ("measure", str(store), "agreement", "stir", "--workers", "1")
-    assert "STIR (unbiased linear CKA)" in run_on_it(*measures)
-    layers = ("layers", str(store), "resnet18", "vgg", "--layer", "layer1", "--layer", "features.0")
-    written = run_on_it(*layers, "--activations", "pooled", "--workers", "1")
+        def analyze(command: str, *arguments: str) -> str:
+            where = ("--scheduler", client.scheduler.address)
+            done = netsim_in_process(command, str(store), *arguments, *where, env=server, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        assert "STIR (unbiased linear CKA)" in analyze("measure", "agreement", "stir")
+        layers = ("--layer", "layer1", "--layer", "features.0", "--activations", "pooled")
+        written = analyze("layers", "resnet18", "vgg", *layers)
     assert re.search(r"layers-resnet18-vgg-pooled-[0-9a-f]{6}\.csv", written)
     assert {"measure-stir/inverted/vgg", "measure-agreement/natural/vgg"} <= set(states())
     wait_until(lambda: set(states().values()) == {"Completed"}, seconds=120, what=states)
@@ -132,18 +140,9 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
 
 @pytest.fixture
 def start(settings: Path, tmp_path: Path, server: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Start the command in a process group of its own, as a terminal does; nothing of it outlives the test."""
-    command = [
-        *NETSIM,
-        "run",
-        str(settings),
-        "--store",
-        str(tmp_path / "run"),
-        "--workers",
-        "2",
-        "--shards-per-task",
-        "2",
-    ]
+    """Start the command in its own process group, as a terminal does; none of its processes outlives the test."""
+    command = [*NETSIM, "run", str(settings), "--store", str(tmp_path / "run")]
+    command += ["--workers", "2", "--shards-per-task", "2"]
     started: list[subprocess.Popen[bytes]] = []
 
     def run() -> subprocess.Popen[bytes]:
@@ -159,11 +158,12 @@ def start(settings: Path, tmp_path: Path, server: dict[str, str]) -> Iterator[Ca
 
 
 def inverted_shards(store: Path) -> set[tuple[str, int]]:
+    """List the committed inversions; none if there is no store yet."""
     return set(Run.open(str(store)).done("invert")) if (store / "zarr.json").exists() else set()
 
 
 def wait_for_more(store: Path, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until the run has committed another inverted shard; it must not be over by then."""
+    """Wait until another inverted shard is committed; the command must still be running then."""
     before = inverted_shards(store)
 
     def more() -> bool:
@@ -174,12 +174,13 @@ def wait_for_more(store: Path, process: subprocess.Popen[bytes], log: Path) -> N
 
 
 def records(store: Path) -> dict[Path, str]:
+    """Read all commit records."""
     return {path: path.read_text() for path in (store / "commits").rglob("*.json")}
 
 
 @pytest.mark.timeout(900)
-def test_interrupted_and_then_robbed_of_a_worker_it_ends_with_the_same_bits(server, start, tmp_path):
-    """Ctrl-C, the same command, kill -9 of a worker; nothing done is done again. tests/support/faults.py does worse."""
+def test_a_sweep_that_is_interrupted_and_then_loses_a_worker_ends_with_the_same_bits(server, start, tmp_path):
+    """Ctrl-C, the same command, kill -9 of a worker. No shard is computed twice; tests/support/faults.py does worse."""
     store, log = tmp_path / "run", tmp_path / "log"
 
     process = start()
@@ -188,8 +189,7 @@ def test_interrupted_and_then_robbed_of_a_worker_it_ends_with_the_same_bits(serv
     assert process.wait(timeout=60) == 130
     said = log.read_text()
     assert (
-        "stopped. Done: train 3/3, draw 6/6, invert " in said
-        and f"run `netsim run --store {store}` to resume" in said
+        "stopped. Done: train 3/3, draw 6/6, invert " in said and f"run `netsim run --store {store}` to resume" in said
     )
     assert "Traceback" not in said, said
     after_interrupt = records(store)
@@ -213,8 +213,10 @@ def test_interrupted_and_then_robbed_of_a_worker_it_ends_with_the_same_bits(serv
     wait_until(lambda: not open_runs(), seconds=120, what=open_runs)  # states reach the server a little later
 
 
-def test_what_a_sweep_left_open_is_closed_by_the_next_command_unless_it_may_live(server, finished, tmp_path):
-    """The same command finds nothing to do, and closes what Prefect takes for running; what lives is left alone."""
+def test_runs_that_a_sweep_left_open_are_closed_by_the_next_command_unless_they_may_be_alive(
+    server, finished, tmp_path
+):
+    """A command that finds nothing to do closes what Prefect shows as running, and leaves living processes alone."""
     from prefect import task
     from prefect.client.orchestration import get_client
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -226,9 +228,9 @@ def test_what_a_sweep_left_open_is_closed_by_the_next_command_unless_it_may_live
     alive = _process_tag()
     sweeps = {
         alive: Running(),
-        f"{alive.rpartition(':')[0]}:1": Running(),  # the number of a process was given to another since
+        f"{alive.rpartition(':')[0]}:1": Running(),  # a process with the same number and another start
         "process:elsewhere:1:1": Running(),
-        "process:elsewhere:2:1": Crashed(),  # as deploy/automations.yaml has it marked
+        "process:elsewhere:2:1": Crashed(),  # as deploy/automations.yaml marks it
     }
     with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
         runs = []
@@ -247,31 +249,32 @@ def test_what_a_sweep_left_open_is_closed_by_the_next_command_unless_it_may_live
 
 
 def alive(process: psutil.Process) -> bool:
+    """Tell whether a process runs and is no zombie."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def busiest_worker(process: subprocess.Popen[bytes]) -> psutil.Process:
-    """The Dask worker process that has used most CPU time: the flow's children are workers and a resource tracker."""
+    """Return the worker with the most CPU time; the flow's children are workers and a resource tracker."""
     children = psutil.Process(process.pid).children(recursive=True)
     return max(children, key=lambda child: sum(child.cpu_times()[:2]))
 
 
 def test_a_full_disk_in_a_worker_ends_the_run_with_one_clear_error(server, tmp_path):
-    """A limit on the size of files is a full disk for weights of 650 kB, and leaves room for everything smaller."""
+    """A limit on file size acts as a full disk for weights of 650 kB, and leaves room for everything smaller."""
     path, store = tmp_path / "tiny.yaml", tmp_path / "run"
     path.write_text(yaml.safe_dump(TINY))
     limit = f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, {resource.RLIM_INFINITY}));"
     code = f"{limit} from flows.cli.main import main; main()"
     command = [sys.executable, "-c", code, "run", str(path), "--store", str(store), "--workers", "1"]
-    found = subprocess.run(command, env=server, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert found.returncode == 1, found.stderr
-    assert found.stderr.startswith(f"netsim: no space left for {store} (File too large); free some"), found.stderr
-    assert len(found.stderr.splitlines()) == 1
+    done = subprocess.run(command, env=server, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith(f"netsim: no space left for {store} (File too large); free some"), done.stderr
+    assert len(done.stderr.splitlines()) == 1
     assert ("vgg", 0) not in Run.open(str(store)).done("train")
 
 
 def test_the_parameter_form_is_the_settings_class_and_the_server_holds_to_it(server):
-    """What the UI's form is built from, and what the API refuses before a run exists."""
+    """The UI builds its form from the schema, and the API refuses invalid parameters before a run exists."""
     from prefect.client.orchestration import get_client
     from prefect.deployments.runner import RunnerDeployment
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -284,7 +287,7 @@ def test_the_parameter_form_is_the_settings_class_and_the_server_holds_to_it(ser
         assert fields["InversionSettings"]["properties"]["iterations"]["exclusiveMinimum"] == 0
         assert fields["InversionSettings"]["properties"]["step_size"]["description"].startswith("L2 length of one step")
         assert {"ImageSettings", "TrainingSettings", "PairSettings", "Local", "Slurm"} <= set(fields)
-        assert fields["Slurm"]["properties"]["walltime"]["description"].startswith("of a job, as in 04:00:00")
+        assert fields["Slurm"]["properties"]["walltime"]["description"].startswith("Walltime of a job, as in 04:00:00")
 
         def create(settings: dict[str, Any], **cluster: Any) -> httpx.Response:
             url = f"{server['PREFECT_API_URL']}/deployments/{deployment.id}/create_flow_run"
