@@ -1,4 +1,7 @@
 """The report of a run: one HTML page, figures and tables.
 
-page         the page; figures: heatmaps, curves, galleries; svg: figures as bytes; tables: CSV
+page         the page, and all files written
+figures      heatmaps, loss curves, gallery
+svg          figures as SVG, PNG and WebP
+tables       tables as CSV
 """

@@ -1,10 +1,10 @@
-"""The figures of a report, as pure functions from `Results`: the heatmaps and the loss curves. M = networks.
+"""The figures of a report, as pure functions of results: heatmaps, loss curves and the gallery.
 
 The heatmaps follow the published figure (Jones et al. 2022, https://proceedings.mlr.press/v180/jones22a.html):
 natural beside inverted, one colour scale from 0 to 1, row = network inverted through, column = observer.
 
-Figures are built from `matplotlib.figure.Figure`, never pyplot: nothing global, so tasks may draw side by side.
-Margins are counted from the length of the names, not measured, so the same input gives the same bytes.
+Figures are `matplotlib.figure.Figure`, without pyplot and its global state, so that threads can draw concurrently.
+Margins are computed from the length of the names, not measured, so that the same input gives the same bytes.
 """
 
 from collections.abc import Mapping
@@ -26,29 +26,41 @@ from netsim.results.matrices import SETS
 from netsim.results.results import Results
 from netsim.similarity.hsic import Estimator
 
-UNDEFINED = "#c9cdd2"  # a cell that is NaN
-COLORS = matplotlib.colormaps["viridis"].with_extremes(bad=UNDEFINED)  # perceptually uniform, safe for colour blindness
+UNDEFINED = "#c9cdd2"
+"""Colour of a cell that is NaN."""
 
-# Relative luminance 0.14 to 0.29, so each stands out at 3:1 or better from a white and from a near-black page.
+COLORS = matplotlib.colormaps["viridis"].with_extremes(bad=UNDEFINED)
+"""Colour map of the heatmaps: perceptually uniform, and safe for colour blindness."""
+
 LINES = ("#0b7fc0", "#d1495b", "#1a8f6a", "#b3701a", "#8a63d2", "#5f7f1e", "#c2488f", "#3f8f9f", "#777777")
+"""Colours of loss curves: relative luminance 0.14 to 0.29, so at least 3:1 from a white and from a near-black page."""
+
 Dashes = str | tuple[int, tuple[float, ...]]
+
 DASHES: tuple[Dashes, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
+"""Line styles of loss curves; the next one is used when all colours are."""
+
+TILE = 56
+"""Side of a gallery image in points, and in pixels with `to_webp`; 28 and 224 are a whole multiple or fraction."""
+
+GAP = 2
+"""Space between gallery images in points."""
 
 
 # ---- heatmaps ---------------------------------------------------------------------------------------------------
 
 
 def heatmaps(results: Results, estimator: Estimator = "unbiased") -> Figure:
-    """Natural and inverted similarity side by side, with the numbers in the cells.
+    """Draw natural and inverted similarity side by side, with the values in the cells.
 
-    Colours run from 0 to 1 in both; a value below 0 (the unbiased estimator may give one) has the colour of 0 and
-    its own number. A NaN is grey with an en dash.
+    Colours run from 0 to 1 in both. A value below 0, which the unbiased estimator may give, has the colour of 0; NaN is
+    grey with an en dash.
     """
     names = results.networks
     cell = cell_points(len(names))
     side = cell * len(names)
     label = 8.0 if len(names) <= 12 else 9.0
-    room = 16 + round(0.62 * label * max(map(len, names)))  # points taken by the longest name
+    room = 16 + round(0.62 * label * max(map(len, names)))  # points for the longest name
     left, bottom, top, gap, right = room + 24, round(0.65 * room) + 24, 44, 24, 62
     width, height = left + 2 * side + gap + right, bottom + side + top
 
@@ -69,13 +81,13 @@ def heatmaps(results: Results, estimator: Estimator = "unbiased") -> Figure:
 def layer_heatmaps(
     layers: tuple[tuple[str, ...], tuple[str, ...]], networks: tuple[str, str], panels: Mapping[str, np.ndarray]
 ) -> Figure:
-    """One panel a set: layers of the first network (rows, from the input down) against those of the second.
+    """Draw one heatmap per set: layers of the first network (rows, input on top) and of the second (columns).
 
-    `panels` maps titles to unbiased CKA (layers of the first, layers of the second); colours as in `heatmaps`.
+    `panels` maps titles to unbiased CKA (layers of the first, layers of the second); colours are those of `heatmaps`.
     """
     rows, columns = layers
     cell = cell_points(max(len(rows), len(columns)))
-    room = [16 + round(0.62 * 8 * max(map(len, names))) for names in layers]  # points taken by the longest name
+    room = [16 + round(0.62 * 8 * max(map(len, names))) for names in layers]  # points for the longest name
     wide, high = cell * len(columns), cell * len(rows)
     left, bottom, top, gap, right = room[0] + 24, round(0.65 * room[1]) + 24, 34, 24, 62
     width = left + len(panels) * (wide + gap) - gap + right
@@ -94,7 +106,7 @@ def layer_heatmaps(
 
 
 def cell_points(networks: int) -> int:
-    """Side of a cell in points: 60 for few networks, 30 for nine, 22 for very many (where the figure grows instead)."""
+    """Return the side of a cell in points: 60 for few networks, 30 for nine, at least 22, so that the figure grows."""
     return int(np.clip(270 / networks, 22, 60))
 
 
@@ -109,10 +121,10 @@ def _panel(
     row_names: bool,
     axis_labels: tuple[str, str] = ("through", "observer"),
 ) -> None:
-    """One matrix: first row on top, as it is written, unlike the published figure, whose rows run upwards."""
+    """Draw one matrix, first row on top; in the published figure rows run upwards."""
     across, down = len(columns), len(rows)
     count = max(across, down)
-    # Above 16 networks vector cells would be most of the file; as pixels they cost next to nothing.
+    # Above 16 networks, vector cells would be most of the file; as pixels they take little.
     axes.pcolormesh(
         np.arange(across + 1) - 0.5,
         np.arange(down + 1) - 0.5,
@@ -139,7 +151,7 @@ def _panel(
 def _cell_numbers(axes: Axes, values: np.ndarray, *, size: float, short: bool) -> None:
     for (row, column), value in np.ndenumerate(values):
         text = number(value, 2)
-        if short:  # .64 for 0.64: what a small cell has room for
+        if short:  # small cells have room for .64, not for 0.64
             text = text.replace("1.00", "1.0").replace("0.", ".")
         axes.text(
             column, row, text, size=size, color=ink_on(value), ha="center", va="center_baseline", parse_math=False
@@ -147,14 +159,14 @@ def _cell_numbers(axes: Axes, values: np.ndarray, *, size: float, short: bool) -
 
 
 def ink_on(value: float) -> str:
-    """Black or white, whichever contrasts more with the cell of this similarity (WCAG relative luminance)."""
+    """Return black or white, whichever contrasts more with the cell of this similarity (WCAG 2.1)."""
     background = to_rgb(UNDEFINED) if not np.isfinite(value) else COLORS(float(np.clip(value, 0, 1)))[:3]
     light = luminance(background)
     return "#000000" if (light + 0.05) / 0.05 > 1.05 / (light + 0.05) else "#ffffff"
 
 
 def luminance(rgb: tuple[float, ...]) -> float:
-    """Relative luminance of an sRGB colour in [0, 1]: https://www.w3.org/TR/WCAG21/#dfn-relative-luminance."""
+    """Compute the relative luminance, in [0, 1], of an sRGB colour (https://www.w3.org/TR/WCAG21/)."""
     channels = np.asarray(rgb)
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     return float(linear @ (0.2126, 0.7152, 0.0722))
@@ -175,7 +187,7 @@ def _color_bar(axes: Axes, *, label: str) -> None:
 
 
 class End(NamedTuple):
-    """Where a line ends, and how it is drawn."""
+    """The last point of a loss curve, and its style."""
 
     iteration: float
     loss: float
@@ -184,9 +196,9 @@ class End(NamedTuple):
 
 
 def loss_curves(results: Results) -> Figure:
-    """Median relative loss against iteration, log y, one labelled line for each network, and the tolerance.
+    """Draw median relative loss by iteration, one labelled line per network, and the tolerance; log y axis.
 
-    A loss of 0 has no place on a log axis and is left out of the line; a network without a positive loss has none.
+    A loss of 0 has no logarithm: it is a gap in the line, and a network without a positive loss has no line.
     """
     names = results.networks
     lead = 18 if len(names) <= 12 else 60  # points from a line to its name
@@ -202,9 +214,9 @@ def loss_curves(results: Results) -> Figure:
         history = np.where(np.isfinite(loss.history) & (loss.history > 0), loss.history, np.nan)
         dashes = DASHES[(index // len(LINES)) % len(DASHES)]
         axes.plot(loss.history_iterations, history, color=color, linewidth=1.4, linestyle=dashes)
-        seen = np.flatnonzero(np.isfinite(history))
-        if len(seen):
-            ends[name] = End(float(loss.history_iterations[seen[-1]]), float(history[seen[-1]]), color, dashes)
+        drawn = np.flatnonzero(np.isfinite(history))
+        if len(drawn):
+            ends[name] = End(float(loss.history_iterations[drawn[-1]]), float(history[drawn[-1]]), color, dashes)
     if results.tolerance > 0:
         axes.axhline(results.tolerance, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
     if ends:
@@ -229,29 +241,29 @@ def _loss_axes(axes: Axes) -> None:
 
 
 def _fix_limits(axes: Axes, *, last: float) -> None:
-    """A tick above and one below the data, or a narrow range would have an axis without a single number."""
+    """Extend the axes to a tick above and below the data, so that a narrow range has a number on its axis."""
     low, high = axes.get_ylim()
     axes.set(xlim=(0, max(last, 1)), ylim=(min(low, 10 ** np.floor(np.log10(low * 1.5))), max(high, 1.1)))
 
 
 def _label_lines(axes: Axes, ends: dict[str, End], *, lead: float) -> None:
-    """The name at the end of its line, moved up or down where names would overlap, with a leader to the line."""
+    """Write each name at the end of its line, moved up or down so that names do not overlap, with a leader line."""
     low, high = np.log10(axes.get_ylim())
-    wide, tall = (float(pixels) / axes.figure.dpi * 72 for pixels in (axes.bbox.width, axes.bbox.height))
+    width, height = (float(pixels) / axes.figure.dpi * 72 for pixels in (axes.bbox.width, axes.bbox.height))
     order = sorted(ends, key=lambda name: ends[name].loss)
     heights = (np.log10([ends[name].loss for name in order]) - low) / (high - low)
-    for name, height, place in zip(order, heights, spread(heights, gap=11 / tall), strict=True):
+    for name, end_height, label_height in zip(order, heights, spread(heights, gap=11 / height), strict=True):
         end = ends[name]
         axes.plot(
-            (end.iteration / axes.get_xlim()[1], 1 + lead / wide),
-            (height, place),
+            (end.iteration / axes.get_xlim()[1], 1 + lead / width),
+            (end_height, label_height),
             color=end.color,
             linestyle=end.dashes,
             linewidth=0.9,
             transform=axes.transAxes,
             clip_on=False,
         )
-        _text(axes, 1, place, name, size=8, offset=(lead + 3, 0), va="center_baseline", ha="left")
+        _text(axes, 1, label_height, name, size=8, offset=(lead + 3, 0), va="center_baseline", ha="left")
 
 
 def spread(wanted: np.ndarray, *, gap: float) -> np.ndarray:
@@ -282,7 +294,7 @@ def _text(
     ha: str = "center",
     data: bool = False,
 ) -> Text:
-    """Words at a place in the axes (or data), moved by `offset` points; `$` is only a letter."""
+    """Write text at (x, y) of the axes, or of the data, moved by `offset` points; `$` starts no formula."""
     return axes.annotate(
         text,
         (x, y),
@@ -300,13 +312,11 @@ def _text(
 
 # ---- gallery ----------------------------------------------------------------------------------------------------
 
-TILE, GAP = 56, 2  # points, and pixels in `to_webp`: 28 and 224 fit without a rest
-
 
 def gallery_figure(gallery: Gallery) -> Figure | None:
-    """Small images: a row is a pair, the columns are seed, target, and what was inverted through each network.
+    """Draw small images: row = pair, columns = seed, target, and the image inverted through each network.
 
-    None where the images have a number of channels that no screen shows (it takes 1 or 3).
+    Return None if images have neither 1 nor 3 channels, which cannot be shown.
     """
     if gallery.seed.shape[1] not in (1, 3):
         return None
@@ -325,20 +335,17 @@ def gallery_figure(gallery: Gallery) -> Figure | None:
     for column, name in enumerate(columns):
         tilted: dict[str, Any] = {"rotation": 30, "rotation_mode": "anchor", "clip_on": False, "parse_math": False}
         axes.text(column + 0.2, -0.1, name, size=8, color=INK, ha="left", va="baseline", **tilted)
-    for row, said in enumerate(rows):
-        _text(axes, 0, row + 0.5, said, size=8, offset=(-5, 0), va="center", ha="right", data=True)
+    for row, label in enumerate(rows):
+        _text(axes, 0, row + 0.5, label, size=8, offset=(-5, 0), va="center", ha="right", data=True)
     return figure
 
 
 def _column(images: np.ndarray) -> np.ndarray:
-    """(k, C, H, W) in [0, 1] -> RGB pixels, one below the other, in squares of TILE with a gap around."""
+    """Stack images (k, C, H, W) in [0, 1] vertically, as RGB pixels in squares of TILE, GAP apart."""
     tiles = []
     for image in images:
         pixels = np.broadcast_to(np.round(255 * np.clip(np.nan_to_num(image), 0, 1)), (3, *image.shape[1:]))
-        way = Image.Resampling.BOX if max(image.shape[1:]) > TILE else Image.Resampling.NEAREST
-        small = Image.fromarray(pixels.transpose(1, 2, 0).astype(np.uint8)).resize((TILE, TILE), way)
-        tiles.append(np.pad(np.asarray(small), ((0, GAP), (0, GAP), (0, 0)), constant_values=255))
+        resampling = Image.Resampling.BOX if max(image.shape[1:]) > TILE else Image.Resampling.NEAREST
+        tile = Image.fromarray(pixels.transpose(1, 2, 0).astype(np.uint8)).resize((TILE, TILE), resampling)
+        tiles.append(np.pad(np.asarray(tile), ((0, GAP), (0, GAP), (0, 0)), constant_values=255))
     return np.concatenate(tiles)
-
-
-# ---- files ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""The report of a run: one HTML page that needs nothing else, the heatmaps as PNG and SVG, the numbers as CSV.
+"""The report of a run: one self-contained HTML page, heatmaps as PNG and SVG, numbers as CSV. C H W = image.
 
-M = networks, n = pairs, k = pairs in the gallery, C H W = image. Everything comes from `Results` and `Gallery`, and
-the same input gives the same bytes. The page loads nothing and runs no script.
+Everything comes from `Results` and `Gallery`, and the same input gives the same bytes. The page loads nothing and runs
+no script.
 """
 
 import base64
@@ -47,15 +47,20 @@ from netsim.store.run import Run
 
 
 def write_report(results: Results, gallery: Gallery, directory: Path, *, settings_yaml: str = "") -> dict[str, Path]:
-    """Write the report into `directory`, made if missing. Return the path of each file by its name.
+    """Write the report into `directory`, which is created if missing.
 
-    Everything is rendered before anything is written, and each file replaces its predecessor in one step: whatever
-    fails, a reader finds whole files. The page comes last, so a new page never stands beside old tables.
+    Everything is rendered before anything is written, and each file is replaced atomically, so that readers never see
+    part of a file. The page is written last, so that a new page never refers to old tables.
+
+    Returns
+    -------
+    dict
+        File name -> path.
 
     Raises
     ------
     SettingsError
-        If `directory` is not writable.
+        If `directory` cannot be written.
     """
     figure = heatmaps(results)
     return _write(
@@ -75,11 +80,25 @@ def write_report(results: Results, gallery: Gallery, directory: Path, *, setting
 
 
 def write_layers(run: Run, spec: LayerSpec, directory: Path) -> dict[str, Path]:
-    """Write heatmaps (SVG, PNG) and the table (CSV) of layers, named after the networks. Return their paths by name."""
+    """Write heatmaps (SVG, PNG) and the table (CSV) of layers, named after the networks.
+
+    Returns
+    -------
+    dict
+        File name -> path.
+
+    Raises
+    ------
+    StoreError
+        If a shard is missing or damaged.
+    SettingsError
+        If `directory` cannot be written.
+    """
     similarities = load_layers(run, spec)
     panels = {name.replace("inverted/", "inverted through "): layers.cka for name, layers in similarities.items()}
     figure = layer_heatmaps(spec.layers, spec.networks, panels)
-    stem = f"layers-{spec.networks[0]}-{spec.networks[1]}-{spec.activations}-{spec.key[:6]}"  # the key: which layers
+    first, second = spec.networks
+    stem = f"layers-{first}-{second}-{spec.activations}-{spec.key[:6]}"  # the key differs for other layers
     return _write(
         directory,
         {
@@ -97,7 +116,7 @@ def _write(directory: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
         for name, content in contents.items():
             files.put(name, content)
     except StoreError as error:
-        raise SettingsError(f"cannot write the report to {directory}: {error}; give another folder") from error
+        raise SettingsError(f"cannot write the report to {directory}: {error}; choose another folder") from error
     return {name: directory / name for name in contents}
 
 
@@ -115,7 +134,7 @@ _templates.globals.update(all_well=all_well, with_error=with_error, floor_mean=f
 
 
 def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> str:
-    """The whole page as one string. Figures are inline SVG that takes the page's colours, images are data URIs."""
+    """Render the page, with figures as inline SVG in the page's colours and images as data URIs."""
     row_means, column_means = row_and_column_means(results.cells("inverted"))
     return _templates.get_template("report.html.j2").render(
         results=results,
@@ -149,7 +168,7 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
 
 
 def gallery_rows(results: Results, gallery: Gallery) -> list[dict[str, object]]:
-    """One row a pair; empty where the images have a number of channels that no screen shows (it takes 1 or 3)."""
+    """List the gallery's rows for the template, one per pair; none if images have neither 1 nor 3 channels."""
     if gallery.seed.shape[1] not in (1, 3):
         return []
     rows: list[dict[str, object]] = []
@@ -173,9 +192,14 @@ def gallery_rows(results: Results, gallery: Gallery) -> list[dict[str, object]]:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """(C, H, W) uint8, or float in [0, 1] (what lies outside is clipped), C = 1 or 3, as a `data:` address.
+    """Encode an image as a `data:` URI: PNG up to 64 x 64 pixels, JPEG above.
 
-    PNG, without loss, up to 64 x 64; above that JPEG, or nine networks at 224 x 224 would make a page of tens of MB.
+    As PNG, nine networks at 224 x 224 would make a page of tens of MB.
+
+    Parameters
+    ----------
+    image
+        (C, H, W) with C = 1 or 3; uint8, or floats in [0, 1], which are clipped.
     """
     if image.dtype != np.uint8:
         image = np.round(255 * np.clip(np.nan_to_num(image), 0, 1)).astype(np.uint8)

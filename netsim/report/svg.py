@@ -1,4 +1,4 @@
-"""Figures as bytes: SVG with text as text, PNG, WebP."""
+"""Figures as SVG with selectable text, PNG and WebP."""
 
 import io
 import re
@@ -7,35 +7,37 @@ import threading
 import matplotlib
 from matplotlib.figure import Figure
 
-INK = "#1b1d1f"  # everything that is not data; `to_inline_svg` turns it into the text colour of the page
+INK = "#1b1d1f"
+"""Colour of everything but data; `to_inline_svg` replaces it by the text colour of the page."""
 
+FONT = "'DejaVu Sans', 'Helvetica Neue', Arial, sans-serif"
+"""Fonts of SVG text: DejaVu comes with matplotlib, the others are no wider."""
 
-FONT = "'DejaVu Sans', 'Helvetica Neue', Arial, sans-serif"  # DejaVu comes with matplotlib; the others are no wider
-
-
-_saving = threading.Lock()  # savefig reads its SVG options from matplotlib's global settings
+_saving = threading.Lock()
+"""Held while saving, because savefig reads its SVG options from matplotlib's global settings."""
 
 
 def to_svg(figure: Figure) -> str:
-    """A complete SVG file with text as text: same figure, same characters; 200 kB holds two matrices of 25 networks."""
+    """Render a complete SVG file with text as text, the same for the same figure; 200 kB for 25 networks."""
     return _slim(_save(figure, transparent=False))
 
 
 def to_inline_svg(figure: Figure, prefix: str) -> str:
-    """An `<svg>` element for inside a page: no background, the page's text colour, ids starting with `prefix`."""
+    """Render an `<svg>` element for a page: no background, the page's text colour, ids that start with `prefix`."""
     svg = _slim(_save(figure, transparent=True))
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     return re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", svg)
 
 
 def to_png(figure: Figure, dpi: int = 200) -> bytes:
+    """Render a PNG file, the same for the same figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def to_webp(figure: Figure, dpi: int = 72) -> bytes:
-    """With some loss: photographs at a tenth of their size as PNG."""
+    """Render a WebP file, lossy: photographs take a tenth of their size as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="webp", dpi=dpi, pil_kwargs={"quality": 90})
     return buffer.getvalue()
@@ -43,14 +45,14 @@ def to_webp(figure: Figure, dpi: int = 72) -> bytes:
 
 def _save(figure: Figure, *, transparent: bool) -> str:
     buffer = io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with _saving, matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "netsim"}):
-        figure.savefig(buffer, format="svg", dpi=216, transparent=transparent, metadata=nothing)
+        figure.savefig(buffer, format="svg", dpi=216, transparent=transparent, metadata=no_metadata)
     return buffer.getvalue().decode()
 
 
 def _slim(svg: str) -> str:
-    """Without what matplotlib repeats in each of the hundreds of words: the fonts, a rotation by nothing, a group."""
+    """Remove what matplotlib repeats for each of hundreds of texts: fonts, rotation by 0, a group."""
     svg = re.sub(r"font-family: [^;\"]*(; )?", "", svg)
     svg = re.sub(r' transform="rotate\(-0 [^)]*\)"', "", svg)
     svg = re.sub(r'<g id="text_\d+">\s*(<text [^>]*>[^<]*</text>)\s*</g>', r"\1", svg)

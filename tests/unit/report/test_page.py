@@ -663,7 +663,7 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about
         write_report(results, make_gallery(results), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["natural.csv"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="give another folder"):
+    with pytest.raises(SettingsError, match="choose another folder"):
         write_report(results, make_gallery(results), tmp_path / "file")
 
 
