@@ -267,19 +267,15 @@ def _label_lines(axes: Axes, ends: dict[str, End], *, lead: float) -> None:
 
 
 def spread(wanted: np.ndarray, *, gap: float) -> np.ndarray:
-    """Ascending places in [0, 1] at least `gap` apart, near the ascending `wanted` ones.
+    """Return ascending places in [0, 1] at least `gap` apart, nearest (least squares) to ascending `wanted` ones.
 
-    Least squares: what overlaps is pooled around its mean (pool adjacent violators), as in isotonic regression.
+    Without the gaps, places need only ascend, which is isotonic regression. If they do not fit in [0, 1], they keep
+    their gaps and exceed 1.
     """
+    from scipy.optimize import isotonic_regression  # half a second that heatmaps do not pay
+
     steps = gap * np.arange(len(wanted))
-    pools: list[tuple[float, int]] = []  # mean of (wanted - step), size
-    for value in wanted - steps:
-        pools.append((float(value), 1))
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (a, size_a), (b, size_b) = pools[-2:]
-            pools[-2:] = [((a * size_a + b * size_b) / (size_a + size_b), size_a + size_b)]
-    free = np.concatenate([np.full(size, value) for value, size in pools]) if pools else np.zeros(0)
-    return np.clip(free, 0, max(1 - gap * (len(wanted) - 1), 0)) + steps
+    return np.clip(isotonic_regression(wanted - steps).x, 0, max(1 - gap * (len(wanted) - 1), 0)) + steps
 
 
 def _text(
