@@ -1,15 +1,15 @@
-"""What Prefect, Dask and commits cost beside the work: `make bench BENCH=orchestration ARGS="PART..."`.
+"""Cost of Prefect, Dask and commits besides the work: `make bench BENCH=orchestration ARGS="PART..."`.
 
-overhead  CPU of every process of a sweep of real inversions in tasks of about 30 s, against the CPU of the inversions
-many      10,000 task runs of shards that do nothing: memory of the flow process over time, records, states, CPU a task
-latency   from the command, and from the first submission, to the first commit, on workers that are there
-scaling   shards a second with one worker process and with two, by turns: real inversions, the same by bare processes
-          (what the machine can do), and shards that only wait
-drain     how fast a Prefect server records task runs, in SQLite and (with --postgres) in PostgreSQL
+overhead  CPU of every process of a sweep of real inversions in tasks of about 30 s, and that of the inversions alone
+many      10,000 task runs of shards that do nothing: memory of the flow over time, records, states, CPU per task
+latency   seconds from the command, and from the first submission, to the first commit, with workers up or started
+scaling   shards per second with one worker process and with two, by turns: real inversions, the same in bare processes
+          (the limit of the machine), and shards that only wait
+drain     task runs per second that a Prefect server records, in SQLite and (with --postgres) in PostgreSQL
 
-Everything is real, and started for this: a Prefect server, a Dask scheduler and workers as their own commands, stores
-on the local disk. CPU seconds are of processes and their children, so other work on the machine blurs but does not fake
-them; wall-clock figures want a quiet machine. docs/scaling.md says what follows (python -m benchmarks.scaling).
+Everything is real, and started here: a Prefect server, a Dask scheduler and workers by their own commands, stores on
+the local disk. CPU seconds are those of processes and their children, so other work on the machine blurs them only
+slightly; wall-clock times need a quiet machine. docs/scaling.md draws the conclusions (python -m benchmarks.scaling).
 """
 
 import argparse
@@ -56,7 +56,7 @@ MB = 1e6
 
 
 class Program:
-    """A command that runs beside this one, with all processes that it starts."""
+    """A command that runs in the background, with all processes that it starts."""
 
     def __init__(self, *command: str, environment: Mapping[str, str], log: Path) -> None:
         with log.open("ab") as output:
@@ -66,6 +66,7 @@ class Program:
         self._log = log
 
     def processes(self) -> list[psutil.Process]:
+        """List its processes that are alive."""
         try:
             process = psutil.Process(self.popen.pid)
             return [process, *process.children(recursive=True)]
@@ -73,24 +74,27 @@ class Program:
             return []
 
     def cpu(self) -> float:
-        """CPU seconds so far, of those that live."""
+        """Return the CPU seconds of its living processes so far."""
         return sum(_of(process, lambda p: sum(p.cpu_times()[:2])) for process in self.processes())
 
     def memory(self) -> float:
-        """Resident bytes."""
+        """Return the resident bytes of its processes."""
         return sum(_of(process, lambda p: p.memory_info().rss) for process in self.processes())
 
-    def said(self) -> str:
+    def output(self) -> str:
+        """Return what it has printed."""
         return self._log.read_text()
 
     def wait_for(self, true: Callable[[], bool], *, seconds: float) -> None:
+        """Wait until `true` is true. Raises RuntimeError if the command ends before, or after `seconds`."""
         deadline = time.monotonic() + seconds
         while not true():
             if self.popen.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"{self.popen.args} did not come up:\n{self.said()}")
+                raise RuntimeError(f"{self.popen.args} did not become ready:\n{self.output()}")
             time.sleep(0.2)
 
     def stop(self) -> None:
+        """Kill all its processes."""
         for process in self.processes():
             _of(process, lambda p: p.kill() or 0)
         self.popen.wait()
@@ -105,31 +109,36 @@ def _of(process: psutil.Process, what: Callable[[psutil.Process], float]) -> flo
 
 @dataclass
 class Server:
-    """A Prefect server, its folder, and the environment in which programs use it."""
+    """A Prefect server, and the environment in which programs use it."""
 
     program: Program
     environment: dict[str, str]
 
     def count(self, name: str, state: str | None = None) -> int:
-        """The task runs it has recorded whose name has `name` in it; those in a state of that name."""
-        asked: dict[str, Any] = {"name": {"like_": name}} | ({"state": {"name": {"any_": [state]}}} if state else {})
+        """Count the recorded task runs whose name contains `name`, of all states or of the one named `state`."""
+        filters: dict[str, Any] = {"name": {"like_": name}} | ({"state": {"name": {"any_": [state]}}} if state else {})
         url = f"{self.environment['PREFECT_API_URL']}/task_runs/count"
-        return httpx.post(url, json={"task_runs": asked}, timeout=60).raise_for_status().json()
+        return httpx.post(url, json={"task_runs": filters}, timeout=60).raise_for_status().json()
 
     def first_start(self, flow: str, store: Path) -> float:
-        """When the flow run of that flow and store began, in seconds since 1970."""
-        asked = {"flows": {"name": {"any_": [flow]}}, "limit": 200}
-        answer = httpx.post(f"{self.environment['PREFECT_API_URL']}/flow_runs/filter", json=asked, timeout=60)
+        """Return when the first run of a flow with this store began, in seconds since 1970."""
+        filters = {"flows": {"name": {"any_": [flow]}}, "limit": 200}
+        answer = httpx.post(f"{self.environment['PREFECT_API_URL']}/flow_runs/filter", json=filters, timeout=60)
         runs = [run for run in answer.raise_for_status().json() if run["parameters"].get("store") == str(store)]
         return min(datetime.fromisoformat(run["start_time"]).timestamp() for run in runs)
 
 
 @contextmanager
 def prefect_server(folder: Path, database: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Start a Prefect server for the block."""
     folder.mkdir()
     (port,) = free_ports(1)
-    own = {"PREFECT_HOME": str(folder), "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"), "OMP_NUM_THREADS": "1"}
-    environment = os.environ | OFFLINE | own | dict(database or {})
+    settings = {
+        "PREFECT_HOME": str(folder),
+        "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
+        "OMP_NUM_THREADS": "1",
+    }
+    environment = os.environ | OFFLINE | settings | dict(database or {})
     environment.pop("PREFECT_API_URL", None)
     command = ("prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
     program, api = Program(*command, environment=environment, log=folder / "log"), f"http://127.0.0.1:{port}/api"
@@ -149,7 +158,7 @@ def _healthy(api: str) -> bool:
 
 
 def one_certificate(folder: Path) -> dict[str, str]:
-    """Have Prefect's clients read one certificate instead of 140, twice a task run; plain HTTP needs none."""
+    """Have Prefect's clients read one certificate instead of 140, twice per task run; plain HTTP needs none."""
     path = folder / "one.pem"
     bundle, end = Path(certifi.where()).read_text(), "-----END CERTIFICATE-----"
     path.write_text(bundle[bundle.index("-----BEGIN") : bundle.index(end)] + end + "\n")
@@ -158,7 +167,7 @@ def one_certificate(folder: Path) -> dict[str, str]:
 
 @dataclass
 class Dask:
-    """A scheduler and workers of one thread, as their own commands start them."""
+    """A scheduler and workers with one thread each, started by their own commands."""
 
     address: str
     scheduler: Program
@@ -167,43 +176,46 @@ class Dask:
 
 @contextmanager
 def dask_cluster(folder: Path, workers: int, environment: Mapping[str, str]) -> Iterator[Dask]:
+    """Start a Dask cluster for the block."""
     folder.mkdir(exist_ok=True)
     (port,) = free_ports(1)
     address, environment = f"tcp://127.0.0.1:{port}", {**environment, **ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""}
-    own = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
+    options = ("--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0")
     with ExitStack() as started:
 
         def start(*command: str) -> Program:
             log = folder / f"dask-{port}-{command[0]}.log"
-            program = Program("dask", *command, *own, environment=environment, log=log)
+            program = Program("dask", *command, *options, environment=environment, log=log)
             started.callback(program.stop)
             return program
 
         scheduler = start("scheduler", "--port", str(port))
-        there = [start("worker", address, "--nthreads", "1", "--local-directory", str(folder)) for _ in range(workers)]
+        started_workers = [
+            start("worker", address, "--nthreads", "1", "--local-directory", str(folder)) for _ in range(workers)
+        ]
         with Client(address, timeout=300) as client:
             client.wait_for_workers(workers, timeout=300)
-        yield Dask(address, scheduler, there)
+        yield Dask(address, scheduler, started_workers)
 
 
-# ---- a sweep that is measured
+# ---- a measured sweep
 
 
 @dataclass
 class Spent:
-    """CPU seconds by kind of process, in one sweep; wall-clock seconds of its stage, and of all of the command."""
+    """CPU seconds of a sweep by kind of process, and wall-clock seconds of its stage and of the whole command."""
 
     cpu: dict[str, float]
     seconds: float
     command: float
-    began: float  # when the stage did, in seconds since 1970
+    began: float  # start of the stage, in seconds since 1970
     memory: list[tuple[float, int, float]] = field(default_factory=list)  # seconds, shards done, bytes of the flow
 
 
 def run_sweep(
     server: Server, dask: Dask, run: Run, name: str, *, shards_per_task: int = 1, every: float = 0, log: Path
 ) -> Spent:
-    """Work through what is missing of `name` (benchmarks.simulated). With `every`, memory is looked at so often."""
+    """Compute what is missing of `name` (benchmarks.simulated); sample the memory of the flow each `every` seconds."""
     watched = {"scheduler": [dask.scheduler], "workers": dask.workers, "server": [server.program]}
     before, start = cpu_of(watched), time.monotonic()
     more = ("--scheduler", dask.address, "--shards-per-task", str(shards_per_task))
@@ -216,34 +228,37 @@ def run_sweep(
             cpu = flow.cpu() or cpu
             if every:
                 show_memory(now := (time.monotonic() - start, done(run), flow.memory()))
-                memory += [now] if now[-1] else []  # it may just have ended
+                memory += [now] if now[-1] else []  # it may have ended meanwhile
     finally:
         flow.stop()
     if flow.popen.returncode:
-        said = "\n".join(program.said() for program in (flow, dask.scheduler, *dask.workers))
-        raise RuntimeError(f"the sweep failed:\n{said}")
+        output = "\n".join(program.output() for program in (flow, dask.scheduler, *dask.workers))
+        raise RuntimeError(f"the sweep failed:\n{output}")
     took, settled = time.monotonic() - start, cpu_of(watched)
-    said = json.loads(next(line for line in reversed(log.read_text().splitlines()) if line.startswith("{")))
+    report = json.loads(next(line for line in reversed(log.read_text().splitlines()) if line.startswith("{")))
     spent = {kind: settled[kind] - before[kind] for kind in watched}
-    spent |= {"flow": said["cpu"], "start": cpu - said["cpu"]}
-    return Spent(spent, said["seconds"], took, said["began"], memory)
+    spent |= {"flow": report["cpu"], "start": cpu - report["cpu"]}
+    return Spent(spent, report["seconds"], took, report["began"], memory)
 
 
 def cpu_of(programs: Mapping[str, list[Program]]) -> dict[str, float]:
-    return {kind: sum(program.cpu() for program in some) for kind, some in programs.items()}
+    """Sum the CPU seconds of each kind of program."""
+    return {kind: sum(program.cpu() for program in group) for kind, group in programs.items()}
 
 
 def done(run: Run) -> int:
+    """Count the committed shards of a simulated sweep."""
     return len(run.done("simulated"))
 
 
 def empty_run(folder: Path, name: str, shards: int) -> Run:
+    """Create a run with this many shards of pairs."""
     settings = parse_settings({"networks": SMALL, "pairs": {"count": 4 * shards, "shard_size": 4}})
     return Run.create(str(folder / name), settings)
 
 
 def warm(server: Server, dask: Dask, folder: Path) -> None:
-    """A sweep of a task for each worker, so that all have imported what they need."""
+    """Run a sweep with some tasks for each worker, so that all have imported what they need."""
     run = empty_run(folder, f"warm-{dask.address.rpartition(':')[2]}", 4 * len(dask.workers))
     run_sweep(server, dask, run, waiting(1), log=folder / "warm.log")
 
@@ -252,60 +267,65 @@ def warm(server: Server, dask: Dask, folder: Path) -> None:
 
 
 def many(server: Server, dask: Dask, folder: Path, tasks: int, every: float) -> None:
+    """Measure memory, records and CPU of many task runs that do nothing."""
     run = empty_run(folder, "many", tasks)
     spent = run_sweep(server, dask, run, NOTHING, every=every, log=folder / "many.log")
     peak, later = max(rss for _, _, rss in spent.memory), [rss for _, at, rss in spent.memory if at >= tasks / 10]
-    console.print(f"{tasks:,} task runs in {spent.seconds:.0f} s: {tasks / spent.seconds:.1f} a second")
+    console.print(f"{tasks:,} task runs in {spent.seconds:.0f} s: {tasks / spent.seconds:.1f} per second")
     console.print(
-        f"flow process: {peak / MB:.0f} MB at the most; {later[0] / MB:.0f} MB after a tenth of the tasks, "
+        f"flow process: at most {peak / MB:.0f} MB; {later[0] / MB:.0f} MB after a tenth of the tasks, "
         f"{later[-1] / MB:.0f} MB at the end"
         if later
-        else f"flow process: {peak / MB:.0f} MB at the most"
+        else f"flow process: at most {peak / MB:.0f} MB"
     )
     shards = Run.open(run.url).done("simulated")
     console.print(f"records in the store: {len(shards):,} of {tasks:,}")
     recorded, completed = server.count(f"{NOTHING}-"), server.count(f"{NOTHING}-", "Completed")
-    console.print(f"task runs the server has recorded: {recorded:,}, of which Completed: {completed:,}")
-    show_cpu_a_task(spent, tasks)
+    console.print(f"task runs recorded by the server: {recorded:,}, of which Completed: {completed:,}")
+    show_cpu_per_task(spent, tasks)
 
 
-def show_memory(found: tuple[float, int, float]) -> None:
-    seconds, shards, rss = found
+def show_memory(sample: tuple[float, int, float]) -> None:
+    """Print a sample of the flow's memory."""
+    seconds, shards, rss = sample
     console.print(f"  {seconds:6.0f} s  {shards:6,} records  {rss / MB:6.0f} MB", soft_wrap=True)
 
 
-def show_cpu_a_task(spent: Spent, tasks: int) -> None:
+def show_cpu_per_task(spent: Spent, tasks: int) -> None:
+    """Print the CPU time per task by kind of process."""
     kinds = ("flow", "scheduler", "workers", "server")
-    table = table_of("", *kinds, "together", "server apart")
+    table = table_of("", *kinds, "total", "without the server")
     each = [spent.cpu[kind] / tasks * 1000 for kind in kinds]
-    table.add_row("CPU ms a task", *(f"{ms:.1f}" for ms in [*each, sum(each), sum(each[:-1])]))
+    table.add_row("CPU ms per task", *(f"{ms:.1f}" for ms in [*each, sum(each), sum(each[:-1])]))
     console.print(table)
-    console.print(f"and {spent.cpu['start']:.1f} CPU s of the flow process before and after, once")
+    console.print(f"plus {spent.cpu['start']:.1f} CPU s of the flow process, once, before and after the stage")
 
 
 # ---- overhead
 
 
 def overhead(server: Server, dask: Dask, folder: Path, tasks: int, seconds: float) -> None:
-    """Real inversions of one small network, four shards a task, as many iterations as take so many CPU seconds."""
+    """Measure real inversions of a small network in tasks of four shards that take `seconds` of CPU time each."""
     iterations = iterations_that_take(seconds / 4, folder)
     run = run_to_invert(folder, "overhead", shards=4 * tasks, iterations=iterations)
     spent = run_sweep(server, dask, run, "invert", shards_per_task=4, log=folder / "overhead.log")
     facts = [run.record("invert", name, shard).facts for name, shard in run.done("invert")]
     work = sum(fact["cpu"] for fact in facts)
-    beside = spent.cpu["flow"] + spent.cpu["scheduler"] + spent.cpu["workers"] - work
-    every = beside + spent.cpu["server"]
+    extra = spent.cpu["flow"] + spent.cpu["scheduler"] + spent.cpu["workers"] - work
+    with_server = extra + spent.cpu["server"]
     console.print(
-        f"{tasks} tasks of {work / tasks:.1f} CPU s each in {spent.seconds:.0f} s; beside the work {beside:.2f} CPU s "
-        f"({1000 * beside / tasks:.0f} ms a task), with the server {every:.2f}"
+        f"{tasks} tasks of {work / tasks:.1f} CPU s each in {spent.seconds:.0f} s; overhead {extra:.2f} CPU s "
+        f"({1000 * extra / tasks:.0f} ms per task), with the server {with_server:.2f}"
     )
-    console.print(f"of all CPU {beside / (work + beside):.2%}; with the server {every / (work + every):.2%}")
+    console.print(
+        f"share of all CPU: {extra / (work + extra):.2%}, with the server {with_server / (work + with_server):.2%}"
+    )
     spent.cpu["workers"] -= work
-    show_cpu_a_task(spent, tasks)
+    show_cpu_per_task(spent, tasks)
 
 
 def run_to_invert(folder: Path, name: str, *, shards: int, iterations: int) -> Run:
-    """A run whose inversions are missing, `shards` in all."""
+    """Create a run of which only the inversions are missing, `shards` in all."""
     settings = {
         "networks": [f"{network}=small:resnet18@none" for network in ("one", "two")],
         "pairs": {"count": 16 * shards, "shard_size": 32},
@@ -320,9 +340,9 @@ def run_to_invert(folder: Path, name: str, *, shards: int, iterations: int) -> R
 
 
 def iterations_that_take(seconds: float, folder: Path) -> int:
-    """CPU seconds of a shard of `run_to_invert`, about."""
+    """Return the number of iterations for which a shard of `run_to_invert` takes about this many CPU seconds."""
     trial = run_to_invert(folder, f"trial-{seconds:g}", shards=6, iterations=TRIAL)
-    invert.compute(trial, "one", 0)  # the network is loaded now
+    invert.compute(trial, "one", 0)  # loads the network
     start = time.thread_time()
     for shard in (1, 2):
         invert.compute(trial, "one", shard)
@@ -330,19 +350,19 @@ def iterations_that_take(seconds: float, folder: Path) -> int:
 
 
 TRIAL = 20
-"""Iterations of a shard whose time says how many fill a task."""
+"""Iterations of the shards whose time is measured to choose the number of iterations."""
 
 
 # ---- latency
 
 
 def latency(server: Server, dask: Dask, folder: Path, times: int) -> None:
-    """The real command, on workers that have computed before; and on workers that it starts itself."""
+    """Measure the real command on workers that have computed before, and on workers that it starts itself."""
     sweep = json.dumps({"networks": SMALL, "pairs": {"count": 32, "shard_size": 8}, "inversion": {"iterations": 5}})
     (folder / "tiny.yaml").write_text(sweep)
     table = table_of("seconds to the first commit", "from the command", "from the first submission")
     for kind, where in {
-        "workers that are there": ("--scheduler", dask.address),
+        "running workers": ("--scheduler", dask.address),
         "--workers 2": ("--workers", "2"),
     }.items():
         found = [
@@ -353,9 +373,9 @@ def latency(server: Server, dask: Dask, folder: Path, times: int) -> None:
 
 
 def first_commit(server: Server, store: Path, settings: Path, where: tuple[str, str]) -> tuple[float, float]:
-    """Seconds from the command, and from when its first stage began in the flow, to the first commit record."""
+    """Return the seconds to the first commit record from the command, and from the start of its first stage."""
     start, log = time.time(), store.with_suffix(".log")
-    command = ("flows.cli.run", "run", str(settings), "--store", str(store), *where)
+    command = ("flows.cli", "run", str(settings), "--store", str(store), *where)
     program = Program(*command, environment=server.environment, log=log)
     try:
         program.wait_for(lambda: any((store / "commits").rglob("*.json")), seconds=300)
@@ -368,17 +388,21 @@ def first_commit(server: Server, store: Path, settings: Path, where: tuple[str, 
 
 
 def median_and_range(values: Iterable[float], digits: int = 1) -> str:
-    found = list(values)
-    return f"{statistics.median(found):.{digits}f} ({min(found):.{digits}f} to {max(found):.{digits}f})"
+    """Format the median of values, and their range in brackets."""
+    values = list(values)
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 # ---- scaling
 
 
 def scaling(server: Server, folder: Path, pairs: int) -> None:
-    """Shards a second by turns on one and two workers: 16 real inversions of 2.5 CPU s, four a task run; the same by
-    processes without Prefect, Dask or commits, which is what the machine can do; and 16 that wait for 2.5 s."""
-    table = table_of("", "one worker", "two workers", "ratio", "of CPU that workers had", "ratio for equal CPU")
+    """Measure shards per second by turns on one and two workers.
+
+    Shards are 16 real inversions of 2.5 CPU s, four per task run; the same in processes without Prefect, Dask or
+    commits, which is the limit of the machine; and 16 that wait for 2.5 s.
+    """
+    table = table_of("", "one worker", "two workers", "ratio", "ratio of workers' CPU", "ratio for equal CPU")
     with dask_cluster(folder, 1, server.environment) as one, dask_cluster(folder, 2, server.environment) as two:
         warm(server, one, folder)
         warm(server, two, folder)
@@ -405,26 +429,27 @@ def scaling(server: Server, folder: Path, pairs: int) -> None:
 
 
 BARE = "bare"
-"""The name of inversions by processes of their own."""
+"""Name of inversions in bare processes."""
 
 SCALED = 16
-"""Shards of a sweep that is to show how it scales."""
+"""Shards of a sweep in `scaling`."""
 
 
 def run_for(folder: Path, place: str, name: str, iterations: int) -> Run:
+    """Create the run of one measurement of `scaling`."""
     if name.startswith(WAIT):
         return empty_run(folder, place, SCALED)
     return run_to_invert(folder, place, shards=SCALED, iterations=iterations)
 
 
 def run_bare(run: Run, processes: int, log: Path) -> Spent:
-    """All that is missing, by so many processes of `benchmarks.simulated` that begin together."""
+    """Compute what is missing in processes of `benchmarks.simulated` that begin together."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     logs = [log.with_suffix(f".{k}") for k in range(processes)]
     with ExitStack() as started:
         programs = [
-            Program("benchmarks.simulated", run.url, f"bare/{k}/{processes}", environment=environment, log=own)
-            for k, own in enumerate(logs)
+            Program("benchmarks.simulated", run.url, f"bare/{k}/{processes}", environment=environment, log=path)
+            for k, path in enumerate(logs)
         ]
         for k, program in enumerate(programs):
             started.callback(program.stop)
@@ -432,39 +457,42 @@ def run_bare(run: Run, processes: int, log: Path) -> Spent:
         Path(f"{run.url}.go").touch()
         for program in programs:
             if program.popen.wait(timeout=600):
-                raise RuntimeError(program.said())
-    said = [json.loads(path.read_text().splitlines()[-1]) for path in logs]
-    seconds = max(one["seconds"] for one in said)
-    return Spent({"workers": sum(one["cpu"] for one in said)}, seconds, seconds, min(one["began"] for one in said))
+                raise RuntimeError(program.output())
+    reports = [json.loads(path.read_text().splitlines()[-1]) for path in logs]
+    seconds = max(report["seconds"] for report in reports)
+    cpu, began = sum(report["cpu"] for report in reports), min(report["began"] for report in reports)
+    return Spent({"workers": cpu}, seconds, seconds, began)
 
 
-def divided(above: Iterable[float], below: Iterable[float]) -> list[float]:
-    return [a / b for a, b in zip(above, below, strict=True)]
+def divided(numerators: Iterable[float], denominators: Iterable[float]) -> list[float]:
+    """Divide element by element."""
+    return [a / b for a, b in zip(numerators, denominators, strict=True)]
 
 
 # ---- drain
 
 
 def drain(server: Server, folder: Path, count: int, postgres: bool) -> None:
-    """A burst of task runs that is faster than the server: what it records a second."""
-    table = table_of("", "task runs recorded a second", "CPU ms a task run")
+    """Measure how many task runs the server records per second in a burst that is faster than the server."""
+    table = table_of("", "task runs recorded per second", "CPU ms per task run")
     table.add_row("SQLite", *drained(server, folder / "sqlite.log", count))
     if postgres:
         with postgresql(folder) as database, prefect_server(folder / "postgres", database) as other:
-            table.add_row("PostgreSQL, its own CPU apart", *drained(other, folder / "postgres.log", count))
+            table.add_row("PostgreSQL, without its own CPU", *drained(other, folder / "postgres.log", count))
     console.print(table)
 
 
 def drained(server: Server, log: Path, count: int) -> tuple[str, str]:
+    """Return the cells of one server's row."""
     cpu, began = server.program.cpu(), time.monotonic()
     program, found = Program("benchmarks.simulated", f"burst:{count}", environment=server.environment, log=log), []
     try:
         while not found or found[-1][1] < count:
             time.sleep(0.5)
-            with suppress(httpx.TimeoutException):  # it may be too busy to say
+            with suppress(httpx.TimeoutException):  # it may be too busy to answer
                 found.append((time.monotonic(), server.count("burst", "Completed")))
             if time.monotonic() > began + 1200:
-                raise RuntimeError(f"of {count} task runs were recorded: {found[-1:]}: {log.read_text()[-2000:]}")
+                raise RuntimeError(f"only {found[-1:]} of {count} task runs were recorded: {log.read_text()[-2000:]}")
         used = server.program.cpu() - cpu
         program.popen.wait(timeout=600)
     finally:
@@ -479,11 +507,11 @@ POSTGRESQL = Path("/usr/lib/postgresql/15/bin")
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[dict[str, str]]:
-    """A database of its own, by the programs of Debian's postgresql-15; they refuse to run as root."""
+    """Start a database for the block, by the programs of Debian's postgresql-15, which refuse to run as root."""
     if not POSTGRESQL.is_dir():
-        raise SystemExit(f"there is no {POSTGRESQL}; apt-get install postgresql-15, or leave --postgres out")
+        raise SystemExit(f"{POSTGRESQL} is missing; apt-get install postgresql-15, or omit --postgres")
     (port,) = free_ports(1)
-    place = Path(tempfile.mkdtemp(prefix="netsim-postgres-"))  # where another user may go
+    place = Path(tempfile.mkdtemp(prefix="netsim-postgres-"))  # that another user may enter
     options: dict[str, Any] = {}
     if os.geteuid() == 0:
         shutil.chown(place, "postgres", "postgres")
@@ -518,21 +546,26 @@ PARTS = ("overhead", "many", "latency", "scaling", "drain")
 
 
 def main() -> None:
+    """Run the parts that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
-    parser.add_argument("--tasks", type=int, default=10_000, help="of `many`; 10,000 take half an hour on idle cores")
-    parser.add_argument("--every", type=float, default=20, help="seconds between two looks at the memory of `many`")
-    parser.add_argument("--one-certificate", action="store_true", help="for Prefect's clients: what that saves")
-    parser.add_argument("--long-tasks", type=int, default=8, help="of `overhead`")
-    parser.add_argument("--seconds", type=float, default=30, help="CPU seconds of such a task")
-    parser.add_argument("--workers", type=int, default=2, help="of `overhead`, `many` and `latency`")
-    parser.add_argument("--pairs", type=int, default=3, help="of runs in `scaling`, and runs in `latency`")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)} [default: all]")
+    parser.add_argument(
+        "--tasks", type=int, default=10_000, help="task runs of `many`; 10,000 take half an hour on idle cores"
+    )
+    parser.add_argument("--every", type=float, default=20, help="seconds between two samples of the memory of `many`")
+    parser.add_argument(
+        "--one-certificate", action="store_true", help="let Prefect's clients read one certificate only"
+    )
+    parser.add_argument("--long-tasks", type=int, default=8, help="task runs of `overhead`")
+    parser.add_argument("--seconds", type=float, default=30, help="CPU seconds of each of them")
+    parser.add_argument("--workers", type=int, default=2, help="workers of `overhead`, `many` and `latency`")
+    parser.add_argument("--pairs", type=int, default=3, help="pairs of runs in `scaling`, and runs in `latency`")
     parser.add_argument("--burst", type=int, default=1000, help="task runs in `drain`")
-    parser.add_argument("--postgres", action="store_true", help="in `drain`: PostgreSQL too")
+    parser.add_argument("--postgres", action="store_true", help="measure PostgreSQL too in `drain`")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # all that was started is stopped
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that all programs are stopped
     if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        parser.error(f"unknown part {', '.join(sorted(unknown))}; parts are {', '.join(PARTS)}")
     torch.set_num_threads(1)
     Path("runs").mkdir(exist_ok=True)
     parts = options.parts or PARTS

@@ -1,8 +1,8 @@
-"""The paper's experiment on 64 and 512 GPUs, by a model: `make bench BENCH=scaling`. docs/scaling.md explains it.
+"""Model of the paper's experiment on 64 and 512 GPUs: `make bench BENCH=scaling`. docs/scaling.md explains it.
 
-G GPUs, each with a worker of its own; M networks; n pairs in shards of s, b shards a task run; g GPU seconds to invert
-an image, averaged over the networks. No GPU was measured: g is for you to put in (--image). What a task run costs was
-measured by benchmarks.orchestration (COSTS), how networks differ by benchmarks.inversion (RELATIVE).
+G GPUs, each with its own worker; M networks; n pairs in shards of s, b shards per task run; g GPU seconds to invert an
+image, averaged over the networks. No GPU was measured: give g with --image. The cost of a task run was measured by
+benchmarks.orchestration (COSTS), the differences between networks by benchmarks.inversion (RELATIVE).
 """
 
 import argparse
@@ -29,33 +29,34 @@ RELATIVE = {
     "wide_resnet50_2": 2.281,
     "wide_resnet50_4": 7.687,
 }
-"""CPU seconds of an iteration on four images (docs/benchmarks.md): how much longer one network takes than another."""
+"""CPU seconds of an iteration on four images (docs/benchmarks.md), for the ratios between networks."""
 
 SLOWEST_FIRST = sorted(RELATIVE, key=lambda name: -RELATIVE[name])
-"""As inversions are submitted (tasks/dispatch.py)."""
+"""Order in which inversions are submitted (tasks/dispatch.py)."""
 
 WIDTHS = 17_312
-"""Features of the nine together."""
+"""Features of the nine networks together."""
 
 ITERATIONS, PIXELS = 2000, 3 * 224 * 224
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one task run, CPU unless said, and rates.
+    """Costs of one task run, in CPU seconds unless noted, and rates.
 
-    By `benchmarks.orchestration many drain`, 10,000 task runs, and 1000, on two quiet cores (docs/scaling.md).
+    Measured by `benchmarks.orchestration many drain` with 10,000 and 1000 task runs on two quiet cores
+    (docs/scaling.md).
     """
 
-    flow: float = 0.027  # to submit and to settle: one thread does it, for one task run after the other
+    flow: float = 0.027  # to submit and settle, one task run after the other in one thread
     scheduler: float = 0.013
-    worker: float = 0.219  # before and behind the work
+    worker: float = 0.219  # before and after the work
     server: float = 0.067
-    drain: float = 28.0  # task runs a second that a server records
-    stage: float = 3.0  # seconds from the last commit of a stage to the first task run of the next: assumed
+    drain: float = 28.0  # task runs per second that a server records
+    stage: float = 3.0  # seconds from the last commit of a stage to the next stage's first task run: assumed
     row: float = 53.5  # CPU seconds to sum a row of 10,000 images; grows with n squared (docs/benchmarks.md)
     decode: float = 0.01  # CPU seconds to read an image from its file: assumed
-    tests: int = 50_000  # images that say how accurate a network is: those of ImageNet
+    tests: int = 50_000  # images for the accuracy of a network: those of ImageNet
 
 
 COSTS = Costs()
@@ -63,25 +64,26 @@ COSTS = Costs()
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is asked for, and on what."""
+    """A sweep and the hardware it runs on."""
 
     gpus: int
     image: float = 2.0  # g
     pairs: int = 10_000  # n
     shard: int = 64  # s
     block: int = 4  # b
-    store: float = 1e9  # bytes a second that the store takes, and gives, from and to all workers together
+    store: float = 1e9  # bytes per second, each way, of the store for all workers together
 
     @property
     def shards(self) -> int:
+        """Number of shards of pairs."""
         return ceil(self.pairs / self.shard)
 
     def seconds(self, network: str) -> float:
-        """To invert an image through this one."""
+        """Return the GPU seconds to invert an image through a network."""
         return self.image * RELATIVE[network] * len(RELATIVE) / sum(RELATIVE.values())
 
-    def look(self, network: str) -> float:
-        """A forward: an iteration is one, and a gradient by the images that costs about as much."""
+    def forward(self, network: str) -> float:
+        """Return the GPU seconds of a forward pass: half an iteration, whose gradient costs about as much."""
         return self.seconds(network) / ITERATIONS / 2
 
 
@@ -89,29 +91,31 @@ class Sweep:
 
 
 def tasks_of(sweep: Sweep) -> dict[str, list[float]]:
-    """Stage -> seconds that each task run takes in a worker, in the order in which they are submitted."""
+    """Map each stage to the seconds of its task runs in a worker, in the order of submission."""
 
-    def cut(shards: int, block: int, seconds_a_shard: float) -> list[float]:
+    def cut(shards: int, block: int, seconds_per_shard: float) -> list[float]:
         sizes = [min(block, shards - start) for start in range(0, shards, block)]
-        return [size * seconds_a_shard + COSTS.worker for size in sizes]
+        return [size * seconds_per_shard + COSTS.worker for size in sizes]
 
-    looks = sweep.shard * sum(sweep.look(network) for network in RELATIVE)
-    of_row = COSTS.row * (sweep.pairs / 10_000) ** 2
+    embedding = sweep.shard * sum(sweep.forward(network) for network in RELATIVE)
+    row = COSTS.row * (sweep.pairs / 10_000) ** 2
     return {
-        "train": [COSTS.tests * sweep.look(network) for network in RELATIVE],  # they have weights: a check
+        "train": [
+            COSTS.tests * sweep.forward(network) for network in RELATIVE
+        ],  # the networks have weights and are only checked
         "draw": cut(sweep.shards, sweep.block, 2 * sweep.shard * COSTS.decode),
         "invert": [
             task
             for network in SLOWEST_FIRST
             for task in cut(sweep.shards, sweep.block, sweep.shard * sweep.seconds(network))
         ],
-        "embed": (len(RELATIVE) + 1) * cut(sweep.shards, 8 * sweep.block, looks),
-        "aggregate": 2 * len(RELATIVE) * [of_row],
+        "embed": (len(RELATIVE) + 1) * cut(sweep.shards, 8 * sweep.block, embedding),
+        "aggregate": 2 * len(RELATIVE) * [row],
     }
 
 
 def bytes_of(sweep: Sweep) -> dict[str, tuple[int, int]]:
-    """Stage -> bytes that are put, and got. Images are 1 byte a number as drawn, 2 inverted; representations 4."""
+    """Map each stage to the bytes put and got, with 1 byte per drawn number, 2 per inverted one, 4 per feature."""
     images, m = sweep.pairs * PIXELS, len(RELATIVE)
     representations = sweep.pairs * WIDTHS * 4
     return {
@@ -119,13 +123,15 @@ def bytes_of(sweep: Sweep) -> dict[str, tuple[int, int]]:
         "draw": (2 * images, 0),
         "invert": (2 * m * images, 2 * m * images),
         "embed": ((m + 1) * representations, images + 2 * m * images),
-        "aggregate": (0, 2 * 2 * m * representations),  # two looks for each row
+        "aggregate": (0, 2 * 2 * m * representations),  # each row is read twice
     }
 
 
 def makespan(durations: Iterable[float], workers: int, *, submit: float) -> float:
-    """Seconds until all are done. The flow submits one after the other, as in tasks/dispatch.py; the next free worker
-    takes what was submitted first."""
+    """Return the seconds until all task runs are done.
+
+    The flow submits one after the other, as in tasks/dispatch.py; the next free worker takes the oldest.
+    """
     window, flow, last = max(WINDOW, TASKS_PER_THREAD * workers), 0.0, 0.0
     free, under_way = [0.0] * workers, []
     for duration in durations:
@@ -141,33 +147,34 @@ def makespan(durations: Iterable[float], workers: int, *, submit: float) -> floa
 
 @dataclass(frozen=True)
 class Stage:
-    """What becomes of one. Seconds; `ideal` is the work divided by the workers."""
+    """Where the time of a stage goes, in seconds; `ideal` is the work divided by the workers."""
 
     tasks: int
     longest: float
     ideal: float
-    uneven: float  # lost because tasks differ, and do not fill all workers to the end
+    uneven: float  # lost because tasks differ and do not fill all workers to the end
     flow: float  # lost because the flow submits one after the other
-    store: float  # lost because the store takes or gives no more
+    store: float  # lost because the store is not faster
     took: float
 
 
 def stages_of(sweep: Sweep) -> dict[str, Stage]:
-    moved, found = bytes_of(sweep), {}
+    """Simulate every stage of a sweep."""
+    moved, stages = bytes_of(sweep), {}
     for name, tasks in tasks_of(sweep).items():
         ideal, free = sum(tasks) / sweep.gpus, makespan(tasks, sweep.gpus, submit=0)
         simulated = makespan(tasks, sweep.gpus, submit=max(COSTS.flow, COSTS.scheduler))
         took = max(simulated, max(moved[name]) / sweep.store)
         parts = (ideal, free - ideal, simulated - free, took - simulated)
-        found[name] = Stage(len(tasks), max(tasks), *parts, took + COSTS.stage)
-    return found
+        stages[name] = Stage(len(tasks), max(tasks), *parts, took + COSTS.stage)
+    return stages
 
 
 # ---- tables
 
 
 def show_sweeps(sweeps: list[Sweep]) -> None:
-    """Where the time of a whole sweep goes."""
+    """Print where the time of whole sweeps goes."""
     names = ("GPUs", "g", "s, b", "all", "inverting", "of it uneven", "flow", "store", "other stages", "busy")
     table = table_of(*names)
     for sweep in sweeps:
@@ -187,8 +194,8 @@ def show_sweeps(sweeps: list[Sweep]) -> None:
 
 
 def show_stages(sweep: Sweep) -> None:
-    """Each stage of one sweep."""
-    console.print(f"{sweep.gpus} GPUs, g = {sweep.image:g} s, shards of {sweep.shard}, {sweep.block} a task run")
+    """Print the stages of one sweep."""
+    console.print(f"{sweep.gpus} GPUs, g = {sweep.image:g} s, shards of {sweep.shard}, {sweep.block} per task run")
     table = table_of("stage", "task runs", "longest", "work / GPUs", "uneven", "flow", "store", "took")
     for name, stage in stages_of(sweep).items():
         seconds = (stage.longest, stage.ideal, stage.uneven, stage.flow, stage.store, stage.took)
@@ -197,7 +204,7 @@ def show_stages(sweep: Sweep) -> None:
 
 
 def show_load(sweeps: list[Sweep]) -> None:
-    """While inverting: task runs a second, and how much of each shared part they use; 100 % is all it can do."""
+    """Print the task runs per second while inverting, and the load of each shared part; 100 % is its limit."""
     table = table_of("GPUs", "g", "s, b", "task runs/s", "flow", "scheduler", "server", "PUT", "GET")
     for sweep in sweeps:
         stage, tasks = stages_of(sweep)["invert"], tasks_of(sweep)["invert"]
@@ -212,9 +219,9 @@ def show_load(sweeps: list[Sweep]) -> None:
 
 
 def show_share() -> None:
-    """What Prefect, Dask and commits take of a worker's time and of all CPU, by the length of a task."""
+    """Print the share of Prefect, Dask and commits in all CPU time, by the length of a task."""
     table = table_of(
-        "seconds of a task", "of all CPU", "with the server", "task runs/s of one flow", "workers it feeds"
+        "seconds per task", "share of all CPU", "with the server", "task runs/s of one flow", "workers it feeds"
     )
     beside = COSTS.flow + COSTS.scheduler + COSTS.worker
     for seconds in (1, 5, 10, 30, 120):
@@ -226,26 +233,28 @@ def show_share() -> None:
 
 
 def clock(seconds: float) -> str:
+    """Format a duration in hours or minutes."""
     return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.1f} min"
 
 
 def main() -> None:
+    """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--image", type=float, nargs="+", default=[0.5, 2, 8], help="g, GPU seconds of an inversion")
     parser.add_argument("--gpus", type=int, nargs="+", default=[64, 512])
     parser.add_argument("--pairs", type=int, default=10_000)
-    parser.add_argument("--store", type=float, default=1e9, help="bytes a second of the store")
+    parser.add_argument("--store", type=float, default=1e9, help="bytes per second of the store")
     options = parser.parse_args()
     sweeps = [
         Sweep(gpus, image, pairs=options.pairs, store=options.store) for gpus in options.gpus for image in options.image
     ]
     smaller = [replace(sweep, shard=16, block=1) for sweep in sweeps]
     steps = [{}, {"block": 1}, {"shard": 16, "block": 1}]
-    console.print("What a task run costs beside its work")
+    console.print("Cost of a task run besides its work")
     show_share()
-    console.print("Whole sweeps, as it comes, and changed step by step")
+    console.print("Whole sweeps with the defaults, and changed step by step")
     show_sweeps([replace(sweep, **step) for sweep in sweeps for step in steps])
-    console.print("What the shared parts have to do while all GPUs invert")
+    console.print("Load of the shared parts while all GPUs invert")
     show_load([sweep for pair in zip(sweeps, smaller, strict=True) for sweep in pair])
     show_stages(Sweep(max(options.gpus), image=options.image[len(options.image) // 2], pairs=options.pairs))
 

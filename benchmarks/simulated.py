@@ -1,7 +1,7 @@
-"""Sweeps whose work is known beforehand, for benchmarks.orchestration: `python -m benchmarks.simulated --help`.
+"""Sweeps whose work is known in advance, for benchmarks.orchestration: `python -m benchmarks.simulated --help`.
 
-Their shards do nothing, wait (as a processor waits for a GPU), or are real inversions that say what CPU time they took.
-All else is netsim's own: flows, `finish`, task runs, commits.
+Their shards do nothing, wait (as a processor waits for a GPU), or are real inversions that record their CPU time.
+Everything else is netsim's own: flows, `finish`, task runs, commits.
 """
 
 import argparse
@@ -30,7 +30,7 @@ NOTHING, WAIT = "nothing", "wait"
 
 
 def waiting(seconds: float) -> str:
-    """The name of shards that wait so long."""
+    """Return the name of shards that wait for this long."""
     return f"{WAIT}/{seconds:g}"
 
 
@@ -38,7 +38,7 @@ def waiting(seconds: float) -> str:
 
 
 def idle_stage(name: str) -> Stage:
-    """All shards of a run, each of which does nothing, or waits as long as `name` says. Records are real."""
+    """Make a stage of all shards of a run that do nothing, or wait as `name` says; their records are real."""
 
     def shards(settings: SweepSettings) -> dict[str, int]:
         return {name: settings.pairs.shards}
@@ -47,6 +47,7 @@ def idle_stage(name: str) -> Stage:
 
 
 def idle_shard(run: Run, name: str, shard: int) -> StageResult:
+    """Do nothing, or wait."""
     kind, _, seconds = name.partition("/")
     if kind == WAIT:
         time.sleep(float(seconds))
@@ -54,7 +55,7 @@ def idle_shard(run: Run, name: str, shard: int) -> StageResult:
 
 
 def invert_measured(run: Run, name: str, shard: int) -> StageResult:
-    """An inversion, with the CPU seconds of the thread that made it (there is one: OMP_NUM_THREADS=1)."""
+    """Invert a shard and record the CPU seconds of this thread, the only one that computes (OMP_NUM_THREADS=1)."""
     start = time.thread_time()
     result = inverting.compute(run, name, shard)
     return replace(result, metadata=result.metadata.model_copy(update={"cpu": time.thread_time() - start}))
@@ -68,19 +69,19 @@ MEASURED = replace(INVERT, compute=invert_measured)
 
 @task(name="simulated", task_run_name="{name}-{shards[0]:05d}", **OPTIONS)
 def simulated(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Some shards of a simulated sweep."""
+    """Compute some shards of a simulated sweep."""
     return run_block(store, idle_stage(name), name, shards)
 
 
 @task(name="invert", task_run_name="invert-{name}-{shards[0]:04d}", **OPTIONS)
 def invert(store: str, name: str, shards: list[int]) -> dict[str, Any]:
-    """Some inversions that are measured."""
+    """Compute some inversions and measure them."""
     return run_block(store, MEASURED, name, shards)
 
 
 @task(name="burst", task_run_name="burst-{number}")
 def nothing_at_all(number: int) -> None:
-    """One task run for the server to hear of."""
+    """Do nothing: a task run for the server to record."""
 
 
 # ---- flows
@@ -88,7 +89,7 @@ def nothing_at_all(number: int) -> None:
 
 @dataclass
 class Spent:
-    """By this process, from when the workers are there to when all is settled; and wall-clock time then."""
+    """CPU and wall-clock seconds of this process from connecting to the workers to settling all task runs."""
 
     cpu: float
     seconds: float
@@ -97,14 +98,14 @@ class Spent:
 
 @flow(name="simulated-sweep", flow_run_name=named_after_store("simulated"))
 def sweep(store: str, name: str, scheduler: str, shards_per_task: int) -> Spent:
-    """As flows.sweep is made: what is missing goes to the workers of a Dask scheduler."""
+    """Submit what is missing to the workers of a Dask scheduler, as flows.sweep does."""
     with tracked_runs(store), task_runner(Scheduler(address=scheduler)) as runner:
         return stage.with_options(task_runner=runner)(store, name, shards_per_task)
 
 
 @flow(name="simulated-stage")
 def stage(store: str, name: str, shards_per_task: int) -> Spent:
-    """`name` is of shards that do nothing or wait, or `invert`."""
+    """Finish a stage; `name` is that of shards that do nothing or wait, or `invert`."""
     cpu, clock, began = time.process_time(), time.perf_counter(), time.time()
     if name == "invert":
         finish(store, invert, shards_per_task=shards_per_task, stage=MEASURED)
@@ -115,19 +116,19 @@ def stage(store: str, name: str, shards_per_task: int) -> Spent:
 
 @flow(name="burst", task_runner=ThreadPoolTaskRunner(max_workers=8))
 def burst(count: int) -> None:
-    """Task runs as fast as a flow can make them."""
+    """Submit task runs as fast as a flow can."""
     for future in [nothing_at_all.submit(number) for number in range(count)]:
         future.result()
 
 
-# ---- the same work without all that
+# ---- the same work without Prefect, Dask and commits
 
 
 def bare(store: str, share: str) -> None:
-    """Every n-th missing inversion from the k-th on, in this process alone, once STORE.go is there; `share` is k/n."""
+    """Compute every n-th missing inversion from the k-th on in this process, once STORE.go exists; `share` is k/n."""
     run, (first, step) = Run.open(store), map(int, share.split("/"))
     units = list(INVERT.missing(run))[first::step]
-    inverting.compute(run, *units[0])  # all is imported and loaded now
+    inverting.compute(run, *units[0])  # everything is imported and loaded now
     Path(f"{store}.ready-{first}").touch()
     while not Path(f"{store}.go").exists():
         time.sleep(0.01)
@@ -138,12 +139,14 @@ def bare(store: str, share: str) -> None:
 
 
 def report(spent: Spent) -> None:
+    """Print the measurements as one line of JSON."""
     print(json.dumps(spent.__dict__), flush=True)
 
 
 def main() -> None:
+    """Run what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store", help="of a run; `burst:COUNT` makes COUNT task runs without one")
+    parser.add_argument("store", help="store of a run, or `burst:COUNT` for COUNT task runs without one")
     parser.add_argument("name", nargs="?", default=NOTHING, help="`nothing`, `wait/SECONDS`, `invert` or `bare/K/N`")
     parser.add_argument("--scheduler", help="address of a Dask scheduler")
     parser.add_argument("--shards-per-task", type=int, default=1)

@@ -1,6 +1,6 @@
-"""What a user sees of a sweep in Prefect's pages, in a headless Chromium. `make ui`: it needs Debian's chromium.
+"""A sweep in the pages of Prefect's UI, in a headless Chromium. `make ui` runs it; it requires Debian's chromium.
 
-Nothing but the server is reached: every other address is refused, so what is seen here is seen offline too.
+The browser reaches nothing but the server: every other address is refused, as offline.
 """
 
 import io
@@ -39,7 +39,7 @@ SETTINGS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def sweep(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One that ran."""
+    """Run a sweep to its end."""
     folder = tmp_path_factory.mktemp("ui")
     (folder / "seen.yaml").write_text(yaml.safe_dump(SETTINGS))
     store = folder / "runs" / "seen"
@@ -50,7 +50,7 @@ def sweep(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> R
 
 @pytest.fixture
 def page(server: dict[str, str]) -> Iterator[Page]:
-    """A browser that reaches the server, and nothing else."""
+    """A page of a browser that reaches the server and nothing else."""
     ui = server["PREFECT_API_URL"].removesuffix("/api")
 
     def only_the_server(route: Route) -> None:
@@ -70,7 +70,7 @@ def page(server: dict[str, str]) -> Iterator[Page]:
 
 
 def nodes_of(page: Page, name: str) -> set[tuple[str, str]]:
-    """Kind and label of the nodes in the graph of the run whose link is `name`, once they are drawn."""
+    """Open the run named `name` and return kind and label of the nodes in its graph, once they are drawn."""
     with page.expect_response(lambda response: response.url.endswith("/graph-v2") and response.ok) as answer:
         page.get_by_role("link", name=name, exact=True).first.click()
     expect(page.get_by_text("Artifacts", exact=True).last).to_be_visible()
@@ -79,30 +79,30 @@ def nodes_of(page: Page, name: str) -> set[tuple[str, str]]:
 
 
 def green_pixels(page: Page) -> int:
-    """The graph is a canvas, and what is completed is green in it."""
+    """Count the green pixels of the graph: it is a canvas in which completed runs are green."""
     picture = Image.open(io.BytesIO(page.locator("canvas").first.screenshot())).convert("RGB")
     red, green, blue = np.moveaxis(np.asarray(picture).astype(int), -1, 0)
     return int(((green > red + 60) & (green > blue + 40)).sum())
 
 
 def artifact(page: Page, run: str, key: str) -> None:
-    """Open it from the run's page: the card leads to its key."""
+    """Open the newest artifact with this key from the page of a run."""
     page.goto(run)
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_role("link").filter(has_text=key).first.click()
-    page.locator("a[href*='/artifacts/artifact/']").first.click()  # of all that had this key, the newest
+    page.locator("a[href*='/artifacts/artifact/']").first.click()  # the newest of those with this key
     page.wait_for_url("**/artifacts/artifact/**")
     expect(page.get_by_role("tab", name="Raw")).to_be_visible()
 
 
 def cells_of(page: Page) -> list[list[str]]:
-    """Of the first table."""
+    """Read the cells of the first table."""
     rows = page.locator("table").first.locator("tr")
     expect(rows.nth(1)).to_be_visible()
     return [row.locator("th, td").all_inner_texts() for row in rows.all()]
 
 
-def test_a_sweep_is_seen_with_its_graph_progress_tables_and_images(page, sweep, server):
+def test_the_ui_shows_a_sweep_with_its_graph_progress_tables_and_images(page, sweep, server):
     page.goto("/")
     page.get_by_role("link", name="Runs").click()
     assert {("flow-run", "train / train-seen"), ("flow-run", "compare / compare-seen")} <= nodes_of(page, "sweep-seen")
@@ -145,7 +145,7 @@ def test_a_sweep_is_seen_with_its_graph_progress_tables_and_images(page, sweep, 
 
 @pytest.fixture
 def deployment(server: dict[str, str]) -> Iterator[UUID]:
-    """Of the sweep, as in deploy/prefect.yaml. No worker looks for its runs."""
+    """Deploy the sweep as in deploy/prefect.yaml. No worker polls for its runs."""
     from prefect.client.orchestration import get_client
     from prefect.deployments.runner import RunnerDeployment
     from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -162,8 +162,8 @@ def deployment(server: dict[str, str]) -> Iterator[UUID]:
             client.delete_deployment(made)
 
 
-def test_the_parameter_form_holds_to_the_bounds_and_starts_a_run_with_what_was_typed(deployment, page, server):
-    """The deployment first: where Playwright is at work, Prefect takes its synchronous functions for asynchronous."""
+def test_the_parameter_form_enforces_the_bounds_and_starts_a_run_with_the_typed_values(deployment, page, server):
+    """The deployment is made first: while Playwright runs, Prefect takes its synchronous functions for asynchronous."""
     page.goto(f"/v2/deployments/deployment/{deployment}/run")
     count, submit = page.get_by_label("Count (Optional)"), page.get_by_role("button", name="Submit")
     expect(count).to_have_value("16")
@@ -176,7 +176,7 @@ def test_the_parameter_form_holds_to_the_bounds_and_starts_a_run_with_what_was_t
     count.fill("64")
     page.get_by_label("Iterations (Optional)").fill("7")
     with page.expect_response(lambda response: response.url.endswith("/create_flow_run") and response.ok):
-        submit.click()  # what the page asks for is let through only while Playwright waits for something
+        submit.click()  # requests of the page pass only while Playwright waits for something
 
     page.goto(f"/v2/deployments/deployment/{deployment}/run")
     page.get_by_label("Iterations (Optional)").fill("-5")
