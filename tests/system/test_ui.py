@@ -168,7 +168,7 @@ def test_the_parameter_form_enforces_the_bounds_and_starts_a_run_with_the_typed_
     count, submit = page.get_by_label("Count (Optional)"), page.get_by_role("button", name="Submit")
     expect(count).to_have_value("16")
     expect(count).to_have_attribute("min", "4")
-    expect(page.get_by_text("pairs; every target is another image")).to_be_visible()
+    expect(page.get_by_text("no target occurs twice")).to_be_visible()
     expect(page.get_by_role("tab", name="Slurm")).to_be_visible()
     count.fill("2")
     submit.click()
