@@ -1,8 +1,8 @@
-"""Do 95 % intervals hold the truth 95 times in 100? By simulation, where the truth is known.
+"""Coverage of the 95 % intervals, by simulation: `python -m benchmarks.coverage`.
 
 Two representations share four directions, with noise, so CKA of all images has a closed form. Many sets of images are
-drawn; each gives a value, a standard error and an interval. An error is right if it is, on average, the spread of the
-values over the sets, and an interval if it holds the truth in 95 % of them.
+drawn; each gives a value, a standard error and an interval. An error is right if its mean is the spread of the values
+over the sets, and an interval is right if it contains the true value in 95 % of the sets.
 """
 
 import argparse
@@ -19,11 +19,12 @@ from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife
 from netsim.stages.measure import evaluate
 
 SHARED, NOISE, WIDTHS = 4, 2.0, (24, 16)
+UNBIASED = Measure("cka", "", "", lambda x, y: linear_cka(x, y, "unbiased"), "representations", None, False, True)
 Sides = tuple[np.ndarray, np.ndarray]
 
 
 def population(rng: np.random.Generator) -> tuple[Callable[[int], Sides], float]:
-    """A source of sets of n images, and CKA of all images: |S_xy|^2 / (|S_xx| |S_yy|) of the covariances."""
+    """Return a function that draws n images, and CKA of all images: |S_xy|^2 / (|S_xx| |S_yy|) of the covariances."""
     A, B = (rng.normal(size=(SHARED, width)) for width in WIDTHS)
     sxx, syy, sxy = A.T @ A + NOISE * np.eye(WIDTHS[0]), B.T @ B + NOISE * np.eye(WIDTHS[1]), A.T @ B
     truth = np.square(sxy).sum() / np.sqrt(np.square(sxx).sum() * np.square(syy).sum())
@@ -36,7 +37,7 @@ def population(rng: np.random.Generator) -> tuple[Callable[[int], Sides], float]
 
 
 def estimates(x: np.ndarray, y: np.ndarray, shards: int) -> Iterator[tuple[str, Estimate]]:
-    """Every way to an error that netsim has, on the same images."""
+    """Estimate CKA and its error on the same images in every way that netsim has."""
     parts = list(zip(np.split(x, shards), np.split(y, shards), strict=True))
     exact = similarity(parts, [(0, 1)])[0, 1]
     yield "exact, jackknife", jackknife(exact.cka_unbiased, exact.leave_one_out_unbiased)
@@ -45,10 +46,8 @@ def estimates(x: np.ndarray, y: np.ndarray, shards: int) -> Iterator[tuple[str, 
     yield "exact, half-sampling", half_sampling(halves.value, halves.resampled)
 
 
-UNBIASED = Measure("cka", "", "", lambda x, y: linear_cka(x, y, "unbiased"), "representations", None, False, True)
-
-
 def main() -> None:
+    """Print a table of each error at 8, 16 and 32 shards."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=int, default=300, help="sets of images drawn for each line")
     parser.add_argument("--n", type=int, default=512, help="images in a set")
@@ -56,19 +55,19 @@ def main() -> None:
     rng = np.random.default_rng(0)
     draw, truth = population(rng)
     table = table_of(
-        "error", "shards", "spread of values", "mean error", "interval holds truth", "value -+ 1.96 errors"
+        "error", "shards", "spread of values", "mean error", "interval covers truth", "value -+ 1.96 errors"
     )
     for shards in (8, 16, 32):
-        found: dict[str, list[Estimate]] = {}
+        results: dict[str, list[Estimate]] = {}
         for _ in range(options.sets):
             for name, estimate in estimates(*draw(options.n), shards):
-                found.setdefault(name, []).append(estimate)
-        for name, own in found.items():
-            values, errors = np.array([e.value for e in own]), np.array([e.se for e in own])
-            holds = np.mean([e.interval[0] < truth < e.interval[1] for e in own])
+                results.setdefault(name, []).append(estimate)
+        for name, estimated in results.items():
+            values, errors = np.array([e.value for e in estimated]), np.array([e.se for e in estimated])
+            covered = np.mean([e.interval[0] < truth < e.interval[1] for e in estimated])
             normal = np.mean(np.abs(values - truth) < 1.96 * errors)
             table.add_row(
-                name, str(shards), f"{values.std():.4f}", f"{errors.mean():.4f}", f"{holds:.1%}", f"{normal:.1%}"
+                name, str(shards), f"{values.std():.4f}", f"{errors.mean():.4f}", f"{covered:.1%}", f"{normal:.1%}"
             )
     Console(width=140).print(table)
     print(f"{options.sets} sets of {options.n} images, true CKA {truth:.3f}; coverage is known to about -+ 1 %")

@@ -1,10 +1,10 @@
-"""How fast images come, against how fast ResNet-18 looks at them: photographs as ImageNet has them, at 224 px.
+"""Speed of reading photographs of ImageNet's size, against that of ResNet-18 embedding them at 224 px.
 
 python -m benchmarks.images               from a folder and a tar file, on a disk and on a local S3 server; minutes
 
-Rounds are interleaved in one process: a batch is read (fetched, decoded, scaled, cropped), then it is embedded, as the
-stage `embed` does it. What counts is the ratio within a round, and its median over rounds: others use the machine too.
-The S3 server is SeaweedFS on this machine: it shares the processors with netsim, which a real one does not.
+Rounds are interleaved in one process: a batch is read (fetched, decoded, scaled, cropped), then embedded, as the stage
+`embed` does. The result is the ratio within a round, and its median over rounds, because other work may use the
+machine. The S3 server is SeaweedFS on this machine: it shares the processors with netsim, which a real one does not.
 """
 
 import argparse
@@ -30,15 +30,16 @@ from netsim.stages.inputs import represent
 from tests.support.seaweed import BUCKET, SeaweedFS
 
 PHOTOGRAPH = (500, 375)
-"""Width and height of most of ImageNet's."""
+"""Width and height of most photographs of ImageNet."""
 
 
 def main() -> None:
+    """Make photographs, start the S3 server, and print a table of speeds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=256, help="photographs that are made")
-    parser.add_argument("--batch", type=int, default=64, help="images of a shard")
+    parser.add_argument("--images", type=int, default=256, help="number of photographs")
+    parser.add_argument("--batch", type=int, default=64, help="images per shard")
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=processors(), help="for decoding, and for the network")
+    parser.add_argument("--threads", type=int, default=processors(), help="threads for decoding, and for the network")
     options = parser.parse_args()
     os.environ[THREADS] = str(options.threads)
     torch.set_num_threads(options.threads)
@@ -62,7 +63,7 @@ def main() -> None:
 
 
 def make_photographs(root: Path, count: int) -> None:
-    """Pieces of scikit-learn's two photographs, enlarged to ImageNet's size; in class folders, and in one tar file."""
+    """Write pieces of scikit-learn's two photographs at ImageNet's size, into class folders and into one tar file."""
     rng, photographs = np.random.default_rng(0), [Image.fromarray(image) for image in load_sample_images().images]
     root.mkdir()
     total = 0
@@ -91,22 +92,23 @@ def make_photographs(root: Path, count: int) -> None:
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second of wall time, and a second of CPU time of this process."""
+    """Images per second of wall time, and per second of CPU time of this process."""
 
     wall: float
     cpu: float
 
 
 def timed(work: Callable[[], object], images: int) -> Speed:
+    """Run `work`, which handles a number of images, and return its speed."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return Speed(images / (time.perf_counter() - wall), images / (time.process_time() - cpu))
 
 
 def compare(sets: dict[str, ImageSet], batch: int, rounds: int) -> dict[str, list[tuple[Speed, Speed]]]:
-    """(read, embedded) of each set in each round."""
+    """Return the speeds of reading and embedding for each set in each round."""
     network, rng = load_network("torchvision:resnet18@none"), np.random.default_rng(1)
-    found: dict[str, list[tuple[Speed, Speed]]] = {name: [] for name in sets}
+    speeds: dict[str, list[tuple[Speed, Speed]]] = {name: [] for name in sets}
     for number in range(-1, rounds):
         for name, images in sets.items():
             chosen = rng.choice(len(images), batch, replace=False)
@@ -114,18 +116,19 @@ def compare(sets: dict[str, ImageSet], batch: int, rounds: int) -> dict[str, lis
             read = timed(lambda images=images, chosen=chosen: images.read(chosen), batch)  # type: ignore[misc]
             embedded = timed(lambda pixels=pixels: represent(network, pixels), batch)  # type: ignore[misc]
             if number >= 0:  # the first round warms up
-                found[name].append((read, embedded))
-    return found
+                speeds[name].append((read, embedded))
+    return speeds
 
 
-def report(found: dict[str, list[tuple[Speed, Speed]]], threads: int) -> None:
+def report(speeds: dict[str, list[tuple[Speed, Speed]]], threads: int) -> None:
+    """Print a table with one line per set."""
     table = table_of(
         "images from", "read, images/s", "embedded, images/s", "ratio (median)", "range", "ratio of CPU time"
     )
-    for name, rounds in found.items():
+    for name, rounds in speeds.items():
         ratios = [read.wall / embedded.wall for read, embedded in rounds]
         by_cpu = [read.cpu / embedded.cpu for read, embedded in rounds]
-        read_at, embedded_at = (np.median([speeds[part].wall for speeds in rounds]) for part in (0, 1))
+        read_at, embedded_at = (np.median([pair[part].wall for pair in rounds]) for part in (0, 1))
         table.add_row(
             name,
             f"{read_at:.0f}",

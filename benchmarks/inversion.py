@@ -1,10 +1,11 @@
 """Cost of an inversion step, against the published code: `make bench`.
 
-Both run in this process, one after the other, again and again, on one thread; what counts is the ratio of CPU seconds
-within a pair of runs, and its median over pairs. Weights are random: they do not change what a step costs.
+Both run in this process, alternating, on one thread. The result is the ratio of CPU seconds within a pair of runs, and
+its median over pairs. Weights are random: they do not change the cost of a step.
 
-An iteration needs one forward and one input gradient, so twice the forward's floating-point operations are useful. What
-the processor can do is measured too: the fastest of the network's own convolutions by itself, in the same precision.
+An iteration needs one forward pass and one gradient with respect to the images, so twice the forward pass's
+floating-point operations are useful. The peak of the processor is measured too: the fastest of the network's own
+convolutions by itself, in the same precision.
 """
 
 import argparse
@@ -47,7 +48,7 @@ NINE = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one iteration on a batch. Bytes are those of the tensors that live at the same time, at most."""
+    """Cost of one iteration on a batch: CPU seconds, and the most bytes of tensors that are alive at the same time."""
 
     seconds: float
     bytes: int
@@ -55,33 +56,36 @@ class Cost:
 
 @dataclass(frozen=True)
 class Comparison:
+    """Costs of the published code and of netsim, and the peak of the processor."""
+
     published: Cost
     netsim: Cost
-    ratios: list[float]  # of CPU seconds, published to netsim, one a pair of runs
-    flops: float  # useful ones of an iteration
+    ratios: list[float]  # CPU seconds, published to netsim, one per pair of runs
+    flops: float  # useful FLOPs of an iteration
     peak: float  # FLOP/s of the fastest convolution
     precision: Precision
 
     @property
     def share(self) -> float:
-        """Of the peak, that netsim reaches."""
+        """Share of the peak that netsim reaches."""
         return self.flops / self.netsim.seconds / self.peak
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
+    """Run `work`, and return the CPU seconds of all threads."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def each_iteration(work: Callable[[int], None], iterations: int) -> float:
-    """CPU seconds an iteration, without what comes before the first and after the last."""
+    """Return CPU seconds per iteration, without those before the first and after the last."""
     once = cpu_seconds(lambda: work(1))
     return (cpu_seconds(lambda: work(1 + iterations)) - once) / iterations
 
 
 def compare(name: str, *, pixels: int, batch: int, iterations: int, pairs: int, precision: str) -> Comparison:
-    """`pairs` pairs of runs, after one that does not count and in which memory is looked at."""
+    """Time `pairs` pairs of runs, after one that warms up and measures memory."""
     network = load_network(f"torchvision:{name}@none", input_shape=(3, pixels, pixels))
     theirs = attacker_model(network)
     seed, target = (torch.rand(batch, 3, pixels, pixels, generator=torch.manual_seed(k)) for k in (1, 2))
@@ -108,15 +112,16 @@ def compare(name: str, *, pixels: int, batch: int, iterations: int, pairs: int, 
 
 
 def bytes_of(work: Callable[[], object]) -> int:
+    """Run `work`, and return the most bytes of tensors that were alive at the same time."""
     with LiveBytes() as live:
         work()
     return live.peak
 
 
 def convolution_rates(engine: Engine, images: Tensor) -> Iterator[float]:
-    """FLOP/s of each convolution of the network, by itself, on what it is given in the network; the best of three."""
+    """Measure FLOP/s of each convolution by itself, on its input in the network; the best of three runs."""
     seen: list[tuple[nn.Conv2d, Tensor]] = []
-    convolutions = [part for part in engine.parts() if isinstance(part, nn.Conv2d)]
+    convolutions = [part for part in engine.modules() if isinstance(part, nn.Conv2d)]
     hooks = [part.register_forward_hook(lambda part, x, _: seen.append((part, x[0]))) for part in convolutions]
     with torch.no_grad():
         engine.represent(images)
@@ -130,7 +135,7 @@ def convolution_rates(engine: Engine, images: Tensor) -> Iterator[float]:
 
 
 def processor() -> str:
-    """What a figure belongs to."""
+    """Describe the processor and the version of torch that a figure belongs to."""
     names = [line for line in _read("/proc/cpuinfo").splitlines() if line.startswith("model name")]
     name = names[0].partition(":")[2].strip() if names else platform.processor()
     halves = ", ".join(fast_precisions(torch.device("cpu"))) or "none"
@@ -143,6 +148,7 @@ def _read(path: str) -> str:
 
 
 def main() -> None:
+    """Print a table with one line per network."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("networks", nargs="*", default=NINE, help="torchvision names; default: the paper's nine")
     parser.add_argument("--pixels", type=int, default=224)
@@ -153,25 +159,25 @@ def main() -> None:
     options = vars(parser.parse_args())
     torch.set_num_threads(1)
 
-    title = f"CPU seconds an iteration, batch {options['batch']}, {options['pixels']} px, one thread"
+    title = f"CPU seconds per iteration, batch {options['batch']}, {options['pixels']} px, one thread"
     table = Table("network", title=title)
     for column in ("published", "netsim", "ratio (median)", "range", "of peak", "MB published", "MB netsim"):
         table.add_column(column, justify="right")
     table.add_column("precision")
     medians = []
     for name in options.pop("networks"):
-        found = compare(name, **options)
-        medians.append(statistics.median(found.ratios))
+        comparison = compare(name, **options)
+        medians.append(statistics.median(comparison.ratios))
         table.add_row(
             name,
-            f"{found.published.seconds:.3f}",
-            f"{found.netsim.seconds:.3f}",
+            f"{comparison.published.seconds:.3f}",
+            f"{comparison.netsim.seconds:.3f}",
             f"{medians[-1]:.2f}",
-            f"{found.ratios[0]:.2f} to {found.ratios[-1]:.2f}",
-            f"{found.share:.0%}",
-            f"{found.published.bytes / 1e6:.0f}",
-            f"{found.netsim.bytes / 1e6:.0f}",
-            str(found.precision),
+            f"{comparison.ratios[0]:.2f} to {comparison.ratios[-1]:.2f}",
+            f"{comparison.share:.0%}",
+            f"{comparison.published.bytes / 1e6:.0f}",
+            f"{comparison.netsim.bytes / 1e6:.0f}",
+            str(comparison.precision),
         )
     Console(width=140).print(table)
     print(f"median of the networks {statistics.median(medians):.2f}, least {min(medians):.2f}")

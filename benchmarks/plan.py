@@ -156,6 +156,7 @@ PARTS = {"time": show_time, "memory": show_memory}
 
 
 def main() -> None:
+    """Run the parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{' or '.join(PARTS)}; default: both")
     for part in parser.parse_args().parts or PARTS:

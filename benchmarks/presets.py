@@ -1,11 +1,15 @@
 """The preset `fast` against the published steps, at equal loss: `python -m benchmarks.presets`.
 
-Networks are trained, standard and adversarially (benchmarks.trained), and inverted until every image has the same loss,
-by both presets. First table: do the other networks see the same in the images? The unbiased CKA of the inverted network
-to each of the others, its difference between the presets, and the standard error of that by the jackknife over groups
-of images. Second table: CPU seconds against the published code, run by the
-real `robustness` library for as many iterations as the median image needs, in turn with `fast` on the same images, for
-the fewest iterations after which its mean loss is no higher.
+Networks are trained, standard and adversarially (benchmarks.trained), and inverted by both presets until every image
+has the same loss.
+
+The first table shows whether the other networks represent the images of both presets alike: the unbiased CKA of the
+inverted network to each of the others, its difference between the presets, and the standard error of the difference by
+a jackknife over groups of images.
+
+The second table shows CPU seconds against the published code. The real `robustness` library runs it for as many
+iterations as the median image needs, alternating with `fast` on the same images, for the fewest iterations after which
+its mean loss is no higher.
 """
 
 import argparse
@@ -35,12 +39,12 @@ from netsim.similarity.cka import similarity as over_shards
 from netsim.similarity.uncertainty import jackknife_se
 
 GROUP = 8
-"""Images that are left out at a time."""
+"""Images that the jackknife deletes at a time."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What inverting a network by one preset gave."""
+class PresetResult:
+    """Inversions through a network by one preset, and the similarity of the other networks on them."""
 
     record: Inversion
     cka: dict[str, PairSimilarity]  # with each of the other networks
@@ -55,7 +59,8 @@ def agreement(
     preset: str,
     precision: Precision,
     **settings: Any,
-) -> Found:
+) -> PresetResult:
+    """Invert `through` by a preset, and compare all other networks with it on the images."""
     record = invert_batches(
         networks[through],
         seed,
@@ -69,7 +74,7 @@ def agreement(
     def similarity(other: str) -> PairSimilarity:
         return over_shards([(seen[through][k : k + GROUP], seen[other][k : k + GROUP]) for k in groups], [(0, 1)])[0, 1]
 
-    return Found(record, {name: similarity(name) for name in networks if name != through})
+    return PresetResult(record, {name: similarity(name) for name in networks if name != through})
 
 
 @torch.no_grad()
@@ -77,8 +82,8 @@ def _represent(network: Network, images: Tensor) -> np.ndarray:
     return torch.cat([network.represent(batch) for batch in images.split(64)]).numpy()
 
 
-def difference(slow: Found, fast: Found) -> list[str]:
-    """The first table's cells, after the network's name."""
+def difference(slow: PresetResult, fast: PresetResult) -> list[str]:
+    """Format the cells of the first table, after the network's name."""
     shown = []
     for name, theirs in slow.cka.items():
         ours = fast.cka[name]
@@ -88,9 +93,9 @@ def difference(slow: Found, fast: Found) -> list[str]:
             f"{ours.cka_unbiased - theirs.cka_unbiased:+.3f} ± {error:.3f}"
         )
     return [
-        *(f"{found.record.iterations.double().mean():.0f}" for found in (slow, fast)),
-        *(f"{found.record.final_loss.mean():.4f}" for found in (slow, fast)),
-        *(f"{found.record.distance.mean():.2f}" for found in (slow, fast)),
+        *(f"{result.record.iterations.double().mean():.0f}" for result in (slow, fast)),
+        *(f"{result.record.final_loss.mean():.4f}" for result in (slow, fast)),
+        *(f"{result.record.distance.mean():.2f}" for result in (slow, fast)),
         "\n".join(shown),
     ]
 
@@ -98,7 +103,7 @@ def difference(slow: Found, fast: Found) -> list[str]:
 def time_to_equal_loss(
     network: Network, seed: Tensor, target: Tensor, *, iterations: int, precision: Precision, pairs: int
 ) -> list[str]:
-    """The second table's cells."""
+    """Time both codes to the same mean loss, and format the cells of the second table."""
     theirs, goal = attacker_model(network), network.represent(target)
 
     def slow() -> Tensor:
@@ -125,16 +130,19 @@ def time_to_equal_loss(
 
 
 def main() -> None:
+    """Train the networks, unless they are kept, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", default="fashion-mnist", help="or folder:PATH with train/<class> and test/<class>")
     parser.add_argument(
-        "--radius", type=float, nargs="*", default=[0.0, 0.5], help="of adversarial training; 0: standard"
+        "--images", default="fashion-mnist", help="image source: fashion-mnist, or folder:PATH with train/ and test/"
+    )
+    parser.add_argument(
+        "--radius", type=float, nargs="*", default=[0.0, 0.5], help="L2 radius of adversarial training; 0: standard"
     )
     parser.add_argument("--count", type=int, default=128, help="pairs of images for the CKA")
     parser.add_argument("--stop-loss", type=float, default=0.1)
-    parser.add_argument("--iterations", type=int, default=2000, help="after which an image is given up")
+    parser.add_argument("--iterations", type=int, default=2000, help="maximum number of iterations per image")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--pairs", type=int, default=3, help="of runs that are timed, on the first batch")
+    parser.add_argument("--pairs", type=int, default=3, help="pairs of timed runs, on the first batch")
     parser.add_argument("--precision", default="auto", choices=("float32", "float16", "bfloat16", "auto"))
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,12 +1,12 @@
-"""Linear CKA of nine networks' representations, all 36 pairs: netsim against the published function and its peers.
+"""Linear CKA of nine networks, all 36 pairs: netsim against the published function and other libraries.
 
-Representations have the real widths of the paper's nine networks, lie as float32 in a Zarr store, and are read from
-there by netsim; the others get them in memory, which they need. Everything in one process, in turn; times are CPU
-seconds of all threads. Peers are measured where they are installed:
+Representations have the real widths of the paper's nine networks. netsim reads them as float32 from a Zarr store; the
+others receive them in memory, as they require. Everything runs in one process, one after the other; times are CPU
+seconds of all threads. Other libraries (peers) are measured if they are installed:
 
     pip install --no-deps --target runs/benchmarks/peers thingsvision pytorch-cka torch-cka
 
-`--no-deps`, because only their CKA is used: thingsvision's other parts want TensorFlow.
+`--no-deps`, because only their CKA is used: other parts of thingsvision require TensorFlow.
 """
 
 import argparse
@@ -42,7 +42,7 @@ Shards = Sequence[Callable[[], dict[int, np.ndarray]]]
 
 @contextmanager
 def stored(n: int, shard_size: int) -> Iterator[Shards]:
-    """Shards in a Zarr store: 64 shared directions and three times as much noise, rectified as after a ReLU."""
+    """Write shards to a Zarr store: 64 shared directions and three times as much noise, rectified as after a ReLU."""
     with tempfile.TemporaryDirectory(prefix="netsim-similarity-") as folder:
         group = zarr.open_group(folder, mode="w")
         for network, width in enumerate(WIDTHS):
@@ -56,12 +56,12 @@ def stored(n: int, shard_size: int) -> Iterator[Shards]:
 def _draw(start: int, count: int) -> dict[int, np.ndarray]:
     rng = np.random.default_rng([0, start])
     shared = rng.standard_normal((count, 64), dtype=np.float32)
-    found = {}
+    representations = {}
     for network, width in enumerate(WIDTHS):
         mixing = np.random.default_rng([1, network]).standard_normal((64, width), dtype=np.float32)
         noise = rng.standard_normal((count, width), dtype=np.float32)
-        found[network] = np.maximum(shared @ mixing / 8 + 3 * noise, 0)
-    return found
+        representations[network] = np.maximum(shared @ mixing / 8 + 3 * noise, 0)
+    return representations
 
 
 def _read(group: zarr.Group, start: int, count: int) -> dict[int, np.ndarray]:
@@ -73,14 +73,14 @@ def _array(group: zarr.Group, network: int) -> Any:
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """CPU seconds, and so those of every thread."""
+    """Run `work`, and return the CPU seconds of all threads."""
     started = time.process_time()
     work()
     return time.process_time() - started
 
 
 def float32_peak() -> float:
-    """FLOP/s of a matrix product of 4096, the better of numpy's BLAS and torch's, the best of three each."""
+    """Measure FLOP/s of a matrix product of size 4096: the better BLAS of numpy's and torch's, best of three runs."""
     size = 4096
     a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
     t = torch.from_numpy(a)
@@ -89,7 +89,7 @@ def float32_peak() -> float:
 
 
 def published_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Biased linear CKA as published: from features, in the precision that comes, three products for each pair."""
+    """Compute biased linear CKA as published: from features, in their precision, three products per pair."""
     x, y = x - x.mean(dim=0), y - y.mean(dim=0)
     return (x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())
 
@@ -98,11 +98,12 @@ def published_cka(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 
 def installed(package: str) -> bool:
+    """Tell if a peer is installed."""
     return (PEERS / package).exists()
 
 
 def peer(package: str, *modules: str) -> Any:
-    """The last of some modules of a peer, by their files: the rest of the package and its dependencies stay out."""
+    """Load modules of a peer from their files, without the rest of the package; return the last one."""
     module: Any = None
     for name in modules:
         path = PEERS / package / f"{name}.py"
@@ -116,18 +117,18 @@ def peer(package: str, *modules: str) -> Any:
 
 
 def thingsvision_pair(rows: dict[int, np.ndarray], pair: tuple[int, int]) -> float:
-    """Both estimators, as netsim gives both; copies, because it centres in place."""
+    """Compute both estimators of one pair by thingsvision, as netsim does."""
     module = peer("thingsvision", "core/cka/base", "core/cka/cka_base", "core/cka/cka_numpy")
     x, y = (rows[network] for network in pair)
     return sum(module.CKANumPy(m=len(x), kernel="linear", unbiased=u).compare(x, y) for u in (False, True))
 
 
 def pytorch_cka_blocks(shards: Shards) -> np.ndarray:
-    """pytorch-cka's HSIC of batches, pair by pair as its `compute_cka` does for two models."""
+    """Compute CKA from pytorch-cka's HSIC of batches, pair by pair as its `compute_cka` does for two models."""
     module = peer("cka", "hsic")
     values = np.zeros((len(PAIRS), 3))
     for shard in shards:
-        rows = {network: torch.from_numpy(own) for network, own in shard().items()}
+        rows = {network: torch.from_numpy(array) for network, array in shard().items()}
         for index, (x, y) in enumerate(PAIRS):
             grams = [(rows[network] @ rows[network].T)[None] for network in (x, y)]
             values[index] += [float(part.squeeze()) for part in module.hsic(*grams)]
@@ -135,12 +136,12 @@ def pytorch_cka_blocks(shards: Shards) -> np.ndarray:
 
 
 def torch_cka_blocks(shards: Shards) -> np.ndarray:
-    """torch-cka's HSIC of batches, three for each pair as its `compare` does."""
+    """Compute CKA from torch-cka's HSIC of batches, three per pair as its `compare` does."""
     module = peer("torch_cka", "utils", "cka")
     hsic = partial(module.CKA._HSIC, argparse.Namespace(device="cpu"))
     values = np.zeros((len(PAIRS), 3))
     for shard in shards:
-        rows = {network: torch.from_numpy(own) for network, own in shard().items()}
+        rows = {network: torch.from_numpy(array) for network, array in shard().items()}
         for index, (x, y) in enumerate(PAIRS):
             K, L = (rows[network] @ rows[network].T for network in (x, y))
             K.fill_diagonal_(0)
@@ -153,7 +154,7 @@ def torch_cka_blocks(shards: Shards) -> np.ndarray:
 
 
 def exact(n: int, shard_size: int, *, pairs_of_peers: int) -> None:
-    """All pairs, both estimators, with the jackknife, against others pair by pair."""
+    """Time all pairs by netsim, both estimators with the jackknife, and by others pair by pair; print a table."""
     peak = float32_peak()
     with stored(n, shard_size) as shards:
         ours = seconds_of(lambda: similarity(shards, PAIRS))
@@ -163,7 +164,7 @@ def exact(n: int, shard_size: int, *, pairs_of_peers: int) -> None:
     table.add_row("netsim, both estimators, jackknife, from Zarr", f"{ours:.1f}", "1", "36 pairs")
     chosen = PAIRS[:: max(1, len(PAIRS) // pairs_of_peers)] if pairs_of_peers else ()
     if chosen:
-        tensors = {network: torch.from_numpy(own) for network, own in rows.items()}
+        tensors = {network: torch.from_numpy(array) for network, array in rows.items()}
         theirs = sum(seconds_of(lambda: published_cka(tensors[x], tensors[y])) for x, y in PAIRS)  # noqa: B023
         table.add_row(
             "published function, biased, float32, in memory", f"{theirs:.1f}", f"{theirs / ours:.2f}", "36 pairs"
@@ -191,21 +192,21 @@ def _by_network(shards: Shards) -> dict[int, list[np.ndarray]]:
 
 
 def _of_all_pairs(spent: Sequence[float], chosen: Sequence[tuple[int, int]]) -> float:
-    """Seconds of all pairs from those of some: Gram matrices cost in proportion to widths, the rest a constant."""
+    """Extrapolate seconds from some pairs to all: Gram matrices cost in proportion to widths, the rest is constant."""
     widths = np.array([[1, WIDTHS[x] + WIDTHS[y]] for x, y in chosen])
     constant, slope = np.linalg.lstsq(widths, np.array(spent), rcond=None)[0]
     return float(sum(constant + slope * (WIDTHS[x] + WIDTHS[y]) for x, y in PAIRS))
 
 
 def blocked(n: int, shard_size: int) -> None:
-    """The U-statistic of blocks, on the same features and blocks; values must agree."""
+    """Time the U-statistic of blocks on the same features and blocks, and print a table with differences of values."""
     with stored(n, shard_size) as shards:
         read = [shard() for shard in shards]
     in_memory = [partial(dict, rows) for rows in read]
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
 
     def netsim() -> None:
-        found["netsim"] = np.array([value.cka for value in blocked_similarity(in_memory, PAIRS).values()])
+        values["netsim"] = np.array([value.cka for value in blocked_similarity(in_memory, PAIRS).values()])
 
     works = {"netsim, with jackknife": netsim}
     for package, name, work in (
@@ -213,21 +214,22 @@ def blocked(n: int, shard_size: int) -> None:
         ("torch_cka", "torch-cka", torch_cka_blocks),
     ):
         if installed(package):
-            works[name] = lambda name=name, work=work: found.update({name: work(in_memory)})  # type: ignore[misc]
+            works[name] = lambda name=name, work=work: values.update({name: work(in_memory)})  # type: ignore[misc]
     spent = {name: min(seconds_of(work) for _ in range(2)) for name, work in works.items()}
     table = table_of(f"blocks of {shard_size}, 36 pairs", "CPU seconds", "times netsim", "largest difference")
     for name, seconds in spent.items():
-        off = np.abs(found[name.partition(",")[0]] - found["netsim"]).max()
+        off = np.abs(values[name.partition(",")[0]] - values["netsim"]).max()
         table.add_row(name, f"{seconds:.2f}", f"{seconds / spent['netsim, with jackknife']:.1f}", f"{off:.1e}")
     Console(width=140).print(table)
 
 
 def main() -> None:
+    """Print both tables, the date and the processor."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=10_000, help="images")
     parser.add_argument("--shard-size", type=int, default=500)
-    parser.add_argument("--block", type=int, default=256, help="rows of a block")
-    parser.add_argument("--peers", type=int, default=3, help="pairs that slow peers are measured on; 0: netsim alone")
+    parser.add_argument("--block", type=int, default=256, help="rows per block")
+    parser.add_argument("--peers", type=int, default=3, help="pairs to measure slow peers on; 0: netsim alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     exact(options.n, options.shard_size, pairs_of_peers=options.peers)

@@ -1,7 +1,7 @@
-"""What storing costs: throughput against the bare client, requests a shard, time spent waiting, and long listings.
+"""The cost of storage: throughput against the bare client, requests per shard, waiting times, and long listings.
 
-python -m benchmarks.storage                      everything, on a local disk and on a local S3 server; about 20 minutes
-python -m benchmarks.storage throughput requests  some of it
+python -m benchmarks.storage                      all parts, on a local disk and on a local S3 server; about 20 minutes
+python -m benchmarks.storage throughput requests  some parts
 
 The S3 server is SeaweedFS on this machine: it shares the processors with netsim, which a real one does not.
 """
@@ -43,11 +43,14 @@ console = Console(highlight=False)
 SMALL = ["small:resnet18@none", "small:shufflenet@none", "small:vgg@none"]
 
 
-# ---- throughput: one array of a shard, as an ImageNet sweep has it
+IN_FLIGHT = 4
+"""Shards that are written or read concurrently, as by several workers."""
+
+# ---- throughput: one array per shard, as in an ImageNet sweep
 
 
 def shards_of_images(count: int) -> Iterable[np.ndarray]:
-    """As inverted images are: photographs, and noise in their last digits. 64 at 224 px, 19 MB."""
+    """Make shards like those of inverted images: photographs with noise in their last digits. 64 at 224 px, 19 MB."""
     rng, source = np.random.default_rng(0), load_images("fashion-mnist", "test")
     for k in range(count):
         small = to_unit(source.read(np.arange(64 * k, 64 * (k + 1))))
@@ -56,15 +59,11 @@ def shards_of_images(count: int) -> Iterable[np.ndarray]:
         yield (noisy * 65535).round().astype(np.uint16)
 
 
-IN_FLIGHT = 4
-"""Shards at a time, as several workers have them."""
-
-
 def throughput(url: str, rounds: int) -> dict[str, list[float]]:
-    """MB/s of stored bytes in each round: netsim and the bare client write shards, then read them, by turns.
+    """Measure MB/s of stored bytes: netsim and the bare client write shards, then read them, alternating.
 
-    Both write the same bytes, until they are on the disk or answered for; netsim also encodes, hashes and commits. What
-    is read comes from the disk, not from memory, where the disk is local; netsim decodes it and compares its hash.
+    Both write the same bytes, until they are synced or acknowledged; netsim also encodes, hashes and commits. Files on
+    a local disk are read from the disk, not from memory; netsim decodes them and compares their hashes.
     """
     count = rounds * 2 * IN_FLIGHT
     settings = parse_settings({"networks": SMALL, "pairs": {"count": 64 * count, "shard_size": 64}})
@@ -72,12 +71,12 @@ def throughput(url: str, rounds: int) -> dict[str, list[float]]:
     create_arrays(run, [ArraySpec("image", (64 * count, 3, 224, 224), "uint16", ("pair", "channel", "y", "x"))])
     images = list(shards_of_images(2 * IN_FLIGHT))
     starts = range(0, count, len(images))
-    found = [one_round(run, bare, range(start, start + len(images)), images, turn) for turn, start in enumerate(starts)]
-    return {kind: [of_round[kind] for of_round in found] for kind in found[0]}
+    done = [one_round(run, bare, range(start, start + len(images)), images, turn) for turn, start in enumerate(starts)]
+    return {kind: [rates[kind] for rates in done] for kind in done[0]}
 
 
 def one_round(run: Run, bare: Files, shards: range, images: list[np.ndarray], turn: int) -> dict[str, float]:
-    """Whoever is first finds an idler disk, so the bare client is in every second round."""
+    """Measure MB/s in one round. The first to run finds an idler disk, so the order alternates from round to round."""
     ours, raw = [f"image/c/{shard}/0/0/0" for shard in shards], [f"raw/{shard}" for shard in shards]
     stored = [image.tobytes() for image in images]
     works = {
@@ -86,22 +85,22 @@ def one_round(run: Run, bare: Files, shards: range, images: list[np.ndarray], tu
         "reads": lambda at: run.read(run.record("a", "b", shards[at]), "image"),
         "bare reads": lambda at: bare.get(raw[at]),
     }
-    found = {}
+    rates = {}
     for kind in ("writes", "reads"):
         for name in [kind, f"bare {kind}"][:: -1 if turn % 2 else 1]:
             forget(bare, [path for path in (*ours, *raw) if kind == "reads"])
-            found[name] = per_second(works[name], range(len(shards))) * sum(map(len, stored)) / 1e6
-    return found
+            rates[name] = per_second(works[name], range(len(shards))) * sum(map(len, stored)) / 1e6
+    return rates
 
 
 def per_second(work: Callable[[Any], Any], items: Iterable[Any]) -> float:
-    """How often in a second all of the items are worked on, `IN_FLIGHT` at a time."""
+    """Measure how often per second all items are processed, `IN_FLIGHT` at a time."""
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         return 1 / timed(lambda: list(pool.map(work, items)))
 
 
 def forget(files: Files, paths: Iterable[str]) -> None:
-    """Have the system drop local files from its memory."""
+    """Drop local files from the system's page cache."""
     for path in paths:
         if "://" not in files.place(path):
             descriptor = os.open(files.place(path), os.O_RDONLY)
@@ -110,19 +109,21 @@ def forget(files: Files, paths: Iterable[str]) -> None:
 
 
 def timed(work: Callable[[], Any]) -> float:
+    """Run `work`, and return its seconds."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def show_throughput(places: dict[str, str]) -> None:
+    """Print a table of throughput with one line per place."""
     table = table_of("MB/s, medians", "netsim writes", "bare", "ratio", "netsim reads", "bare", "ratio")
     for name, place in places.items():
-        found = throughput(f"{place}/throughput", rounds=10)
+        measured = throughput(f"{place}/throughput", rounds=10)
         cells = []
         for kind in ("writes", "reads"):
-            ratios = np.divide(found[kind], found[f"bare {kind}"])
-            rates = [f"{np.median(found[key]):.0f}" for key in (kind, f"bare {kind}")]
+            ratios = np.divide(measured[kind], measured[f"bare {kind}"])
+            rates = [f"{np.median(measured[key]):.0f}" for key in (kind, f"bare {kind}")]
             cells += [*rates, f"{np.median(ratios):.0%} ({ratios.min():.0%} to {ratios.max():.0%})"]
         table.add_row(name, *cells)
     console.print(table)
@@ -132,7 +133,7 @@ def show_throughput(places: dict[str, str]) -> None:
 
 
 class Requests(Counter[str]):
-    """Counts what is asked of S3 while it is in use."""
+    """Counter of requests to S3 while it is entered."""
 
     def __enter__(self) -> "Requests":
         self._ask = ask = AioBaseClient._make_api_call
@@ -149,12 +150,12 @@ class Requests(Counter[str]):
 
 
 def show_requests(place: str) -> None:
-    """Requests of every stage, as one worker makes them for blocks of four shards."""
+    """Print the requests of every stage, from one worker."""
     settings = parse_settings(
         {"networks": SMALL, "pairs": {"count": 64, "shard_size": 8}, "inversion": {"iterations": 1}}
     )
     run = Run.create(f"{place}/requests", settings)
-    table = table_of("stage", "shards", "PUT", "GET", "HEAD", "LIST", "PUT a shard", "GET a shard")
+    table = table_of("stage", "shards", "PUT", "GET", "HEAD", "LIST", "PUT per shard", "GET per shard")
     for stage in STAGES:
         with Requests() as requests:
             missing = stage.missing(run)
@@ -162,7 +163,7 @@ def show_requests(place: str) -> None:
             for name, shards in stage.shards(settings).items():
                 list(work_through(run, stage, name, range(shards)))
         kinds = [requests[kind] for kind in ("PutObject", "GetObject", "HeadObject", "ListObjectsV2")]
-        each = [f"{count / len(missing):.1f}" for count in kinds[:2]]
+        each = [f"{count / max(1, len(missing)):.1f}" for count in kinds[:2]]  # `check` has no shards on these images
         table.add_row(stage.name, str(len(missing)), *map(str, kinds), *each)
     with Requests() as requests:
         load_results(Run.open(run.url))
@@ -171,14 +172,14 @@ def show_requests(place: str) -> None:
 
 
 def show_waiting(place: str, name: str) -> None:
-    """The share of a worker's time that it waits for the store, in a small sweep by the published recipe."""
+    """Print the share of a worker's time spent waiting for the store, in a small sweep by the published recipe."""
     settings = parse_settings({"networks": SMALL, "pairs": {"count": 128, "shard_size": 32}})
     run, waited, spent = Run.create(f"{place}/waiting", settings), 0.0, 0.0
     for stage in STAGES[:-1]:
         stage.prepare(run)
         for unit, shards in stage.shards(settings).items():
             for start in range(0, shards, 4):
-                worker = Run.open(run.url)  # a task opens the run anew
+                worker = Run.open(run.url)  # each task opens the run
                 block = range(start, min(start + 4, shards))
                 with count_waiting() as counted:
                     spent += timed(lambda s=stage, w=worker, u=unit, b=block: list(work_through(w, s, u, b)))
@@ -192,7 +193,7 @@ def show_waiting(place: str, name: str) -> None:
 
 
 def large_settings(shards: int, **more: Any) -> SweepSettings:
-    """Nine networks, a stage of the sweep having up to ten times `shards`."""
+    """Return settings of nine networks, whose stages have up to ten times `shards` shards."""
     names = ["densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4"]
     return parse_settings(
         {"networks": [f"small:{name}@none" for name in names], "pairs": {"count": 4 * shards, "shard_size": 4}} | more
@@ -200,8 +201,8 @@ def large_settings(shards: int, **more: Any) -> SweepSettings:
 
 
 def show_listing(place: str, records: int) -> None:
-    """`netsim status` of a run whose records are there; nothing else of it is."""
-    shards = records // 20  # one draws, nine invert, ten embed
+    """Time `netsim status` of a run that consists of records only."""
+    shards = records // 20  # per shard of pairs: one draw, nine inversions, ten embeddings
     run = Run.create(f"{place}/listing", large_settings(shards))
     start = time.perf_counter()
     for stage in STAGES:
@@ -211,15 +212,15 @@ def show_listing(place: str, records: int) -> None:
                 run.files.put_all({f"commits/{stage.name}/{name}/{shard:05d}.json": b"{}" for shard in block})
     total = sum(stage.total(run.settings) for stage in STAGES)
     console.print(f"{total:,} records put in {time.perf_counter() - start:.0f} s")
-    console.print(f"netsim status, all of the command: {command('status', run.url):.1f} s")
+    console.print(f"netsim status, whole command: {command('status', run.url):.1f} s")
     with Requests() as requests:
         seconds = timed(lambda: status(run))
-    console.print(f"the listings of it: {seconds:.1f} s, {dict(requests)}")
+    console.print(f"its listings: {seconds:.1f} s, {dict(requests)}")
 
 
 def show_resuming(place: str, shards: int) -> None:
-    """A sweep of that many shards is run, with one iteration an image, and the same command given again."""
-    settings = large_settings(shards // 20, inversion={"iterations": 1})  # one draws, nine invert, ten embed
+    """Run a sweep of that many shards with one iteration per image, and time running it again."""
+    settings = large_settings(shards // 20, inversion={"iterations": 1})  # 20 units per shard of pairs
     run = Run.create(f"{place}/resuming", settings)
     start = time.perf_counter()
     for stage in STAGES:
@@ -229,29 +230,31 @@ def show_resuming(place: str, shards: int) -> None:
     total = sum(stage.total(settings) for stage in STAGES)
     console.print(f"{total:,} shards computed in {time.perf_counter() - start:.0f} s")
     seconds = timed(lambda: status(Run.open(run.url)))
-    console.print(f"nothing is missing: known after {seconds:.1f} s")
-    console.print(f"netsim run, with the results shown: {command('run', '--store', run.url):.1f} s")
+    console.print(f"listing shows that nothing is missing after {seconds:.1f} s")
+    console.print(f"netsim run, including the results it prints: {command('run', '--store', run.url):.1f} s")
 
 
 def command(*arguments: str) -> float:
+    """Run the command line, and return its seconds."""
     return timed(
         lambda: subprocess.run([sys.executable, "-m", "flows.cli", *arguments], check=True, capture_output=True)
     )
 
 
-# ---- all of it
+# ---- all parts
 
 PARTS = ("throughput", "requests", "waiting", "listing", "resuming")
 
 
 def main() -> None:
+    """Start the S3 server, and run the parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
-    parser.add_argument("--records", type=int, default=100_000, help="that `listing` puts")
-    parser.add_argument("--shards", type=int, default=10_000, help="that `resuming` computes")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; default: all")
+    parser.add_argument("--records", type=int, default=100_000, help="number of records for `listing`")
+    parser.add_argument("--shards", type=int, default=10_000, help="number of shards for `resuming`")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        parser.error(f"PART must be one of {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")
     torch.set_num_threads(1)
     Path("runs").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path("runs")) as folder:

@@ -1,7 +1,7 @@
-"""Networks of CIFAR-10's size, trained here, standard or adversarially: what optimisers are compared on.
+"""Networks of CIFAR-10's size, trained standard or adversarially, on which presets are compared.
 
 None of them is part of the demo. A trained network is kept under runs/benchmarks, by architecture, training and images,
-and read from there the next time.
+and loaded from there the next time.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from torchvision.models.vgg import make_layers
 
 from netsim.images import ArrayImages, ImageSet, load_images, to_unit
 from netsim.images.pairs import draw_pairs
-from netsim.networks import Network
+from netsim.networks import Network, Preprocessing
 from netsim.networks.sources.small import SmallResNet, SmallVGG
 from netsim.networks.training import accuracy, one_cycle, train_epochs
 
@@ -24,14 +24,14 @@ KEPT = Path(__file__).parents[1] / "runs/benchmarks"
 
 
 def resnet(channels: int, num_classes: int) -> nn.Module:
-    """ResNet-10: one basic block a stage, 16 to 128 channels, whose first stage works on every pixel."""
+    """Build a ResNet-10: one basic block per stage, 16 to 128 channels; its first stage works on every pixel."""
     network = SmallResNet(BasicBlock, [1, 1, 1, 1], divisor=4, num_classes=num_classes)
     network.conv1, network.maxpool = _stem(channels, 16), nn.Identity()
     return network
 
 
 def vgg(channels: int, num_classes: int) -> nn.Module:
-    """Eight convolutions of 16 to 128 channels, a hidden linear layer."""
+    """Build a VGG: eight convolutions of 16 to 128 channels, and a hidden linear layer."""
     features = make_layers([16, 16, "M", 32, 32, "M", 64, 64, "M", 128, 128], batch_norm=True)
     features[0] = _stem(channels, 16)
     classifier = nn.Sequential(nn.Linear(128 * 4, 128), nn.ReLU(inplace=True), nn.Linear(128, num_classes))
@@ -39,7 +39,7 @@ def vgg(channels: int, num_classes: int) -> nn.Module:
 
 
 def bottleneck(channels: int, num_classes: int) -> nn.Module:
-    """ResNet-14: one bottleneck block a stage, 8 to 64 channels inside, 32 to 256 outside."""
+    """Build a ResNet-14: one bottleneck block per stage, 8 to 64 channels inside, 32 to 256 outside."""
     network = SmallResNet(Bottleneck, [1, 1, 1, 1], divisor=8, num_classes=num_classes)
     network.conv1, network.maxpool = _stem(channels, 8), nn.Identity()
     return network
@@ -55,13 +55,13 @@ ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {"resnet": resnet, "
 
 
 def image_sets(reference: str) -> tuple[ImageSet, ImageSet]:
-    """For training and for tests, in memory, 32 pixels a side where they come from a folder."""
+    """Load the training and test images into memory, at 32 x 32 pixels if they come from a folder."""
     size = 32 if reference.startswith("folder:") else None
     return _in_memory(load_images(reference, "train", size)), _in_memory(load_images(reference, "test", size))
 
 
 def draw_images(images: ImageSet, count: int) -> tuple[Tensor, Tensor]:
-    """Seeds and targets of `count` pairs, (count, C, H, W) each in [0, 1]."""
+    """Draw `count` pairs; return seeds and targets, (count, C, H, W) each in [0, 1]."""
     drawn = draw_pairs(images.labels, count, rng_seed=0)
     return to_unit(images.read(drawn.seed)), to_unit(images.read(drawn.target))
 
@@ -71,9 +71,18 @@ def _in_memory(images: ImageSet) -> ImageSet:
 
 
 def trained(architecture: str, training: ImageSet, *, radius: float, epochs: int = 6, count: int = 20_000) -> Network:
-    """`architecture` trained on the first `count` images of each class in turn; adversarially if `radius` is above 0.
+    """Train an architecture on the first images of each class, or load it if it is kept.
 
-    `radius` is the L2 length of the attack, in pixels of [0, 1] (Madry et al. 2018, https://arxiv.org/abs/1706.06083).
+    Parameters
+    ----------
+    radius
+        L2 length of the attack in adversarial training [1]_, in pixels of [0, 1]; 0 trains standard.
+    count
+        Images in all; each class has the same number.
+
+    References
+    ----------
+    .. [1] Madry et al. 2018, https://arxiv.org/abs/1706.06083
     """
     training = _share(training, count)
     with torch.random.fork_rng():
@@ -86,8 +95,7 @@ def trained(architecture: str, training: ImageSet, *, radius: float, epochs: int
         to_unit(training.read([0, 1])),
         name=architecture if radius == 0 else f"{architecture}, adversarially trained",
         reference=f"benchmarks:{architecture}",
-        mean=pixels.mean(axis=channels),
-        std=pixels.std(axis=channels),
+        preprocessing=Preprocessing(pixels.mean(axis=channels).tolist(), pixels.std(axis=channels).tolist()),
     )
     kept = KEPT / f"{architecture}-{radius:g}-{epochs}-{training.content_hash()[:12]}.safetensors"
     if kept.exists():
@@ -103,14 +111,14 @@ def trained(architecture: str, training: ImageSet, *, radius: float, epochs: int
 
 
 def _share(images: ImageSet, count: int) -> ImageSet:
-    """Of each class as many, in the order in which they come."""
+    """Select the first `count` images, the same number of each class, in their order."""
     each = count // len(images.classes)
     rows = np.sort(np.concatenate([np.flatnonzero(images.labels == k)[:each] for k in range(len(images.classes))]))
     return ArrayImages(images.name, images.read(rows), images.labels[rows], images.classes)
 
 
 def _train_adversarially(network: Network, images: ImageSet, *, radius: float, epochs: int) -> None:
-    """Stochastic gradient descent on attacked images, with the learning rate of `train_epochs`."""
+    """Train by stochastic gradient descent on attacked images, with the learning rate of `train_epochs`."""
     network.requires_grad_(True)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = len(images) // 128
@@ -131,7 +139,7 @@ def _train_adversarially(network: Network, images: ImageSet, *, radius: float, e
 
 
 def attack(network: Network, images: Tensor, labels: Tensor, *, radius: float, steps: int = 2) -> Tensor:
-    """Images within `radius` (L2) of `images` (n, C, H, W) that the network takes for something else."""
+    """Move images (n, C, H, W) by at most `radius` (L2) to raise the loss of their labels."""
     moved = images
     for _ in range(steps):
         moved = moved.detach().requires_grad_(True)
@@ -143,7 +151,7 @@ def attack(network: Network, images: Tensor, labels: Tensor, *, radius: float, s
 
 
 def accuracies(network: Network, test: ImageSet, *, radius: float) -> tuple[float, float]:
-    """On `test`, and on 500 images of it attacked within `radius`, in ten steps."""
+    """Compute accuracy on `test`, and on 500 of its images attacked within `radius` in ten steps."""
     rows = np.arange(500) * (len(test) // 500)
     labels = torch.from_numpy(test.labels[rows])
     attacked = attack(network, to_unit(test.read(rows)), labels, radius=radius, steps=10)
