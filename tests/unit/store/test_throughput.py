@@ -12,7 +12,7 @@ from netsim.inversion.flops import forward_flops, peak_flops
 from netsim.networks import load_network
 from netsim.store.run import Run
 from netsim.store.stages import INVERT
-from netsim.store.throughput import PER_PAIR_STAGES, Tally, throughput, throughput_table, combined
+from netsim.store.throughput import PER_PAIR_STAGES, Tally, combined, throughput, throughput_table
 
 
 def test_throughput_is_what_the_records_say(finished):
