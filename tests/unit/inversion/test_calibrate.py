@@ -26,7 +26,7 @@ def test_auto_takes_the_fastest_of_what_is_exact_enough(monkeypatch):
     assert choose_precision(network, "auto", x) == Precision()
 
 
-def test_auto_measures_for_real_and_leaves_out_what_the_device_has_no_instructions_for(caplog):
+def test_auto_measures_and_skips_precisions_that_the_device_has_no_instructions_for(caplog):
     network = convolutional()
     with caplog.at_level(logging.INFO, logger="netsim.inversion.calibrate"):
         precision = choose_precision(network, "auto", images(4))
@@ -35,18 +35,18 @@ def test_auto_measures_for_real_and_leaves_out_what_the_device_has_no_instructio
 
 
 class WithCoordinates(nn.Module):
-    """It makes tensors of its own, in float32 whatever it is given."""
+    """A network that creates tensors in float32, whatever the precision of its input."""
 
     def __init__(self):
         super().__init__()
         self.conv, self.out = nn.Conv2d(4, 8, 3), nn.Linear(8, 5)
 
     def forward(self, x):
-        where = torch.linspace(0, 1, x.shape[-1]).expand(len(x), 1, *x.shape[-2:])
-        return self.out(self.conv(torch.cat([x, where], dim=1)).mean((2, 3)))
+        column = torch.linspace(0, 1, x.shape[-1]).expand(len(x), 1, *x.shape[-2:])
+        return self.out(self.conv(torch.cat([x, column], dim=1)).mean((2, 3)))
 
 
-def test_what_cannot_be_computed_in_half_precision_is_not(monkeypatch):
+def test_a_network_that_fails_in_half_precision_is_skipped_by_auto_and_refused_by_name(monkeypatch):
     network = as_network(WithCoordinates(), images(1, (3, 16, 16)))
     monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: ("bfloat16",))
     assert choose_precision(network, "auto", images(2, (3, 16, 16))) == Precision()
@@ -58,3 +58,27 @@ def test_what_cannot_be_computed_in_half_precision_is_not(monkeypatch):
 
 def test_a_network_in_double_precision_stays_in_it():
     assert choose_precision(convolutional(dtype=torch.float64), "float16", images(2).double()) == Precision()
+
+
+def test_float32_is_taken_without_a_measurement(monkeypatch):
+    monkeypatch.setattr(calibrate, "Engine", None)
+    assert choose_precision(convolutional(), "float32", images(2)) == Precision()
+
+
+@pytest.mark.parametrize("fast", [("bfloat16",), ()], ids=["fast", "emulated"])
+def test_a_precision_by_name_keeps_grouped_convolutions_in_float32_on_a_cpu_and_warns_if_slow(
+    monkeypatch, caplog, fast
+):
+    monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: fast)
+    assert choose_precision(convolutional(), "bfloat16", images(2)) == Precision("bfloat16", "float32")
+    warned = "bfloat16 is slow on this cpu, which has no instructions for it" in caplog.text
+    assert warned == (not fast)
+
+
+def test_a_precision_in_which_a_representation_overflows_is_not_exact_enough():
+    network, x = convolutional(), images(2)
+    assert calibrate._is_exact(network, HALF, x)
+    with torch.no_grad():
+        next(network.body.parameters()).mul_(1e8)
+    assert network.represent(x).isfinite().all()
+    assert not calibrate._is_exact(network, HALF, x)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from netsim.errors import NetworkError
-from netsim.inversion.engine import Engine
+from netsim.inversion.engine import Engine, loss_and_descent, relative_distance
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.precision import Precision
 from netsim.networks import as_network
@@ -19,10 +19,32 @@ from netsim.settings import InversionSettings
 from unit.inversion.examples import HALF, convolutional, images
 
 
+def test_loss_and_descent_of_a_linear_representation_by_hand():
+    """One image of two pixels, represented as (x, 2 y): t = (3, 4), residual (3, 4), loss 5 / 5."""
+    image, target = torch.zeros(1, 1, 1, 2), torch.tensor([[3.0, 4.0]])
+    loss, descent = loss_and_descent(lambda x: x.flatten(1) * torch.tensor([1.0, 2.0]), image, target)
+    assert loss.tolist() == [1.0]
+    torch.testing.assert_close(descent.flatten(), torch.tensor([3 / 5, 2 * 4 / 5]))
+    loss, descent = loss_and_descent(lambda x: x.flatten(1), image, target, with_descent=False)
+    assert (loss.tolist(), descent.numel()) == ([1.0], 0)
+
+
+def test_an_image_that_equals_its_target_has_a_loss_and_a_descent_of_zero():
+    image = images(2, (1, 2, 2))
+    loss, descent = loss_and_descent(lambda x: x.flatten(1), image, image.flatten(1))
+    assert loss.tolist() == [0, 0]
+    assert not descent.any()
+
+
+def test_relative_distance_is_per_row_and_relative_to_the_target():
+    distance = relative_distance(torch.tensor([[3.0, 4.0], [0.0, 2.0]]), torch.tensor([[0.0, 0.0], [0.0, 1.0]]))
+    assert distance.tolist() == [float("inf"), 1.0]
+
+
 @pytest.mark.parametrize(
     "precision", [HALF, Precision("float16", "float32"), Precision("bfloat16", "float32")], ids=str
 )
-def test_half_precision_inverts_as_well_and_its_final_loss_is_the_networks_own(precision):
+def test_half_precision_inverts_as_well_and_its_final_loss_is_evaluated_by_the_network(precision):
     network, seed, target = convolutional(), images(6, rng_seed=1), images(6, rng_seed=2)
     full = invert_batches(network, seed, target, InversionSettings(iterations=60, batch_size=6))
     half = invert_batches(network, seed, target, InversionSettings(iterations=60, batch_size=6), precision=precision)
@@ -36,7 +58,7 @@ def test_half_precision_inverts_as_well_and_its_final_loss_is_the_networks_own(p
 
 
 class Scaled(nn.Module):
-    """A layer in which the gradient is 2**`power` times as large as before."""
+    """An identity layer whose gradient is multiplied by 2**`power`."""
 
     def __init__(self, power):
         super().__init__()
@@ -69,7 +91,7 @@ def test_a_gradient_that_would_overflow_in_float16_is_taken_with_a_shorter_cotan
     assert (torch.cosine_similarity(descent.flatten(1), exact.flatten(1)) > 0.99).all()
 
 
-def test_a_smaller_batch_measures_the_same():
+def test_loss_and_descent_do_not_depend_on_the_batch_size():
     network = convolutional(dtype=torch.float64)
     x, goal = images(7).double(), network.represent(images(7, rng_seed=2).double()).detach()
     whole = Engine(network, x, batch_size=7).loss_and_descent(x, goal)
@@ -81,11 +103,11 @@ def test_a_smaller_batch_measures_the_same():
 def test_out_of_memory_halves_the_batch_and_changes_no_result(monkeypatch, caplog):
     network, seed, target = convolutional(dtype=torch.float64), images(7).double(), images(7, rng_seed=2).double()
     expected = invert_batches(network, seed, target, InversionSettings(iterations=5, batch_size=7))
-    represent, tried = Engine.represent, []
+    represent, sizes = Engine.represent, []
 
     def in_little_memory(self, x):
         if torch.is_grad_enabled():
-            tried.append(len(x))
+            sizes.append(len(x))
             if len(x) > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
         return represent(self, x)
@@ -93,7 +115,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_result(monkeypatch, caplo
     monkeypatch.setattr(Engine, "represent", in_little_memory)
     with caplog.at_level(logging.WARNING):
         record = invert_batches(network, seed, target, InversionSettings(iterations=5, batch_size=7))
-    assert tried[:4] == [7, 4, 2, 2]
+    assert sizes[:4] == [7, 4, 2, 2]
     assert record.batch_size == 2
     torch.testing.assert_close(record.images, expected.images, rtol=0, atol=1e-10)
     assert "out of memory with a batch of 7 images; continuing with 4" in caplog.text
@@ -106,7 +128,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_result(monkeypatch, caplo
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits address space")
-def test_a_process_that_really_runs_out_of_memory_goes_on_with_fewer_images():
+def test_a_process_that_really_runs_out_of_memory_continues_with_fewer_images():
     code = """
         import logging, resource, torch
         from netsim.inversion.invert import invert_batches
@@ -121,10 +143,10 @@ def test_a_process_that_really_runs_out_of_memory_goes_on_with_fewer_images():
         resource.setrlimit(resource.RLIMIT_AS, (used + 220_000_000,) * 2)
         print(invert_batches(network, x, x.flip(0), InversionSettings(iterations=1, batch_size=96)).batch_size)
     """
-    # Threads that get into each other's way take 64 MB of addresses each.
-    own = os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
+    # Concurrent threads take 64 MB of addresses each.
+    environment = os.environ | {"MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", textwrap.dedent(code)]
-    done = subprocess.run(command, env=own, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) in (1, 2, 3, 6, 12, 24, 48)  # libraries take more or less for themselves
     assert "out of memory with a batch of 96 images; continuing with 48" in done.stderr

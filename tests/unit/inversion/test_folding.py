@@ -12,8 +12,9 @@ from netsim.networks.sources.small import SMALL
 from unit.inversion.examples import HALF, convolutional, images, norms_with_statistics
 
 
-def norms(engine_):
-    return sum(isinstance(part, nn.BatchNorm2d) for part in engine_.modules())
+def norms(engine):
+    """Count the BatchNorms that were not folded."""
+    return sum(isinstance(part, nn.BatchNorm2d) for part in engine.modules())
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -21,11 +22,11 @@ def test_every_small_network_represents_as_before_with_its_norms_folded(name):
     network = load_network(f"small:{name}@none")
     norms_with_statistics(network.requires_grad_(False), (1, 28, 28))
     network.double()
-    ready = Engine(network, images(1, (1, 28, 28)).double(), batch_size=4)
+    engine = Engine(network, images(1, (1, 28, 28)).double(), batch_size=4)
     x = images(4, (1, 28, 28), rng_seed=2).double()
-    torch.testing.assert_close(ready.represent(x), network.represent(x), rtol=1e-10, atol=1e-10)
-    left = {"densenet": 11}  # those that come before a convolution instead of after one
-    assert norms(ready) == left.get(name, 0)
+    torch.testing.assert_close(engine.represent(x), network.represent(x), rtol=1e-10, atol=1e-10)
+    unfolded = {"densenet": 11}  # those in front of a convolution instead of behind one
+    assert norms(engine) == unfolded.get(name, 0)
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "convnext_tiny", "swin_t", "efficientnet_b0", "googlenet"])
@@ -45,7 +46,7 @@ def test_networks_of_other_kinds_work_unchanged(name):
 
 
 class UsedTwice(nn.Module):
-    """A convolution whose output goes to a BatchNorm and around it."""
+    """A convolution whose output is used by a BatchNorm and again behind it."""
 
     def __init__(self):
         super().__init__()
@@ -57,7 +58,7 @@ class UsedTwice(nn.Module):
 
 
 class InPlaceBetween(UsedTwice):
-    """An activation between the two that leaves no trace in the identity of the tensor."""
+    """An in-place activation between the two: the BatchNorm gets the same tensor, with other values."""
 
     def forward(self, x):
         return self.head(self.norm(self.conv(x).relu_()).mean(dim=(2, 3)))
@@ -78,14 +79,14 @@ class Shared(UsedTwice):
 def test_a_norm_that_cannot_be_folded_stays(kind):
     torch.manual_seed(0)
     network = as_network(norms_with_statistics(kind().double()), images(2).double())
-    ready = Engine(network, images(1).double(), batch_size=2)
-    assert norms(ready) == 1
+    engine = Engine(network, images(1).double(), batch_size=2)
+    assert norms(engine) == 1
     x = images(2, rng_seed=3).double()
-    torch.testing.assert_close(ready.represent(x), network.represent(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(engine.represent(x), network.represent(x), rtol=1e-12, atol=1e-12)
 
 
 class Flattens(nn.Module):
-    """As LeNet does: a map of features is taken for a row of numbers, which it is not when stored channels last."""
+    """A network that flattens feature maps with `view`, as LeNet does, which fails if they are stored channels last."""
 
     def __init__(self):
         super().__init__()
@@ -99,8 +100,8 @@ class Flattens(nn.Module):
         return self.out(self.second(self.norm(self.first(x).relu())).view(-1, self.out.in_features))
 
 
-class OfVolumes(Flattens):
-    """A weight of five dimensions, which no layout of images fits."""
+class WithConv3d(Flattens):
+    """A network with a weight of five dimensions, which has no channels-last layout of images."""
 
     def __init__(self):
         super().__init__()
@@ -110,15 +111,17 @@ class OfVolumes(Flattens):
         return self.out(self.second(self.volume(self.first(x).relu()[:, None])[:, 0]).flatten(1))
 
 
-class AsksItsNorm(Flattens):
+class ReadsItsNorm(Flattens):
+    """A network that reads an attribute of its BatchNorm, which a folded one lacks."""
+
     def forward(self, x):
         x = self.norm(self.first(x)) * self.norm.weight.mean()
         return self.out(self.second(x).flatten(1))
 
 
-@pytest.mark.parametrize("kind", [Flattens, OfVolumes, AsksItsNorm])
+@pytest.mark.parametrize("kind", [Flattens, WithConv3d, ReadsItsNorm])
 @pytest.mark.parametrize("count", [1, 3])
-def test_what_cannot_be_stored_or_folded_as_it_would_be_quickest_is_inverted_all_the_same(kind, count):
+def test_a_network_that_cannot_be_folded_or_stored_channels_last_is_inverted_as_it_is(kind, count):
     torch.manual_seed(0)
     network = as_network(kind().double(), images(1, (3, 16, 16)).double())
     x, goal = images(count, (3, 16, 16)).double(), torch.rand(count, network.width, dtype=torch.float64)
@@ -130,7 +133,7 @@ def test_what_cannot_be_stored_or_folded_as_it_would_be_quickest_is_inverted_all
     torch.testing.assert_close(descent, -gradient)
 
 
-def test_the_network_is_left_as_it_was():
+def test_the_network_is_not_changed():
     network = convolutional()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     layouts = [tensor.stride() for tensor in network.state_dict().values()]
@@ -142,19 +145,19 @@ def test_the_network_is_left_as_it_was():
 
 @pytest.mark.parametrize("size", [5, 7, 9])
 @pytest.mark.parametrize("shape", [(2, 3, 32, 32), (1, 1, 31, 45), (3, 4, 224, 224)], ids=str)
-def test_the_quick_gradient_of_a_first_layer_is_the_gradient(size, shape):
+def test_the_gradient_of_a_quick_stem_is_that_of_the_convolution(size, shape):
     conv = nn.Conv2d(shape[1], 6, size, stride=2, padding=size // 2).double()
     assert QuickStem.supports(conv)
     x = images(shape[0], shape[1:], dtype=torch.float64).requires_grad_()
-    expected, found = conv(x), QuickStem(conv)(x)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    expected, quick = conv(x), QuickStem(conv)(x)
+    torch.testing.assert_close(quick, expected, rtol=0, atol=0)
     cotangent = torch.randn(expected.shape, dtype=torch.float64, generator=torch.manual_seed(2))
     torch.testing.assert_close(
-        *(torch.autograd.grad(y, x, cotangent)[0] for y in (found, expected)), rtol=1e-12, atol=1e-12
+        *(torch.autograd.grad(y, x, cotangent)[0] for y in (quick, expected)), rtol=1e-12, atol=1e-12
     )
 
 
-def test_only_the_first_layer_of_a_network_that_has_one_like_that_is_quickened():
+def test_only_a_first_layer_of_a_supported_kind_is_replaced():
     resnet, vgg = (load_network(f"torchvision:{name}@none", input_shape=(3, 64, 64)) for name in ("resnet18", "vgg11"))
     quick = {
         network.name: [
@@ -165,12 +168,18 @@ def test_only_the_first_layer_of_a_network_that_has_one_like_that_is_quickened()
         for network in (resnet, vgg)
     }
     assert quick == {"resnet18": [(7, 7)], "vgg11": []}
-    for unfit in ({"dilation": 2}, {"stride": 1}, {"padding": 2}, {"padding_mode": "reflect"}, {"kernel_size": (7, 5)}):
-        conv = nn.Conv2d(3, 8, **{"kernel_size": 7, "stride": 2, "padding": 3} | unfit)
+    for change in (
+        {"dilation": 2},
+        {"stride": 1},
+        {"padding": 2},
+        {"padding_mode": "reflect"},
+        {"kernel_size": (7, 5)},
+    ):
+        conv = nn.Conv2d(3, 8, **{"kernel_size": 7, "stride": 2, "padding": 3} | change)
         assert not QuickStem.supports(conv)
 
 
-def test_grouped_convolutions_work_in_the_precision_of_the_plan():
-    ready = Engine(convolutional(), images(1), precision=Precision("float16", "float32"), batch_size=1)
-    dtypes = {part.groups: part.weight.dtype for part in ready.modules() if isinstance(part, nn.Conv2d)}
+def test_grouped_convolutions_work_in_their_own_precision():
+    engine = Engine(convolutional(), images(1), precision=Precision("float16", "float32"), batch_size=1)
+    dtypes = {part.groups: part.weight.dtype for part in engine.modules() if isinstance(part, nn.Conv2d)}
     assert dtypes == {1: torch.float16, 4: torch.float32}

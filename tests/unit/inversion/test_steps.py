@@ -1,4 +1,4 @@
-"""Presets: the steps of `fast` against a slow twin, where they lead, and that each image goes its own way."""
+"""Update rules: the momentum step by hand, those of `fast` against a slow twin, and where they lead."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import torch
 from netsim.errors import SettingsError
 from netsim.images import ArrayImages, load_images, to_unit
 from netsim.inversion.invert import inversion_settings, invert, invert_batches, invert_images
-from netsim.inversion.steps import LbfgsPathUpdate, MomentumUpdate, update_rule_of
+from netsim.inversion.steps import LbfgsPathUpdate, MomentumUpdate, kept_bytes, update_rule_of
 from netsim.networks import load_network
 from netsim.networks.training import train_epochs
 from netsim.settings import STOP_REASONS, InversionSettings
@@ -37,9 +37,9 @@ def curved(rng_seed=0, width=12):
 
 
 def slow_twin(at, seed, target, *, iterations, reach, memory):
-    """The iterates for one image, by the two loops of Nocedal's L-BFGS. Also how many pairs had to be left out."""
+    """Return the iterates of one image, by the two loops of Nocedal's L-BFGS, and how many pairs were not used."""
     scale = np.sqrt(np.sum(target**2))
-    x, before, kept, time, left_out, path = seed.copy(), None, [], 0, 0, [seed]
+    x, before, kept, time, unused, path = seed.copy(), None, [], 0, 0, [seed]
     for _ in range(iterations):
         gradient = at(x, target) / scale
         if before is not None:
@@ -51,7 +51,7 @@ def slow_twin(at, seed, target, *, iterations, reach, memory):
         slope[((x <= 0) & (slope > 0)) | ((x >= 1) & (slope < 0))] = 0
         pairs = [(s, c + rho * s) for s, c in kept]
         used = [(s, y) for s, y in pairs if s @ y > 0.5 * rho * (s @ s)]
-        left_out += len(pairs) - len(used)
+        unused += len(pairs) - len(used)
         q, alphas = slope.copy(), []
         for s, y in reversed(used):
             alphas.append(s @ q / (s @ y))
@@ -64,12 +64,43 @@ def slow_twin(at, seed, target, *, iterations, reach, memory):
             move = -slope / rho
         x = np.clip(x + move * min(1, reach / np.sqrt(np.sum(move**2))), 0, 1)
         path.append(x)
-    return np.array(path), left_out
+    return np.array(path), unused
+
+
+def test_two_momentum_steps_by_hand():
+    """Pixels at 0.5 and 0.75; the gradient points along the first, then along the second, whatever its length."""
+    rule, x = MomentumUpdate(step_size=0.5, momentum=0.75), torch.tensor([[[[0.5, 0.75]]]])
+    memory = rule.initial_memory(x)
+    for descent in ([-8.0, 0.0], [0.0, 2.0]):
+        descent = torch.tensor([[[descent]]])
+        rule.step(memory, x, descent, descent.flatten(1).norm(dim=1), torch.ones(1))
+    # velocity: 0.25 * (-1, 0), then 0.75 * that + 0.25 * (0, 1)
+    assert memory["velocity"].flatten().tolist() == [-0.1875, 0.25]
+    assert x.flatten().tolist() == [0.5 - 0.5 * 0.25 - 0.5 * 0.1875, 0.75 + 0.5 * 0.25]
+
+
+def test_a_momentum_step_is_clamped_to_pixels_and_a_zero_gradient_leaves_the_momentum():
+    rule, x = MomentumUpdate(step_size=8.0, momentum=0.5), torch.tensor([[[[0.5, 0.5]]]])
+    memory = rule.initial_memory(x)
+    descent = torch.tensor([[[[3.0, -4.0]]]])
+    rule.step(memory, x, descent, torch.tensor([5.0]), torch.ones(1))
+    assert x.flatten().tolist() == [1.0, 0.0]
+    velocity = memory["velocity"].clone()
+    rule.step(memory, x, torch.zeros_like(x), torch.zeros(1), torch.ones(1))
+    assert torch.equal(memory["velocity"], 0.5 * velocity)
+
+
+def test_kept_bytes_are_those_of_the_memory_of_all_images():
+    x = torch.zeros(3, 2, 5, 5)
+    assert kept_bytes(MomentumUpdate(step_size=0.125, momentum=0.9), x) == x.nbytes
+    m = 2
+    per_image = 8 + 4 + (3 + 2 * m) * SIZE * 4 + (2 * m) ** 2 * 8  # k, time, three images and 2 m changes, products
+    assert kept_bytes(LbfgsPathUpdate(memory=m), x) == 3 * per_image
 
 
 def test_iterates_are_those_of_the_two_loops():
     represent, at = curved()
-    seed, left_out = images(4, rng_seed=1, low=-0.2, high=1.2), 0
+    seed, unused = images(4, rng_seed=1, low=-0.2, high=1.2), 0
     target = 2 * represent(images(4, rng_seed=2))  # out of reach: residuals, and what they bend, stay large
     for settings in (
         {"reach": 4.0, "memory": 10},
@@ -88,8 +119,8 @@ def test_iterates_are_those_of_the_two_loops():
         for i in range(4):
             theirs, missing = slow_twin(at, seed[i].flatten().numpy(), target[i].numpy(), iterations=25, **settings)
             np.testing.assert_allclose(torch.stack(path)[:, i], theirs, atol=1e-7)
-            left_out += missing
-    assert left_out > 0  # pairs of negative curvature came up
+            unused += missing
+    assert unused > 0  # pairs of negative curvature came up
     assert LbfgsPathUpdate() == LbfgsPathUpdate(reach=4.0, memory=10)
 
 
