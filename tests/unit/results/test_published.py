@@ -10,7 +10,7 @@ from scipy import stats
 from netsim.errors import RunError, SettingsError
 from netsim.results.matrices import off_diagonal
 from netsim.results.published import compare, comparison_json, published_matrices
-from unit.report.test_page import make_results
+from support.results import make_results
 
 
 @pytest.fixture

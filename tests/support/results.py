@@ -1,0 +1,170 @@
+"""Made-up results and galleries, plausible and quick to make, for tests of what is shown."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from netsim.results.gallery import Gallery
+from netsim.results.matrices import ESTIMATORS
+from netsim.results.results import Loss, NetworkSummary, Results, similarity_dataset
+from netsim.similarity.uncertainty import Estimate
+
+NINE = ("densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4")
+
+
+def make_matrix(rng, count: int, *, center: float, symmetric: bool) -> dict[str, np.ndarray]:
+    """Return plausible similarities, unbiased then biased: ones on the diagonal, biased above unbiased."""
+    cka = np.clip(center + 0.25 * center * rng.standard_normal((count, count)), 0.01, 0.99)
+    if symmetric:
+        cka = (cka + cka.T) / 2
+    unbiased = cka - 0.02 - 0.03 * (1 - cka)
+    np.fill_diagonal(cka, 1)
+    np.fill_diagonal(unbiased, 1)
+    off = ~np.eye(count, dtype=bool)
+    error, floor = 0.004 + 0.002 * rng.random((2, count, count))
+    return {"cka": np.stack([unbiased, cka]), "se": np.stack([1.1 * error * off, error * off]), "floor": 10 * floor}
+
+
+def make_estimates(matrices: dict[str, dict[str, np.ndarray]], names: tuple[str, ...]) -> dict[str, dict]:
+    """Return means, rows and row differences of such matrices, with errors of a plausible size."""
+    off, means, rows = ~np.eye(len(names), dtype=bool), {}, {}
+    for kind, matrix in matrices.items():
+        for estimator, cells in zip(ESTIMATORS, matrix["cka"], strict=True):
+            means[kind, estimator] = Estimate(float(cells[off].mean()), 0.0042, 15)
+            rows[kind, estimator] = {
+                name: Estimate(float(row[others].mean()), 0.005, 15)
+                for name, row, others in zip(names, cells, off, strict=True)
+            }
+    for estimator, se in zip(ESTIMATORS, (0.0053, 0.0051), strict=True):
+        difference = means["natural", estimator].value - means["inverted", estimator].value
+        means["difference", estimator] = Estimate(difference, se, 15)
+    biased = rows["inverted", "biased"]
+    differences = {
+        (one, other): Estimate(biased[one].value - biased[other].value, 0.006, 15)
+        for one, other in itertools.combinations(names, 2)
+    }
+    return {"means": means, "rows": rows, "row_differences": differences}
+
+
+def make_loss(rng, n: int, *, final: float) -> Loss:
+    """Return losses that fall from about 0.9 to about `final`."""
+    iterations = np.unique(np.geomspace(1, 401, 60).astype(int)) - 1
+    start = float(rng.uniform(0.7, 1.1))
+    history = final + (start - final) * np.exp(-iterations / rng.uniform(20, 60))
+    return Loss(
+        initial=start * rng.lognormal(0, 0.1, n),
+        final=final * rng.lognormal(0, 0.3, n),
+        distance=rng.uniform(2, 6, n),
+        iterations=np.full(n, 400),
+        stopped=0,
+        stalled=0,
+        nonfinite=0,
+        history=history,
+        history_iterations=iterations,
+    )
+
+
+def make_results(count: int = 9, n: int = 512, rng_seed: int = 0) -> Results:
+    """Return results of `count` networks on n pairs in 16 shards, without any reason to doubt them."""
+    rng = np.random.default_rng([rng_seed, count])
+    names = NINE[:count] + tuple(f"network_{index:02d}" for index in range(9, count))
+    matrices = {
+        "natural": make_matrix(rng, count, center=0.75, symmetric=True),
+        "inverted": make_matrix(rng, count, center=0.18, symmetric=False),
+    }
+    stacked = {key: np.stack([matrix[key] for matrix in matrices.values()], axis=1) for key in ("cka", "se")}
+    floor = np.stack([matrix["floor"] for matrix in matrices.values()])
+    summaries = {
+        name: NetworkSummary(
+            name=name,
+            reference=f"small:{name}",
+            accuracy=float(rng.uniform(0.86, 0.92)),
+            parameters=int(rng.integers(20_000, 900_000)),
+            width=int(rng.choice([64, 128, 256])),
+            weights_hash=rng.bytes(32).hex(),
+            trained_here=True,
+        )
+        for name in names
+    }
+    return Results(
+        networks=names,
+        n=n,
+        shards=16,
+        similarity=similarity_dataset(
+            names, **stacked, floor=floor, undefined=np.full_like(stacked["cka"], "", str), df=15
+        ),
+        **make_estimates(matrices, names),
+        loss={name: make_loss(rng, n, final=float(rng.uniform(0.01, 0.03))) for name in names},
+        summaries=summaries,
+        tolerance=0.05,
+        preset="published",
+        chance=0.1,
+        provenance={"settings digest": "0f3a" * 16, "torch": "2.14.1", "device": "cpu", "created": "2025-01-02 03:04"},
+    )
+
+
+def make_gallery(results: Results, *, pairs: int = 4, shape: tuple[int, int, int] = (1, 28, 28)) -> Gallery:
+    """Return a gallery of blobs; inverted images are the seed with a trace of the target's blob."""
+    rng = np.random.default_rng(7)
+    channels, height, width = shape
+    y, x = np.mgrid[:height, :width] / height
+
+    def blobs() -> np.ndarray:
+        cx, cy, r = rng.uniform(0.3, 0.7, (3, pairs, channels, 1, 1))
+        return np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (0.15 * r) ** 1.2)
+
+    seed, target = blobs(), blobs()
+    inverted = {
+        name: np.clip(seed + 0.15 * target + 0.08 * rng.standard_normal(seed.shape), 0, 1) for name in results.networks
+    }
+    labels = ["Ankle boot", "T-shirt/top", "Bag", "Dress", "Coat", "Sandal", "Shirt", "Sneaker"]
+    return Gallery(
+        pairs=np.arange(pairs) * 3,
+        seed=np.round(255 * seed).astype(np.uint8),
+        target=np.round(255 * target).astype(np.uint8),
+        inverted=inverted,
+        seed_labels=[labels[index % 8] for index in range(pairs)],
+        target_labels=[labels[(index + 3) % 8] for index in range(pairs)],
+    )
+
+
+def with_loss(results: Results, name: str, **changes) -> Results:
+    """Change the losses of one network."""
+    return dataclasses.replace(results, loss={**results.loss, name: dataclasses.replace(results.loss[name], **changes)})
+
+
+def with_summary(results: Results, name: str, **changes) -> Results:
+    """Change the summary of one network."""
+    summaries = {**results.summaries, name: dataclasses.replace(results.summaries[name], **changes)}
+    return dataclasses.replace(results, summaries=summaries)
+
+
+def with_inverted(results: Results, row: int, column: int, value: float) -> Results:
+    """Change one unbiased cell of the inverted matrix."""
+    similarity = results.similarity.copy(deep=True)
+    similarity.cka.loc["unbiased", "inverted", results.networks[row], results.networks[column]] = value
+    return dataclasses.replace(results, similarity=similarity)
+
+
+def renamed(results: Results, old: str, new: str) -> Results:
+    """Give one network of the results another name."""
+
+    def swap(mapping):
+        return {new if name == old else name: value for name, value in mapping.items()}
+
+    summaries = swap(results.summaries)
+    summaries[new] = dataclasses.replace(summaries[new], name=new)
+    names = tuple(new if name == old else name for name in results.networks)
+    return dataclasses.replace(
+        results,
+        networks=names,
+        similarity=results.similarity.assign_coords(through=list(names), observer=list(names)),
+        rows={key: swap(rows) for key, rows in results.rows.items()},
+        row_differences={
+            tuple(new if name == old else name for name in pair): value
+            for pair, value in results.row_differences.items()
+        },
+        loss=swap(results.loss),
+        summaries=summaries,
+    )

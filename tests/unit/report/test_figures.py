@@ -1,0 +1,114 @@
+"""Figures show the values of the results, legibly."""
+
+import io
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from netsim.report import figures, svg
+from netsim.report.figures import gallery_figure
+from netsim.report.svg import to_webp
+from netsim.results.results import Results
+from support.results import make_gallery, make_results, with_loss
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return make_results(3, n=64)
+
+
+def test_both_heatmaps_have_one_colour_scale(results):
+    for estimator in ("unbiased", "biased"):
+        natural, inverted, bar = figures.heatmaps(results, estimator).axes
+        assert [axes.collections[0].get_clim() for axes in (natural, inverted, bar)] == [(0, 1)] * 3
+        assert len({axes.collections[0].get_cmap().name for axes in (natural, inverted, bar)}) == 1
+
+
+def test_rows_are_through_from_the_top_and_columns_observer(results):
+    for estimator in ("unbiased", "biased"):
+        values = results.cells("inverted", estimator)
+        natural, inverted, _ = figures.heatmaps(results, estimator).axes
+        assert inverted.get_ylim() == (2.5, -0.5)
+        assert (natural.get_ylabel(), inverted.get_xlabel()) == ("through", "observer")
+        assert [label.get_text() for label in natural.get_yticklabels()] == list(results.networks)
+        shown = {text.get_position(): text.get_text() for text in inverted.texts}
+        cells = itertools.product(range(3), range(3))
+        assert all(shown[column, row] == f"{values[row, column]:.2f}" for row, column in cells)
+        np.testing.assert_array_equal(inverted.collections[0].get_array(), values)
+
+
+def test_numbers_stand_out_from_every_cell():
+    for value in (*np.linspace(0, 1, 201), np.nan):
+        cell = to_rgb(figures.UNDEFINED) if np.isnan(value) else figures.COLORS(value)[:3]
+        dark, light = sorted(figures.luminance(color) + 0.05 for color in (cell, to_rgb(figures.ink_on(value))))
+        assert light / dark > 4.5
+
+
+def test_lines_stand_out_from_the_light_page_and_the_dark_one():
+    template = (Path(figures.__file__).parent / "templates" / "report.html.j2").read_text()
+    pages = re.findall(r"--page: (#[0-9a-f]{6})", template)
+    assert len(pages) == 2
+    for line, page in itertools.product(figures.LINES, pages):
+        dark, light = sorted(figures.luminance(to_rgb(color)) + 0.05 for color in (line, page))
+        assert light / dark >= 3, (line, page)
+
+
+def test_loss_curves_draw_the_history_and_the_tolerance(results):
+    axes = figures.loss_curves(results).axes[0]
+    assert axes.get_yscale() == "log"
+    for name, line in zip(results.networks, axes.lines, strict=False):
+        np.testing.assert_array_equal(line.get_xdata(), results.loss[name].history_iterations)
+        np.testing.assert_array_equal(line.get_ydata(), results.loss[name].history)
+    assert any(np.all(np.asarray(line.get_ydata()) == results.tolerance) for line in axes.lines)
+    assert {text.get_text() for text in axes.texts} == {*results.networks, "tolerance 0.05"}
+
+
+def test_losses_without_a_logarithm_leave_the_others_drawn(results):
+    history = results.loss["densenet"].history
+    odd = with_loss(results, "densenet", history=np.where(np.arange(len(history)) % 2, 0.0, history))
+    odd = with_loss(odd, "mobilenet", history=np.full(len(history), np.nan))
+    words = {text.get_text() for text in figures.loss_curves(odd).axes[0].texts}
+    assert words == {"densenet", "resnext", "tolerance 0.05"}
+    assert "<svg" in svg.to_svg(figures.loss_curves(odd))
+
+
+def test_spread_places_are_the_nearest_that_do_not_overlap(rng):
+    grid = np.linspace(0, 1, 41)
+    apart = np.array([p for p in itertools.combinations(grid, 3) if min(p[1] - p[0], p[2] - p[1]) >= 0.2 - 1e-12])
+    for wanted in np.sort(np.round(rng.random((50, 3)) * 40) / 40):
+        found = figures.spread(wanted, gap=0.2)
+        assert (np.diff(found) >= 0.2 - 1e-12).all()
+        assert 0 <= found.min() <= found.max() <= 1 + 1e-12
+        assert ((found - wanted) ** 2).sum() <= ((apart - wanted) ** 2).sum(axis=1).min() + 1e-12
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 224, 224)])
+def test_the_gallery_as_one_picture_is_small_and_has_every_image(shape):
+    """Artifacts in the UI come with the page that lists them. 11 columns and 4 rows of tiles, and room for names."""
+    picture = to_webp(gallery_figure(make_gallery(make_results(count=9), shape=shape)))
+    with Image.open(io.BytesIO(picture)) as image:
+        width, height = image.size
+    assert width > 11 * 58 and height > 4 * 58 and len(picture) < 150_000
+
+
+def test_the_tiles_of_the_gallery_are_the_images(results):
+    """Those of 28 pixels twice as large, those of 224 a quarter as large."""
+    gallery = make_gallery(results, shape=(1, 28, 28))
+    (axes,) = gallery_figure(gallery).axes
+    pixels = axes.get_images()[0].get_array()
+    np.testing.assert_array_equal(pixels[58 : 58 + 56 : 2, 58 : 58 + 56 : 2, 0], gallery.target[1, 0])
+    large = make_gallery(results, shape=(3, 224, 224))
+    pixels = gallery_figure(large).axes[0].get_images()[0].get_array()
+    means = large.seed[0].reshape(3, 56, 4, 56, 4).mean(axis=(2, 4)).transpose(1, 2, 0)
+    np.testing.assert_allclose(pixels[:56, :56], means, atol=1)
+    assert gallery_figure(make_gallery(results, shape=(2, 28, 28))) is None

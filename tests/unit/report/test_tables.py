@@ -1,0 +1,84 @@
+"""Tables hold the numbers of the results in full precision."""
+
+import csv
+import itertools
+
+import numpy as np
+import pytest
+
+from netsim.report.page import write_report
+from netsim.report.tables import row_and_column_means
+from netsim.results.results import Results
+from support.pages import Page, page_of
+from support.results import make_gallery, make_results
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return make_results(3, n=64)
+
+
+@pytest.fixture(scope="module")
+def page(results) -> Page:
+    return page_of(results)
+
+
+def test_row_and_column_means_leave_out_the_diagonal(rng):
+    values = rng.random((4, 4))
+    rows, columns = row_and_column_means(values)
+    for index in range(4):
+        others = [other for other in range(4) if other != index]
+        assert rows[index] == pytest.approx(np.mean([values[index, other] for other in others]))
+        assert columns[index] == pytest.approx(np.mean([values[other, index] for other in others]))
+
+
+def test_tables_read_back_as_the_very_numbers(results, tmp_path):
+    written = write_report(results, make_gallery(results), tmp_path / "new" / "folder")
+    for kind in ("natural", "inverted"):
+        lines = list(csv.DictReader(written[f"{kind}.csv"].open(newline="")))
+        cells = list(itertools.product(results.networks, results.networks))
+        assert [(line["through"], line["observer"]) for line in lines] == cells
+        expected = {"cka": ("biased", "cka"), "cka_se": ("biased", "se")}
+        expected |= {"cka_unbiased": ("unbiased", "cka"), "cka_unbiased_se": ("unbiased", "se")}
+        cells = {column: results.cells(kind, estimator, kind=key) for column, (estimator, key) in expected.items()}
+        for column, values in (cells | {"floor": results.floor(kind)}).items():
+            np.testing.assert_array_equal([float(line[column]) for line in lines], values.ravel())
+        assert {line["n"] for line in lines} == {"64"}
+    losses = list(csv.DictReader(written["losses.csv"].open(newline="")))
+    assert [(line["through"], int(line["pair"])) for line in losses] == [
+        (m, k) for m in results.networks for k in range(64)
+    ]
+    for column, name in (("initial_loss", "initial"), ("final_loss", "final"), ("distance", "distance")):
+        expected = np.concatenate([getattr(results.loss[network], name) for network in results.networks])
+        np.testing.assert_array_equal([float(line[column]) for line in losses], expected)
+    networks = list(csv.DictReader(written["networks.csv"].open(newline="")))
+    assert [line["weights_hash"] for line in networks] == [
+        results.summaries[name].weights_hash for name in results.networks
+    ]
+    assert [line["converged"] for line in networks] == ["true"] * 3
+
+
+def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results, page, tmp_path):
+    table = next(table for table in page.tables if table[0][0] == "inverted through")
+    assert table[0][2:] == ["− mobilenet", "− resnext"]
+    for row, (name, mean, *cells) in enumerate(table[1:]):
+        assert name == results.networks[row]
+        assert mean.startswith(f"{results.rows['inverted', 'unbiased'][name].value:.3f}")
+        assert [bool(cell) for cell in cells] == [other > row for other in (1, 2)]
+    written = write_report(results, make_gallery(results), tmp_path)
+    lines = list(csv.DictReader(written["row_differences.csv"].open(newline="")))
+    assert [(line["through"], line["minus"]) for line in lines] == list(results.row_differences)
+    first = results.row_differences["densenet", "mobilenet"]
+    assert [float(lines[0][key]) for key in ("mean", "se", "low", "high", "p_value")] == [
+        first.value, first.se, *first.interval, first.p_value,
+    ]  # fmt: skip
+    rows = list(csv.DictReader(written["rows.csv"].open(newline="")))
+    assert [(row["set"], row["through"]) for row in rows] == [
+        (kind, name) for kind in ("natural", "inverted") for name in results.networks
+    ]
+    assert float(rows[4]["mean"]) == results.rows["inverted", "unbiased"][results.networks[1]].value

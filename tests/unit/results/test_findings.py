@@ -1,0 +1,139 @@
+"""Findings say what the results say, and name every reason not to trust them."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from netsim.results import findings
+from netsim.results.findings import (
+    all_well,
+    better_than_chance,
+    biased_headline,
+    headline,
+    matrix_table,
+    network_table,
+    number,
+    warnings,
+)
+from netsim.results.results import Results
+from netsim.similarity.uncertainty import Estimate
+from support.pages import Page, page_of, warned
+from support.results import make_results, with_inverted, with_loss, with_summary
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    return make_results(3, n=64)
+
+
+@pytest.fixture(scope="module")
+def page(results) -> Page:
+    return page_of(results)
+
+
+def test_headline_is_the_finding_in_one_sentence(results):
+    means = {
+        ("natural", "unbiased"): Estimate(0.874, 0.011, 15),
+        ("natural", "biased"): Estimate(0.9, 0.01, 15),
+        ("inverted", "unbiased"): Estimate(-0.0041, 0.012, 15),
+        ("inverted", "biased"): Estimate(0.05, 0.02, 15),
+        ("difference", "unbiased"): Estimate(0.878, 0.014, 15),
+        ("difference", "biased"): Estimate(0.85, 0.02, 15),
+    }
+    floor = results.similarity.floor.copy(data=np.repeat([[[0.02]], [[0.04]]], 9, axis=2).reshape(2, 3, 3))
+    changed = dataclasses.replace(results, means=means, similarity=results.similarity.assign(floor=floor), n=1512)
+    assert headline(changed) == (
+        "Natural similarity 0.87 ± 0.01; after inversion 0.00 ± 0.01; difference 0.88 ± 0.01 "
+        "(unbiased CKA, mean of 6 cells, n = 1,512 images in 16 shards)"
+    )
+    assert biased_headline(changed) == (
+        "Natural similarity 0.90 ± 0.01; after inversion 0.05 ± 0.02; difference 0.85 ± 0.02 "
+        "(biased CKA; independent representations would give 0.02 and 0.04 on natural and inverted images)"
+    )
+    assert "Natural similarity 0.87 ± 0.01; after inversion 0.00 ± 0.01" in page_of(changed).text
+
+
+def test_intervals_and_the_paired_test_stand_under_the_headline(results, page):
+    said = findings.intervals(results)
+    low, high = results.means["difference", "unbiased"].interval
+    assert f"difference {low:.3f} to {high:.3f}, p < 0.001 (paired; t with 15 degrees of freedom" in said
+    assert said in page.text
+    assert findings.probability(Estimate(0.01, 0.01, 15)) == "= 0.333"
+    assert findings.probability(Estimate(np.nan, np.nan, 15)) == "= –"
+
+
+def test_nothing_is_warned_of_when_all_went_well(results, page):
+    assert warnings(results) == []
+    assert not warned(page)
+
+
+def test_warning_names_the_networks_that_have_not_converged_and_only_those(results):
+    late = with_loss(results, "mobilenet", final=np.full(64, 0.2))
+    [warning] = warnings(late)
+    assert "mobilenet (0.200)" in warning
+    assert "densenet" not in warning
+    assert "0.05" in warning
+    page = page_of(late)
+    assert warned(page)
+    assert warning in page.text
+    table = next(table for table in page.tables if table[0][0] == "network")
+    assert [line[6] for line in table[1:]] == ["yes", "NO", "yes"]
+    assert warnings(with_loss(results, "mobilenet", final=np.full(64, np.nan)))
+
+
+def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
+    """Of a network that tells other classes apart than the images have."""
+    unknown = with_summary(results, "densenet", accuracy=np.nan)
+    assert warnings(unknown) == []
+    assert "clearly better than chance; no image" in all_well(results) and "chance" not in all_well(unknown)
+    assert "Accuracy of densenet is not reported: it was trained on other classes." in all_well(unknown)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda results: with_loss(results, "densenet", stalled=3), "densenet (3 of 64)"),
+        (lambda results: with_loss(results, "densenet", nonfinite=2), "densenet (2 of 64)"),
+        (lambda results: with_summary(results, "densenet", accuracy=0.12), "densenet (12.0 %)"),
+        (lambda results: with_summary(results, "densenet", other_size=384), "densenet (384 pixels a side)"),
+        (lambda results: dataclasses.replace(results, preset="fast"), "Compare only with runs of the same preset"),
+        (lambda results: with_inverted(results, 0, 1, np.nan), "1 of 9 unbiased values of the inverted matrix"),
+    ],
+)
+def test_every_other_reason_to_doubt_is_warned_of(results, change, said):
+    [warning] = warnings(change(results))
+    assert said in warning
+    assert warned(page_of(change(results)))
+
+
+def test_better_than_chance_fits_two_classes_and_a_thousand():
+    assert not better_than_chance(0.52, 1 / 2)
+    assert better_than_chance(0.6, 1 / 2)
+    assert not better_than_chance(0.12, 1 / 10)
+    assert better_than_chance(0.3, 1 / 10)
+    assert not better_than_chance(0.0013, 1 / 1000)
+    assert better_than_chance(0.05, 1 / 1000)
+
+
+def test_numbers_are_written_as_a_reader_expects():
+    assert [findings.number(v, 2) for v in (0.125, -0.014, -0.001, np.nan, np.inf)] == [
+        "0.12",
+        "−0.01",
+        "0.00",
+        "–",
+        "–",
+    ]
+    assert findings.with_error(Estimate(0.0312, 0.0021, 15)) == "0.031 ± 0.002"
+    assert findings.with_error(Estimate(np.nan, np.nan, 15)) == "– ± –"
+
+
+def test_tables_of_the_ui_hold_the_numbers_of_the_results(results):
+    rows = network_table(results)
+    assert [row["network"] for row in rows] == list(results.networks)
+    for row in rows:
+        loss = results.loss[row["network"]]
+        assert (row["initial loss"], row["final loss"]) == (number(np.median(loss.initial)), number(loss.median))
+        assert row["converged"] == ("yes" if loss.median <= results.tolerance else "NO")
+    cell = matrix_table(results, "inverted")[2][results.networks[1]]
+    assert cell.startswith(f"{number(results.cells('inverted')[2, 1])} [")
