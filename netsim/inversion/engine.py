@@ -37,7 +37,7 @@ COTANGENT_SCALES = (2.0**10, 2.0**2, 2.0**-6)
 
 
 class Engine:
-    """A network on its device, prepared for inversion. Later changes of the network's weights have no effect.
+    """A network on its device, prepared for inversion. Make a new engine after a change of the network's weights.
 
     Parameters
     ----------
