@@ -15,7 +15,7 @@ FLOORS = (
     ("references", "storage", "similarity"),
     ("settings",),
     ("images",),
-    ("networks", "store"),
+    ("networks", "store", "measures"),
     ("inversion", "results"),
     ("report",),
     ("stages",),
