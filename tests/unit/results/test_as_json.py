@@ -1,0 +1,80 @@
+"""Results as JSON: keys in their order, plain numbers, and None for what is undefined."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from netsim.results.as_json import to_json
+from support.results import make_results, with_inverted, with_loss, with_summary
+
+KEYS = [
+    "networks", "n", "shards", "natural", "inverted", "difference", "difference_unbiased", "row_differences", "loss",
+    "converged", "tolerance", "preset", "accuracy", "chance", "weights", "left_out", "provenance",
+]  # fmt: skip
+MATRIX_KEYS = {
+    f"{key}{suffix}" for key in ("cka", "se", "interval", "mean", "rows") for suffix in ("", "_unbiased")
+} | {"floor", "undefined"}
+
+
+@pytest.fixture(scope="module")
+def results():
+    return make_results(3, n=64)
+
+
+def test_keys_are_those_that_programs_rely_on(results):
+    printed = to_json(results)
+    assert list(printed) == KEYS
+    assert set(printed["natural"]) == set(printed["inverted"]) == MATRIX_KEYS
+    assert set(printed["loss"]["resnext"]) == {
+        "median_initial", "median", "mean", "distance", "iterations", "stopped", "stalled", "nonfinite",
+    }  # fmt: skip
+    assert set(printed["difference"]) == {"value", "se", "interval", "p_value"}
+
+
+def test_numbers_survive_json_to_the_last_bit(results):
+    read_back = json.loads(json.dumps(to_json(results), allow_nan=False))
+    for name in ("natural", "inverted"):
+        for estimator, suffix in (("biased", ""), ("unbiased", "_unbiased")):
+            for key, kind in (("cka", "cka"), ("se", "se")):
+                np.testing.assert_array_equal(
+                    read_back[name][f"{key}{suffix}"], results.cells(name, estimator, kind=kind)
+                )
+            low, high = np.moveaxis(np.array(read_back[name][f"interval{suffix}"]), -1, 0)
+            np.testing.assert_array_equal(low, results.cells(name, estimator, kind="low"))
+            np.testing.assert_array_equal(high, results.cells(name, estimator, kind="high"))
+            assert read_back[name][f"mean{suffix}"]["value"] == results.means[name, estimator].value
+    for name, loss in results.loss.items():
+        assert read_back["loss"][name]["median"] == loss.median
+        assert read_back["loss"][name]["distance"] == np.median(loss.distance)
+
+
+def test_differences_of_rows_name_both_networks(results):
+    differences = to_json(results)["row_differences"]
+    assert [(entry["through"], entry["minus"]) for entry in differences] == list(results.row_differences)
+    assert differences[0]["value"] == results.row_differences["densenet", "mobilenet"].value
+
+
+def test_undefined_numbers_are_none_and_undefined_cells_have_their_reason(results):
+    undefined = with_summary(with_inverted(results, 1, 2, np.nan), "densenet", accuracy=np.nan)
+    undefined = with_loss(undefined, "resnext", final=np.full(64, np.nan))
+    reasons = undefined.similarity.undefined.astype(object)
+    reasons.loc["unbiased", "inverted", "mobilenet", "resnext"] = "resnext is constant"
+    undefined = dataclasses.replace(undefined, similarity=undefined.similarity.assign(undefined=reasons))
+    printed = json.loads(json.dumps(to_json(undefined), allow_nan=False))
+    assert printed["inverted"]["cka_unbiased"][1][2] is None and printed["inverted"]["cka"][1][2] is not None
+    assert printed["inverted"]["undefined"] == [
+        {"estimator": "unbiased", "through": "mobilenet", "observer": "resnext", "reason": "resnext is constant"}
+    ]
+    assert printed["natural"]["undefined"] == []
+    assert printed["accuracy"]["densenet"] is None
+    assert printed["loss"]["resnext"]["median"] is None
+
+
+def test_skipped_images_are_counted_by_split(results):
+    skipped = dataclasses.replace(results, skipped={"train": (0, 40), "test": (2, 12)})
+    assert to_json(skipped)["left_out"] == {
+        "train": {"unreadable": 0, "listed": 40},
+        "test": {"unreadable": 2, "listed": 12},
+    }

@@ -1,0 +1,98 @@
+"""Results are what the store holds, labelled, and refuse a run that is not finished."""
+
+import numpy as np
+import pytest
+
+from netsim.errors import StoreError
+from netsim.results.matrices import ESTIMATORS, SETS
+from netsim.results.results import load_results, similarity_dataset
+from netsim.similarity.uncertainty import half_width
+from netsim.store import layout, provenance
+from netsim.store.run import Run
+from support.results import make_results, with_loss
+from support.sweeps import tiny
+
+
+def test_losses_are_those_of_the_store(finished):
+    results = load_results(finished)
+    for name in finished.settings.names:
+        loss, stored = results.loss[name], finished.array(f"inverted/{name}/losses")[...]
+        for attribute, quantity in (("initial", "initial_loss"), ("final", "final_loss"), ("distance", "distance")):
+            np.testing.assert_array_equal(getattr(loss, attribute), layout.quantity(stored, quantity))
+        assert loss.median == np.median(layout.quantity(stored, "final_loss"))
+        assert (loss.iterations == 5).all() and (loss.stopped, loss.stalled, loss.nonfinite) == (0, 0, 0)
+        history = finished.array(f"inverted/{name}/history")[...]
+        np.testing.assert_array_equal(loss.history, np.median(history, axis=0))
+        assert loss.history_iterations.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_networks_are_summarized_as_they_were_recorded(finished):
+    results = load_results(finished)
+    assert results.networks == finished.settings.names
+    for name in results.networks:
+        summary = results.summaries[name]
+        assert summary.weights_hash == provenance.weights_hash(finished, name)
+        assert summary.width == finished.array(f"representations/natural/{name}").shape[1]
+        assert summary.trained_here == (name == "vgg")
+        assert summary.other_size is None and 0 <= summary.accuracy <= 1
+    assert (results.n, results.shards, results.df, results.chance) == (32, 4, 3, 0.1)
+    assert results.skipped == {}
+
+
+def test_provenance_names_the_run_its_settings_and_where_it_was_computed(finished):
+    provenance_of = load_results(finished).provenance
+    assert provenance_of["run"] == finished.digest
+    assert provenance_of["images"].startswith("fashion-mnist, BLAKE3 ")
+    assert provenance_of["preset"] == "published" and provenance_of["precision"] == "float32"
+    assert provenance_of["device"].startswith("cpu ") and provenance_of["device"].endswith(", 1 thread(s) a worker")
+    stages = [entry.split()[0] for entry in provenance_of["task seconds"].split(", ")]
+    assert stages == ["train", "draw", "invert", "embed", "aggregate"]  # `check` has no units for these images
+
+
+def test_means_of_the_results_are_those_of_their_cells(finished):
+    results = load_results(finished)
+    off = ~np.eye(3, dtype=bool)
+    for estimator in ESTIMATORS:
+        natural, inverted = (results.cells(name, estimator)[off].mean() for name in SETS)
+        assert results.means["natural", estimator].value == pytest.approx(natural)
+        assert results.means["inverted", estimator].value == pytest.approx(inverted)
+        assert results.means["difference", estimator].value == pytest.approx(natural - inverted)
+        assert {estimate.df for estimate in results.means.values()} == {3}
+
+
+def test_intervals_of_cells_are_the_error_times_students_t():
+    cka, se = np.full((2, 2, 2, 2), 0.5), np.full((2, 2, 2, 2), 0.1)
+    floor, undefined = np.zeros((2, 2, 2)), np.full(cka.shape, "", str)
+    dataset = similarity_dataset(("a", "b"), cka, se, floor, undefined, df=7)
+    assert float(half_width(np.array(0.1), 7)) == pytest.approx(0.2364624)  # t(7) at 97.5 % is 2.364624
+    np.testing.assert_allclose(dataset.high - dataset.cka, 0.2364624, rtol=1e-6)
+    np.testing.assert_allclose(dataset.cka - dataset.low, 0.2364624, rtol=1e-6)
+
+
+def test_cells_are_found_by_set_estimator_and_label():
+    shape = (2, 2, 2, 2)
+    cka = np.arange(16.0).reshape(shape)
+    dataset = similarity_dataset(
+        ("a", "b"), cka, np.zeros(shape), np.arange(8.0).reshape(2, 2, 2), np.full(shape, "", str), df=7
+    )
+    cell = dataset.cka.sel(estimator="biased", set="inverted", through="b", observer="a")
+    assert float(cell) == cka[1, 1, 1, 0] == 14
+    assert float(dataset.floor.sel(set="inverted", through="a", observer="b")) == 5
+
+
+def test_a_network_converged_if_its_median_loss_is_at_most_the_tolerance():
+    results = make_results(3, n=4)
+    assert results.converged == dict.fromkeys(results.networks, True)
+    final = np.array([results.tolerance, results.tolerance, 1, 0])
+    assert with_loss(results, "densenet", final=final).converged["densenet"]
+    assert not with_loss(results, "densenet", final=final + 1e-9).converged["densenet"]
+    assert not with_loss(results, "densenet", final=np.full(4, np.nan)).converged["densenet"]
+
+
+def test_a_run_that_is_not_finished_has_no_results(tmp_path):
+    run = Run.create(str(tmp_path), tiny())
+    missing = (
+        r"is not finished: 3 of 3 shards of train are missing, the first train \S+ shard 0; resume with `netsim run"
+    )
+    with pytest.raises(StoreError, match=missing):
+        load_results(run)
