@@ -1,198 +1,201 @@
-"""Where the values of columns lie in an Arrow stream, so that a few of them can be read out of a large file.
+"""Locate images in an Arrow stream or file, so that single images are read from a large file.
 
-pyarrow reads whole record batches, and one of Hugging Face's has a thousand images. This reads their headers instead.
-Source: https://arrow.apache.org/docs/format/Columnar.html (messages, buffers) and https://flatbuffers.dev/internals.
+pyarrow reads record batches as a whole, and one of Hugging Face's has a thousand images. So pyarrow is given a sparse
+copy of the file: an anonymous memory map of its size, in which only the headers and the small columns are filled in.
+Pages that are not filled take no memory, and the address of a buffer in the copy is its offset in the file.
+
+Measured on a file of 8000 images and 761 MiB on S3: to list its images, this requests 0.7 MiB and takes 0.3 s and 4 MiB
+of memory; pyarrow's stream reader requests all 761 MiB, takes 3 s and 400 MiB, and does so again for every read of
+single images. On a disk it is 0.01 s against 1.4 s with pyarrow's own memory map.
+
+Source: https://arrow.apache.org/docs/format/Columnar.html (serialisation, buffers).
 """
 
+import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import IO
 
 import numpy as np
 import pyarrow as pa
 
-from netsim.errors import DataError
 from netsim.storage.files import Files
 
-CONTINUATION = b"\xff\xff\xff\xff"
-FILE_MAGIC = b"ARROW1\x00\x00"  # the file format: the same messages, with a magic number before and an index behind
-RECORD_BATCH = 3  # of the union MessageHeader
+_CONTINUATION = b"\xff\xff\xff\xff"
+
+# Beginning of the file format: the same messages follow, and an index behind them.
+_FILE_MAGIC = b"ARROW1\x00\x00"
+
+# Errors of pyarrow for damaged bytes.
+_PYARROW_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class NotArrowError(ValueError):
-    """The bytes of a file are not as the format says, or use what netsim does not read."""
+    """Bytes that are not valid Arrow, or a feature of Arrow that netsim does not read."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """A record batch: its rows, and (offset in the file, bytes) of each buffer, in the order of the format."""
+class Images:
+    """Images of one file.
 
-    rows: int
-    nulls: tuple[int, ...]  # of each field, nested ones too
-    buffers: tuple[tuple[int, int], ...]
+    Attributes
+    ----------
+    names : list of str or None
+        Path stored with each image.
+    labels : array (n,) of int64
+        Label of each image.
+    starts, sizes : arrays (n,) of int64
+        First byte in the file and number of bytes of each image.
+    """
 
-
-class Layout:
-    """Which fields and buffers of a batch belong to which column, and to which child of a struct."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self._at: dict[tuple[str, ...], tuple[int, int]] = {}
-        self._fields = self._buffers = 0
-        for field in schema:
-            self._add((field.name,), field.type)
-
-    def field(self, *path: str) -> int:
-        return self._at[path][0]
-
-    def buffers(self, *path: str) -> int:
-        """The first of its own."""
-        return self._at[path][1]
-
-    def _add(self, path: tuple[str, ...], kind: pa.DataType) -> None:
-        if isinstance(kind, pa.ExtensionType):
-            kind = kind.storage_type
-        self._at[path] = (self._fields, self._buffers)
-        self._fields += 1
-        self._buffers += _own_buffers(kind)
-        if not pa.types.is_dictionary(kind):
-            for child in range(kind.num_fields):
-                self._add((*path, kind.field(child).name), kind.field(child).type)
+    names: list[str | None]
+    labels: np.ndarray
+    starts: np.ndarray
+    sizes: np.ndarray
 
 
-def _own_buffers(kind: pa.DataType) -> int:
-    types = pa.types
-    if types.is_null(kind):
-        return 0
-    if types.is_struct(kind) or types.is_fixed_size_list(kind):
-        return 1  # which rows are valid
-    if types.is_binary(kind) or types.is_string(kind) or types.is_large_binary(kind) or types.is_large_string(kind):
-        return 3  # and where they begin, and their bytes
-    if types.is_union(kind) or "view" in str(kind) or "run_end" in str(kind):
-        raise NotArrowError(f"a column is {kind}, which netsim does not read")
-    return 2
+class SparseCopy:
+    """Copy of an Arrow file in memory that has its headers, and those buffers that were filled in.
 
+    Raises
+    ------
+    NotArrowError
+        If the file is truncated, damaged, or not Arrow since version 0.15.
+    FileNotFoundError
+        If the file does not exist.
+    """
 
-def batches(files: Files, path: str) -> tuple[pa.Schema, list[Batch]]:
-    """The schema of an Arrow stream or file, and where its record batches lie. Raises NotArrowError."""
-    found: list[Batch] = []
-    schema = None
-    with files.open(path, jumping=True) as file:
-        if file.read(len(FILE_MAGIC)) != FILE_MAGIC:
-            file.seek(0)
-        for message, start, body in _messages(file):
-            if schema is None:
-                schema = pa.ipc.read_schema(pa.py_buffer(message))
-            elif _Table.root(message[8:]).number(1, "B") == RECORD_BATCH:
-                found.append(_batch(_Table.root(message[8:]).table(2), start))
-            file.seek(start + body)
-    if schema is None:
-        raise NotArrowError("it is empty")
-    return schema, found
-
-
-def _messages(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """(the message with its prefix, where its body begins, bytes of the body), until the end mark."""
-    while True:
-        prefix = file.read(8)
-        if len(prefix) < 8 or prefix[:4] != CONTINUATION:
-            raise NotArrowError("a message ends early, or is none of Arrow's since 0.15")
-        (length,) = struct.unpack("<i", prefix[4:])
-        if length == 0:
-            return
-        metadata = file.read(length)
-        if length < 0 or len(metadata) < length:
-            raise NotArrowError("a message ends early")
-        yield prefix + metadata, file.tell(), _Table.root(metadata).number(3, "q")
-
-
-def _batch(header: "_Table", body: int) -> Batch:
-    if header.has(3):
-        raise NotArrowError("its record batches are compressed; write them without compression")
-    nulls = tuple(nulls for _, nulls in header.structs(1, "qq"))
-    return Batch(header.number(0, "q"), nulls, tuple((body + offset, size) for offset, size in header.structs(2, "qq")))
-
-
-class _Table:
-    """A table of FlatBuffers: fields by number, found through the table of their places."""
-
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data, self._at = data, at
-
-    @classmethod
-    def root(cls, data: bytes) -> "_Table":
+    def __init__(self, files: Files, path: str) -> None:
+        self._files, self._path = files, path
+        self._memory = mmap.mmap(-1, max(1, files.size(path) or 0))
+        self._buffer = pa.py_buffer(self._memory)
+        start = self._copy_headers()
         try:
-            return cls(data, struct.unpack_from("<I", data)[0])
-        except struct.error:
-            raise NotArrowError("a message ends early") from None
+            self._stream = self._buffer.slice(start)
+            self.schema: pa.Schema = pa.ipc.open_stream(self._stream).schema
+        except _PYARROW_ERRORS as error:
+            raise NotArrowError(str(error)) from None
 
-    def has(self, field: int) -> bool:
-        return self._place(field) is not None
-
-    def number(self, field: int, kind: str) -> int:
-        place = self._place(field)
-        return 0 if place is None else self._unpack(kind, place)[0]
-
-    def table(self, field: int) -> "_Table":
-        place = self._place(field)
-        if place is None:
-            raise NotArrowError("a message lacks its header")
-        return _Table(self._data, place + self._unpack("I", place)[0])
-
-    def structs(self, field: int, kind: str) -> list[tuple[int, ...]]:
-        place = self._place(field)
-        if place is None:
-            return []
-        vector = place + self._unpack("I", place)[0]
-        (count,), size = self._unpack("I", vector), struct.calcsize(f"<{kind}")
-        return [self._unpack(kind, vector + 4 + size * k) for k in range(count)]
-
-    def _place(self, field: int) -> int | None:
-        places = self._at - self._unpack("i", self._at)[0]
-        entry = 4 + 2 * field
-        if entry >= self._unpack("H", places)[0]:
-            return None
-        offset = self._unpack("H", places + entry)[0]
-        return self._at + offset if offset else None
-
-    def _unpack(self, kind: str, at: int) -> tuple[int, ...]:
+    def batches(self, columns: Sequence[str]) -> list[pa.RecordBatch]:
+        """Return all record batches with these columns only. Their values are zeros until they are filled in."""
+        fields = [self.schema.get_field_index(name) for name in columns]
+        if -1 in fields:
+            raise NotArrowError(f"columns must include {' and '.join(columns)}, got {', '.join(self.schema.names)}")
         try:
-            return struct.unpack_from(f"<{kind}", self._data, at)
-        except struct.error:
-            raise NotArrowError("a message points outside of itself") from None
+            batches = list(pa.ipc.open_stream(self._stream, options=pa.ipc.IpcReadOptions(included_fields=fields)))
+            for batch in batches:
+                batch.validate()  # pyarrow would abort on damaged lengths
+            return batches
+        except _PYARROW_ERRORS as error:
+            raise NotArrowError(f"cannot read its record batches, which must not be compressed ({error})") from None
+
+    def offset(self, buffer: pa.Buffer | None) -> int:
+        """Return the offset of a buffer in the file."""
+        if not buffer:  # of no bytes: it may be anywhere
+            return 0
+        offset = buffer.address - self._buffer.address
+        if not 0 <= offset <= self._buffer.size - buffer.size:
+            raise NotArrowError("its record batches are compressed; write them without compression")
+        return offset
+
+    def fill(self, buffers: Sequence[pa.Buffer | None]) -> None:
+        """Read buffers from the file."""
+        ranges = [(self.offset(buffer), buffer.size) for buffer in buffers if buffer]
+        contents = self._files.get_ranges([(self._path, start, start + size) for start, size in ranges])
+        for (start, size), data in zip(ranges, contents, strict=True):
+            if data is None or len(data) < size:
+                raise NotArrowError("it was truncated while it was read")
+            self._memory[start : start + size] = data
+
+    def _copy_headers(self) -> int:
+        """Fill in the metadata of all messages; return the offset of the first."""
+        with self._files.open(self._path, jumping=True) as file:
+            first = position = len(_FILE_MAGIC) if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC else 0
+            while True:
+                file.seek(position)
+                prefix = file.read(8)
+                if len(prefix) < 8 or prefix[:4] != _CONTINUATION:
+                    raise NotArrowError("a message ends early, or is older than Arrow 0.15")
+                (length,) = struct.unpack("<i", prefix[4:])
+                header = prefix + file.read(max(0, length))
+                if length < 0 or len(header) < 8 + length:
+                    raise NotArrowError("a message ends early")
+                self._memory[position : position + len(header)] = header
+                if length == 0:  # the end mark
+                    return first
+                position += len(header) + self._body_size(position)
+
+    def _body_size(self, position: int) -> int:
+        """Return the size of the body of the message at an offset."""
+        try:
+            return pa.ipc.read_message(self._buffer.slice(position)).body.size
+        except _PYARROW_ERRORS as error:
+            raise NotArrowError(str(error)) from None
 
 
-def read_numbers(files: Files, path: str, batch: Batch, layout: Layout, kind: pa.DataType, *column: str) -> np.ndarray:
-    """A column of whole numbers. Raises NotArrowError if some are missing."""
-    missing = batch.nulls[layout.field(*column)]
+def read_images(copy: SparseCopy, image: str, label: str) -> Images:
+    """Read names, labels and locations of all images.
+
+    Parameters
+    ----------
+    copy
+        The file.
+    image
+        Column of images, a struct of bytes and path.
+    label
+        Column of labels, of integers.
+
+    Raises
+    ------
+    NotArrowError
+        If labels are missing, record batches are compressed or damaged, or images are not bytes and path.
+    """
+    batches = [batch for batch in copy.batches((image, label)) if batch.num_rows]
+    encoded = [_as_binary(batch.column(image).field("bytes")) for batch in batches]
+    paths = [_as_binary(batch.column(image).field("path")) for batch in batches]
+    labels = [batch.column(label) for batch in batches]
+    missing = sum(column.null_count for column in labels)
     if missing:
-        raise NotArrowError(f"{missing} values of {'.'.join(column)} are missing")
-    data = _buffer(files, path, batch.buffers[layout.buffers(*column) + 1])
-    return np.frombuffer(data, kind.to_pandas_dtype(), count=batch.rows)
+        raise NotArrowError(f"{missing} values of {label} are missing")
+    # all but the bytes of images
+    copy.fill([buffer for column in (*labels, *paths) for buffer in column.buffers()])
+    copy.fill([buffer for column in encoded for buffer in column.buffers()[:2]])
+    for column in (*labels, *paths, *encoded):
+        _validate(column)
+    offsets = [_value_offsets(column) for column in encoded]
+    data = [copy.offset(column.buffers()[2]) for column in encoded]
+    return Images(
+        names=[name and name.decode(errors="replace") for column in paths for name in column.to_pylist()],
+        labels=_joined([np.from_dlpack(column) for column in labels]),
+        starts=_joined([start + inside[:-1] for start, inside in zip(data, offsets, strict=True)]),
+        sizes=_joined([np.diff(inside) for inside in offsets]),
+    )
 
 
-def read_offsets(
-    files: Files, path: str, batch: Batch, layout: Layout, kind: pa.DataType, *column: str
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """Of bytes or text: where values begin in their buffer (rows + 1,), and where that is. A missing one is empty."""
-    first = layout.buffers(*column)
-    large = pa.types.is_large_binary(kind) or pa.types.is_large_string(kind)
-    data = _buffer(files, path, batch.buffers[first + 1])
-    if not data:  # of no rows
-        return np.zeros(batch.rows + 1, np.int64), batch.buffers[first + 2]
-    return np.frombuffer(data, np.int64 if large else np.int32, count=batch.rows + 1), batch.buffers[first + 2]
+def _validate(column: pa.Array) -> None:
+    """Raise NotArrowError for offsets or missing values that contradict each other."""
+    try:
+        column.validate(full=True)
+    except _PYARROW_ERRORS as error:
+        raise NotArrowError(str(error)) from None
 
 
-def read_text(files: Files, path: str, batch: Batch, layout: Layout, kind: pa.DataType, *column: str) -> Sequence[str]:
-    offsets, buffer = read_offsets(files, path, batch, layout, kind, *column)
-    data = _buffer(files, path, buffer)
-    return [data[start:stop].decode(errors="replace") for start, stop in pairwise(offsets)]
+def _as_binary(column: pa.Array) -> pa.Array:
+    """Return a column of text or bytes as bytes, without reading it."""
+    types = pa.types
+    if types.is_binary(column.type) or types.is_string(column.type):
+        return column.view(pa.binary())
+    if types.is_large_binary(column.type) or types.is_large_string(column.type):
+        return column.view(pa.large_binary())
+    raise NotArrowError(f"images must have bytes and path of type binary and string, got {column.type}")
 
 
-def _buffer(files: Files, path: str, place: tuple[int, int]) -> bytes:
-    start, size = place
-    (data,) = files.get_ranges([(path, start, start + size)])
-    if data is None or len(data) < size:
-        raise DataError(f"{files.place(path)} is gone or cut off")
-    return data
+def _value_offsets(column: pa.Array) -> np.ndarray:
+    """Return the offsets of the values of a binary column in its data, (rows + 1,) int64."""
+    dtype = np.int64 if pa.types.is_large_binary(column.type) else np.int32
+    return np.frombuffer(column.buffers()[1], dtype, count=len(column) + 1).astype(np.int64)
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Return parts as one int64 array."""
+    return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)

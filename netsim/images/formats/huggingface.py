@@ -254,33 +254,24 @@ def _list_arrow(files: Files, paths: Sequence[str], options: Mapping[str, str]) 
     """List the images in Arrow files: labels, names, and where the bytes are."""
     columns: Columns | None = None
     names: list[str] = []
-    labels, file, starts, sizes = ([np.zeros(0, np.int64)] for _ in range(4))
-    for number, path in enumerate(paths):
-        before = len(names)
+    parts: list[arrow.Images] = []
+    for path in paths:
         try:
-            schema, batches = arrow.batches(files, path)
-            columns = columns or _columns(schema, options, files.place(path))
-            image, label = (schema.field(name).type for name in (columns.image, columns.label))
-            layout = arrow.Layout(schema)
-            kinds = {name: image.field(name).type for name in ("bytes", "path")}
-            for batch in batches:
-                at = (files, path, batch, layout)
-                labels.append(arrow.read_numbers(*at, label, columns.label).astype(np.int64))
-                offsets, (data, _) = arrow.read_offsets(*at, kinds["bytes"], columns.image, "bytes")
-                starts.append(data + offsets[:-1].astype(np.int64))
-                sizes.append(np.diff(offsets).astype(np.int64))
-                file.append(np.full(batch.rows, number))
-                names += _names(arrow.read_text(*at, kinds["path"], columns.image, "path"), path, len(names) - before)
-        except (arrow.NotArrowError, pa.ArrowInvalid, KeyError) as error:
+            copy = arrow.SparseCopy(files, path)
+            columns = columns or _columns(copy.schema, options, files.place(path))
+            parts.append(arrow.read_images(copy, columns.image, columns.label))
+        except (arrow.NotArrowError, UnicodeDecodeError) as error:
             raise DataError(f"{files.place(path)} is not as `datasets` writes Arrow, or damaged ({error})") from None
+        names += _names(parts[-1].names, path)
     assert columns is not None
-    joined = [np.concatenate(parts) for parts in (labels, file, starts, sizes)]
-    return _Listed(columns, tuple(names), joined[0], Extents(files, tuple(paths), *joined[1:]))
+    file = np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts])
+    labels, starts, sizes = (np.concatenate([getattr(p, key) for p in parts]) for key in ("labels", "starts", "sizes"))
+    return _Listed(columns, tuple(names), labels, Extents(files, tuple(paths), file, starts, sizes))
 
 
-def _names(stored: Sequence[str | None], path: str, first: int) -> list[str]:
+def _names(stored: Sequence[str | None], path: str) -> list[str]:
     """Return the stored names of images; file and row for those without one."""
-    return [name or f"{path}[{first + row}]" for row, name in enumerate(stored)]
+    return [name or f"{path}[{row}]" for row, name in enumerate(stored)]
 
 
 # ---- Parquet
@@ -304,7 +295,7 @@ def _list_parquet(files: Files, paths: Sequence[str], options: Mapping[str, str]
             ) from None
         rows += [_rows_of(group, k, number, files.place(path)) for k, group in enumerate(groups)]
         labels.append(_labels_of(table.column(columns.label), columns.label, files.place(path)))
-        names += _names(table.column(columns.image).combine_chunks().field("path").to_pylist(), path, 0)
+        names += _names(table.column(columns.image).combine_chunks().field("path").to_pylist(), path)
     assert columns is not None
     stamp = ",".join(str(files.size(path)) for path in paths).encode()
     contents = RowGroups(files, tuple(paths), columns.image, Rows.concatenate(rows), file_sizes=stamp)
