@@ -63,7 +63,10 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
 
     try:
         with cancellation(check), count_waiting() as waited, forward_logs(logger, unit):
-            for record in work_through(run, stage, name, shards, may_begin=check.may_begin, took=check.record_duration):
+            records = work_through(
+                run, stage, name, shards, may_begin=check.may_begin, on_duration=check.record_duration
+            )
+            for record in records:
                 computed += 1
                 _update_metrics(run, stage, record)
                 logger.info("%s took %s", unit_label((stage.name, name, record.shard)), _summary(record))

@@ -1,4 +1,4 @@
-"""What computes the units of each stage: one module a stage, with `compute(run, name, shard) -> StageResult`.
+"""Work of the stages: one module per stage, with `compute(run, name, shard) -> StageResult`.
 
 work         compute and commit units, one after the other
 inputs       what stages read: networks, images, devices

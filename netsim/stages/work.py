@@ -1,15 +1,15 @@
-"""The stages of a sweep. Each piece of work takes a run, a name and a shard, reads the store, and writes the store.
+"""Computing and committing the units of a stage, whoever schedules them.
 
-    check      the images                 which can't be read, content hash
+    check      the images                 unreadable images, content hash
     train      a network                  weights, content hash, test accuracy
     draw       pairs, a shard             indices, labels, seed and target images
     invert     a network, a shard         inverted images, losses
-    embed      a set, a shard             what every observer says of the set's images
-    aggregate  a row of a matrix          the sums its CKA is made of, over all shards and with each left out
-    report     the run                    one page, figures, tables (netsim/stages/report.py)
+    embed      a set, a shard             every observer's representations of the set's images
+    aggregate  a row of a matrix          the sums behind its CKA, over all shards and with each left out
+    report     the run                    one page, figures, tables
 
-A set is `natural` (the targets) or `inverted/<through>`. Arrays pass between stages only through the store, so any
-piece runs on any machine, alone, again. Nothing here knows who schedules it.
+A set is `natural` (the targets) or `inverted/<through>`. A unit is a run, a name and a shard: it reads the store and
+writes the store. Arrays pass between stages only through the store, so any unit runs on any machine, alone, again.
 """
 
 import traceback
@@ -72,7 +72,7 @@ def commit(run: Run, stage: Stage, name: str, shard: int, result: StageResult, s
 
 
 class ShardError(Exception):
-    """What nobody foresaw happened in the work of one shard: stage, name, shard, and the traceback as text."""
+    """Unexpected error while computing one shard, with the traceback as text."""
 
     def __init__(self, stage: str, name: str, shard: int, traceback: str) -> None:
         super().__init__(stage, name, shard, traceback)
@@ -91,13 +91,30 @@ def work_through(
     shards: Iterable[int],
     *,
     may_begin: Callable[[int], bool] = lambda _: True,
-    took: Callable[[float], None] = lambda _: None,
+    on_duration: Callable[[float], None] = lambda _: None,
 ) -> Iterator[Record]:
-    """Compute those of the shards that are not done; each is committed while the next is computed.
+    """Compute the shards that are not done; each is committed while the next is computed.
 
-    Two shards' values are in memory at a time, and both are computed again if the process is killed just then. Before
-    each shard, `may_begin` is asked with its number, and the work ends where it says no; `took` is told the seconds of
-    each that was computed. Raises NetsimError, or ShardError for what nobody foresaw.
+    The values of two shards are in memory at a time, and both are computed again if the process is killed meanwhile.
+
+    Parameters
+    ----------
+    may_begin
+        Called with the number of each shard before it begins; the work ends where it returns False.
+    on_duration
+        Called with the seconds that each shard took to compute.
+
+    Yields
+    ------
+    Record
+        Of each shard that was committed.
+
+    Raises
+    ------
+    NetsimError
+        If the work fails for a reason that a user can fix.
+    ShardError
+        If it fails for any other reason.
     """
     compute = work_of(stage)
     with ThreadPoolExecutor(1) as writer:
@@ -107,11 +124,11 @@ def work_through(
                 continue
             if not may_begin(shard):
                 break
-            with _of_shard(stage, name, shard):
+            with _naming_shard(stage, name, shard):
                 watch = Stopwatch()
                 result = compute(run, name, shard)
                 seconds = watch()
-            took(seconds)
+            on_duration(seconds)
             if writing:
                 yield _written(run, stage, name, *writing)
             writing = shard, writer.submit(commit, run, stage, name, shard, result, seconds)
@@ -120,7 +137,7 @@ def work_through(
 
 
 @contextmanager
-def _of_shard(stage: Stage, name: str, shard: int) -> Iterator[None]:
+def _naming_shard(stage: Stage, name: str, shard: int) -> Iterator[None]:
     try:
         yield
     except NetsimError:
@@ -131,5 +148,5 @@ def _of_shard(stage: Stage, name: str, shard: int) -> Iterator[None]:
 
 
 def _written(run: Run, stage: Stage, name: str, shard: int, writing: Future[Record]) -> Record:
-    with _of_shard(stage, name, shard), waiting():
+    with _naming_shard(stage, name, shard), waiting():
         return writing.result()

@@ -1,4 +1,4 @@
-"""What a unit was computed from: weights and upstream values, recorded with it and compared when it is read."""
+"""Provenance of units: weights and upstream values, recorded with each unit and compared when it is read."""
 
 import json
 from collections.abc import Iterable, Mapping

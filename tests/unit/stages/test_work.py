@@ -85,7 +85,7 @@ def test_shards_computed_before_an_error_are_committed(tmp_path, monkeypatch):
 
 def test_the_seconds_of_a_single_shard_are_reported(tmp_path, monkeypatch):
     run, durations = Run.create(str(tmp_path), tiny()), []
-    (record,) = work.work_through(run, recorded(monkeypatch, run, []), "a", [1], took=durations.append)
+    (record,) = work.work_through(run, recorded(monkeypatch, run, []), "a", [1], on_duration=durations.append)
     assert [round(seconds, 3) for seconds in durations] == [record.seconds] and durations[0] >= 0.05
 
 
