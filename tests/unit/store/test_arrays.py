@@ -5,8 +5,11 @@ from itertools import zip_longest
 import fsspec
 import numpy as np
 import pytest
+import zarr
+from blake3 import blake3
 
 from netsim.errors import StoreError
+from netsim.store.arrays import CODECS, PIECE, ArraySpec, chunk_of, crc32c, fill_value
 from netsim.store.documents import create_arrays
 from netsim.store.run import Run
 from unit.store.definitions import IMAGE, LOSS, SETTINGS, arrays, commit, flipped
@@ -76,3 +79,32 @@ def test_the_hash_in_the_record_detects_what_crc32c_cannot(tmp_path):
     assert not np.array_equal(run.array(LOSS.path)[:4], arrays(1.0)[LOSS.path])  # Zarr detects no damage
     with pytest.raises(StoreError, match="its checksum differs"):
         run.read(record, LOSS.path)
+
+
+@pytest.mark.parametrize("values", [12, PIECE // 4, PIECE // 4 + 3])
+def test_a_chunk_is_what_zarr_writes(tmp_path, values):
+    """Chunks of less than a piece, of one piece, and of more than one."""
+    content, digest = np.random.default_rng(0).random(values).astype("<f4"), blake3()
+    chunk = b"".join(chunk_of(content.view(np.uint8).data, digest))
+    array = zarr.create_array(tmp_path / "a", shape=(values,), chunks=(values,), dtype="float32", compressors=CODECS)
+    array[:] = content
+    assert chunk == (tmp_path / "a" / "c" / "0").read_bytes()
+    assert chunk[-4:] == crc32c(content.view(np.uint8)) and digest.digest() == blake3(content.tobytes()).digest()
+
+
+def test_crc32c_is_that_of_the_specification():
+    """RFC 3720, B.4: the checksum of the digits is 0xE3069283."""
+    assert crc32c(np.frombuffer(b"123456789", np.uint8)) == (0xE3069283).to_bytes(4, "little")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("float32", "nan"), ("float64", "nan"), ("int64", "-1"), ("uint8", "255"), ("uint16", "65535")],
+)
+def test_what_is_not_stored_is_read_as_a_value_unlike_a_real_one(dtype, expected):
+    assert str(fill_value(np.dtype(dtype))) == expected
+
+
+def test_an_array_is_per_pair_if_its_first_dimension_is():
+    assert LOSS.per_pair and IMAGE.per_pair
+    assert not ArraySpec("a", (2, 8), "float32", ("model", "pair")).per_pair

@@ -1,12 +1,23 @@
 """A commit record proves one unit of one run; a damaged, moved or foreign one is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from netsim.errors import StoreError
 from netsim.store.documents import create_arrays
-from netsim.store.records import sealed
+from netsim.store.records import (
+    PACKAGES,
+    RECORD_FILE,
+    SEAL,
+    Record,
+    commit_path,
+    is_sealed,
+    lies_within,
+    sealed,
+    versions,
+)
 from netsim.store.run import Run
 from unit.store.definitions import IMAGE, LOSS, RECORD, SETTINGS, commit, flipped
 
@@ -60,3 +71,46 @@ def test_a_record_at_the_path_of_another_is_refused(run):
     run.files.put("commits/invert/vgg/00001.json", run.files.get(RECORD))
     with pytest.raises(StoreError, match=r"commit record commits/invert/vgg/00001.json in .* is damaged"):
         run.record("invert", "vgg", 1)
+
+
+def test_a_sealed_document_is_sealed_until_it_is_changed():
+    document = sealed({"a": 1, "b": {"c": [2.5, None]}})
+    assert is_sealed(document) and set(document) == {"a", "b", SEAL}
+    changed = (document | {"a": 2}, document | {"d": 1}, document | {SEAL: "0" * 64}, {"a": 1}, {})
+    assert not any(map(is_sealed, changed))
+
+
+def test_the_content_of_a_record_is_that_of_its_values(run):
+    """Two workers that wrote the same values agree in it, whenever and wherever they did."""
+    record = commit(run, 0, 1.0)
+    elsewhere = replace(record, seconds=9, committed="later", process="b:2", facts={}, versions={})
+    reordered = replace(record, arrays=dict(reversed(record.arrays.items())))
+    assert elsewhere.content == reordered.content == record.content
+    assert commit(run, 1, 2.0).content != record.content
+    assert replace(record, files={"report/a.txt": "hash"}).content != record.content
+
+
+def test_records_lie_by_stage_name_and_shard_in_an_order_that_sorts():
+    assert commit_path("invert", "vgg", 0) == RECORD
+    paths = [commit_path("embed", "inverted/vgg", shard) for shard in (0, 9, 10, 99_999)]
+    assert paths == sorted(paths)
+    assert all(RECORD_FILE.fullmatch(commit_path("a", "b", shard).split("/")[-1]) for shard in (0, 123_456))
+
+
+@pytest.mark.parametrize(
+    ("path", "within"),
+    [("a/b", True), ("a..b/..c", True), ("/etc/passwd", False), ("../a", False), ("a/../../b", False), ("a/..", False)],
+)
+def test_a_path_that_leads_out_of_the_store_is_recognized(path, within):
+    assert lies_within(path) == within
+
+
+def test_a_record_names_the_versions_it_was_computed_with(run):
+    assert commit(run, 0, 1.0).versions == versions()
+    assert set(versions()) == {*PACKAGES, "python"} and all(versions().values())
+
+
+def test_a_record_is_read_as_it_was_written(run):
+    written = commit(run, 0, 1.0)
+    assert isinstance(written, Record) and run.record("invert", "vgg", 0) == written
+    assert (written.stage, written.name, written.shard, written.seconds) == ("invert", "vgg", 0, 1.5)
