@@ -86,10 +86,10 @@ def test_spread_places_are_the_nearest_that_do_not_overlap(rng):
     grid = np.linspace(0, 1, 41)
     apart = np.array([p for p in itertools.combinations(grid, 3) if min(p[1] - p[0], p[2] - p[1]) >= 0.2 - 1e-12])
     for wanted in np.sort(np.round(rng.random((50, 3)) * 40) / 40):
-        found = figures.spread(wanted, gap=0.2)
-        assert (np.diff(found) >= 0.2 - 1e-12).all()
-        assert 0 <= found.min() <= found.max() <= 1 + 1e-12
-        assert ((found - wanted) ** 2).sum() <= ((apart - wanted) ** 2).sum(axis=1).min() + 1e-12
+        places = figures.spread(wanted, gap=0.2)
+        assert (np.diff(places) >= 0.2 - 1e-12).all()
+        assert 0 <= places.min() <= places.max() <= 1 + 1e-12
+        assert ((places - wanted) ** 2).sum() <= ((apart - wanted) ** 2).sum(axis=1).min() + 1e-12
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 224, 224)])
@@ -112,3 +112,19 @@ def test_the_tiles_of_the_gallery_are_the_images(results):
     means = large.seed[0].reshape(3, 56, 4, 56, 4).mean(axis=(2, 4)).transpose(1, 2, 0)
     np.testing.assert_allclose(pixels[:56, :56], means, atol=1)
     assert gallery_figure(make_gallery(results, shape=(2, 28, 28))) is None
+
+
+def test_figures_grow_with_layers_and_are_not_square():
+    figure = figures.layer_heatmaps((("a", "b"), ("c", "d", "e")), ("one", "two"), {"natural": np.eye(2, 3)})
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["a", "b"]
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["c", "d", "e"]
+
+
+def test_labels_with_too_little_room_keep_their_order_and_their_gaps():
+    np.testing.assert_allclose(figures.spread(np.array([0.1, 0.1, 0.9]), gap=0.6), [0, 0.6, 1.2])
+    np.testing.assert_allclose(figures.spread(np.array([0.2, 0.2, 0.9]), gap=0.1), [0.15, 0.25, 0.9])
+    assert figures.spread(np.zeros(0), gap=0.1).shape == (0,)
+
+
+def test_cells_shrink_with_the_number_of_networks_but_stay_legible():
+    assert [figures.cell_points(count) for count in (1, 4, 9, 12, 25, 100)] == [60, 60, 30, 22, 22, 22]

@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 from netsim.report.page import write_report
-from netsim.report.tables import row_and_column_means
+from netsim.report.tables import (
+    layers_csv,
+    losses_csv,
+    matrix_csv,
+    networks_csv,
+    row_and_column_means,
+    row_differences_csv,
+    rows_csv,
+)
+from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import Results
 from support.pages import Page, page_of
 from support.results import make_gallery, make_results
@@ -82,3 +91,36 @@ def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results,
         (kind, name) for kind in ("natural", "inverted") for name in results.networks
     ]
     assert float(rows[4]["mean"]) == results.rows["inverted", "unbiased"][results.networks[1]].value
+
+
+def test_layers_have_a_line_for_each_two_on_each_set():
+    spec = LayerSpec(("one", "two"), (("a", "b"), ("c",)), "pooled")
+    similarity = LayerSimilarity(np.array([[0.1], [np.nan]]), np.array([[0.01], [np.nan]]))
+    table = layers_csv(spec, {"natural": similarity, "inverted/one": similarity})
+    assert table.decode().splitlines() == [
+        "set,network,layer,other_network,other_layer,cka_unbiased,cka_unbiased_se",
+        "natural,one,a,two,c,0.1,0.01",
+        "natural,one,b,two,c,,",
+        "inverted/one,one,a,two,c,0.1,0.01",
+        "inverted/one,one,b,two,c,,",
+    ]
+
+
+def test_columns_are_those_that_programs_rely_on(results):
+    headers = {
+        matrix_csv: "through,observer,cka,cka_se,cka_low,cka_high,cka_unbiased,cka_unbiased_se,cka_unbiased_low,"
+        "cka_unbiased_high,floor,n",
+        rows_csv: "set,through,mean,se,low,high",
+        row_differences_csv: "through,minus,mean,se,low,high,p_value",
+        losses_csv: "through,pair,initial_loss,final_loss,distance",
+        networks_csv: "network,reference,parameters,width,accuracy,chance,median_initial_loss,median_final_loss,"
+        "tolerance,preset,converged,median_distance,mean_iterations,stopped,stalled,nonfinite,trained_here,weights_hash",
+    }
+    for table, header in headers.items():
+        content = table(results, "natural") if table is matrix_csv else table(results)
+        assert content.decode().partition("\n")[0] == header
+
+
+def test_a_single_network_has_no_row_mean():
+    rows, columns = row_and_column_means(np.ones((1, 1)))
+    assert np.isnan(rows).all() and np.isnan(columns).all()

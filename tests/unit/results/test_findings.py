@@ -55,10 +55,10 @@ def test_headline_is_the_finding_in_one_sentence(results):
 
 
 def test_intervals_and_the_paired_test_stand_under_the_headline(results, page):
-    said = findings.intervals(results)
+    sentence = findings.intervals(results)
     low, high = results.means["difference", "unbiased"].interval
-    assert f"difference {low:.3f} to {high:.3f}, p < 0.001 (paired; t with 15 degrees of freedom" in said
-    assert said in page.text
+    assert f"difference {low:.3f} to {high:.3f}, p < 0.001 (paired; t with 15 degrees of freedom" in sentence
+    assert sentence in page.text
     assert findings.probability(Estimate(0.01, 0.01, 15)) == "= 0.333"
     assert findings.probability(Estimate(np.nan, np.nan, 15)) == "= –"
 
@@ -83,7 +83,7 @@ def test_warning_names_the_networks_that_have_not_converged_and_only_those(resul
 
 
 def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
-    """Of a network that tells other classes apart than the images have."""
+    """The network was trained on other classes than the images have."""
     unknown = with_summary(results, "densenet", accuracy=np.nan)
     assert warnings(unknown) == []
     assert "clearly better than chance; no image" in all_well(results) and "chance" not in all_well(unknown)
@@ -91,7 +91,7 @@ def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [
         (lambda results: with_loss(results, "densenet", stalled=3), "densenet (3 of 64)"),
         (lambda results: with_loss(results, "densenet", nonfinite=2), "densenet (2 of 64)"),
@@ -101,9 +101,9 @@ def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
         (lambda results: with_inverted(results, 0, 1, np.nan), "1 of 9 unbiased values of the inverted matrix"),
     ],
 )
-def test_every_other_reason_to_doubt_is_warned_of(results, change, said):
+def test_every_other_reason_to_doubt_is_warned_of(results, change, words):
     [warning] = warnings(change(results))
-    assert said in warning
+    assert words in warning
     assert warned(page_of(change(results)))
 
 
@@ -137,3 +137,39 @@ def test_tables_of_the_ui_hold_the_numbers_of_the_results(results):
         assert row["converged"] == ("yes" if loss.median <= results.tolerance else "NO")
     cell = matrix_table(results, "inverted")[2][results.networks[1]]
     assert cell.startswith(f"{number(results.cells('inverted')[2, 1])} [")
+
+
+def test_percentages_below_one_have_two_decimals():
+    assert [findings.percent(value) for value in (0.893, 0.001, 1.0, np.nan)] == [
+        "89.3 %", "0.10 %", "100.0 %", "unknown",
+    ]  # fmt: skip
+
+
+def test_decimals_show_the_first_digit_of_the_smallest_error():
+    assert [findings.digits_for(*errors) for errors in ((0.02,), (0.2, 0.004), (1e-9,), (0.5,))] == [2, 3, 4, 2]
+    assert findings.digits_for(np.nan, 0) == 3
+
+
+def test_skipped_images_are_counted_by_split(results):
+    skipped = dataclasses.replace(results, skipped={"train": (0, 40_000), "test": (12, 1_200)})
+    assert warnings(skipped) == ["12 of 1,200 test images were unreadable and skipped (see netsim status)."]
+
+
+def test_several_networks_are_listed_in_one_sentence(results):
+    late = results
+    for name in ("densenet", "mobilenet", "resnext"):
+        late = with_loss(late, name, final=np.full(64, 0.2))
+    [warning] = warnings(late)
+    assert warning.startswith("Not converged: densenet (0.200), mobilenet (0.200) and resnext (0.200). The median")
+    assert "through them did not reach the targets, and their rows of the inverted matrix" in warning
+    unknown = with_summary(with_summary(results, "densenet", accuracy=np.nan), "resnext", accuracy=np.nan)
+    assert "Accuracy of densenet and resnext is not reported: they were trained on other classes." in all_well(unknown)
+
+
+def test_the_floor_of_a_mean_is_over_cells_off_the_diagonal(results):
+    off = ~np.eye(3, dtype=bool)
+    assert findings.floor_mean(results, "inverted") == pytest.approx(results.floor("inverted")[off].mean())
+    floor = results.similarity.floor.copy()
+    floor.loc["natural", "densenet", "resnext"] = np.nan
+    partly = dataclasses.replace(results, similarity=results.similarity.assign(floor=floor))
+    assert np.isnan(findings.floor_mean(partly, "natural"))

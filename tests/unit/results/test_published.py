@@ -49,8 +49,10 @@ def test_the_published_matrices_have_the_means_the_author_gives(published):
 
 
 def test_a_run_of_the_published_values_differs_nowhere_whatever_its_order(published):
-    found = compare(run_with(published, published.natural, published.inverted, published.networks[::-1]), published)
-    for part in (found.natural, found.inverted):
+    comparison = compare(
+        run_with(published, published.natural, published.inverted, published.networks[::-1]), published
+    )
+    for part in (comparison.natural, comparison.inverted):
         np.testing.assert_array_equal(part.difference, 0)
         assert part.pearson == pytest.approx(1) and part.spearman == pytest.approx(1)
         assert part.mean == part.published_mean
@@ -60,13 +62,13 @@ def test_differences_and_correlations_are_those_of_the_cells(published):
     rng = np.random.default_rng(0)
     inverted = published.inverted + rng.normal(0, 0.05, (9, 9))
     inverted[2, 3] = np.nan
-    found = compare(run_with(published, published.natural, inverted), published).inverted
+    comparison = compare(run_with(published, published.natural, inverted), published).inverted
     keep = np.isfinite(off_diagonal(inverted))
     ours, theirs = off_diagonal(inverted)[keep], off_diagonal(published.inverted)[keep]
-    assert found.pearson == pytest.approx(np.corrcoef(ours, theirs)[0, 1])
-    assert found.spearman == pytest.approx(np.corrcoef(stats.rankdata(ours), stats.rankdata(theirs))[0, 1])
-    assert found.mean - found.published_mean == pytest.approx((ours - theirs).mean())
-    np.testing.assert_allclose(found.difference, inverted - published.inverted)
+    assert comparison.pearson == pytest.approx(np.corrcoef(ours, theirs)[0, 1])
+    assert comparison.spearman == pytest.approx(np.corrcoef(stats.rankdata(ours), stats.rankdata(theirs))[0, 1])
+    assert comparison.mean - comparison.published_mean == pytest.approx((ours - theirs).mean())
+    np.testing.assert_allclose(comparison.difference, inverted - published.inverted)
 
 
 def test_json_has_no_nan(published):
