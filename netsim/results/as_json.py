@@ -10,7 +10,7 @@ from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import plain
 
 SUFFIX: dict[Estimator, str] = {"biased": "", "unbiased": "_unbiased"}
-"""Of a key, by estimator."""
+"""Suffix of keys, by estimator."""
 
 
 def to_json(results: Results) -> dict[str, Any]:
@@ -45,7 +45,10 @@ def to_json(results: Results) -> dict[str, Any]:
         "accuracy": {name: plain(summary.accuracy) for name, summary in results.summaries.items()},
         "chance": results.chance,
         "weights": {name: summary.weights_hash for name, summary in results.summaries.items()},
-        "left_out": {split: {"unreadable": n, "listed": of} for split, (n, of) in results.skipped.items()},
+        "left_out": {
+            split: {"unreadable": unreadable, "listed": listed}
+            for split, (unreadable, listed) in results.skipped.items()
+        },
         "provenance": dict(results.provenance),
     }
 

@@ -33,7 +33,7 @@ class Cells:
     cka
         (E, M, M); NaN where undefined.
     leave_one_out
-        (E, M, M, G), the same with each shard left out.
+        (E, M, M, G), CKA without each shard.
     floor
         (M, M), mean of the biased estimator over all permutations of one side's rows: what it gives for unrelated
         representations of these spectra (`netsim.similarity.hsic.null_floor`).
@@ -57,17 +57,17 @@ class Cells:
 
     def row_differences(self, estimator: Estimator) -> dict[tuple[int, int], Estimate]:
         """Subtract the mean of each later row from that of each earlier one, paired: all rows share their pairs."""
-        values, left_out = self._row_means(estimator)
+        values, replicates = self._row_means(estimator)
         return {
-            (int(i), int(j)): jackknife(values[i] - values[j], left_out[i] - left_out[j])
+            (int(i), int(j)): jackknife(values[i] - values[j], replicates[i] - replicates[j])
             for i, j in zip(*np.triu_indices(len(values), k=1), strict=True)
         }
 
     def _row_means(self, estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
-        """Mean of each row without the diagonal (M,), and with each shard left out (M, G)."""
+        """Average each row without the diagonal: over all shards (M,), and without each shard (M, G)."""
         e, m = ESTIMATORS.index(estimator), self.cka.shape[-1]
-        value, left_out = off_diagonal(self.cka[e]), off_diagonal(self.leave_one_out[e])
-        return value.reshape(m, m - 1).mean(axis=1), left_out.reshape(m, m - 1, -1).mean(axis=1)
+        value, replicates = off_diagonal(self.cka[e]), off_diagonal(self.leave_one_out[e])
+        return value.reshape(m, m - 1).mean(axis=1), replicates.reshape(m, m - 1, -1).mean(axis=1)
 
     def minus(self, other: "Cells") -> "Cells":
         """Subtract cell by cell, paired: both sets come from the same pairs."""
@@ -115,19 +115,19 @@ def inverted_cells(run: Run) -> Cells:
 def _cells(
     similarities: dict[tuple[Any, Any], PairSimilarity], pairs: Sequence[tuple[str, str]], *, shape: tuple[int, ...]
 ) -> Cells:
-    found = [(similarities[pair], pair[0] == pair[1]) for pair in pairs]
+    cells = [(similarities[pair], pair[0] == pair[1]) for pair in pairs]
 
     def stack(unbiased: str, biased: str) -> np.ndarray:
         stacked = np.array(
-            [[_of_itself(getattr(pair, name), same) for pair, same in found] for name in (unbiased, biased)]
+            [[_of_itself(getattr(pair, name), same) for pair, same in cells] for name in (unbiased, biased)]
         )
         return stacked.reshape(len(ESTIMATORS), *shape, *stacked.shape[2:])
 
-    reasons = [[pair.undefined_unbiased for pair, _ in found], [pair.undefined for pair, _ in found]]
+    reasons = [[pair.undefined_unbiased for pair, _ in cells], [pair.undefined for pair, _ in cells]]
     return Cells(
         cka=stack("cka_unbiased", "cka"),
         leave_one_out=stack("leave_one_out_unbiased", "leave_one_out"),
-        floor=np.array([pair.floor for pair, _ in found]).reshape(shape),
+        floor=np.array([pair.floor for pair, _ in cells]).reshape(shape),
         undefined=np.array(reasons).reshape(len(ESTIMATORS), *shape),
     )
 

@@ -69,7 +69,7 @@ class NetworkSummary:
     Attributes
     ----------
     accuracy
-        Top-1 accuracy on the test images, in [0, 1]; NaN for a network of other classes than the images'.
+        Top-1 accuracy on the test images, in [0, 1]; NaN for a network trained on other classes.
     width
         Features of the representation.
     weights_hash
@@ -90,12 +90,12 @@ class NetworkSummary:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything a finished run found.
+    """The results of a finished run.
 
     Attributes
     ----------
     n, shards
-        Pairs, and the shards that the jackknife leaves out one by one.
+        Number of pairs, and of shards, which the jackknife deletes one at a time.
     similarity
         Labelled dataset with dimensions (estimator, set, through, observer): `cka`, its standard error `se`, the ends
         `low` and `high` of its 95 % interval, `undefined` (the reason where a value is NaN), and `floor` (set, through,
@@ -182,7 +182,7 @@ def similarity_dataset(
 
 
 def load_results(run: Run) -> Results:
-    """Read everything that a finished run found.
+    """Read the results of a finished run.
 
     Raises
     ------
@@ -226,7 +226,7 @@ def _records(run: Run, stage: Stage) -> dict[str, list[Record]]:
 
 def _check_provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
     """Raise StoreError if a unit was computed with other weights, or from other values, than the run has now."""
-    every = [record for by_name in records.values() for of_name in by_name.values() for record in of_name]
+    every = [record for by_name in records.values() for shards in by_name.values() for record in shards]
     known = {(record.stage, record.name, record.shard): record for record in every}
     for record in every:
         check_weights(run, record)
@@ -283,9 +283,9 @@ def _summary(name: str, record: Record) -> NetworkSummary:
 
 def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[str, str]:
     drawn = DrawMetadata.of(records["draw"]["pairs"][0])
-    computed = [record for stage in ("invert", "embed") for of_name in records[stage].values() for record in of_name]
+    computed = [record for stage in ("invert", "embed") for shards in records[stage].values() for record in shards]
     seconds = {
-        stage: sum(record.seconds for of_name in by_name.values() for record in of_name)
+        stage: sum(record.seconds for shards in by_name.values() for record in shards)
         for stage, by_name in records.items()
         if by_name
     }
@@ -294,7 +294,7 @@ def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[s
         "created": run.attributes["created"],
         "images": f"{drawn.source}, BLAKE3 {drawn.images_hash[:16]}",
         "preset": run.settings.inversion.preset,
-        "precision": _precisions({name: of_name[0] for name, of_name in records["invert"].items()}),
+        "precision": _precisions({name: shards[0] for name, shards in records["invert"].items()}),
         "device": _distinct(map(_device, computed)),
         "task seconds": ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()),
         **{
@@ -305,8 +305,8 @@ def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[s
 
 
 def _device(record: Record) -> str:
-    on = ComputedMetadata.of(record)
-    return f"{on.device}, {on.threads} thread(s) a worker"
+    metadata = ComputedMetadata.of(record)
+    return f"{metadata.device}, {metadata.threads} thread(s) per worker"
 
 
 def _distinct(values: Iterable[str]) -> str:
