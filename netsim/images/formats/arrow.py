@@ -40,15 +40,15 @@ class Images:
 
     Attributes
     ----------
-    names : list of str or None
-        Path stored with each image.
+    names : list of str
+        Path stored with each image; empty where there is none.
     labels : array (n,) of int64
         Label of each image.
     starts, sizes : arrays (n,) of int64
         First byte in the file and number of bytes of each image.
     """
 
-    names: list[str | None]
+    names: list[str]
     labels: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
@@ -165,7 +165,7 @@ def read_images(copy: SparseCopy, image: str, label: str) -> Images:
     offsets = [_value_offsets(column) for column in encoded]
     data = [copy.offset(column.buffers()[2]) for column in encoded]
     return Images(
-        names=[name and name.decode(errors="replace") for column in paths for name in column.to_pylist()],
+        names=[(name or b"").decode(errors="replace") for column in paths for name in column.to_pylist()],
         labels=_joined([np.from_dlpack(column) for column in labels]),
         starts=_joined([start + inside[:-1] for start, inside in zip(data, offsets, strict=True)]),
         sizes=_joined([np.diff(inside) for inside in offsets]),
