@@ -1,4 +1,4 @@
-"""The same kind of images in every format, written by the field's own tools where those come with a package."""
+"""Small image sets in every format, written by the field's own tools where there are any, and helpers to test them."""
 
 import io
 import json
@@ -9,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import scipy.io
+import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from datasets.utils import logging as datasets_logging
 from PIL import Image
+from torchvision.transforms import v2
+
+from netsim.images import ImageSet, load_images
+from netsim.references import IMAGE_SOURCES
 
 datasets_logging.disable_progress_bar()
 
@@ -22,7 +27,19 @@ WNIDS = {"ant": "n00000003", "bee": "n00000001", "cat": "n00000002"}
 
 @dataclass(frozen=True)
 class Made:
-    """What a reference should give: `reference` has ROOT for the place, `pixels` are (H, W) or (H, W, 3) in order."""
+    """An image set on disk, and what reading it must give.
+
+    Attributes
+    ----------
+    reference : str
+        Its reference, with ROOT for the folder.
+    pixels : list of arrays (H, W) or (H, W, 3) of uint8
+        The images in order.
+    labels : list of int
+        Their labels.
+    classes : tuple of str
+        Names of the classes.
+    """
 
     reference: str
     pixels: list[np.ndarray]
@@ -30,29 +47,56 @@ class Made:
     classes: tuple[str, ...]
 
 
+def open_made(made: Made, root: str, **options: object) -> ImageSet:
+    """Open an image set that lies in a folder or below a URL."""
+    return load_images(made.reference.replace("ROOT", root), **options)
+
+
+def by_torchvision(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Scale and crop an image (H, W) or (H, W, 3) with torchvision; return (C, size, size)."""
+    transform = v2.Compose([v2.Resize(size), v2.CenterCrop(size), v2.PILToTensor()])
+    cropped: torch.Tensor = transform(Image.fromarray(pixels))
+    return cropped.numpy()
+
+
+def truncate(path: Path, size: int) -> None:
+    """Cut a file off after `size` bytes."""
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def flip_bit(path: Path, position: int) -> None:
+    """Flip the lowest bit of a byte."""
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
 def photographs(rng: np.random.Generator, count: int = 12) -> list[np.ndarray]:
-    """Of several sizes, with something smooth in them."""
-    found = []
+    """Return smooth images of several sizes."""
+    images = []
     for _ in range(count):
         width, height = rng.integers(20, 50, size=2)
         small = Image.fromarray(rng.integers(256, size=(5, 5, 3), dtype=np.uint8))
-        found.append(np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)))
-    return found
+        images.append(np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)))
+    return images
 
 
 def png(pixels: np.ndarray) -> bytes:
+    """Return pixels as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """Add a file to a tar file."""
     member = tarfile.TarInfo(name)
     member.size = len(data)
     tar.addfile(member, io.BytesIO(data))
 
 
 def make_folder(root: Path, rng: np.random.Generator) -> Made:
+    """Write a tree of class folders."""
     images = photographs(rng)
     for place, pixels in enumerate(images):
         path = root / "test" / CLASSES[place // 4] / f"{place % 4}.png"
@@ -62,7 +106,7 @@ def make_folder(root: Path, rng: np.random.Generator) -> Made:
 
 
 def make_tar(root: Path, rng: np.random.Generator) -> Made:
-    """Two shards, with names long enough for a second header, and a file that is no part of the format."""
+    """Write two WebDataset shards, with names long enough for a second header, and files of other extensions."""
     root.mkdir(parents=True)
     images = photographs(rng)
     for shard in range(2):
@@ -71,13 +115,13 @@ def make_tar(root: Path, rng: np.random.Generator) -> Made:
                 key = f"{'x' * 120}/{place:06d}"
                 add(tar, f"{key}.cls", f"{place % 3}\n".encode())
                 add(tar, f"{key}.seg.png", b"another image")
-                add(tar, f"{key}.jpg", png(images[place]))  # some in ImageNet are PNG and called JPEG
+                add(tar, f"{key}.jpg", png(images[place]))  # as some images of ImageNet
                 add(tar, f"{key}.json", json.dumps({"place": place}).encode())
     return Made("tar:ROOT/shard-{000..001}.tar", images, [place % 3 for place in range(12)], ("0", "1", "2"))
 
 
 def make_imagenet(root: Path, rng: np.random.Generator) -> Made:
-    """The validation archive and its devkit: wnids in another order than numbers, and synsets that are no leaves."""
+    """Write the validation archive and its devkit. Wnids are not in the order of numbers; one synset is not a leaf."""
     root.mkdir(parents=True)
     images = photographs(rng)
     numbers = rng.permutation(np.repeat([1, 2, 3], 4))
@@ -97,6 +141,7 @@ def make_imagenet(root: Path, rng: np.random.Generator) -> Made:
 
 
 def write_devkit(path: Path, numbers: np.ndarray) -> None:
+    """Write ImageNet's devkit with the numbers (1 to 3) of the validation images."""
     fields = ["ILSVRC2012_ID", "WNID", "words", "gloss", "num_children", "children", "wordnet_height"]
     fields += ["num_train_images"]
     synsets = np.zeros((4, 1), dtype=[(field, object) for field in fields])
@@ -113,6 +158,7 @@ def write_devkit(path: Path, numbers: np.ndarray) -> None:
 
 
 def make_cifar10(root: Path, rng: np.random.Generator) -> Made:
+    """Write the binary version of CIFAR-10, with three classes, in the folder of its archive."""
     folder = root / "cifar-10-batches-bin"
     folder.mkdir(parents=True)
     names = ("airplane", "automobile", "bird")
@@ -123,6 +169,7 @@ def make_cifar10(root: Path, rng: np.random.Generator) -> Made:
 
 
 def make_cifar100(root: Path, rng: np.random.Generator) -> Made:
+    """Write the binary version of CIFAR-100, without the folder of its archive."""
     root.mkdir(parents=True)
     (root / "fine_label_names.txt").write_text("\n".join(CLASSES) + "\n")
     (root / "coarse_label_names.txt").write_text("animals\n")
@@ -132,11 +179,13 @@ def make_cifar100(root: Path, rng: np.random.Generator) -> Made:
 
 
 def write_records(path: Path, pixels: np.ndarray, labels: np.ndarray) -> None:
+    """Write pixels (n, 32, 32, 3) and labels (n, bytes) as records of CIFAR."""
     planes = pixels.transpose(0, 3, 1, 2).reshape(len(pixels), -1)
     path.write_bytes(np.concatenate([labels.astype(np.uint8), planes], axis=1).tobytes())
 
 
 def make_npz(root: Path, rng: np.random.Generator) -> Made:
+    """Write an archive as np.savez does, with names of classes."""
     root.mkdir(parents=True)
     pixels, labels = rng.integers(256, size=(12, 9, 11, 3), dtype=np.uint8), rng.integers(3, size=12)
     np.savez(root / "some.npz", images=pixels, labels=labels, classes=np.array(CLASSES))
@@ -144,7 +193,7 @@ def make_npz(root: Path, rng: np.random.Generator) -> Made:
 
 
 def make_npz_grey(root: Path, rng: np.random.Generator) -> Made:
-    """Compressed, grey, by split, labels as a column: as MedMNIST has it."""
+    """Write a compressed archive of greyscale images by split, with labels as a column, as MedMNIST does."""
     root.mkdir(parents=True)
     pixels, labels = rng.integers(256, size=(12, 9, 9), dtype=np.uint8), np.arange(12) % 3
     np.savez_compressed(root / "grey.npz", test_images=pixels, test_labels=labels[:, None].astype(np.uint8))
@@ -152,7 +201,7 @@ def make_npz_grey(root: Path, rng: np.random.Generator) -> Made:
 
 
 def dataset(images: list[np.ndarray], labels: list[int]) -> Dataset:
-    """With a column before and one between, some of whose values are missing."""
+    """Return a dataset with a column before and one between images and labels, both with missing values."""
     features = Features(
         {
             "words": Features({"a": Value("string"), "b": [Value("float32")]}),
@@ -172,6 +221,7 @@ def dataset(images: list[np.ndarray], labels: list[int]) -> Dataset:
 
 
 def make_hf_arrow(root: Path, rng: np.random.Generator) -> Made:
+    """Write a dict of splits with save_to_disk; the split test is called validation and has two files."""
     images, labels = photographs(rng), rng.integers(3, size=12).tolist()
     splits = {"train": dataset(images[:2], labels[:2]), "validation": dataset(images, labels)}
     DatasetDict(splits).save_to_disk(root, num_shards={"train": 1, "validation": 2})
@@ -179,15 +229,17 @@ def make_hf_arrow(root: Path, rng: np.random.Generator) -> Made:
 
 
 def make_hf_parquet(root: Path, rng: np.random.Generator) -> Made:
+    """Write two Parquet files, named as on the Hub."""
     images, labels = photographs(rng), rng.integers(3, size=12).tolist()
     (root / "data").mkdir(parents=True)
     made = dataset(images, labels)
     for part in range(2):
         some = made.select(range(6 * part, 6 * part + 6))
-        some.to_parquet(root / "data" / f"test-{part:05d}-of-00002.parquet", batch_size=4)  # of a row group
+        some.to_parquet(root / "data" / f"test-{part:05d}-of-00002.parquet", batch_size=4)  # rows of a row group
     return Made("hf:ROOT", images, labels, CLASSES)
 
 
+# Function that writes a set, by name of the format.
 FORMATS: dict[str, Callable[[Path, np.random.Generator], Made]] = {
     "folder": make_folder,
     "imagenet": make_imagenet,
@@ -199,3 +251,6 @@ FORMATS: dict[str, Callable[[Path, np.random.Generator], Made]] = {
     "npz": make_npz,
     "npz_grey": make_npz_grey,
 }
+
+# Formats with encoded files.
+PHOTOGRAPHS = [name for name in FORMATS if IMAGE_SOURCES[name.partition("_")[0]].photographs]

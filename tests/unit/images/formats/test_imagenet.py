@@ -1,0 +1,82 @@
+"""ImageNet, from its archives and extracted."""
+
+import gzip
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from torchvision.datasets import imagenet
+
+from netsim.errors import DataError
+from netsim.images import load_images
+from support import image_formats
+from support.image_formats import add, by_torchvision, open_made, png
+
+SIZE = 16
+
+
+def test_the_validation_archive_is_read_as_torchvision_reads_it(tmp_path, monkeypatch):
+    """torchvision extracts the same archives; labels, images and the list are then the same, and so is the hash."""
+    root = tmp_path / "imagenet"
+    made = image_formats.make_imagenet(root, np.random.default_rng(5))
+    images = open_made(made, str(root), size=SIZE)
+    md5 = {path.name: torchvision.datasets.utils.calculate_md5(path) for path in root.iterdir()}
+    for key, (archive, _) in imagenet.ARCHIVE_META.items():
+        monkeypatch.setitem(imagenet.ARCHIVE_META, key, (archive, md5.get(archive)))
+    pixels = images.read(range(12))
+    theirs = torchvision.datasets.ImageNet(str(root), split="val")
+    assert [label for _, label in theirs.samples] == images.labels.tolist()
+    assert [Path(path).name for path, _ in theirs.samples] == [name.partition("/")[2] for name in images.names]
+    (root / "ILSVRC2012_img_val.tar").unlink()
+    extracted = open_made(made, str(root), size=SIZE)
+    assert extracted.names == images.names and extracted.classes == images.classes
+    assert extracted.content_hash() == images.content_hash()
+    assert np.array_equal(extracted.read(range(12)), pixels)
+
+
+def test_the_training_archive_is_read_without_unpacking_its_archives(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = image_formats.photographs(rng, 6)
+    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as outer:
+        for label, wnid in enumerate(("n00000002", "n00000001")):
+            with tarfile.open(tmp_path / "inner.tar", "w") as inner:
+                for k in range(3):
+                    add(inner, f"{wnid}_{k}.JPEG", png(pictures[3 * label + k]))
+            add(outer, f"{wnid}.tar", (tmp_path / "inner.tar").read_bytes())
+    images = load_images(f"imagenet:{tmp_path}", "train", size=SIZE)
+    assert images.labels.tolist() == [0, 0, 0, 1, 1, 1] and images.classes == ("n00000001", "n00000002")
+    expected = [by_torchvision(pictures[k], SIZE) for k in (3, 4, 5, 0, 1, 2)]
+    assert np.array_equal(images.read(range(6)), np.stack(expected))
+
+
+def without(name):
+    return lambda root: (root / name).unlink()
+
+
+def damaged_devkit(root):
+    (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(b"no tar"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (
+            without("ILSVRC2012_devkit_t12.tar.gz"),
+            "ILSVRC2012_img_val.tar requires ILSVRC2012_devkit_t12.tar.gz, which has its labels",
+        ),
+        (without("ILSVRC2012_img_val.tar"), "must contain ILSVRC2012_img_val.tar or val/<wnid>/"),
+        (damaged_devkit, "is not ImageNet's devkit, or damaged"),
+        (
+            lambda root: image_formats.write_devkit(root / "ILSVRC2012_devkit_t12.tar.gz", np.ones(11, dtype=int)),
+            "must have the 11 images that the devkit labels, got 12",
+        ),
+    ],
+)
+def test_an_imagenet_that_lacks_something_is_refused(tmp_path, harm, message):
+    root = tmp_path / "imagenet"
+    made = image_formats.make_imagenet(root, np.random.default_rng(5))
+    harm(root)
+    with pytest.raises(DataError, match=message):
+        open_made(made, str(root))

@@ -1,0 +1,68 @@
+"""NumPy archives."""
+
+import numpy as np
+import pytest
+
+from netsim.errors import DataError
+from netsim.images import load_images
+from netsim.images.formats import npz
+from support.image_formats import flip_bit, open_made, truncate
+
+BYTES = np.zeros((4, 5, 6, 3), dtype=np.uint8)
+ONES = np.ones(4, dtype=int)
+
+
+def test_a_large_npz_is_read_by_range_and_gives_the_same(local, remote, monkeypatch):
+    expected = open_made(*local["npz"])
+    monkeypatch.setattr(npz, "IN_MEMORY", 0)
+    for images in (open_made(*local["npz"]), open_made(*remote["npz"])):
+        assert isinstance(images.contents, npz.Stored)
+        assert np.array_equal(images.read(range(12)), expected.read(range(12)))
+        assert images.content_hash() == expected.content_hash()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": BYTES, "labels": np.array([0, None, 1, 2], dtype=object)}, "cannot read labels in .*: Object"),
+        ({"images": BYTES.astype(object), "labels": ONES}, "must be uint8, got object"),
+        ({"images": BYTES / 255, "labels": ONES}, "must be uint8, got float64"),
+        (
+            {"images": BYTES, "labels": ONES[:3]},
+            "images and labels must have the same length, got 4 images and 3 labels",
+        ),
+        ({"images": BYTES, "labels": ONES * 0.5}, r"labels must be whole numbers of shape \(images,\), got float64"),
+        ({"images": BYTES, "labels": -ONES}, "got others for 4 of 4 images in .*; the first is -1, of image 0"),
+        (
+            {"images": BYTES, "labels": ONES * 10_000_000},
+            "labels without class names must be below 100,000, got 10000000 in",
+        ),
+        ({"images": BYTES[..., :2], "labels": ONES}, r"must be \(n, H, W\), .* got \(4, 5, 6, 2\)"),
+        ({"images": BYTES[:, :3], "labels": ONES}, "which is ambiguous"),
+        ({"images": np.asfortranarray(BYTES), "labels": ONES}, "must be in C order, got Fortran order"),
+        (
+            {"x_train": BYTES, "y_train": ONES},
+            "must be test_images and test_labels, or .*x_test and y_test.*; got x_train, y_train",
+        ),
+        ({}, "got none in"),
+    ],
+)
+def test_an_npz_that_does_not_fit_is_refused_by_name(tmp_path, arrays, message):
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        load_images(f"npz:{tmp_path / 'x.npz'}")
+
+
+def test_an_npz_that_is_cut_off_or_flipped_or_gone_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    with pytest.raises(DataError, match="no file"):
+        load_images(f"npz:{path}")
+    np.savez(path, images=BYTES, labels=ONES)
+    whole = path.read_bytes()
+    truncate(path, 200)
+    with pytest.raises(DataError, match=r"damaged, or not written by np\.savez"):
+        load_images(f"npz:{path}")
+    path.write_bytes(whole)
+    flip_bit(path, 300)
+    with pytest.raises(DataError, match="damaged"):
+        load_images(f"npz:{path}")

@@ -1,0 +1,107 @@
+"""WebDataset shards: patterns, samples, and damaged tar files."""
+
+import gzip
+import re
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netsim.errors import DataError, SettingsError
+from netsim.images import load_images
+from netsim.images.formats.tar import braces
+from support.image_formats import add, flip_bit, png, truncate
+
+COLOURS = np.random.default_rng(0).integers(256, size=(16, 16, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "paths"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("a-{08..11}.tar", ["a-08.tar", "a-09.tar", "a-10.tar", "a-11.tar"]),
+        ("{x,y}-{0..1}.tar", ["x-0.tar", "x-1.tar", "y-0.tar", "y-1.tar"]),
+        ("{x-{0..1},{y,z}-{8..9}}.tar", ["x-0.tar", "x-1.tar", "y-8.tar", "y-9.tar", "z-8.tar", "z-9.tar"]),
+        ("a-{08..012..2}.tar", ["a-008.tar", "a-010.tar", "a-012.tar"]),
+        (r"a\{0,1}.tar", [r"a\0.tar", r"a\1.tar"]),
+    ],
+)
+def test_braces_mean_what_they_mean_in_a_shell(pattern, paths):
+    """Except that a backslash is a character of a path."""
+    assert braces(pattern) == paths
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("a-{0..}.tar", "braces must be {000..099} or {a,b}, got 'a-{0..}.tar'"),
+        ("a-{9..0}.tar", "ranges must count up, got 9..0 in 'a-{9..0}.tar'"),
+        ("a-{0..3.tar", "braces must be balanced, got 'a-{0..3.tar'"),
+        ("a-{5}.tar", "braces must be {000..099} or {a,b}, got 'a-{5}.tar'"),
+        ("a}{.tar", "braces must be {000..099} or {a,b}, got 'a}{.tar'"),
+        ("{a,{0..3}.tar", "braces must be balanced, got '{a,{0..3}.tar'"),
+        ("{a,{a,b}}.tar", "paths must be unique, got a.tar twice from '{a,{a,b}}.tar'"),
+    ],
+)
+def test_a_pattern_that_cannot_be_expanded_or_repeats_a_path_is_refused(pattern, message):
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        braces(pattern)
+
+
+def test_shards_in_folders_are_splits(tmp_path):
+    for split, label in (("train", b"1"), ("val", b"0")):
+        (tmp_path / split).mkdir()
+        with tarfile.open(tmp_path / split / "0.tar", "w") as tar:
+            add(tar, "a.cls", label)
+            add(tar, "a.png", png(COLOURS))
+    assert load_images(f"tar:{tmp_path}", "train").labels.tolist() == [1]
+    assert load_images(f"tar:{tmp_path}", "test").labels.tolist() == [0]
+
+
+def one_shard(path: Path, **members: bytes) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            add(tar, f"0.{name}", data)
+
+
+def holed(path: Path) -> None:
+    """As a download leaves it that was begun with its full size: a hole, behind which members may be whole."""
+    one_shard(path, cls=b"1", png=b"x" * 600, txt=b"x" * 200_000)
+    data = bytearray(path.read_bytes())
+    data[2560:100_000] = bytes(100_000 - 2560)
+    path.write_bytes(data)
+
+
+def same_twice(path: Path) -> None:
+    with tarfile.open(path, "w") as tar:
+        for _ in range(2):
+            add(tar, "0.cls", b"1")
+            add(tar, "0.png", png(COLOURS))
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path: one_shard(path, png=b"x"), r"sample '/0' in .* must have one image .* and .cls, got .png"),
+        (lambda path: one_shard(path, cls=b"3"), r"must have one image .* and .cls, got .cls"),
+        (
+            lambda path: one_shard(path, cls=b"dog", png=b"x"),
+            r"0\.cls must hold a class as a whole number from 0 on, got b'dog'",
+        ),
+        (same_twice, r"names in a shard must be unique, got 0\.cls twice"),
+        (holed, "damaged at byte 2560"),
+        (lambda path: truncate(path, 1024), "damaged at byte 1024"),  # between two members
+        (lambda path: truncate(path, 2000), "damaged"),
+        (lambda path: flip_bit(path, 1024 + 100), "damaged at byte 1024"),
+        (lambda path: path.write_bytes(gzip.compress(path.read_bytes())), "is damaged, compressed, or not a tar file"),
+        (lambda path: path.unlink(), "no tar file"),
+        (lambda path: path.write_bytes(b""), "is damaged, compressed, or not a tar file"),
+    ],
+)
+def test_a_tar_file_that_is_harmed_is_never_taken_for_a_shorter_one(tmp_path, harm, message):
+    path = tmp_path / "a.tar"
+    one_shard(path, cls=b"1", png=b"x" * 600, txt=b"text")
+    harm(path)
+    with pytest.raises(DataError, match=message):
+        load_images(f"tar:{path}")
