@@ -34,6 +34,19 @@ def test_labels_are_those_of_the_arrays_under_results_in_the_store(finished):
         np.testing.assert_array_equal(array, finished.array(f"results/{name}")[...])
 
 
+def test_values_are_those_of_each_estimator(finished):
+    similarity, results = open_run(finished.url).similarity, load_results(finished)
+    for index, name in enumerate(("natural", "inverted")):
+        for variable, estimator, kind in (
+            ("cka", "biased", "cka"),
+            ("cka_se", "biased", "se"),
+            ("cka_unbiased", "unbiased", "cka"),
+            ("cka_unbiased_se", "unbiased", "se"),
+        ):
+            np.testing.assert_array_equal(similarity[variable][index], results.cells(name, estimator, kind=kind))
+        np.testing.assert_array_equal(similarity.floor[index], results.floor(name))
+
+
 def test_losses_are_labelled_by_network_and_pair(finished):
     losses = open_run(finished.url).losses
     for name in finished.settings.names:
