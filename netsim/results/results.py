@@ -306,7 +306,7 @@ def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[s
 
 def _device(record: Record) -> str:
     metadata = ComputedMetadata.of(record)
-    return f"{metadata.device}, {metadata.threads} thread(s) per worker"
+    return f"{metadata.device}, {metadata.threads} thread(s) a worker"
 
 
 def _distinct(values: Iterable[str]) -> str:

@@ -44,7 +44,7 @@ def test_provenance_names_the_run_its_settings_and_where_it_was_computed(finishe
     assert provenance_of["run"] == finished.digest
     assert provenance_of["images"].startswith("fashion-mnist, BLAKE3 ")
     assert provenance_of["preset"] == "published" and provenance_of["precision"] == "float32"
-    assert provenance_of["device"].startswith("cpu ") and provenance_of["device"].endswith(", 1 thread(s) per worker")
+    assert provenance_of["device"].startswith("cpu ") and provenance_of["device"].endswith(", 1 thread(s) a worker")
     stages = [entry.split()[0] for entry in provenance_of["task seconds"].split(", ")]
     assert stages == ["train", "draw", "invert", "embed", "aggregate"]  # `check` has no units for these images
 
