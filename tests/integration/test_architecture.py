@@ -199,3 +199,9 @@ def test_no_array_file_may_hold_pickles(folder):
         if given.arg == "allow_pickle" and ast.unparse(given.value) != "False"
     ]
     assert allowed == []
+
+
+def test_each_module_of_netsim_has_its_test_file():
+    modules = [path.relative_to(ROOT / "netsim") for path in python_files("netsim") if not path.stem.startswith("__")]
+    expected = [ROOT / "tests/unit" / path.parent / f"test_{path.stem.removeprefix('_')}.py" for path in modules]
+    assert [str(path.relative_to(ROOT)) for path in expected if not path.exists()] == []
