@@ -88,6 +88,14 @@ def test_a_finished_run_has_the_arrays_of_the_specification_and_no_others(finish
     assert stored == set(paths) | set().union(*map(coordinates, specs))
 
 
+def test_every_specified_array_is_written_in_every_shard_by_the_units_of_its_stage(finished):
+    for stage in STAGES:
+        records = [finished.record(stage.name, *unit) for unit in stage.every(finished.settings)]
+        written = Counter(path for record in records for path in record.arrays)
+        shards = finished.settings.pairs.shards
+        assert written == {spec.path: shards if spec.per_pair else 1 for spec in stage.specs(finished)}
+
+
 def test_arrays_of_a_finished_run_have_the_specified_shapes_types_and_dimensions(finished):
     for spec in specified(finished):
         array = zarr.open_array(f"{finished.url}/{spec.path}", mode="r")
