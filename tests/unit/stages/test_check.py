@@ -1,4 +1,4 @@
-"""Unreadable images are found before anything is made of a set: they stop the run, or are left out and counted."""
+"""Unreadable images are found before a set is used: they stop the run, or are skipped and counted."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ BROKEN = ("ant/1.png", "cat/0.png", "cat/2.png", "cat/3.png")
 
 
 def folder(root: Path, *, broken: bool) -> str:
-    """Twelve photographs in three classes, of which four are broken, or not there."""
+    """Write twelve photographs in three classes, of which four are broken, or else missing."""
     image_formats.make_folder(root, np.random.default_rng(0))
     for name in BROKEN:
         path = root / "test" / name
@@ -41,7 +41,7 @@ def run_on(source: str, store: Path, *, count: int = 8, **images: object) -> Run
     return Run.open(prepare(settings, str(store)))
 
 
-def test_unreadable_images_stop_the_run_before_any_network_is_looked_at(tmp_path):
+def test_unreadable_images_stop_the_run_before_any_network_is_checked(tmp_path):
     run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run")
     expected = r"cannot read 4 of 12 images of .*'ant/1.png' \(.*\), 'cat/0.png' .* and 1 more.*images.unreadable=skip"
     with pytest.raises(DataError, match=expected):
@@ -51,7 +51,7 @@ def test_unreadable_images_stop_the_run_before_any_network_is_looked_at(tmp_path
         compute_unit(run, TRAIN, "a", 0)
 
 
-def test_with_skip_the_run_is_that_of_a_folder_without_them(tmp_path):
+def test_skipping_images_gives_the_run_of_a_folder_without_them(tmp_path):
     broken, whole = (
         run_on(folder(tmp_path / name / "images", broken=name == "broken"), tmp_path / f"{name} run", unreadable="skip")
         for name in ("broken", "whole")
@@ -64,35 +64,35 @@ def test_with_skip_the_run_is_that_of_a_folder_without_them(tmp_path):
     assert hashes == [load_images(f"folder:{tmp_path}/whole/images", size=32).content_hash()] * 2
 
 
-def test_a_run_says_what_it_left_out(tmp_path, capsys):
+def test_skipped_images_are_reported(tmp_path, capsys):
     run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", unreadable="skip")
     run_all(run)
     results = load_results(run)
     assert to_json(results)["left_out"] == {"test": {"unreadable": 4, "listed": 12}}
     assert any("4 of 12 test images were unreadable and skipped" in line for line in warnings(results))
-    found = run.record("check", "images").facts["test"]["unreadable"]
-    assert [(image["index"], image["name"]) for image in found] == list(zip((1, 8, 10, 11), BROKEN, strict=True))
+    unreadable = run.record("check", "images").facts["test"]["unreadable"]
+    assert [(image["index"], image["name"]) for image in unreadable] == list(zip((1, 8, 10, 11), BROKEN, strict=True))
     console.show_status(run)
     assert "4 of 12 test images are unreadable and skipped: ant/1.png (" in capsys.readouterr().out
 
 
-def test_what_a_sweep_leaves_out_a_plan_leaves_out_too(tmp_path):
+def test_a_probe_skips_the_images_that_a_sweep_skips(tmp_path):
     run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", unreadable="skip")
-    first, few = run.settings.names[0], {"batch_size": 2, "iterations": 1}  # fewer than there can be pairs
+    first, few = run.settings.names[0], {"batch_size": 2, "iterations": 1}  # smaller than the number of pairs
     settings = run.settings.model_dump(mode="json") | {"inversion": few}
-    found = probe(ProbeRequest(settings, first, timed=False))
-    assert found.batch_size == 2 and found.read > 0
+    probed = probe(ProbeRequest(settings, first, timed=False))
+    assert probed.batch_size == 2 and probed.read > 0
     with pytest.raises(DataError, match=r"cannot read 1 of 8 images of .*'ant/1.png'"):
         probe(ProbeRequest(settings | {"images": settings["images"] | {"unreadable": "stop"}}, first, timed=False))
 
 
-def test_too_few_images_that_can_be_read_are_no_run(tmp_path):
+def test_too_few_readable_images_are_an_error(tmp_path):
     run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", count=12, unreadable="skip")
     with pytest.raises(DataError, match="12 pairs require as many different targets, got 8 images"):
         run_all(run)
 
 
-def test_training_images_are_looked_at_where_a_network_is_trained(tmp_path):
+def test_training_images_are_checked_only_where_a_network_is_trained(tmp_path):
     image_formats.make_folder(tmp_path / "images", np.random.default_rng(0))
     (tmp_path / "images/train/ant").mkdir(parents=True)
     (tmp_path / "images/train/ant/x.png").write_bytes(b"broken")
@@ -107,7 +107,7 @@ def test_training_images_are_looked_at_where_a_network_is_trained(tmp_path):
             compute_unit(run, CHECK, "images", 0)
 
 
-def test_images_that_came_since_they_were_looked_at_are_refused(tmp_path):
+def test_images_added_since_the_check_are_refused(tmp_path):
     source = folder(tmp_path / "images", broken=True)
     run = run_on(source, tmp_path / "run", unreadable="skip")
     compute_unit(run, CHECK, "images", 0)

@@ -1,4 +1,4 @@
-"""Layers against each other: activations by hand, CKA of blocks, what is kept, and what is refused."""
+"""CKA of layers is that of their activations, taken by hand; results are kept by key; wrong names are refused."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ def compute(run: Run, spec) -> None:
 
 
 def by_hand(run: Run, set_name: str, network: str, layer: str, pooled: bool) -> list[np.ndarray]:
-    """A layer's activations for every shard: the blocks of a ResNet, run one after the other."""
+    """Compute a layer's activations for every shard, by running the blocks of a ResNet one after the other."""
     body = inputs.network(run, network).body
     rows = []
     for shard in range(run.settings.pairs.shards):
@@ -54,9 +54,9 @@ def test_cka_of_layers_is_that_of_blocks_of_their_activations(run, activations):
     spec = layer_spec(run, ["resnet18", "resnet18"], ["layer?"], activations)
     assert spec.layers == (("layer1", "layer2", "layer3", "layer4"),) * 2
     compute(run, spec)
-    found = load_layers(run, spec)
-    assert list(found) == ["natural", "inverted/resnet18"]
-    for set_name, similarity in found.items():
+    by_set = load_layers(run, spec)
+    assert list(by_set) == ["natural", "inverted/resnet18"]
+    for set_name, similarity in by_set.items():
         sides = {
             layer: by_hand(run, set_name, "resnet18", layer, activations == "pooled") for layer in ("layer1", "layer3")
         }
@@ -71,19 +71,19 @@ def test_cka_of_layers_is_that_of_blocks_of_their_activations(run, activations):
 def test_layers_of_two_networks_are_rows_and_columns_on_three_sets(run, tmp_path):
     spec = layer_spec(run, ["resnet18", "vgg"], ["layer[12]", "features.?"], "pooled")
     compute(run, spec)
-    found = load_layers(run, spec)
-    assert list(found) == ["natural", "inverted/resnet18", "inverted/vgg"]
-    assert found["natural"].cka.shape == (2, len(spec.layers[1])) and np.isfinite(found["natural"].cka).all()
+    by_set = load_layers(run, spec)
+    assert list(by_set) == ["natural", "inverted/resnet18", "inverted/vgg"]
+    assert by_set["natural"].cka.shape == (2, len(spec.layers[1])) and np.isfinite(by_set["natural"].cka).all()
     svg, png, table = write_layers(run, spec, tmp_path / "out").values()
     assert svg.read_text().count("features.3") == 3 and png.read_bytes().startswith(b"\x89PNG")
-    assert spec.key[:6] in table.name  # or another question would take its place
+    assert spec.key[:6] in table.name  # so that other layers do not overwrite it
     lines = list(csv.DictReader(io.StringIO(table.read_text())))
     assert (lines[1]["network"], lines[1]["layer"], lines[1]["other_network"]) == ("resnet18", "layer1", "vgg")
-    assert len(lines) == 3 * found["natural"].cka.size
-    assert float(lines[1]["cka_unbiased"]) == found["natural"].cka[0, 1]
+    assert len(lines) == 3 * by_set["natural"].cka.size
+    assert float(lines[1]["cka_unbiased"]) == by_set["natural"].cka[0, 1]
 
 
-def test_what_is_done_is_not_done_again_and_another_question_is_another_key(run):
+def test_finished_shards_are_kept_and_other_activations_have_another_key(run):
     spec = layer_spec(run, ["resnet18", "resnet18"], ["layer1"], "pooled")
     keep_spec(run, spec)
     stage = layer_stage(spec)
@@ -97,7 +97,7 @@ def test_what_is_done_is_not_done_again_and_another_question_is_another_key(run)
     assert prepare_layers(run.url, ["resnet18", "resnet18"], ["layer1"], "pooled") == (run.url, spec.key)
 
 
-def test_the_same_module_run_twice_counts_as_it_ran_last_and_in_place_changes_do_not_reach_back():
+def test_a_module_that_runs_twice_counts_as_it_ran_last_and_in_place_changes_do_not_reach_back():
     class Twice(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -117,7 +117,7 @@ def test_the_same_module_run_twice_counts_as_it_ran_last_and_in_place_changes_do
         np.testing.assert_allclose(gram, centred @ centred.T, atol=1e-5)
 
 
-def test_pooled_is_the_mean_over_places_of_maps_and_of_tokens():
+def test_pooled_activations_are_means_over_positions_or_tokens():
     maps, tokens = torch.rand(2, 3, 4, 5), torch.rand(2, 7, 3)
     torch.testing.assert_close(flat_rows(maps, "pooled"), maps.mean(dim=(2, 3)))
     torch.testing.assert_close(flat_rows(tokens, "pooled"), tokens.mean(dim=1))
@@ -126,7 +126,7 @@ def test_pooled_is_the_mean_over_places_of_maps_and_of_tokens():
     assert flat_rows(maps, "flattened").shape == (2, 60) and flat_rows(tokens, "flattened").shape == (2, 21)
 
 
-def test_a_layer_that_does_not_give_a_row_an_image_is_refused():
+def test_a_layer_without_one_row_per_image_is_refused():
     class Windows(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -155,12 +155,12 @@ def test_a_layer_that_does_not_give_a_row_an_image_is_refused():
         ),
     ],
 )
-def test_what_is_not_there_is_one_clear_line(finished, networks, patterns, activations, message):
+def test_an_unknown_network_layer_or_kind_is_one_clear_line(finished, networks, patterns, activations, message):
     with pytest.raises(SettingsError, match=message):
         layer_spec(finished, networks, patterns, activations)
 
 
-def test_a_layer_that_gives_no_tensor_or_does_not_run_is_named():
+def test_a_layer_that_returns_no_tensor_or_does_not_run_is_named():
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,6 +1,7 @@
-"""Any measure, for every cell of a finished run: the value by hand, errors from resamples, null values, resumption."""
+"""Measures of a finished run: values are those of the function, errors come from resamples, and work resumes."""
 
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -46,12 +47,10 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def measured(finished, tmp_path_factory) -> Run:
-    """A copy of the finished run with three measures."""
-    import shutil
-
-    place = tmp_path_factory.mktemp("measured") / "run"
-    shutil.copytree(finished.url, place)
-    run = Run.open(place)
+    """Copy the finished run and compute four measures of it."""
+    copy = tmp_path_factory.mktemp("measured") / "run"
+    shutil.copytree(finished.url, copy)
+    run = Run.open(copy)
     compute(run, NAMES)
     return run
 
@@ -68,45 +67,45 @@ def represented(run: Run, set_name: str, name: str) -> np.ndarray:
 
 
 def test_values_are_those_of_the_function_on_all_images(measured):
-    found, names = load_measured(measured)["unit.stages.test_measure:plain"], measured.settings.names
+    result, names = load_measured(measured)["unit.stages.test_measure:plain"], measured.settings.names
     for i, through in enumerate(names):
         for j, observer in enumerate(names):
             natural = plain(*(represented(measured, "natural", name) for name in (through, observer)))
             after = plain(*(represented(measured, f"inverted/{through}", name) for name in (through, observer)))
-            assert found.natural.value[i, j] == pytest.approx(natural, abs=1e-12)
-            assert found.inverted.value[i, j] == pytest.approx(after, abs=1e-12)
+            assert result.natural.value[i, j] == pytest.approx(natural, abs=1e-12)
+            assert result.inverted.value[i, j] == pytest.approx(after, abs=1e-12)
 
 
-def test_a_cell_of_an_asymmetric_measure_stays_undefined_where_the_other_way_round_is_not(measured):
-    found = load_measured(measured)["unit.stages.test_measure:one_way"]
+def test_an_undefined_cell_of_an_asymmetric_measure_is_not_filled_from_its_mirror(measured):
+    result = load_measured(measured)["unit.stages.test_measure:one_way"]
     firsts = [represented(measured, "natural", name)[0, 0] for name in measured.settings.names]
     expected = [[np.nan if x < y else 1.0 for y in firsts] for x in firsts]
-    np.testing.assert_array_equal(found.natural.value, expected)
-    assert np.isnan(found.natural.value).any()
+    np.testing.assert_array_equal(result.natural.value, expected)
+    assert np.isnan(result.natural.value).any()
 
 
 def test_predictions_are_the_logits_of_the_networks(measured):
-    found = load_measured(measured)["unit.stages.test_measure:positive"]
+    result = load_measured(measured)["unit.stages.test_measure:positive"]
     names = measured.settings.names
     images = to_unit(measured.array("images/target")[...])
     with torch.no_grad():
         above = [inputs.network(measured, name)(images)[:, 0].numpy() > 0 for name in names]
     expected = [[(a & b).mean() for b in above] for a in above]
-    np.testing.assert_allclose(found.natural.value, expected, atol=1e-12)
+    np.testing.assert_allclose(result.natural.value, expected, atol=1e-12)
 
 
-def test_stir_is_one_network_on_two_sets_and_not_inverted_cka(measured):
-    found = load_measured(measured)["stir"]
-    assert found.natural is None and found.difference is None
+def test_stir_compares_one_network_on_two_sets(measured):
+    result = load_measured(measured)["stir"]
+    assert result.natural is None and result.difference is None
     for i, through in enumerate(measured.settings.names):
         for j, observer in enumerate(measured.settings.names):
             before = represented(measured, "natural", observer)
             after = represented(measured, f"inverted/{through}", observer)
-            assert found.inverted.value[i, j] == pytest.approx(linear_cka(before, after, "unbiased"), abs=1e-10)
+            assert result.inverted.value[i, j] == pytest.approx(linear_cka(before, after, "unbiased"), abs=1e-10)
 
 
-def test_errors_of_means_come_from_the_same_resamples_of_all_cells(measured):
-    found = load_measured(measured)["unit.stages.test_measure:positive"]
+def test_the_error_of_a_mean_resamples_all_cells_together(measured):
+    result = load_measured(measured)["unit.stages.test_measure:positive"]
     names, cells = measured.settings.names, []
     images = to_unit(measured.array("images/target")[...])
     with torch.no_grad():
@@ -116,9 +115,9 @@ def test_errors_of_means_come_from_the_same_resamples_of_all_cells(measured):
         cells.append(
             np.mean([(a & b)[keep].mean() for i, a in enumerate(above) for j, b in enumerate(above) if i != j])
         )
-    assert found.natural.mean.se == pytest.approx(jackknife_se(np.array(cells)), rel=1e-9)
-    assert found.natural.mean.df == 3
-    assert found.difference.value == pytest.approx(found.natural.mean.value - found.inverted.mean.value)
+    assert result.natural.mean.se == pytest.approx(jackknife_se(np.array(cells)), rel=1e-9)
+    assert result.natural.mean.df == 3
+    assert result.difference.value == pytest.approx(result.natural.mean.value - result.inverted.mean.value)
 
 
 def test_half_sampling_of_a_mean_has_the_standard_error_of_a_mean():
@@ -127,63 +126,60 @@ def test_half_sampling_of_a_mean_has_the_standard_error_of_a_mean():
     mean = Measure("mean", "", "", lambda x, y: float(x.mean()), "representations", None, False, True)
     errors = []
     for rng_seed in range(30):
-        found = evaluate(mean, [lambda: (values, values)], rng_seed=rng_seed)
-        errors.append(half_sampling(found.value, found.resampled).se)
-    assert len(found.resampled) == HALVES
+        result = evaluate(mean, [lambda: (values, values)], rng_seed=rng_seed)
+        errors.append(half_sampling(result.value, result.resampled).se)
+    assert len(result.resampled) == HALVES
     assert np.mean(errors) == pytest.approx(values.std(ddof=1) / np.sqrt(200), rel=0.1)
 
 
-def test_null_values_lose_what_belongs_to_the_image_and_keep_the_rest():
+def test_null_values_of_unrelated_images_are_near_zero():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(120, 6))
     cka = Measure("cka", "", "", partial(linear_cka, estimator="unbiased"), "representations", None, False, True)
-    found = evaluate(cka, [lambda: (X, 2 * X)])
-    assert found.value == pytest.approx(1)
-    assert abs(found.null.mean()) < 0.05
+    result = evaluate(cka, [lambda: (X, 2 * X)])
+    assert result.value == pytest.approx(1)
+    assert abs(result.null.mean()) < 0.05
 
 
 @pytest.mark.parametrize("shard_size", [4, 20, 60])
-def test_null_values_do_not_depend_on_how_images_are_cut_into_shards(shard_size):
-    """Permuted within shards of 4, every fourth image stays in its place."""
+def test_null_values_do_not_depend_on_the_shard_size(shard_size):
+    """A permutation within shards of 4 would leave every fourth image in its place."""
     X = np.random.default_rng(0).integers(2, size=(1200, 1))
     same = partial(leave_one_out, lambda x, y: float((x == y).mean()))
     agree = Measure("agree", "", "", same, "representations", None, True, True)
     shards = [lambda part=part: (part, part) for part in X.reshape(-1, shard_size, 1)]
-    found = evaluate(agree, shards)
-    assert found.value == 1 and found.null.mean() == pytest.approx(0.5, abs=0.03)
+    result = evaluate(agree, shards)
+    assert result.value == 1 and result.null.mean() == pytest.approx(0.5, abs=0.03)
 
 
-def test_a_measure_sees_no_more_images_than_it_asks_for():
+def test_a_measure_gets_no_more_images_than_its_maximum():
     seen = []
     few = Measure("few", "", "", lambda x, y: seen.append(len(x)) or 0.0, "representations", 12, False, True)
     reads = []
 
-    def shard(at: int):
-        reads.append(at)
+    def shard(index: int):
+        reads.append(index)
         return np.ones((5, 2)), np.ones((5, 2))
 
-    evaluate(few, [partial(shard, at) for at in range(10)])
+    evaluate(few, [partial(shard, index) for index in range(10)])
     assert seen[0] == 12 and reads == [0, 1, 2]
 
 
-def test_symmetric_measures_are_computed_once_a_pair_and_others_both_ways(measured):
+def test_symmetric_measures_are_computed_once_per_pair_and_others_both_ways(measured):
     moved = measured.read(measured.record("measure", "unit.stages.test_measure:positive/natural/shufflenet"),
                           "measures/unit.stages.test_measure:positive/natural/shufflenet/value")  # fmt: skip
     assert np.isnan(moved).tolist() == [True, True, False]
-    found = load_measured(measured)["unit.stages.test_measure:positive"].natural
-    np.testing.assert_array_equal(found.value, found.value.T)
+    result = load_measured(measured)["unit.stages.test_measure:positive"].natural
+    np.testing.assert_array_equal(result.value, result.value.T)
     both = measured.read(measured.record("measure", "unit.stages.test_measure:plain/natural/shufflenet"),
                          "measures/unit.stages.test_measure:plain/natural/shufflenet/value")  # fmt: skip
     assert np.isfinite(both).all()
 
 
-def test_what_is_done_is_not_done_again_and_what_is_incomplete_is_not_shown(measured, finished, tmp_path):
-    import shutil
-
+def test_finished_rows_are_kept_and_an_incomplete_measure_is_not_shown(measured, finished, tmp_path):
     assert measure_stage(NAMES).missing(measured) == []
-    place = tmp_path / "run"
-    shutil.copytree(finished.url, place)
-    run = Run.open(place)
+    shutil.copytree(finished.url, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
     stage = measure_stage(["stir"])
     stage.prepare(run)
     compute_unit(run, stage, *stage.missing(run)[0])
@@ -191,14 +187,14 @@ def test_what_is_done_is_not_done_again_and_what_is_incomplete_is_not_shown(meas
     assert load_measured(run) == {}
 
 
-def test_json_is_plain(measured):
+def test_json_has_null_for_what_is_missing_and_no_nan(measured):
     printed = json.loads(json.dumps(measured_json(load_measured(measured)), allow_nan=False))
     assert set(printed) == set(NAMES)
     assert printed["stir"]["natural"] is None
     assert len(printed["unit.stages.test_measure:plain"]["inverted"]["mean"]["interval"]) == 2
 
 
-def test_a_measure_that_is_not_there_and_a_run_that_is_not_ready_are_said_before_work(finished, tmp_path):
+def test_an_unknown_measure_and_an_unfinished_run_are_errors_before_any_work(finished, tmp_path):
     with pytest.raises(SettingsError, match="unknown measure 'stirr'; did you mean 'stir'"):
         prepare_measures(finished.url, ["stirr"])
     settings: SweepSettings = finished.settings

@@ -144,7 +144,9 @@ def test_the_first_missing_unit_is_named(tmp_path, finished):
     run = Run.create(str(tmp_path), SETTINGS)
     run.commit("draw", "pairs", 0, seconds=0)
     require_finished(run, [])
-    with pytest.raises(StoreError, match=r"is not finished: 3 of 4 shards of draw are missing, the first draw pairs"):
+    with pytest.raises(
+        StoreError, match=r"is not finished: 3 of 4 shards of draw are missing, the first draw pairs shard 1; "
+    ):
         require_finished(run, [DRAW, AGGREGATE, REPORT])
 
 
