@@ -1,7 +1,6 @@
 """`netsim status`, `results`, `verify` and `report`: read a store."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -32,7 +31,7 @@ def status(
     workers = speed.throughput(opened) if throughput else []
     if as_json:
         content: dict[str, Any] = {"run": opened.digest}
-        content |= {"stages": [asdict(stage) for stage in progress.status(opened)]}
+        content |= {"stages": [stage.to_json() for stage in progress.status(opened)]}
         content |= {"images": {split: checked.model_dump() for split, checked in progress.unreadable(opened).items()}}
         content |= {"throughput": [worker.to_json() for worker in workers]} if throughput else {}
         print(json.dumps(content, indent=2))

@@ -1,7 +1,8 @@
 """Progress of a run: shards done and missing by stage and name, rate and time left, from one listing per stage."""
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from netsim.store.metadata import CheckedSplit, CheckMetadata
 from netsim.store.run import Run
@@ -29,6 +30,10 @@ class StageStatus:
     total: int
     by_name: dict[str, tuple[int, int]]
     rate: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to a JSON object; the key of the label is "says"."""
+        return {"says" if key == "label" else key: value for key, value in asdict(self).items()}
 
     @property
     def finished(self) -> bool:

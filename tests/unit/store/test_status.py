@@ -87,3 +87,7 @@ def test_unreadable_images_are_those_of_the_check(tmp_path, finished):
     run.commit("check", "images", 0, facts=CheckMetadata(test=test).to_json(), seconds=0)
     assert unreadable(run) == {"test": test}
     assert unreadable_counts(run) == {"test": (1, 12)}
+
+
+def test_the_keys_of_json_are_those_that_programs_know(run):
+    assert list(stage_status(run, DRAW).to_json()) == ["name", "says", "done", "total", "by_name", "rate"]
