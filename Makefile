@@ -1,8 +1,8 @@
-# One command each for the demo and for all checks. `make` alone lists the targets; docs/development.md says more.
+# One command each for the demo and for all checks. `make` alone lists the targets; see docs/development.md.
 #
-# The environment lies in .venv and is made from the locks alone, with uv where it is on PATH, else with pip.
-# PYTHON=python3.12 chooses the interpreter, UV= (empty) does without uv, STORE= is where the demo writes,
-# ARGS="-k cka" goes to pytest.
+# The environment is .venv, made from the locks alone, with uv if it is on PATH, else with pip.
+# PYTHON=python3.12 chooses the interpreter, UV= (empty) disables uv, STORE= sets the location of the demo's run,
+# ARGS="-k cka" is passed to pytest.
 
 STORE ?= runs/demo
 UV ?= uv
@@ -23,29 +23,29 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 .PHONY: help demo demo-s3 pretrained test check audit bench faults slurm ui site format lock clean
 
 help:
-	@echo 'make demo [STORE=runs/demo]  nine networks on embedded images, here, in a few minutes; go on where it stopped'
-	@echo 'make demo-s3                 the same, kept in object storage: a real S3 server, started for it on this machine'
-	@echo 'make pretrained              three real ImageNet networks on twenty photographs, inverted at 240 px; half an hour'
-	@echo 'make test [ARGS=...]         everything CI runs: format, lint, types, tests'
-	@echo 'make check                   format, lint, types, and the audit as far as anybody answers'
-	@echo 'make audit                   the environment against the locks, and what is locked against known vulnerabilities'
-	@echo 'make bench [BENCH=similarity] [ARGS=...]  speed against the published code, of inversion or of another; minutes'
-	@echo 'make faults [ARGS="--faults 50 --seed 1"]  break a real sweep on object storage in every way there is; half an hour'
-	@echo 'make slurm                   a sweep as jobs of a real SLURM, started for it on this machine; needs root (tests/support/slurm.py)'
-	@echo 'make ui                      a sweep as it is seen in the UI, by a browser; needs `apt-get install chromium`'
-	@echo 'make site                    break a Prefect server on PostgreSQL and its workers; a quarter of an hour (tests/support/sites.py)'
+	@echo 'make demo [STORE=runs/demo]  compare nine networks on embedded images, in minutes; run it again to resume'
+	@echo 'make demo-s3                 the demo with its run in object storage, on a real S3 server started here'
+	@echo 'make pretrained              invert three real ImageNet networks on twenty photographs at 240 px; half an hour'
+	@echo 'make test [ARGS=...]         everything CI runs: format, lint, types, audit, tests'
+	@echo 'make check                   format, lint, types, and the audit if its services answer'
+	@echo 'make audit                   compare the environment with the locks, and the locks with known vulnerabilities'
+	@echo 'make bench [BENCH=similarity] [ARGS=...]  compare speed with the published code; default: inversion; minutes'
+	@echo 'make faults [ARGS="--faults 50 --seed 1"]  inject every kind of fault into a sweep on object storage; half an hour'
+	@echo 'make slurm                   run a sweep as jobs of a real SLURM started here; needs root (tests/support/slurm.py)'
+	@echo 'make ui                      check a sweep in the UI with a browser; needs `apt-get install chromium`'
+	@echo 'make site                    break a Prefect server on PostgreSQL and its workers; 15 minutes (tests/support/sites.py)'
 	@echo 'make format                  rewrite the code in the agreed format'
-	@echo 'make lock [UPGRADE=1]        renew requirements*.lock from pyproject.toml (needs uv)'
+	@echo 'make lock [UPGRADE=1]        regenerate requirements*.lock from pyproject.toml (needs uv)'
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
 
 demo: $(INSTALLED)
 	$(BIN)/netsim demo --store "$(STORE)"
 
-# The server's data stay in runs/s3: the same command goes on where it stopped.
+# The server's data are kept in runs/s3: run it again to resume.
 demo-s3: $(INSTALLED_DEV)
 	$(SUPPORT).seaweed runs/s3 $(BIN)/netsim demo --store s3://netsim-tests/demo
 
-# Needs no network. What it makes stays in runs/pretrained: the same command goes on where it stopped.
+# Needs no network. Its run is kept in runs/pretrained: run it again to resume.
 pretrained: $(INSTALLED_DEV)
 	$(SUPPORT).seaweed runs/pretrained/s3 $(BIN)/python -m support.pretrained runs/pretrained
 
@@ -75,7 +75,7 @@ ui: $(INSTALLED_DEV)
 	@command -v chromium >/dev/null || { echo "make ui needs a browser: apt-get install chromium" >&2; exit 1; }
 	$(BIN)/python -m pytest -m ui tests/system/test_ui.py $(ARGS)
 
-# Needs postgresql of Debian.
+# Needs Debian's package postgresql.
 site: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m site tests/system/test_deploy.py tests/system/test_site.py $(ARGS)
 
@@ -87,15 +87,15 @@ clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist build
 
 # --- the environment -------------------------------------------------------------------------------------------------
-# A stamp says that .venv is whole. It goes away before anything changes and comes back last, so what an interrupted
-# install left behind is thrown away by the next make, while a whole .venv is only brought up to date.
+# A stamp marks a complete .venv. It is removed before anything changes and restored last, so the next make discards
+# what an interrupted install left, and only updates a complete .venv.
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 
-# with_uv COMMAND, ELSE: uv may be a shim that is on PATH but does not run, so it is asked for its version.
+# with_uv COMMAND, ELSE: uv may be a shim on PATH that does not run, so its version is queried first.
 with_uv = if [ -n '$(UV)' ] && '$(UV)' --version >/dev/null 2>&1; then $(1); else $(2); fi
 
-# gputil, which robustness asks for, is the one package built from source: --build-constraints pins its setuptools.
+# gputil, which robustness requires, is the only package built from source: --build-constraints pins its setuptools.
 install = $(call with_uv,\
 	'$(UV)' pip install --quiet --python $(BIN)/python --require-hashes --build-constraints requirements.lock -r $(1),\
 	$(BIN)/python -m pip install --quiet --require-hashes -r $(1))
@@ -131,15 +131,15 @@ $(INSTALLED_DEV): $(INSTALLED) requirements-cluster.lock requirements-dev.lock r
 	@touch $@
 
 # --- the locks -------------------------------------------------------------------------------------------------------
-# For every supported Python, on Linux and macOS, one version of each package (--fork-strategy fewest), so that numbers
-# do not depend on which Python computed them. The second lock adds what asks Kubernetes for pods, the third the
-# development tools, the last packages of which only files are read.
+# One version of each package for every supported Python, on Linux and macOS (--fork-strategy fewest), so that numbers
+# do not depend on the Python that computed them. The second lock adds clients of Kubernetes, the third development
+# tools, the last packages of which only files are read.
 
 COMPILE = '$(UV)' pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-strip-extras \
 	--generate-hashes --custom-compile-command 'make lock' $(if $(UPGRADE),--upgrade)
 
-# pip before 23.3 takes `sqlalchemy[asyncio]==2.0.58` for another package than the `sqlalchemy` that alembic asks for,
-# and the other way round: it wants a pin for each, so every pin with extras is repeated without them.
+# pip before 23.3 treats `sqlalchemy[asyncio]==2.0.58` and the `sqlalchemy` that alembic requires as two packages and
+# demands a pin for each, so every pin with extras is repeated without them.
 with_plain_twins = awk '/^[^ ]/ { printf "%s", plain; plain = ""; twin = /^[^ ]+\[/ } { print } \
 	twin { sub(/\[[^]]*\]/, ""); plain = plain $$0 "\n" } END { printf "%s", plain }' $(1) > $(1).new && mv $(1).new $(1)
 
