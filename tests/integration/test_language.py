@@ -67,3 +67,20 @@ MODULES = [
 def test_examples_in_docstrings_run(module):
     result = doctest.testmod(import_module(module), optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0 and result.failed == 0
+
+
+VAGUE = {"found", "own", "said", "asked", "there", "here", "told", "says"}
+"""Names that say nothing of what they hold."""
+
+
+def test_no_local_or_parameter_has_a_name_that_says_nothing():
+    vague = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {name}"
+        for path in FILES
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for node in ast.walk(function)
+        if (name := node.arg if isinstance(node, ast.arg) else getattr(node, "id", None)) in VAGUE
+        and (isinstance(node, ast.arg) or isinstance(node.ctx, ast.Store))
+    ]
+    assert vague == []
