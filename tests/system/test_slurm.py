@@ -81,7 +81,8 @@ def test_jobs_that_reach_their_walltime_leave_before_it_and_others_take_their_pl
     """No shard is killed in the middle: nothing failed, and no worker was lost with a task."""
     path = write(tmp_path / "mine.yaml", walltime="00:01:10", leave_early=30, maximum=1, shards_per_task=1)
     store = tmp_path / "run"
-    found = netsim("run", str(path), "--store", str(store), env=environment, cwd=tmp_path)
+    long = "inversion.iterations=600"  # on any machine more than the 40 s that one job computes
+    found = netsim("run", str(path), "--store", str(store), "--set", long, env=environment, cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     jobs = {json.loads(path.read_text())["process"] for path in (store / "commits" / "invert").rglob("*.json")}
     assert len(jobs) > 1
