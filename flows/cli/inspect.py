@@ -135,11 +135,9 @@ def report(
     from netsim.report.page import write_report
     from netsim.results.gallery import gallery
     from netsim.results.results import load_results
-    from netsim.storage.s3 import translate_errors
     from netsim.store.run import Run
 
     use_credentials(credentials, debug)
     opened = Run.open(store)
-    with translate_errors(str(output)):
-        write_report(load_results(opened), gallery(opened), output, settings_yaml=opened.settings.to_yaml())
+    write_report(load_results(opened), gallery(opened), output, settings_yaml=opened.settings.to_yaml())
     console.console.print(f"report: {output / 'report.html'}", soft_wrap=True)

@@ -108,7 +108,6 @@ def layers(
     from flows.clusters.settings import resolve_cluster
     from netsim.report.page import write_layers
     from netsim.results.layers import find_spec, layer_stage
-    from netsim.storage.s3 import translate_errors
     from netsim.store.run import Run
     from tasks.prepare import prepare_layers
 
@@ -131,6 +130,5 @@ def layers(
             flow(url, networks, layer, activations, chosen_cluster)  # type: ignore[call-overload]
     else:
         report_nothing_to_do(opened, debug)
-    with translate_errors(str(output)):
-        written = write_layers(opened, spec, output)
+    written = write_layers(opened, spec, output)
     console.console.print("\n".join(f"wrote {path}" for path in written.values()), soft_wrap=True)

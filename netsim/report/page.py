@@ -62,21 +62,23 @@ def write_report(results: Results, gallery: Gallery, directory: Path, *, setting
     SettingsError
         If `directory` cannot be written.
     """
+    return _write(directory, render_report(results, gallery, settings_yaml))
+
+
+def render_report(results: Results, gallery: Gallery, settings_yaml: str = "") -> dict[str, bytes]:
+    """Render every file of the report; the page comes last."""
     figure = heatmaps(results)
-    return _write(
-        directory,
-        {
-            "natural.csv": matrix_csv(results, "natural"),
-            "inverted.csv": matrix_csv(results, "inverted"),
-            "rows.csv": rows_csv(results),
-            "row_differences.csv": row_differences_csv(results),
-            "losses.csv": losses_csv(results),
-            "networks.csv": networks_csv(results),
-            "heatmaps.svg": to_svg(figure).encode(),
-            "heatmaps.png": to_png(figure, dpi=300),
-            "report.html": render_page(results, gallery, settings_yaml).encode(),
-        },
-    )
+    return {
+        "natural.csv": matrix_csv(results, "natural"),
+        "inverted.csv": matrix_csv(results, "inverted"),
+        "rows.csv": rows_csv(results),
+        "row_differences.csv": row_differences_csv(results),
+        "losses.csv": losses_csv(results),
+        "networks.csv": networks_csv(results),
+        "heatmaps.svg": to_svg(figure).encode(),
+        "heatmaps.png": to_png(figure, dpi=300),
+        "report.html": render_page(results, gallery, settings_yaml).encode(),
+    }
 
 
 def write_layers(run: Run, spec: LayerSpec, directory: Path) -> dict[str, Path]:

@@ -1,8 +1,5 @@
 """report: the page, figures and tables of a finished run, and both matrices as arrays."""
 
-import tempfile
-from pathlib import Path
-
 from netsim.results.gallery import gallery
 from netsim.results.labelled import stored_arrays
 from netsim.results.results import load_results
@@ -14,12 +11,11 @@ from netsim.store.run import Run
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
     """Write the report and both matrices, from what is in the store."""
-    from netsim.report.page import write_report  # draws: no other stage waits for matplotlib
+    from netsim.report.page import render_report  # draws: no other stage waits for matplotlib
 
     results = load_results(run)
-    with tempfile.TemporaryDirectory() as folder:
-        write_report(results, gallery(run), Path(folder), settings_yaml=run.settings.to_yaml())
-        files = {f"report/{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    contents = render_report(results, gallery(run), run.settings.to_yaml())
+    files = {f"report/{file}": contents[file] for file in sorted(contents)}
     upstream = dependency_records(run, [("report", name, shard)]).values()
     matrices = {f"results/{name}": cells.values for name, cells in stored_arrays(results).items()}
     return StageResult(matrices, files, Metadata(made_from=made_from(record.content for record in upstream)))
