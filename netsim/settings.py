@@ -22,7 +22,7 @@ from netsim.errors import SettingsError, nearest
 from netsim.references import IMAGE_SOURCES_HELP, NAME, NETWORK_FORMS, network_name, without_name
 
 # Raised when a change to the code, or to the default of a setting, alters stored numbers: old and new never mix.
-ALGORITHM = 3
+ALGORITHM = 4
 
 # Reasons why the inversion of an image ended: all iterations done, `stop_loss` reached, a value not finite. The store
 # keeps the index.

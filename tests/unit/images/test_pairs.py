@@ -4,6 +4,8 @@ import time
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from netsim.errors import DataError, SettingsError
 from netsim.images.pairs import draw_pairs
@@ -34,17 +36,81 @@ def test_a_longer_draw_keeps_the_pairs_of_a_shorter_one_and_any_piece_can_be_dra
     np.testing.assert_array_equal(columns(draw_pairs(LABELS, 1, rng_seed=3, start=99)), everything[:, 99:])
 
 
-def test_seeds_are_even_over_all_images_of_another_label():
+def test_the_first_seed_is_even_over_all_images_of_another_label():
     """The obvious twin is the rule itself: each image of another label is drawn equally often."""
-    labels = np.array([0, 1, 0, 2, 1])
-    counts = np.zeros((5, 5))
-    for rng_seed in range(600):
-        pairs = draw_pairs(labels, 5, rng_seed=rng_seed)
-        counts[pairs.target, pairs.seed] += 1
+    labels = np.array([0, 1, 0, 2, 1, 3, 3])
+    counts = np.zeros((7, 7))
+    for rng_seed in range(1500):
+        pairs = draw_pairs(labels, 4, rng_seed=rng_seed)
+        counts[pairs.target[0], pairs.seed[0]] += 1
     allowed = labels[:, None] != labels[None, :]
-    expected = 600 * allowed / allowed.sum(axis=1, keepdims=True)
+    expected = counts.sum(axis=1, keepdims=True) * allowed / allowed.sum(axis=1, keepdims=True)
     assert (counts[~allowed] == 0).all()
     assert (np.abs(counts - expected)[allowed] < 4 * np.sqrt(expected[allowed])).all()
+
+
+def most_different_seeds(labels: np.ndarray, targets: np.ndarray) -> int:
+    """Count the different seeds that the targets could have at best, by matching."""
+    return int((maximum_bipartite_matching(csr_array(labels[targets][:, None] != labels[None, :])) >= 0).sum())
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 30])
+def test_every_image_is_a_seed_once_unless_most_have_one_label(rng, classes):
+    for rng_seed in range(100):
+        labels = rng.integers(classes, size=rng.integers(6, 40))
+        largest = np.bincount(labels).max()
+        if largest == len(labels):
+            continue
+        pairs = draw_pairs(labels, len(labels), rng_seed=rng_seed)
+        assert (pairs.seed_label != pairs.target_label).all()
+        if 2 * largest <= len(labels):
+            assert len(set(pairs.seed)) == len(labels) == most_different_seeds(labels, pairs.target)
+        assert np.bincount(pairs.seed, minlength=len(labels)).max() <= -(-largest // (len(labels) - largest)) + 1
+
+
+def test_seeds_are_used_again_only_where_no_unused_one_fits():
+    """Of 99 images with one label and one with another, the one is the seed of all others."""
+    labels = np.r_[np.zeros(99, int), 1]
+    pairs = draw_pairs(labels, 100)
+    assert (pairs.seed[pairs.target != 99] == 99).all()
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    pairs = draw_pairs(labels, 100)
+    for k in range(100):
+        unused = np.setdiff1d(np.flatnonzero(labels != pairs.target_label[k]), pairs.seed[:k])
+        assert pairs.seed[k] in unused or not len(unused)
+
+
+def test_seeds_of_a_class_are_even_over_other_classes():
+    labels = np.arange(10_000) % 10
+    pairs = draw_pairs(labels, 9000)
+    counts = np.zeros((10, 10))
+    np.add.at(counts, (pairs.target_label, pairs.seed_label), 1)
+    assert (np.abs(counts[~np.eye(10, dtype=bool)] - 100) < 50).all()
+
+
+# ---- pictures
+
+
+def test_of_the_images_of_one_picture_only_the_first_takes_part():
+    """As if the others were not there, at the positions of the whole set."""
+    labels, pictures = np.arange(40) % 4, np.r_[np.arange(30), np.arange(10)]
+    for rng_seed in range(20):
+        pairs = draw_pairs(labels, 30, pictures=pictures, rng_seed=rng_seed)
+        np.testing.assert_array_equal(columns(pairs), columns(draw_pairs(labels[:30], 30, rng_seed=rng_seed)))
+    pictures = np.r_[np.arange(10), np.arange(30)]  # now the doubles are in the middle
+    pairs = draw_pairs(labels, 30, pictures=pictures)
+    kept = np.r_[np.arange(10), np.arange(20, 40)]
+    assert sorted(pairs.target) == sorted(pairs.seed) == kept.tolist()
+    np.testing.assert_array_equal(labels[pairs.target], pairs.target_label)
+
+
+def test_too_few_pictures_are_refused_and_doubles_counted():
+    with pytest.raises(DataError, match="got 90 images and 10 doubles of them; draw at most 90 pairs"):
+        draw_pairs(LABELS, 100, pictures=np.r_[np.arange(90), np.arange(10)])
+    with pytest.raises(DataError, match=r"pictures must have the shape of labels, \(100,\), got \(99,\)"):
+        draw_pairs(LABELS, 10, pictures=np.arange(99))
+    with pytest.raises(DataError, match="at least 2 different values, got 1 in 4 images"):
+        draw_pairs(np.array([0, 0, 0, 0, 1]), 4, pictures=[0, 1, 2, 3, 3])
 
 
 def test_another_rng_seed_gives_other_targets_and_other_seeds():
@@ -56,7 +122,7 @@ def test_another_rng_seed_gives_other_targets_and_other_seeds():
 def test_these_are_the_first_five_pairs_on_every_machine():
     pairs = draw_pairs(LABELS, 5, rng_seed=0)
     assert pairs.target.tolist() == [74, 67, 17, 45, 35]
-    assert pairs.seed.tolist() == [61, 62, 84, 52, 2]
+    assert pairs.seed.tolist() == [0, 32, 64, 63, 91]
 
 
 def test_fifty_thousand_pairs_take_seconds():
