@@ -11,6 +11,7 @@ from netsim.errors import DataError
 from netsim.images.base import hash_images
 from netsim.images.decoding import Unreadable, map_groups
 from netsim.storage.files import Files
+from netsim.storage.places import parse_place
 
 # Limits of a group, the images that are fetched together: number and bytes.
 _GROUP_IMAGES, _GROUP_BYTES = 64, 2**25
@@ -203,6 +204,12 @@ def whole_files(files: Files, paths: Sequence[str], sizes: Sequence[int]) -> Ext
 def image_files(location: str) -> Files:
     """Return the files below a folder or URL of images; their errors name the setting `images.source`."""
     return Files(location, setting="images.source")
+
+
+def image_file(location: str) -> tuple[Files, str]:
+    """Return the folder of a file of images, and the name of the file in it."""
+    folder, name = parse_place(location, setting="images.source").split()
+    return image_files(folder), name
 
 
 def set_name(files: Files) -> str:

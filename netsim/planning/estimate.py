@@ -302,7 +302,7 @@ def check_writable(store: str) -> int | None:
         If the store is not writable.
     """
     files = Files(store)
-    if "://" in files.url:
+    if not files.local:
         files.put(PERMISSION_TEST, b"")
         files.remove(PERMISSION_TEST)
         return None

@@ -114,7 +114,7 @@ def write_layers(run: Run, spec: LayerSpec, directory: Path) -> dict[str, Path]:
 def _write(directory: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
     directory = Path(directory)
     try:
-        files = Files(directory, setting="folder")
+        files = Files(directory, setting="the folder of the report")
         for name, content in contents.items():
             files.put(name, content)
     except StoreError as error:

@@ -1,30 +1,31 @@
 """Files below a folder or any URL that fsspec knows, with one clear error for whatever goes wrong there."""
 
 import errno
+import fcntl
 import io
 import os
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 from stat import S_ISLNK
 from typing import Any
-from urllib.parse import urlsplit
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
-from netsim.errors import StoreError
-from netsim.storage.s3 import BUCKET, aws_environment, require_certificates, storage_options, translate_errors
+from netsim.storage.places import parse_place
+from netsim.storage.s3 import aws_environment, translate_errors
 
 # Bytes per read: of a local file, and of an object with random and with sequential access. Object storage takes as long
 # for the first byte as for the next megabyte.
 _LOCAL_BLOCK, _RANDOM_BLOCK, _SEQUENTIAL_BLOCK = 2**15, 2**16, 2**23
 
-# Error numbers of a file system without hard links.
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+# Error numbers of a disk that fails, is full, or lost the folder. With any other, a file system lacks the function: the
+# numbers of folders that cannot be flushed and of missing hard links differ between shared folders, CIFS, FAT and FUSE.
+_FAILED = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.ESTALE)
+
+# Error numbers of a link that leads nowhere: to a missing file, below a file, or back to itself.
+_NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Files:
@@ -44,25 +45,33 @@ class Files:
     Raises
     ------
     StoreError
-        If the URL is invalid; from every method, for any other error of the storage.
+        If `url` names no place; from every method, for any other error of the storage.
     UnreachableError
         From every method, if the storage does not answer after all retries.
+
+    Attributes
+    ----------
+    url
+        Absolute path, or URL without final slash.
+    local
+        True for a folder on a disk.
     """
 
     def __init__(self, url: str | os.PathLike[str], *, setting: str = "--store") -> None:
-        self.url = normalise(url)
+        place = parse_place(url, setting=setting)
+        self.url = place.url
+        self.local = place.local
         self._setting = setting
-        require_certificates(self.url)
-        try:
-            self._fs, root = fsspec.core.url_to_fs(self.url, **storage_options(self.url))
-        except (ValueError, ImportError) as error:
-            raise StoreError(f"cannot open {self.url}: {error}") from None
+        self._fs, root = place.open()
         self._root = root.rstrip("/")
-        self._local = isinstance(self._fs, LocalFileSystem)
 
     def place(self, path: str) -> str:
         """Return the full path or URL of a file."""
-        return f"{self._root}/{path}" if self._local else f"{self.url}/{path}"
+        return f"{self._root}/{path}" if self.local else f"{self.url}/{path}"
+
+    def _folder(self, path: str) -> str:
+        """Return the path of a folder in the file system."""
+        return f"{self._root}/{path}".rstrip("/") or "/"
 
     # ---- listing
 
@@ -72,11 +81,11 @@ class Files:
 
     def is_folder(self) -> bool:
         """Return True if `url` itself is a folder; in object storage, a prefix with any object below it."""
-        return os.path.isdir(self._root) if self._local else bool(self.names())
+        return os.path.isdir(self._folder("")) if self.local else bool(self.names())
 
     def names(self, folder: str = "") -> list[str]:
         """Return the names of the files and folders in a folder; empty if it does not exist."""
-        root = f"{self._root}/{folder}".rstrip("/")
+        root = self._folder(folder)
         with self._translated_errors(missing_ok=True), suppress(FileNotFoundError):
             self._fs.invalidate_cache()
             paths = {entry.rstrip("/") for entry in self._fs.ls(root, detail=False)}
@@ -85,10 +94,10 @@ class Files:
 
     def folders(self, folder: str = "") -> list[str]:
         """Return the names of the folders in a folder; empty if it does not exist."""
-        root = f"{self._root}/{folder}".rstrip("/")
+        root = self._folder(folder)
         with self._translated_errors(missing_ok=True), suppress(FileNotFoundError, NotADirectoryError):
-            if self._local:
-                return sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+            if self.local:
+                return sorted(entry.name for entry in os.scandir(root) if _is_folder(entry))
             self._fs.invalidate_cache()
             entries = self._fs.ls(root, detail=True)
             paths = {info["name"].rstrip("/") for info in entries if info["type"] == "directory"}
@@ -99,7 +108,7 @@ class Files:
         """Return path below the folder -> seconds since 1970, for all files at any depth, without opening any."""
         prefix = f"{self._root}/{folder}/"
         with self._translated_errors():
-            if self._local:  # fsspec would silently skip folders that cannot be listed
+            if self.local:  # fsspec would silently skip folders that cannot be listed
                 return {path: info.st_mtime for path, info in _scan(prefix, "") if not S_ISLNK(info.st_mode)}
             self._fs.invalidate_cache()
             entries = self._fs.find(prefix, detail=True)
@@ -110,13 +119,13 @@ class Files:
     def sizes(self, folder: str = "", *, depth: int) -> dict[str, int]:
         """Return path below the folder -> bytes, of files at most `depth` levels deep; empty without such a folder.
 
-        Links are followed; a dangling link counts as an empty file.
+        Links are followed; the size of a link that leads nowhere is -1.
         """
-        root = f"{self._root}/{folder}".rstrip("/")
+        root = self._folder(folder)
         with self._translated_errors():
-            if self._local:
+            if self.local:
                 scanned = _scan(root, "", depth)
-                return {path: 0 if S_ISLNK(info.st_mode) else info.st_size for path, info in scanned}
+                return {path: -1 if S_ISLNK(info.st_mode) else info.st_size for path, info in scanned}
             self._fs.invalidate_cache()
             entries = self._fs.find(root, detail=True)
         below = {path.removeprefix(f"{root}/"): info["size"] for path, info in entries.items() if path != root}
@@ -125,7 +134,7 @@ class Files:
     def size(self, path: str) -> int | None:
         """Return the size of a file in bytes, or None if there is no such file."""
         with self._translated_errors(missing_ok=True), suppress(FileNotFoundError):
-            info = self._fs.info(f"{self._root}/{path}".rstrip("/"))
+            info = self._fs.info(self._folder(path))
             return info["size"] if info["type"] == "file" else None
         return None
 
@@ -177,7 +186,7 @@ class Files:
         if file_size is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.place(path))
         stop = file_size if size is None else min(file_size, start + size)
-        block = _LOCAL_BLOCK if self._local else _RANDOM_BLOCK if jumping else _SEQUENTIAL_BLOCK
+        block = _LOCAL_BLOCK if self.local else _RANDOM_BLOCK if jumping else _SEQUENTIAL_BLOCK
         return io.BufferedReader(_Window(self, path, start, stop), block)
 
     def _fetch(self, paths: list[Any], starts: list[Any] | None, stops: list[Any] | None) -> list[bytes | None]:
@@ -198,7 +207,7 @@ class Files:
     def put_parts(self, path: str, parts: Iterable[bytes]) -> None:
         """Write a file from consecutive parts. A local disk receives each part before the next is taken."""
         with self._translated_errors():
-            if self._local:
+            if self.local:
                 self._write(path, parts, os.replace)
             else:  # an object appears only when it is complete
                 self._fs.pipe_file(f"{self._root}/{path}", b"".join(parts))
@@ -206,11 +215,11 @@ class Files:
     def put_new(self, path: str, data: bytes) -> bool:
         """Write a file unless it exists; return True if it was written."""
         with self._translated_errors():
-            return self._write(path, [data], _link) if self._local else self._create(path, data)
+            return self._write(path, [data], _create) if self.local else self._create(path, data)
 
     def put_all(self, files: Mapping[str, bytes]) -> None:
         """Write files, concurrently to object storage."""
-        if self._local:
+        if self.local:
             for path, data in files.items():
                 self.put(path, data)
         elif files:
@@ -287,36 +296,6 @@ class _Window(io.RawIOBase):
         return len(data)
 
 
-def normalise(url: str | os.PathLike[str]) -> str:
-    """Return a local path as an absolute path, so that every worker means the same one, or a URL without final slash.
-
-    Raises
-    ------
-    StoreError
-        For an empty or malformed URL, and for a URL with credentials, which would appear in logs, in the Prefect UI
-        and in the store.
-
-    Examples
-    --------
-    >>> normalise("s3://bucket/sweep/")
-    's3://bucket/sweep'
-    """
-    if not isinstance(url, str | os.PathLike) or not os.fspath(url):
-        raise StoreError(f"a store must be a path or a URL, got {url!r}; write a path, as in runs/demo")
-    url = str(os.fspath(url))
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise StoreError(f"{url} is not a valid URL: {error}") from None
-    if parts.password or (parts.username and parts.scheme == "s3"):
-        raise StoreError("the URL must not contain credentials; use AWS_* variables or a profile instead")
-    if parts.scheme == "s3" and not BUCKET.fullmatch(parts.netloc):
-        raise StoreError(f"{url} must name a valid bucket; write s3://bucket/sweep")
-    if "://" in url and not url.startswith("file://"):
-        return url.rstrip("/")
-    return os.path.abspath(Path(url.removeprefix("file://")).expanduser())
-
-
 def zarr_store(url: str) -> Any:
     """Return the Zarr store at a normalised URL: a LocalStore or an FsspecStore.
 
@@ -328,9 +307,16 @@ def zarr_store(url: str) -> Any:
 
 @cache
 def _zarr_store(url: str, _environment: frozenset[tuple[str, str]]) -> Any:
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
     from zarr.storage import FsspecStore, LocalStore
 
-    return FsspecStore.from_url(url, storage_options=storage_options(url)) if "://" in url else LocalStore(url)
+    place = parse_place(url)
+    if place.local:
+        return LocalStore(url)
+    filesystem, root = place.open(asynchronous=True)
+    if not filesystem.async_impl:
+        filesystem = AsyncFileSystemWrapper(filesystem, asynchronous=True)
+    return FsspecStore(filesystem, path=root)
 
 
 def _scan(
@@ -338,7 +324,7 @@ def _scan(
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the path below a folder and the status of everything in it that is not a folder; nothing if it is missing.
 
-    Links are followed, except back to a folder that contains them. A dangling link is yielded as the link it is.
+    Links are followed, except back to a folder that contains them. One that leads nowhere is yielded as the link it is.
     """
     try:
         status = os.stat(root)
@@ -347,41 +333,72 @@ def _scan(
         return
     folder = status.st_dev, status.st_ino
     for entry in entries if folder not in parents else ():
-        if not entry.is_dir():
+        if not _is_folder(entry):
             with suppress(FileNotFoundError):  # removed since it was listed
                 yield f"{prefix}{entry.name}", _stat(entry)
         elif depth > 1:
             yield from _scan(entry.path, f"{prefix}{entry.name}/", depth - 1, parents | {folder})
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return True for a folder and a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno not in _NOWHERE:
+            raise
+        return False
+
+
 def _stat(entry: os.DirEntry[str]) -> os.stat_result:
-    """Return the status of the file that a link leads to, or that of a dangling link itself."""
+    """Return the status of the file that a link leads to, or that of a link itself that leads nowhere."""
     try:
         return entry.stat()
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in _NOWHERE:
+            raise
         return entry.stat(follow_symlinks=False)
 
 
-def _link(partial: str, target: Path) -> bool:
-    """Give a file its name unless that exists; return True if it did not."""
+def _create(partial: str, target: Path) -> bool:
+    """Give a complete file its name unless that exists; return True if it did not."""
     try:
         os.link(partial, target)
+        return True
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno in _FAILED:
             raise
+    with _locked(target.parent):
+        if target.exists():
+            return False
         os.replace(partial, target)
     return True
 
 
-def _sync(path: str | Path) -> None:
-    """Flush a folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, if it has one. The kernel releases that of a process that dies."""
+    with ExitStack() as stack:
+        with suppress(OSError):  # without a lock, two that create a file within microseconds both do
+            descriptor = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def _sync(folder: Path) -> None:
+    """Flush a folder to the disk, where its file system can."""
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno in _FAILED:
+            raise
 
 
 def _modified(info: Mapping[str, Any]) -> float:

@@ -70,8 +70,8 @@ def load(path: str, *, split: Split, size: int | None) -> ListedImages:
     DataError
         For a folder without a dataset or without the split, and for missing, damaged or ambiguous data.
     """
-    folder, _, query = path.partition("?")
-    options = _options(query, path)
+    folder, mark, query = path.partition("?")
+    options = _options(query, path) if mark else {}
     files = image_files(folder)
     paths, list_files = _files_of(files, (options[split],) if split in options else SPLITS[split])
     if not paths:
@@ -111,8 +111,13 @@ _ListFiles = Callable[[Files, Sequence[str], Mapping[str, str]], _Listed]
 
 
 def _options(query: str, path: str) -> dict[str, str]:
-    """Return the options after the folder. Raise SettingsError for unknown ones."""
-    options = dict(parse_qsl(query))
+    """Return the options after the folder. Raise SettingsError for unknown and malformed ones."""
+    try:
+        options = dict(parse_qsl(query, strict_parsing=True))
+    except ValueError:
+        options = {}
+    if not options:
+        raise SettingsError(f"options after ? must be NAME=VALUE, got hf:{path}; write ?image=COLUMN")
     for name in options:
         if name not in OPTIONS:
             raise SettingsError(f"no option {name!r} in hf:{path}{nearest(name, OPTIONS)}")

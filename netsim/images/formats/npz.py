@@ -17,7 +17,7 @@ from numpy.lib import format as npy
 from netsim.errors import DataError
 from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import Raw
-from netsim.images.listed import Contents, Extents, ListedImages, image_files
+from netsim.images.listed import Contents, Extents, ListedImages, image_file
 
 # Names of images and labels, in order of preference; {split} is train, or test and then val. The last serve both
 # splits.
@@ -85,8 +85,7 @@ def load(path: str, *, split: Split, size: int | None) -> ListedImages:
     DataError
         If the file is missing or damaged, or its arrays have other names, shapes or types.
     """
-    root, _, name = path.rpartition("/")
-    files = image_files(root or ("/" if path.startswith("/") else "."))
+    files, name = image_file(path)
     location = files.place(name)
     try:
         with files.open(name) as file, zipfile.ZipFile(file) as archive:

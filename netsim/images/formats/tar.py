@@ -20,7 +20,7 @@ from netsim.errors import DataError, SettingsError
 from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
 from netsim.images.formats.folder import split_folder
-from netsim.images.listed import Extents, ListedImages, image_files, set_name
+from netsim.images.listed import Extents, ListedImages, image_file, image_files, set_name
 from netsim.storage.files import Files
 
 # Tar files that are walked concurrently.
@@ -177,14 +177,9 @@ def _shards(path: str, split: Split) -> tuple[Files, list[str]]:
         if not paths:
             raise DataError(f"no tar files in {files.place(folder) if folder else files.url!r}")
         return files, paths
-    root, _, pattern = path.rpartition("/") if "{" not in path else _before_braces(path)
-    return image_files(root or "."), braces(pattern)
-
-
-def _before_braces(path: str) -> tuple[str, str, str]:
-    """Split a pattern at the last slash before the first brace."""
-    root, slash, rest = path[: path.index("{")].rpartition("/")
-    return root, slash, rest + path[path.index("{") :]
+    before, brace, rest = path.partition("{")
+    files, name = image_file(f"{before}{brace}")  # split at the last slash before the first brace
+    return files, braces(f"{name}{rest}")
 
 
 def braces(pattern: str) -> list[str]:

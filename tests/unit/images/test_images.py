@@ -1,5 +1,6 @@
 """load_images: what every format has in common, on disk and in object storage, and errors of references."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,26 @@ def test_every_format_gives_what_was_written_on_a_disk_and_in_object_storage(nam
     assert pixels.dtype == np.uint8 and np.array_equal(pixels, expected)
     assert np.array_equal(images.read([7, 3, 7, 11]), expected[[7, 3, 7, 11]])
     assert images.read([]).shape == (0, *images.shape)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_path_of_images_means_itself_and_not_its_neighbour(name, local, tmp_path):
+    made, root = local[name]
+    for folder in ("exp::2 [1]*#%20$HOME", "exp"):
+        shutil.copytree(root, tmp_path / folder)
+    for path in (tmp_path / "exp").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"of another experiment")
+    images = open_made(made, f"{tmp_path}/exp::2 [1]*#%20$HOME", size=SIZE)
+    assert np.array_equal(images.read(range(12)), open_made(made, root, size=SIZE).read(range(12)))
+
+
+def test_files_at_the_root_of_the_disk_are_not_those_of_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("images-4711.tar", "images-4711.npz"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(DataError, match=f"no (tar )?file '/{name}'"):
+            load_images(f"{name.rpartition('.')[2]}:/{name}")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -95,6 +116,10 @@ def test_image_sets_that_do_not_exist_are_told_apart(tmp_path, reference, option
         ("quux:x", SettingsError, "sources are fashion-mnist, folder:PATH, imagenet:FOLDER"),
         ("fashion-mnist:x", SettingsError, "'fashion-mnist' takes no path, got 'fashion-mnist:x'"),
         ("hf:", SettingsError, "write 'hf:FOLDER'"),
+        ("hf:what?", SettingsError, r"options after \? must be NAME=VALUE, got hf:what\?; write \?image=COLUMN"),
+        ("hf:a?b", SettingsError, "options after"),
+        ("npz:s3://a.npz", Exception, "images.source must name a file, got s3://a.npz"),
+        ("folder:s3://bucket//x", Exception, "images.source must be a URL without empty parts"),
         ("folder:s3://user:word@bucket/x", Exception, "the URL must not contain credentials"),
         ("cifar10:/nowhere", DataError, "lacks test_batch.bin"),
     ],
