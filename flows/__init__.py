@@ -1,1 +1,3 @@
-"""Prefect flows that read like the paper's method section, and the command line that starts them."""
+"""Prefect flows, the clusters and the server they run on, and the command line."""
+
+import tasks  # noqa: F401 (before anything connects, it exempts this machine from proxies)

@@ -10,4 +10,11 @@ prefect_runs    keeping the states of runs in Prefect true
 artifacts, logs, metrics    what the UI and Prometheus show
 devices         GPUs of this machine
 threads         background threads
+proxies         requests to this machine, which must not go through a proxy
 """
+
+import os
+
+from tasks.proxies import bypass_proxies_on_loopback
+
+bypass_proxies_on_loopback(os.environ)  # in commands, deployments and workers alike, before any of them connects

@@ -55,10 +55,9 @@ def flow_session(opened: Any, stages: Sequence[Any], debug: bool) -> Iterator[No
     from flows.cli import console
     from flows.server.server import prefect_server
 
-    with prefect_server() as ui:
-        console.console.print(
-            f"follow it at {ui} (the server keeps running; stop it with `prefect server stop`)", soft_wrap=True
-        )
+    with prefect_server() as server:
+        keeps = " (the server keeps running; stop it with `prefect server stop`)" if server.stoppable else ""
+        console.console.print(f"follow it at {server.ui}{keeps}", soft_wrap=True)
         with console.progress_bars(opened, stages), preserve_keyboard_interrupt():
             yield
 

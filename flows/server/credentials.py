@@ -26,7 +26,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from flows.server.server import redact_password
+from flows.server.access import redact_password
 from netsim.errors import RunError, SettingsError
 
 BLOCK_TYPE = "aws-credentials"

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from flows.server.server import LEASES
+from flows.server.start import LEASES
 from support.faults import PrefectServer, kill_group, start
 from support.seaweed import free_ports
 from support.servers import wait_until

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 
-from flows.server.server import redact_password
+from flows.server.access import redact_password
 from netsim.settings import parse_settings
 from support.seaweed import free_ports
 from support.servers import NETSIM, netsim
