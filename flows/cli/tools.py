@@ -29,6 +29,14 @@ def convert(
         str | None,
         typer.Option("--output", "-o", help="Safetensors file to write.", metavar="FILE", show_default=False),
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the weights are in the checkpoint, such as `state_dict_ema`; required if it has several.",
+            metavar="KEY",
+            show_default=False,
+        ),
+    ] = None,
     sha256: Annotated[
         str | None, typer.Option(help="Require the checkpoint to have this hash.", metavar="HEX", show_default=False)
     ] = None,
@@ -40,14 +48,26 @@ def convert(
 ) -> None:
     """Convert a pickled checkpoint to safetensors, the only format sweeps read.
 
-    Reads checkpoints of the robustness library (and so the networks of Salman et al.) and plain state dicts. Missing
-    or unexpected tensors and wrong shapes are listed, and nothing is written.
+    Finds the weights by the names and shapes of the network's tensors, whatever they are wrapped in. If a checkpoint
+    has raw and averaged weights, `--key` chooses. Missing or unexpected tensors and wrong shapes are listed, and
+    nothing is written.
+
+    For example:
+
+    * `netsim convert robust:resnet50_l2_eps3`: download a checkpoint and print its hash
+    * `netsim convert timm:resnet50 mine.pth --key state_dict_ema --allow-pickle --sha256 ...`: take averaged weights
     """
     from flows.cli import console
     from netsim.networks.convert import convert as convert_checkpoint
+    from netsim.networks.weights import listed
 
-    converted = convert_checkpoint(network, checkpoint, output=output, sha256=sha256, allow_pickle=allow_pickle)
-    console.console.print(f"wrote {converted.path}\nuse it in a sweep as {converted.reference}", soft_wrap=True)
+    converted = convert_checkpoint(
+        network, checkpoint, output=output, key=key, sha256=sha256, allow_pickle=allow_pickle
+    )
+    lines = [f"wrote {converted.path}", f"use it in a sweep as {converted.reference}"]
+    lines += [f"weights are those under {converted.key}"] if converted.key else []
+    lines += [f"ignored {listed(converted.ignored)}"] if converted.ignored else []
+    console.console.print(console.plain("\n".join(lines)), soft_wrap=True)
 
 
 def certificates(

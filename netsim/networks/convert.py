@@ -2,38 +2,36 @@
 
 robustness, and so Salman et al., save the state dict of an AttackerModel in DataParallel. Every name begins with
 `module.`; the network is under `model.` and again under `attacker.model.`, each one `model.` deeper if it was a network
-of torchvision in a DummyModel; `normalizer.` has the mean and std. Plain state dicts of an architecture are converted
-too.
+of torchvision in a DummyModel; `normalizer.` has the mean and std. `netsim.networks.checkpoint` finds the weights in
+these and in all other checkpoints.
 """
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from netsim.errors import NetworkError, SettingsError
+from netsim.networks.checkpoint import Saved, find_weights
 from netsim.networks.load import build_network, parse_reference, untrained
 from netsim.networks.network import Network, first_line
 from netsim.networks.sources import robust_imagenet
 from netsim.networks.sources.base import Reference
-from netsim.networks.weights import Weights, named_tensors, read_weights, weights_to_bytes
+from netsim.networks.weights import Weights, read_weights, weights_to_bytes
 from netsim.storage.files import Files
+from netsim.storage.places import parse_place
 
 READER = Path(__file__).parent / "unpickle.py"
 
 # Environment variables that the process which reads a pickle inherits. All others may hold credentials.
 INHERITED = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TMPDIR", "OMP_NUM_THREADS")
-
-# Prefixes of tensor names in a checkpoint of robustness.
-MODULE, MODEL, NORMALIZER, ATTACKER = "module.", "model.", "normalizer.", "attacker."
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,17 @@ class Converted:
         Reference that loads it.
     sha256
         Hash of the checkpoint, in hex.
+    key
+        Place of the weights in the checkpoint, such as "state_dict_ema"; "" if it is itself their mapping.
+    ignored
+        Names of tensors beside the weights that are not the network's, such as those of a loss.
     """
 
     path: str
     reference: str
     sha256: str
+    key: str
+    ignored: tuple[str, ...]
 
 
 def convert(
@@ -60,13 +64,14 @@ def convert(
     checkpoint: str | None = None,
     *,
     output: str | None = None,
+    key: str | None = None,
     sha256: str | None = None,
     allow_pickle: bool = False,
 ) -> Converted:
     """Convert a pickled checkpoint of a network to safetensors.
 
     The checkpoint is read in a separate process, which executes nothing in it, and only if `allow_pickle` is set and
-    its hash is `sha256`.
+    its hash is `sha256`. Weights are found in it by the names and shapes of the network's tensors.
 
     Parameters
     ----------
@@ -76,6 +81,9 @@ def convert(
         Path of the checkpoint. Without one, that of a `robust:` network is downloaded.
     output
         Path of the new file. Default: the folder of weights for a `robust:` network, else beside the checkpoint.
+    key
+        Place of the weights in the checkpoint, keys and prefixes joined by dots. Required if several sets match the
+        network and differ: "state_dict_ema" or "state_dict" of a checkpoint of timm.
     sha256
         Expected hash of the checkpoint, in hex.
     allow_pickle
@@ -84,32 +92,35 @@ def convert(
     Raises
     ------
     SettingsError
-        If the pickle is not allowed, `output` exists, or the reference names weights or nothing that exists.
+        If the pickle is not allowed, `output` exists, the reference names weights or nothing that exists, or several
+        sets of weights differ and `key` does not choose one.
     NetworkError
         If the checkpoint cannot be downloaded or read, has another hash, or does not match the network.
     """
     parsed, template = _template(reference)
     output = output or _output(parsed, checkpoint)
-    folder, name = Files(os.path.dirname(output) or "."), os.path.basename(output)
+    parent, name = parse_place(output, setting="--output").split()
+    folder = Files(parent, setting="--output")
     if name in folder.names():
         raise SettingsError(f"{output} exists already. Remove it, or name another file with --output.")
     checkpoint = checkpoint or _download(parsed)
     checkpoint_hash = _sha256(checkpoint)
     _check_allowed(checkpoint, checkpoint_hash, sha256, allow_pickle)
 
-    saved = _read(checkpoint)
+    weights = find_weights(_read(checkpoint), template, key=key, origin=checkpoint)
     metadata: dict[str, Any] = {
         "reference": reference,
         "checkpoint": os.path.basename(checkpoint),
         "sha256": checkpoint_hash,
+        "key": weights.key,
+        **weights.normalisation,
     }
-    tensors, normalisation = unwrap_tensors(saved, set(named_tensors(template)), origin=checkpoint)
-    metadata |= normalisation
-    network = build_network(parsed, reference, Weights(checkpoint, tensors, metadata))
+    origin = f"{checkpoint} under {weights.key!r}" if weights.key else checkpoint
+    network = build_network(parsed, reference, Weights(origin, weights.tensors, metadata))
     _check_normalisation(parsed, network, template, checkpoint)
     folder.put(name, weights_to_bytes(network, metadata))
     new_reference = reference if parsed.source == "robust" and output == parsed.file else f"{_bare(parsed)}@{output}"
-    return Converted(output, new_reference, checkpoint_hash)
+    return Converted(output, new_reference, checkpoint_hash, weights.key, weights.ignored)
 
 
 def _template(reference: str) -> tuple[Reference, Network]:
@@ -178,7 +189,7 @@ def _check_allowed(checkpoint: str, sha256: str, expected: str | None, allow_pic
         )
 
 
-def _read(checkpoint: str) -> Mapping[str, Tensor]:
+def _read(checkpoint: str) -> Saved:
     """Read it in a process that has no access to our environment, working directory or modules."""
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     with tempfile.TemporaryDirectory() as folder:
@@ -188,59 +199,7 @@ def _read(checkpoint: str) -> Mapping[str, Tensor]:
         if process.returncode != 0:
             cause = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
             raise NetworkError(f"cannot read the checkpoint {checkpoint!r} ({cause})")
-        return read_weights(out).tensors
-
-
-def unwrap_tensors(
-    saved: Mapping[str, Tensor], names: set[str], *, origin: str
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a network's tensors by its own names, and the mean and std saved with them, if any.
-
-    Parameters
-    ----------
-    saved
-        Tensors by their names in the checkpoint.
-    names
-        Tensor names of the network, which may have a part that is called `model` itself.
-    origin
-        Path of the checkpoint, for error messages.
-
-    Raises
-    ------
-    NetworkError
-        If the two copies of the network in a checkpoint of robustness differ.
-    """
-    tensors = _without_prefix(saved, MODULE)
-    normalisation: dict[str, Any] = {}
-    if any(name.startswith((NORMALIZER, ATTACKER)) for name in tensors):
-        normalisation = {
-            kind: tensors[f"{NORMALIZER}new_{kind}"].double().flatten().tolist()
-            for kind in ("mean", "std")
-            if f"{NORMALIZER}new_{kind}" in tensors
-        }
-        _check_copies(tensors, origin)
-        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith((NORMALIZER, ATTACKER))}
-        tensors = _without_prefix(tensors, MODEL)
-    if not tensors.keys() & names:
-        tensors = _without_prefix(tensors, MODEL)
-    return tensors, normalisation
-
-
-def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Remove `prefix` from the names if all of them have it."""
-    every = all(name.startswith(prefix) for name in tensors)
-    return {name.removeprefix(prefix) if every else name: tensor for name, tensor in tensors.items()}
-
-
-def _check_copies(tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Check that both copies of the network in an AttackerModel are equal; else it is unknown which one is meant."""
-    copies = {name: tensors.get(name.removeprefix(ATTACKER)) for name in tensors if name.startswith(ATTACKER + MODEL)}
-    for name, other in copies.items():
-        if other is not None and not torch.equal(other, tensors[name]):
-            raise NetworkError(
-                f"both copies of the network in {origin} must be equal, "
-                f"but {name} differs from {name.removeprefix(ATTACKER)}"
-            )
+        return {tuple(json.loads(keys)): tensor for keys, tensor in read_weights(out).tensors.items()}
 
 
 def _check_normalisation(parsed: Reference, network: Network, template: Network, origin: str) -> None:

@@ -6,21 +6,20 @@ pickled beside the weights are not needed, and often cannot be unpickled any mor
 wrote under 3.7. So no code runs even from a pickle that the user has allowed.
 
 `netsim.networks.convert` starts this program for a file that the user has allowed and that has the expected hash.
-Nothing imports it, and it imports nothing of netsim. It writes the tensors of the state dict, by their names there, as
-safetensors.
+Nothing imports it, and it imports nothing of netsim. It writes the tensors of every mapping in the checkpoint as
+safetensors, each under a JSON list: the keys that lead to its mapping, then its name there.
 """
 
+import json
 import pickle
 import sys
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
 from torch import Tensor
-
-# Keys under which robustness keeps the state dict, today and in its first versions.
-STATE_DICTS = ("model", "state_dict")
 
 # All that a pickle can look up.
 HARMLESS = {
@@ -70,23 +69,32 @@ def _refuse(*_: Any, **__: Any) -> None:
 
 
 def tensors_of(checkpoint: Any) -> dict[str, Tensor]:
-    """Return the tensors of the state dict in a checkpoint, or of the checkpoint itself.
+    """Return the tensors of all mappings in a checkpoint, by the JSON list of their keys.
+
+    Keys that are not text are passed over: they belong to the state of an optimizer.
 
     Raises
     ------
     ValueError
-        If neither is a dict with tensors and names.
+        If there is none.
     """
     if not isinstance(checkpoint, dict):
         raise ValueError("it must hold a dict of tensors; a model that was pickled as a whole is code")
-    for key in STATE_DICTS:
-        if isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-            break
-    tensors = {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
-    if not tensors or not all(isinstance(name, str) for name in tensors):
-        raise ValueError(f"it must hold a dict of tensors, itself or under {' or '.join(map(repr, STATE_DICTS))}")
-    return {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    tensors = {
+        json.dumps(keys): tensor.detach().contiguous().clone() for keys, tensor in _tensors(checkpoint, (checkpoint,))
+    }
+    if not tensors:
+        raise ValueError("it must hold a dict of tensors at any depth; a model that was pickled as a whole is code")
+    return tensors
+
+
+def _tensors(mapping: dict[Any, Any], parents: tuple[Any, ...], *keys: str) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield every tensor in a mapping and those inside, with its keys. A mapping may contain itself."""
+    for key, value in mapping.items():
+        if isinstance(key, str) and isinstance(value, Tensor):
+            yield [*keys, key], value
+        elif isinstance(key, str) and isinstance(value, dict) and not any(value is parent for parent in parents):
+            yield from _tensors(value, (*parents, value), *keys, key)
 
 
 def main(checkpoint: str, out: str) -> None:

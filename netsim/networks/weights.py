@@ -2,22 +2,22 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import fsspec
 import safetensors.torch
 import torch
 from blake3 import blake3
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from netsim.errors import NetworkError
+from netsim.errors import NetworkError, StoreError
 from netsim.networks.network import Network, first_line
+from netsim.storage.places import read_file
 
-# Names that an error message lists of each kind of tensors that do not match.
-NAMED_TENSORS = 3
+# Last part of the name of BatchNorm's count of batches. It changes no output, and exists only since torch 0.4.1.
+BATCH_COUNT = "num_batches_tracked"
 
 # The entry in a file's header that `netsim convert` writes.
 METADATA_KEY = "netsim"
@@ -85,26 +85,38 @@ def load_weights(network: Network, data: bytes, *, origin: str = "the weights") 
 
 
 def read_weights(url: str, *, hint: str = "") -> Weights:
-    """Read a safetensors file from a path or any fsspec URL.
+    """Read a safetensors file from a path or URL.
 
     Raises
     ------
     NetworkError
         If there is no such file, in a message that ends with `hint`, or if it is not safetensors.
     """
+    last_line = f".\n{hint}" if hint else ""
     try:
-        with fsspec.open(url, "rb") as file:
-            data = file.read()
-    except (OSError, ValueError, ImportError) as error:
-        last_line = f".\n{hint}" if hint else ""
-        raise NetworkError(f"cannot read the weights {url!r}: {first_line(error)}{last_line}") from error
+        data = read_file(url, setting="the file of weights")
+    except (OSError, StoreError) as error:
+        raise NetworkError(f"cannot read the weights {url!r}: {_cause(error)}{last_line}") from error
+    if not data:
+        raise NetworkError(f"cannot read the weights {url!r}: the file is empty{last_line}")
     return _parse(data, origin=url)
+
+
+def _cause(error: Exception) -> str:
+    """Describe why a file cannot be read."""
+    origin = error.__cause__ if isinstance(error, StoreError) else error
+    if isinstance(origin, FileNotFoundError):
+        return "there is no such file"
+    reason = origin.strerror if isinstance(origin, OSError) else None
+    return reason or first_line(error) or type(error).__name__
 
 
 def _parse(data: bytes, *, origin: str) -> Weights:
     try:
         return Weights(origin, safetensors.torch.load(data), _metadata(data))
     except SafetensorError as error:
+        if len(data) < 8 or data[8:9] == b"{":
+            raise NetworkError(f"{origin} is damaged ({first_line(error)}). Copy or convert it again.") from error
         raise NetworkError(
             f"{origin} must be a safetensors file ({first_line(error)}), because a pickle can run code. "
             "Convert a checkpoint with `netsim convert`."
@@ -155,23 +167,35 @@ def named_tensors(network: Network) -> dict[str, Tensor]:
 def _mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     """Describe every kind of mismatch in `tensors`."""
     common = sorted(expected.keys() & tensors.keys())
+    shapes = {name: f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()}
+    odd = [name for name in common if not (name.endswith(BATCH_COUNT) or _same_kind(tensors[name], expected[name]))]
     names_by_kind = {
-        # BatchNorm counts its batches only since torch 0.4.1, and the count changes no output
-        "missing": [name for name in expected.keys() - tensors.keys() if not name.endswith("num_batches_tracked")],
-        "surplus": list(tensors.keys() - expected.keys()),
+        "missing": [name for name in expected.keys() - tensors.keys() if not name.endswith(BATCH_COUNT)],
+        "surplus": [shapes[name] for name in tensors.keys() - expected.keys()],
         "misshapen": [
-            f"{name} {tuple(tensors[name].shape)} instead of {tuple(expected[name].shape)}"
+            f"{shapes[name]} instead of {tuple(expected[name].shape)}"
             for name in common
             if tensors[name].shape != expected[name].shape
         ],
-        "not finite": [name for name in common if not torch.isfinite(tensors[name].to(expected[name].dtype)).all()],
+        "of another kind": [f"{name} ({tensors[name].dtype} instead of {expected[name].dtype})" for name in odd],
+        "not finite": [
+            name
+            for name in common
+            if name not in odd and not torch.isfinite(tensors[name].to(expected[name].dtype)).all()
+        ],
     }
-    return [f"{kind} {_listed(names)}" for kind, names in names_by_kind.items() if names]
+    return [f"{kind} {listed(sorted(names))}" for kind, names in names_by_kind.items() if names]
 
 
-def _listed(names: list[str]) -> str:
-    unlisted = len(names) - NAMED_TENSORS
-    return ", ".join(sorted(names)[:NAMED_TENSORS]) + (f" and {unlisted} more" if unlisted > 0 else "")
+def _same_kind(a: Tensor, b: Tensor) -> bool:
+    """Return True if both are real, both complex, or both whole numbers: quantized weights lack their scale."""
+    return (a.is_floating_point(), a.is_complex()) == (b.is_floating_point(), b.is_complex())
+
+
+def listed(names: Sequence[str], *, most: int = 3) -> str:
+    """List names for an error message, and count those above `most`."""
+    unlisted = len(names) - most
+    return ", ".join(names[:most]) + (f" and {unlisted} more" if unlisted > 0 else "")
 
 
 @contextmanager

@@ -13,11 +13,13 @@ import safetensors.torch
 import torch
 import torchvision
 from torch import nn
+from typer.testing import CliRunner
 
+from flows.cli.main import app
 from netsim.errors import NetworkError, SettingsError
 from netsim.networks import content_hash, load_network
 from netsim.networks import convert as module
-from netsim.networks.convert import convert, unwrap_tensors
+from netsim.networks.convert import convert
 from netsim.networks.sources._robustness_compat import import_robustness
 
 robustness = import_robustness()
@@ -136,6 +138,43 @@ def test_a_cifar_checkpoint_brings_its_normalisation(tmp_path):
     )
 
 
+# ---- raw and averaged weights
+
+
+@pytest.fixture
+def two_sets(tmp_path) -> tuple[dict, str, str]:
+    """Raw and averaged weights as timm and torchvision save them: checkpoint, path, hash."""
+    raw = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=7).state_dict()
+    averaged = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=7).state_dict()
+    content = {"state_dict": raw, "state_dict_ema": {f"module.{name}": value for name, value in averaged.items()}}
+    torch.save(content, tmp_path / "x.pt")
+    return content, str(tmp_path / "x.pt"), hashlib.sha256((tmp_path / "x.pt").read_bytes()).hexdigest()
+
+
+def test_averaged_weights_are_taken_only_if_they_are_chosen_and_the_origin_says_so(tmp_path, two_sets):
+    content, checkpoint, sha256 = two_sets
+    with pytest.raises(SettingsError, match=r"got 2 that differ: 'state_dict', 'state_dict_ema\.module'"):
+        convert("torchvision:shufflenet_v2_x0_5", checkpoint, **allowed(sha256))
+    assert not (tmp_path / "x.safetensors").exists()
+    for key, prefix in (("state_dict", ""), ("state_dict_ema", "module.")):
+        output = str(tmp_path / f"{key}.safetensors")
+        made = convert("torchvision:shufflenet_v2_x0_5", checkpoint, key=key, output=output, **allowed(sha256))
+        network = load_network(made.reference)
+        assert torch.equal(network.head.weight, content[key][f"{prefix}fc.weight"])
+        assert network.origin["key"] == made.key == f"{key}.{prefix}".strip(".")
+
+
+def test_the_command_takes_a_key_and_names_what_it_ignored(tmp_path, two_sets):
+    content, *_ = two_sets
+    averaged = content["state_dict_ema"] | {"n_averaged": torch.tensor(3)}
+    torch.save({"state_dict": content["state_dict"], "ema": averaged}, tmp_path / "y.pt")
+    sha256 = hashlib.sha256((tmp_path / "y.pt").read_bytes()).hexdigest()
+    arguments = ["convert", "torchvision:shufflenet_v2_x0_5", f"{tmp_path}/y.pt", "--allow-pickle", "--sha256", sha256]
+    done = CliRunner().invoke(app, [*arguments, "--key", "ema"])
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[2:] == ["weights are those under ema.module", "ignored n_averaged"]
+
+
 # ---- what does not fit
 
 
@@ -164,11 +203,11 @@ def changed(tensors, change):
                     "module.model.model.extra": found.pop("module.model.model.fc.bias"),
                 }
             ),
-            r"missing fc.bias; surplus extra; misshapen fc.weight \(10, 1024\) instead of \(1000, 1024\)",
+            r"missing fc.bias; surplus extra \(1000,\); misshapen fc.weight \(10, 1024\) instead of \(1000, 1024\)",
         ),
         (
             lambda found: found.update({"module.attacker.model.model.fc.bias": torch.ones(1000)}),
-            "must be equal, but attacker.model.model.fc.bias differs from model.model.fc.bias",
+            "got 2 that differ: 'model.module.model.model', 'model.module.attacker.model.model'. Choose one",
         ),
         (
             lambda found: found.update({"module.normalizer.new_mean": torch.full((3, 1, 1), 0.5)}),
@@ -181,10 +220,10 @@ def test_a_checkpoint_that_does_not_fit_is_told_why_and_leaves_nothing(weights, 
     tensors = changed(nn.DataParallel(model).state_dict(), change)
     for name in [name for name in tensors if "attacker" in name and name.replace("attacker.", "") not in tensors]:
         del tensors[name]
-    if "must be equal" not in message:
+    if "that differ" not in message:
         tensors = {name: tensor for name, tensor in tensors.items() if "attacker.model" not in name}
     sha256 = save(model, tmp_path / "y.ckpt", model=tensors)
-    with pytest.raises(NetworkError, match=message):
+    with pytest.raises((NetworkError, SettingsError), match=message):
         convert(SHUFFLENET, str(tmp_path / "y.ckpt"), **allowed(sha256))
     assert not weights.exists() or not list(weights.iterdir())
 
@@ -243,7 +282,7 @@ def test_an_allowed_pickle_runs_no_code_either(weights, shufflenet, tmp_path, ol
         (Intruder, "a model that was pickled as a whole is code"),
         (
             lambda trace: {"model": {"fc.weight": Intruder(trace)}},
-            "it must hold a dict of tensors, itself or under 'model' or 'state_dict'",
+            "it must hold a dict of tensors at any depth",
         ),
     ],
 )
@@ -289,13 +328,3 @@ def test_the_process_that_reads_a_pickle_inherits_no_credentials_and_no_folder(t
         convert(DENSENET, str(tmp_path / "y.pt"), **allowed(hashlib.sha256(b"").hexdigest()))
     assert "'PATH'" in str(caught.value) and "AWS" not in str(caught.value)
     assert os.getcwd() not in str(caught.value)
-
-
-def test_a_part_of_a_network_that_is_called_model_keeps_its_name():
-    ones = torch.ones(1)
-    normalizer = {"normalizer.new_mean": 0.5 * ones, "normalizer.new_std": 0.25 * ones}
-    twice = {f"{owner}model.model.weight": ones for owner in ("", "attacker.")} | normalizer
-    names, normalisation = unwrap_tensors(twice, {"model.weight"}, origin="x")
-    assert list(names) == ["model.weight"] and normalisation == {"mean": [0.5], "std": [0.25]}
-    assert list(unwrap_tensors(twice, {"weight"}, origin="x")[0]) == ["weight"]
-    assert unwrap_tensors({"module.weight": ones}, {"weight"}, origin="x") == ({"weight": ones}, {})

@@ -2,6 +2,7 @@
 
 import collections
 import io
+import json
 import os
 import pickle
 import subprocess
@@ -31,21 +32,24 @@ class Command:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("key", ["model", "state_dict", None])
-def test_the_tensors_of_a_state_dict_come_out_as_they_went_in(tmp_path, key):
+def test_the_tensors_of_every_mapping_come_out_as_they_went_in(tmp_path):
     tensors = collections.OrderedDict(
         weight=torch.rand(3, 4).T,
         half=torch.rand(5).half(),
         count=torch.tensor(7),
         scale=torch.nn.Parameter(torch.ones(2)),
     )
-    content = tensors if key is None else {key: tensors, "epoch": 3, "schedule": Command(f"touch {tmp_path}/trace")}
-    torch.save(content, tmp_path / "x.pt")
+    states = {0: {"exp_avg": torch.ones(2)}}
+    content = {"epoch": 3, "schedule": Command(f"touch {tmp_path}/trace"), "optimizer": {"state": states}}
+    torch.save(content | tensors | {"a.b": tensors, "c": {"d": tensors}}, tmp_path / "x.pt")
     done = program(tmp_path / "x.pt", tmp_path / "x.safetensors")
     assert (done.returncode, done.stderr) == (0, "")
     read = safetensors.torch.load_file(tmp_path / "x.safetensors")
-    assert {name: tensor.dtype for name, tensor in read.items()} == {name: t.dtype for name, t in tensors.items()}
-    assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+    expected = {(*keys, name): tensor for keys in ((), ("a.b",), ("c", "d")) for name, tensor in tensors.items()}
+    assert {tuple(json.loads(keys)) for keys in read} == set(expected)
+    for keys, tensor in expected.items():
+        copy = read[json.dumps(keys)]
+        assert copy.dtype == tensor.dtype and torch.equal(copy, tensor)
     assert not (tmp_path / "trace").exists()
 
 
@@ -73,6 +77,12 @@ def test_nothing_done_to_the_inert_class_does_anything():
     inert["key"] = 1
     inert.__setstate__({})
     assert inert(1, key=2) is inert and inert.__new__(inert) is inert
+
+
+def test_a_mapping_that_contains_itself_is_read_once():
+    loop = {"a": torch.ones(1)}
+    loop["again"] = {"loop": loop}
+    assert list(unpickle.tensors_of(loop)) == ['["a"]']
 
 
 @pytest.mark.parametrize("checkpoint", [torch.nn.Linear(2, 2), {}, {"model": {"a": 1}}, {"model": {3: torch.ones(1)}}])

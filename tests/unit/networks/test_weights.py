@@ -40,7 +40,7 @@ def test_tensors_that_do_not_fit_are_named():
     assert message(**{"classifier.6.bias": None}) == (
         "x.safetensors must have the tensors of small:vgg, got missing classifier.6.bias"
     )
-    assert "surplus extra" in message(extra=torch.zeros(1))
+    assert "surplus extra (1,)" in message(extra=torch.zeros(1))
     assert "misshapen classifier.6.bias (3,) instead of (10,)" in message(**{"classifier.6.bias": torch.zeros(3)})
     assert "not finite classifier.6.bias" in message(**{"classifier.6.bias": torch.full((10,), torch.nan)})
     gone = {name: None for name in good if name.startswith("features")}
@@ -93,6 +93,44 @@ def test_a_pickle_is_not_read(tmp_path):
 def test_a_file_that_cannot_be_read_is_named(url):
     with pytest.raises(NetworkError, match=f"cannot read the weights '{url}'"):
         load_network(f"small:vgg@{url}")
+
+
+def test_a_path_is_read_as_it_is_written(tmp_path):
+    data = weights_to_bytes(load_network("small:vgg"))
+    for name in ("w1.safetensors", "w[2].safetensors", "w?.safetensors"):
+        (tmp_path / name).write_bytes(data)
+        assert read_weights(f"{tmp_path}/{name}").name == f"{tmp_path}/{name}"
+    for name in ("w*.safetensors", "w[1].safetensors"):  # which match w1.safetensors
+        with pytest.raises(NetworkError, match=r"cannot read the weights '.*w.*': there is no such file$"):
+            read_weights(f"{tmp_path}/{name}")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda file, _: file.mkdir(), r"cannot read the weights '.*': Is a directory$"),
+        (lambda file, _: file.write_bytes(b""), r"cannot read the weights '.*': the file is empty$"),
+        (lambda file, _: file.symlink_to("gone"), r"cannot read the weights '.*': there is no such file$"),
+        (lambda file, data: file.write_bytes(data[:5000]), r"is damaged \(.*\)\. Copy or convert it again\.$"),
+        (lambda file, data: file.write_bytes(data[:4]), r"is damaged \(.*\)\. Copy or convert it again\.$"),
+        (lambda file, _: file.write_bytes(b"<!doctype html>"), r"must be a safetensors file"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_called_what_it_is(tmp_path, make, message):
+    make(tmp_path / "x.safetensors", weights_to_bytes(load_network("small:vgg")))
+    with pytest.raises(NetworkError, match=message):
+        read_weights(str(tmp_path / "x.safetensors"))
+
+
+def test_weights_that_a_copy_would_change_are_refused():
+    network = load_network("small:vgg")
+    tensors = safetensors.torch.load(weights_to_bytes(network))
+    name = "classifier.6.weight"
+    for dtype in (torch.complex64, torch.int8):  # the imaginary part would be lost; a quantized tensor has a scale
+        with pytest.raises(NetworkError, match=rf"of another kind {name} \({dtype} instead of torch.float32\)"):
+            load_weights(network, safetensors.torch.save(tensors | {name: tensors[name].to(dtype)}))
+    counts = {name: t.double() for name, t in tensors.items() if name.endswith("num_batches_tracked")}
+    load_weights(network, safetensors.torch.save(tensors | counts))  # as in averaged weights; they change no output
 
 
 def test_one_bit_makes_another_hash():
