@@ -11,7 +11,7 @@ kernel, instead of features. It is noisier, because it never compares images of 
 by how much. The average of CKA itself over blocks would be wrong: 0.53 instead of 0.16 at 16 rows.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ import numpy as np
 
 from netsim.errors import DataError, SettingsError, nearest
 from netsim.similarity.hsic import MIN_ROWS, ROUNDING
-from netsim.similarity.streaming import Pair, ShardSource, validate_rows, validate_same_rows
+from netsim.similarity.rows import Extent, precision, validate_rows, validate_same_rows
+from netsim.similarity.streaming import Pair, ShardSource
 from netsim.similarity.uncertainty import Estimate, jackknife
 
 Kernel = Callable[[np.ndarray], np.ndarray]
@@ -76,18 +77,20 @@ def blocked_similarity(
     pairs = list(dict.fromkeys(pairs))
     keys = list(dict.fromkeys(key for pair in pairs for key in pair))
     kernels: dict[Any, Kernel] = {}
+    extents = {key: Extent() for key in keys}
     weights, values, magnitudes = [], [], []
     for index, source in enumerate(shards):
-        shard = _read(source, keys, index)
+        shard = _read(source, extents, index)
         if not kernels:
-            kernels = {key: _kernel(kernel, shard[key]) for key in keys}
+            kernels = {key: _kernel(kernel, shard[key], extents[key].exponent) for key in keys}
         weights.append(len(shard[keys[0]]))
         grams = np.stack([kernels[key](rows) for key, rows in shard.items()])
         values.append(hsic_unbiased(grams))
         magnitudes.append(magnitude(grams))
     if not values:
         raise DataError("CKA requires at least 1 shard, got 0. Pass at least one.")
-    whole, leave_one_out = cka_of_blocks(np.stack(values), np.stack(magnitudes), np.array(weights))
+    varies = np.array([not extent.constant for extent in extents.values()])
+    whole, leave_one_out = cka_of_blocks(np.stack(values) * varies, np.stack(magnitudes), np.array(weights))
     position = {key: index for index, key in enumerate(keys)}
     cells = {(x, y): (..., position[x], position[y]) for x, y in pairs}
     return {pair: BlockedSimilarity(float(whole[cell]), leave_one_out[cell]) for pair, cell in cells.items()}
@@ -155,8 +158,11 @@ def median_distance(rows: np.ndarray) -> float:
     return float(np.median(pdist(rows)))
 
 
-def _kernel(name: str, sample: np.ndarray) -> Kernel:
-    return linear_kernel if name == "linear" else rbf_kernel(median_distance(sample))
+def _kernel(name: str, sample: np.ndarray, exponent: int) -> Kernel:
+    """Return the kernel of rows that are divided by a power of two first, if there is one."""
+    scaled = np.ldexp(sample, -exponent) if exponent else sample
+    kernel = linear_kernel if name == "linear" else rbf_kernel(median_distance(scaled))
+    return (lambda rows: kernel(np.ldexp(rows, -exponent))) if exponent else kernel
 
 
 def _ratio(hsic: np.ndarray, rounding: np.ndarray) -> np.ndarray:
@@ -166,14 +172,16 @@ def _ratio(hsic: np.ndarray, rounding: np.ndarray) -> np.ndarray:
     return hsic / (scale[..., :, None] * scale[..., None, :])
 
 
-def _read(source: ShardSource, keys: Sequence[Any], index: int) -> dict[Any, np.ndarray]:
+def _read(source: ShardSource, extents: Mapping[Any, Extent], index: int) -> dict[Any, np.ndarray]:
+    """Read a shard, and add it to the extent of each network."""
     shard: Any = source() if callable(source) else source
-    rows = {key: validate_rows(shard[key], f"{key!r} in shard {index}") for key in keys}
+    rows = {key: validate_rows(shard[key], f"{key!r} in shard {index}") for key in extents}
     validate_same_rows(rows, where=f" in shard {index}")
-    if len(rows[keys[0]]) < MIN_ROWS:
-        raise DataError(
-            f"a shard must have at least {MIN_ROWS} rows, got {len(rows[keys[0]])} in shard {index}. Use larger shards."
-        )
+    count = len(next(iter(rows.values())))
+    if count < MIN_ROWS:
+        raise DataError(f"a shard must have at least {MIN_ROWS} rows, got {count} in shard {index}. Use larger shards.")
+    for key, extent in extents.items():
+        extent.add(rows[key], precision(shard[key]))
     return rows
 
 

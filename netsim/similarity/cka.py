@@ -13,13 +13,13 @@ shards; `netsim.similarity.uncertainty.jackknife_se` gives standard errors.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from netsim.errors import DataError
 from netsim.similarity.hsic import Estimator, Hsic, cka, null_floor, validate_enough_rows, validate_estimator
-from netsim.similarity.streaming import Pair, Rows, ShardSource, pair_hsic, validate_rows, validate_same_rows
+from netsim.similarity.rows import Rows, validate_rows, validate_same_rows
+from netsim.similarity.streaming import Pair, ShardSource, pair_hsic
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
     Parameters
     ----------
     X, Y : array or tensor, (n, d) and (n, d')
-        One row per image, the same n >= 4 images in the same order. Widths may differ.
+        Real numbers, one row per image, the same n >= 4 images in the same order. Widths may differ.
     estimator : {"biased", "unbiased"}
         Estimator of HSIC. "biased" is what most papers report; it is well above 0 for unrelated rows unless n is much
         larger than d (`netsim.similarity.hsic.null_floor`). "unbiased" is about 0 for unrelated rows.
@@ -129,12 +129,14 @@ def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
     -------
     float
         1 if the sides are equal up to rotation, scale and shift. "biased" is in [0, 1]; "unbiased" may be below 0.
-        NaN if a side is constant over images, or its unbiased H(X, X) is not positive.
+        NaN if a side is constant over images but for the rounding of its dtype, or its unbiased H(X, X) is not
+        positive.
 
     Raises
     ------
     DataError
-        Fewer than 4 rows, row counts that differ, values that are not finite, or arrays that are not (n, d).
+        Fewer than 4 rows, row counts that differ, values that are complex, masked or not finite, or arrays that are
+        not (n, d).
     SettingsError
         Unknown estimator.
 
@@ -159,8 +161,8 @@ def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
     True
     """
     validate_estimator(estimator)
-    rows: dict[Any, Any] = {"X": validate_rows(X, "X"), "Y": validate_rows(Y, "Y")}
-    validate_same_rows(rows, where="")
-    validate_enough_rows(len(rows["X"]), "in X and Y")
-    sums = pair_hsic([rows], with_self([("X", "Y")]))
+    arrays = {"X": validate_rows(X, "X"), "Y": validate_rows(Y, "Y")}
+    validate_same_rows(arrays, where="")
+    validate_enough_rows(len(arrays["X"]), "in X and Y")
+    sums = pair_hsic([{"X": X, "Y": Y}], with_self([("X", "Y")]))
     return float(cka(sums["X", "Y"], sums["X", "X"], sums["Y", "Y"], estimator)[0])

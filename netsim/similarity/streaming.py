@@ -2,7 +2,8 @@
 
 n = rows (images), d = features, D = features of all networks together, G = shards, m = rows without a shard.
 
-The first pass computes the means; later passes read rows centred at them, in float64. A pair then requires
+The first pass computes the means; later passes read rows centred at them, in float64, scaled by a power of two if their
+products would overflow or vanish. Rows that vary by no more than rounding are read as zeros. A pair then requires
 
     |C|^2           of all rows          C = X^T Y
     <C, M_s>        of each shard s      M_s = X_s^T Y_s
@@ -20,23 +21,19 @@ For one pair, Gram space is cheaper up to about n = 2 (d + d'). Memory does not 
 feature and shard. Sums are taken in the order of the shards: the same shards and BLAS give the same bits.
 """
 
-import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
 from netsim.errors import DataError
 from netsim.similarity.hsic import Hsic, validate_enough_rows
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from netsim.similarity.rows import Extent, Rows, precision, to_array, validate_rows, validate_same_rows
 
 Key = Hashable  # a network's name or position inside a shard
 Pair = tuple[Any, Any]
-Rows: TypeAlias = "np.ndarray | Tensor"
 Shard = Mapping[Any, Rows] | Sequence[Rows]
 ShardSource = Shard | Callable[[], Shard]
 Space = Literal["gram", "feature"]
@@ -132,6 +129,7 @@ class _Stream:
         self.keys = list(dict.fromkeys(key for pair in pairs for key in pair))
         self.widths: dict[Key, int] = {}
         self.means: dict[Key, np.ndarray] = {}
+        self._extents = {key: Extent() for key in self.keys}
         self.sums: dict[Key, np.ndarray] = {}  # (G, d) sum of x - mean over each shard
         self.counts = self._survey()
         self.n = int(self.counts.sum())
@@ -140,11 +138,13 @@ class _Stream:
         origins: dict[Key, np.ndarray] = {}  # a row near the mean: differences of large numbers would lose digits
         counts, sums = [], {key: [] for key in self.keys}  # type: ignore[var-annotated]
         for index in range(len(self._sources)):
-            shard = {key: validate_rows(rows, f"{key!r} in shard {index}") for key, rows in self._read(index).items()}
+            unread = self._read(index)
+            shard = {key: validate_rows(rows, f"{key!r} in shard {index}") for key, rows in unread.items()}
             validate_same_rows(shard, where=f" in shard {index}")
             self._check_widths(shard, index)
             counts.append(len(shard[self.keys[0]]))
             for key, rows in shard.items():
+                self._extents[key].add(rows, precision(unread[key]))
                 if key not in origins and len(rows):
                     origins[key] = rows[0].astype(np.float64)
                 sums[key].append(_sum_from(rows, origins.get(key, 0.0)))
@@ -153,7 +153,7 @@ class _Stream:
             from_origin = np.stack(sums[key]) if counts else np.zeros((0, 0))
             shift = from_origin.sum(axis=0) / max(rows_per_shard.sum(), 1)
             self.means[key] = origins.get(key, 0.0) + shift  # exact for a constant feature, which is then exactly 0
-            self.sums[key] = from_origin - rows_per_shard[:, None] * shift
+            self.sums[key] = self._scaled(key, from_origin - rows_per_shard[:, None] * shift)
         return rows_per_shard
 
     def _check_widths(self, shard: Mapping[Key, np.ndarray], index: int) -> None:
@@ -170,8 +170,18 @@ class _Stream:
         return {key: shard[key] for key in self.keys}
 
     def shard(self, index: int) -> dict[Key, np.ndarray]:
-        """Read the centred rows of a shard, float64."""
-        return {key: _as_array(rows) - self.means[key] for key, rows in self._read(index).items()}
+        """Read the centred rows of a shard, float64, scaled."""
+        return {
+            key: self._scaled(key, to_array(rows, f"{key!r} in shard {index}") - self.means[key])
+            for key, rows in self._read(index).items()
+        }
+
+    def _scaled(self, key: Key, centred: np.ndarray) -> np.ndarray:
+        """Scale centred rows, or their sums, so that products of four are finite; 0 where only rounding is left."""
+        extent = self._extents[key]
+        if extent.constant:
+            return np.zeros_like(centred)
+        return np.ldexp(centred, -extent.exponent) if extent.exponent else centred
 
     def blocks(self, space: Space) -> Iterator[_Block]:
         """Yield all shards in order, as many per block as the limits allow."""
@@ -337,41 +347,3 @@ def _shard_squares(block: _Block, pairs: Sequence[Pair]) -> dict[Pair, np.ndarra
             for x, y in pairs:
                 squares[x, y][index] += products[position[x], position[y]]
     return squares
-
-
-# Validation ----------------------------------------------------------------------------------------------------------
-
-
-def _as_array(rows: Rows) -> np.ndarray:
-    """Convert to an array: float64 and float32 stay, all else becomes float64."""
-    torch = sys.modules.get("torch")  # nothing is a tensor unless torch was imported
-    if torch is not None and isinstance(rows, torch.Tensor):
-        tensor: Tensor = rows.detach().cpu()
-        wide = tensor.dtype.is_floating_point and tensor.element_size() >= 4
-        rows = tensor.numpy() if wide else tensor.double().numpy()
-    array = np.asarray(rows)
-    return array if array.dtype in (np.float64, np.float32) else array.astype(np.float64)
-
-
-def validate_rows(rows: Rows, name: str) -> np.ndarray:
-    """Return rows as an array (n, d); raise DataError with their `name` unless they have that shape and are finite."""
-    array = _as_array(rows)
-    if array.ndim != 2:
-        raise DataError(f"{name} must have shape (n, d), got {array.shape}. Flatten the features of each image.")
-    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
-    if len(bad):
-        raise DataError(
-            f"{name} must be finite, got NaN or infinity in {len(bad)} of {len(array)} rows, first in row {bad[0]}. "
-            "Check the images and the network's weights."
-        )
-    return array
-
-
-def validate_same_rows(rows: Mapping[Any, np.ndarray], *, where: str) -> None:
-    """Raise DataError unless all networks have the same number of rows; `where` is appended to the subject."""
-    counts = {key: len(array) for key, array in rows.items()}
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{key} {count}" for key, count in counts.items())
-        raise DataError(
-            f"row counts must be equal{where}, got {listed}. Give every network the same images in the same order."
-        )

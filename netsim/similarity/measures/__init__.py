@@ -21,11 +21,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Literal
 
 import numpy as np
 
 from netsim.errors import SettingsError, nearest
+from netsim.similarity.rows import Rows, precision, validate_rows, validate_same_rows, without_rounding
 
 Takes = Literal["representations", "predictions", "two sets"]
 Sides = tuple[np.ndarray, np.ndarray]
@@ -61,7 +63,10 @@ def measure(
     streams: bool = False,
     symmetric: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register the decorated function as a measure under its own name; it stays an ordinary function.
+    """Register the decorated function as a measure under its own name.
+
+    It stays an ordinary function, but is only ever given valid rows: float64 or float32 arrays, (n, d), finite, of the
+    same images. Representations that are constant but for rounding are exactly constant.
 
     Parameters
     ----------
@@ -86,11 +91,30 @@ def measure(
         raise TypeError("measure() requires the argument 'reference'")
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        name = function.__name__
-        _registry[function.__module__, name] = Measure(name, title, cited, function, takes, images, streams, symmetric)
-        return function
+        name, compute = function.__name__, function if streams else _of_valid_rows(function, takes)
+        _registry[function.__module__, name] = Measure(name, title, cited, compute, takes, images, streams, symmetric)
+        return compute
 
     return register
+
+
+def _of_valid_rows(function: Callable[..., Any], takes: Takes) -> Callable[..., Any]:
+    """Wrap a function of two arrays, so that it is only called with valid rows."""
+
+    @wraps(function)
+    def compute(X: Rows, Y: Rows) -> Any:
+        x, y = _valid_sides(X, Y)
+        if takes == "predictions":
+            return function(x, y)
+        return function(without_rounding(x, precision(X)), without_rounding(y, precision(Y)))
+
+    return compute
+
+
+def _valid_sides(X: Rows, Y: Rows) -> Sides:
+    sides = {"X": validate_rows(X, "X"), "Y": validate_rows(Y, "Y")}
+    validate_same_rows(sides, where="")
+    return sides["X"], sides["Y"]
 
 
 def measures() -> Mapping[str, Measure]:
@@ -140,7 +164,7 @@ def read(shards: Shards, images: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Read both sides of the first `images` rows, and no more shards than hold them; all rows if None."""
     parts: list[Sides] = []
     for shard in shards:
-        parts.append(shard())
+        parts.append(_valid_sides(*shard()))
         if images is not None and sum(len(x) for x, _ in parts) >= images:
             break
     return tuple(np.concatenate(side)[:images] for side in zip(*parts, strict=True))  # type: ignore[return-value]
@@ -148,7 +172,7 @@ def read(shards: Shards, images: int | None) -> tuple[np.ndarray, np.ndarray]:
 
 def leave_one_out(compute: Callable[[np.ndarray, np.ndarray], float], shards: Shards) -> tuple[float, np.ndarray]:
     """Return `compute` of all rows, and without each shard (G,). Calls it G + 1 times, so it must be cheap."""
-    parts = [shard() for shard in shards]
+    parts = [_valid_sides(*shard()) for shard in shards]
     x, y = (np.concatenate(side) for side in zip(*parts, strict=True))
     stops = np.cumsum([len(side) for side, _ in parts])
     without = []

@@ -8,6 +8,7 @@ features.
 import numpy as np
 
 from netsim.similarity.measures._rows import centred
+from netsim.similarity.rows import moderate
 
 
 def directions(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -19,7 +20,7 @@ def directions(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     from scipy.linalg import svd
 
-    rows = np.asarray(X)
+    rows = moderate(X)
     if min(rows.shape) == 0:
         return np.zeros((len(rows), 0)), np.zeros(0)
     basis, sizes, _ = svd(centred(rows), full_matrices=False, overwrite_a=True)

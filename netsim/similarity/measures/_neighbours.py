@@ -3,6 +3,7 @@
 import numpy as np
 
 from netsim.similarity.hsic import ROUNDING
+from netsim.similarity.rows import moderate
 
 K = 10
 """Neighbours of an image."""
@@ -28,7 +29,7 @@ def _neighbours(X: np.ndarray) -> np.ndarray | None:
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import normalize
 
-    unit = normalize(np.asarray(X, dtype=np.float64))
+    unit = normalize(moderate(np.asarray(X, dtype=np.float64)))
     if np.ptp(unit, axis=0).max(initial=0) <= ROUNDING or not unit.any(axis=1).all():
         return None
     return NearestNeighbors(n_neighbors=K, metric="cosine").fit(unit).kneighbors(return_distance=False)

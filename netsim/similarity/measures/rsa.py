@@ -7,6 +7,7 @@ import numpy as np
 
 from netsim.similarity.hsic import ROUNDING
 from netsim.similarity.measures import measure
+from netsim.similarity.rows import moderate
 
 KRIEGESKORTE_2008 = "Kriegeskorte et al. 2008, Front. Syst. Neurosci. 2:4"
 
@@ -58,7 +59,7 @@ def _dissimilarities(rows: np.ndarray) -> np.ndarray:
     from scipy.spatial.distance import pdist
 
     with np.errstate(invalid="ignore", divide="ignore"):  # an image whose features are all equal
-        return pdist(np.asarray(rows, dtype=np.float64), "correlation")
+        return pdist(moderate(np.asarray(rows, dtype=np.float64)), "correlation")
 
 
 def _vary(dissimilarities: np.ndarray) -> bool:

@@ -3,15 +3,12 @@
 import numpy as np
 import pytest
 
-from netsim.errors import DataError
 from netsim.similarity.cka import similarity
 from netsim.similarity.streaming import (
     cheaper_space,
     feature_cost,
     gram_cost,
     pair_hsic,
-    validate_rows,
-    validate_same_rows,
 )
 from unit.similarity.definitions import (
     errors_of,
@@ -106,20 +103,3 @@ def test_shards_are_read_when_needed_and_give_the_same_bits(rng, space, small_bl
     early = shard_cka(shards)
     assert (late.cka, late.cka_unbiased, late.floor) == (early.cka, early.cka_unbiased, early.floor)
     assert errors_of(late) == errors_of(early)
-
-
-def test_rows_keep_single_and_double_precision_and_become_double_otherwise(rng):
-    for dtype, kept in (
-        (np.float64, np.float64),
-        (np.float32, np.float32),
-        (np.float16, np.float64),
-        (int, np.float64),
-    ):
-        assert validate_rows(np.ones((3, 2), dtype=dtype), "X").dtype == kept
-    assert validate_rows([[1, 2], [3, 4]], "X").tolist() == [[1.0, 2.0], [3.0, 4.0]]
-
-
-def test_networks_with_equal_row_counts_pass(rng):
-    validate_same_rows({"a": np.ones((3, 2)), "b": np.ones((3, 5))}, where="")
-    with pytest.raises(DataError, match=r"^row counts must be equal in shard 7, got a 3, b 4\."):
-        validate_same_rows({"a": np.ones((3, 2)), "b": np.ones((4, 2))}, where=" in shard 7")
