@@ -6,7 +6,7 @@ dispatch        submitting what is missing, in the flow
 prepare         checks before a flow starts
 cancellation    ending work whose flow is gone, or whose worker is about to leave
 interrupts      why this process is to stop: Ctrl-C, cancelled, marked as crashed
-prefect_runs    keeping the states of runs in Prefect true
+prefect_runs    keeping the states of runs in Prefect true; processes: which of them are gone
 artifacts, logs, metrics    what the UI and Prometheus show
 devices         GPUs of this machine
 threads         background threads

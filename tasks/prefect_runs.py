@@ -1,15 +1,15 @@
 """Keep the states of flow and task runs in Prefect true: no run stays 'Running' after Ctrl-C, kill -9 or a lost worker.
 
 Workers report their task runs by events, which a killed worker takes with it and a busy server records late, even after
-the flow has ended. So each flow run of a sweep is tagged with its store and its process on its host, and every sweep,
-when it begins and when it ends, closes the runs that dead processes left open for the same store. A process is known to
-be dead if it ran on this host, or if Prefect knows the end of its sweep (deploy/automations.yaml marks a sweep as
-crashed whose machine is gone, but not its task runs). Runs of processes that may be alive are left alone.
+the flow has ended. So each flow run of a sweep is tagged with its store and its process, and every sweep, when it
+begins and when it ends, closes the runs that dead processes left open for the same store. A process is known to be dead
+if it is certainly gone (tasks/processes.py), or if Prefect knows the end of its sweep (deploy/automations.yaml marks a
+sweep as crashed whose machine is gone, but not its task runs). Runs of processes that may be alive are left alone: of a
+sweep that was killed in another container or on another machine, Prefect must be told the end.
 """
 
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +18,6 @@ from threading import Event
 from typing import Any
 from uuid import UUID
 
-import psutil
 from prefect import runtime, tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
@@ -27,6 +26,7 @@ from prefect.states import Cancelled, Completed, Crashed
 
 from netsim.errors import RunError
 from tasks.interrupts import cancelled_in_prefect, marked_crashed
+from tasks.processes import PREFIX, is_gone, parse_tag, this_process
 from tasks.threads import background_thread
 
 OPEN = {"type": {"any_": ["RUNNING", "PENDING", "SCHEDULED"]}}
@@ -37,9 +37,6 @@ STATE_TIMEOUT = 20.0
 
 POLL_INTERVAL = 5.0
 """Seconds between two requests for the state of the sweep's own flow run."""
-
-CLOCK_TOLERANCE = 60.0
-"""Seconds by which the start time of a process may move when the clock is corrected."""
 
 
 @contextmanager
@@ -67,7 +64,7 @@ def tracked_runs(store: str) -> Iterator[None]:
 
 @contextmanager
 def _close_at_end(store: str) -> Iterator[None]:
-    store_tag, process_tag = f"store:{store}", _process_tag()
+    store_tag, process_tag = f"store:{store}", str(this_process())
     with get_client(sync_client=True) as client:
         _close_orphans(client, store_tag)
         client.update_flow_run(runtime.flow_run.id, tags=[*runtime.flow_run.tags, store_tag, process_tag])
@@ -125,10 +122,6 @@ def close_orphaned_runs(store: str) -> None:
         _close_orphans(client, f"store:{store}")
 
 
-def _process_tag() -> str:
-    return f"process:{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.0f}"
-
-
 def _wait_for_states(client: SyncPrefectClient, tag: str) -> None:
     """Wait until the server knows the end of every task run of a sweep that succeeded."""
     deadline = time.monotonic() + STATE_TIMEOUT
@@ -142,7 +135,7 @@ def _close_orphans(client: SyncPrefectClient, store_tag: str) -> None:
     flow_runs = _flow_runs(client, tags={"all_": [store_tag]}, state=OPEN)
     ids = sorted({str(run.flow_run_id) for run in _open_tasks(client, [store_tag])})
     known = [*flow_runs, *(_flow_runs(client, id={"any_": ids}) if ids else [])]
-    processes = {tag for run in known for tag in run.tags if tag.startswith("process:")}
+    processes = {tag for run in known for tag in run.tags if tag.startswith(f"{PREFIX}:")}
     dead = {tag for tag in processes if _is_gone(tag) or _has_ended(client, [store_tag, tag])}
     for tag in sorted(dead):
         _close_tasks(client, [store_tag, tag], crashed)
@@ -181,17 +174,9 @@ def _crashed(reason: str) -> Any:
 
 
 def _is_gone(tag: str) -> bool:
-    """Tell whether the tag names a process of this host that no longer runs."""
-    _, host, pid, created = tag.split(":")
-    return host == socket.gethostname() and not _is_running(int(pid), created=created)
-
-
-def _is_running(pid: int, *, created: str) -> bool:
-    """Tell whether the process runs; another process with the same number has another start time."""
-    try:
-        return pid == os.getpid() or abs(psutil.Process(pid).create_time() - int(created)) < CLOCK_TOLERANCE
-    except psutil.NoSuchProcess:
-        return False
+    """Tell whether the tag names a process that has certainly ended."""
+    process = parse_tag(tag)
+    return process is not None and is_gone(process)
 
 
 def named_after_store(verb: str) -> Callable[[], str]:

@@ -223,14 +223,14 @@ def test_runs_that_a_sweep_left_open_are_closed_by_the_next_command_unless_they_
     from prefect.states import Crashed, Running
 
     from flows.sweep import sweep
-    from tasks.prefect_runs import _process_tag
+    from tasks.processes import this_process
 
-    alive = _process_tag()
+    this = this_process()
     sweeps = {
-        alive: Running(),
-        f"{alive.rpartition(':')[0]}:1": Running(),  # a process with the same number and another start
-        "process:elsewhere:1:1": Running(),
-        "process:elsewhere:2:1": Crashed(),  # as deploy/automations.yaml marks it
+        str(this): Running(),
+        str(this._replace(created=1)): Running(),  # a process with the same number and another start
+        str(this._replace(namespace="1", pid=1)): Running(),  # of another container
+        str(this._replace(namespace="1", pid=2)): Crashed(),  # as deploy/automations.yaml marks it
     }
     with temporary_settings({PREFECT_API_URL: server["PREFECT_API_URL"]}), get_client(sync_client=True) as client:
         runs = []
