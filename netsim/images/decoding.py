@@ -1,25 +1,50 @@
 """Decode images in threads, from bytes to pixels. Pillow releases the GIL while it decodes and resizes."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
+from PIL import Image, UnidentifiedImageError
 
 from netsim.errors import SettingsError
 
-# File formats that Pillow may decode.
-FORMATS = tuple(
-    plugin.format
-    for plugin in (JpegImagePlugin.JpegImageFile, PngImagePlugin.PngImageFile, WebPImagePlugin.WebPImageFile)
-)
+# Format of Pillow -> endings of its files. Those of which Pillow recognises a file by its first bytes, so that a
+# damaged file is not taken for another format, and which hold pixels: no documents, drawings, films or arrays.
+FORMATS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "MPO": (".mpo",),
+    "PNG": (".png", ".apng"),
+    "WEBP": (".webp",),
+    "TIFF": (".tif", ".tiff"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "PPM": (".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
+    "JPEG2000": (".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c"),
+    "AVIF": (".avif", ".avifs"),
+}
 
 # Endings of the files that are taken for images.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUFFIXES = tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+
+Image.init()
+_DECODERS = tuple(name for name in FORMATS if name in Image.OPEN)
+
+# Limit of the pixels of a resized photograph, for sizes up to 2048: of one that would have more, only what remains
+# after cropping is computed. It is 1 x 75,000 pixels at a size of 224.
+_MAX_RESIZED = 2**24
+
+# Limit of the pixels of all photographs that are decoded at a time, by the 4 bytes that Pillow takes for each 512 MB;
+# a larger photograph is decoded alone.
+_MAX_PIXELS = 2**27
+
+# Tags of TIFF, and the value of photographs that are stored as negatives.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 
 # Default side of photographs in pixels.
 DEFAULT_SIZE = 224
@@ -50,7 +75,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Photograph:
-    """Decoder of JPEG, PNG and WebP files to RGB, scaled and cropped to a square.
+    """Decoder of image files to RGB, scaled and cropped to a square; the first image of those with several.
 
     Attributes
     ----------
@@ -65,17 +90,19 @@ class Photograph:
         """Shape (3, size, size) of a decoded image."""
         return 3, self.size, self.size
 
-    def __call__(self, data: bytes | None) -> np.ndarray | Unreadable:
-        """Return uint8 pixels (3, size, size), or the reason why the file is unreadable; None is a missing file."""
+    def __call__(self, data: bytes | Unreadable) -> np.ndarray | Unreadable:
+        """Return uint8 pixels (3, size, size), or the reason why the file is unreadable."""
+        if isinstance(data, Unreadable):
+            return data
         if not data:
-            return Unreadable("missing" if data is None else "empty")
+            return Unreadable("empty")
         try:
-            with Image.open(BytesIO(data), formats=FORMATS) as image:
+            with Image.open(BytesIO(data), formats=_DECODERS) as image, _decoding.of(image.width * image.height):
                 return _channels_first(resize_and_crop(_rgb(image), self.size))
         except MemoryError:
             raise
         except UnidentifiedImageError:  # its text contains a memory address
-            return Unreadable("not a JPEG, PNG or WebP file")
+            return Unreadable(_describe(data))
         except Exception as error:  # Pillow's decoders raise many kinds of exceptions for damaged files
             return Unreadable(str(error) or type(error).__name__)
 
@@ -105,21 +132,72 @@ class Raw:
         height, width = (by_axis["H"], by_axis["W"]) if self.size is None else (self.size, self.size)
         return by_axis["C"], height, width
 
-    def __call__(self, data: bytes | None) -> np.ndarray | Unreadable:
+    def __call__(self, data: bytes | Unreadable) -> np.ndarray | Unreadable:
         """Return uint8 pixels (C, H, W), or the reason why there are none."""
-        if data is None or len(data) != np.prod(self.stored):
-            return Unreadable("missing" if data is None else "truncated")
+        if isinstance(data, Unreadable):
+            return data
+        if len(data) != np.prod(self.stored):
+            return Unreadable("truncated")
         pixels = np.frombuffer(data, np.uint8).reshape(self.stored)
         channels_first = {"HW": lambda: pixels[None], "HWC": lambda: pixels.transpose(2, 0, 1), "CHW": lambda: pixels}
         return scale(channels_first[self.axes](), self.size)
 
 
+class _Budget:
+    """Limit of what threads do at a time. One that exceeds it alone waits until nothing else is done."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._used, self._changed = limit, 0, threading.Condition()
+
+    @contextmanager
+    def of(self, amount: int) -> Iterator[None]:
+        """Wait until `amount` is left, and take it for the duration of the context."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._used == 0 or self._used + amount <= self._limit)
+            self._used += amount
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._used -= amount
+                self._changed.notify_all()
+
+
+_decoding = _Budget(_MAX_PIXELS)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    """Convert to RGB as torchvision's datasets do, except 16-bit greyscale, which Pillow would clip at 255."""
-    if image.mode.startswith("I"):
-        grey = np.asarray(image, dtype=np.float64)
-        image = Image.fromarray((grey / 257).round().clip(0, 255).astype(np.uint8))
-    return image.convert("RGB")
+    """Convert to RGB as torchvision's datasets do, except more than 8 bits of grey, which Pillow would clip at 255."""
+    image.load()
+    if image.mode.startswith(("I", "F")):
+        image = Image.fromarray(_eight_bits(image))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> np.ndarray:
+    """Scale greyscale of up to 16 bits to 8: (H, W) uint8. Raise ValueError for floats, signed and 32-bit pixels.
+
+    Pillow scales PNG, PGM and JPEG 2000 to 16 bits; for TIFF it returns what is stored.
+    """
+    tags: Any = getattr(image, "tag_v2", {})
+    bits = int(tags.get(_BITS_PER_SAMPLE, (16,))[0])
+    if image.mode == "F" or (tags and image.mode == "I"):
+        raise ValueError("pixels must be whole numbers of at most 16 bits, got floats, signed or 32-bit ones")
+    grey = np.asarray(image, dtype=np.float64) / ((2**bits - 1) / 255)
+    scaled = grey.round().clip(0, 255).astype(np.uint8)
+    return 255 - scaled if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO else scaled
+
+
+def _describe(data: bytes) -> str:
+    """Say what a file is that is no image."""
+    start = data[:256].lstrip().lower()
+    if not data.strip(b"\0"):
+        return f"not an image: {len(data):,} bytes, all zero"
+    if start.startswith(b"version https://git-lfs"):
+        return "not an image but a pointer of Git LFS; run git lfs pull"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "not an image but a web page"
+    return f"not an image in a format that is read ({', '.join(FORMATS)})"
 
 
 def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
@@ -129,7 +207,25 @@ def resize_and_crop(image: Image.Image, size: int) -> Image.Image:
     """
     from torchvision.transforms.v2 import functional
 
+    resized = _resized(image.size, size)
+    if resized[0] * resized[1] > max(_MAX_RESIZED, 4 * size**2):
+        return _resize_centre(image, size, resized)
     return functional.center_crop(functional.resize(image, [size]), [size])
+
+
+def _resized(image: tuple[int, int], size: int) -> tuple[int, int]:
+    """Return width and height of a resized image, as torchvision rounds them."""
+    width, height = image
+    return (size, int(size * height / width)) if width <= height else (int(size * width / height), size)
+
+
+def _resize_centre(image: Image.Image, size: int, resized: tuple[int, int]) -> Image.Image:
+    """Resize only what remains after cropping: as all of it up to rounding, by a level at most."""
+    (left, right), (top, bottom) = (
+        ((first := round((after - size) / 2)) * before / after, (first + size) * before / after)
+        for before, after in zip(image.size, resized, strict=True)
+    )
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
 
 
 def scale(pixels: np.ndarray, size: int | None) -> np.ndarray:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from netsim.errors import DataError
 from netsim.images.base import hash_images
 from netsim.images.decoding import Unreadable, map_groups
+from netsim.images.doubles import picture_digest
 from netsim.storage.files import Files
 from netsim.storage.places import parse_place
 
@@ -27,8 +28,8 @@ class Contents(Protocol):
     def sizes(self) -> np.ndarray:
         """Bytes of each image, (n,); approximate where only the total is known."""
 
-    def get(self, indices: np.ndarray) -> Sequence[bytes | None]:
-        """Return the bytes of images, in order; None for an image that is missing."""
+    def get(self, indices: np.ndarray) -> Sequence[bytes | Unreadable]:
+        """Return the bytes of images, in order, or the reason why an image has none."""
 
     def keep(self, indices: np.ndarray) -> "Contents":
         """Return the contents of these images only, in this order."""
@@ -44,8 +45,24 @@ class Decode(Protocol):
     def shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of every decoded image."""
 
-    def __call__(self, data: bytes | None) -> np.ndarray | Unreadable:
+    def __call__(self, data: bytes | Unreadable) -> np.ndarray | Unreadable:
         """Return the pixels, uint8 (C, H, W), or the reason why there are none."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Result of decoding all n images.
+
+    Attributes
+    ----------
+    unreadable : dict
+        Index -> reason of the images that cannot be decoded.
+    pictures : array (n,) of int64
+        For each image, the index of the first one with the same pixels; its own index if it is unreadable.
+    """
+
+    unreadable: dict[int, str]
+    pictures: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,6 +85,8 @@ class ListedImages:
         The encoded bytes of the images.
     decode : Decode
         The decoder of these bytes.
+    notes : tuple of str
+        What was passed over when the images were listed, in sentences.
     """
 
     name: str
@@ -77,6 +96,7 @@ class ListedImages:
     classes: tuple[str, ...] = field(repr=False)
     contents: Contents = field(repr=False)
     decode: Decode
+    notes: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -106,8 +126,8 @@ class ListedImages:
             raise DataError(self.describe_unreadable(reasons, total=len(indices)))
         return images
 
-    def unreadable(self, on_image: Callable[[int], None] = lambda _: None) -> dict[int, str]:
-        """Decode every image and return index -> reason for the unreadable ones.
+    def inspect(self, on_image: Callable[[int], None] = lambda _: None) -> Inspection:
+        """Decode every image, and find the unreadable ones and those that are the same picture.
 
         Parameters
         ----------
@@ -115,11 +135,15 @@ class ListedImages:
             Called after each image with the number of images decoded so far.
         """
         reasons = {}
-        for index, image in enumerate(self._decoded(np.arange(len(self)))):
+        first_with: dict[bytes, int] = {}
+        pictures = np.arange(len(self))
+        for index, image in enumerate(self._decoded(pictures)):
             if isinstance(image, Unreadable):
                 reasons[index] = image.reason
+            else:
+                pictures[index] = first_with.setdefault(picture_digest(image), index)
             on_image(index + 1)
-        return reasons
+        return Inspection(reasons, pictures)
 
     def without(self, indices: Sequence[int]) -> "ListedImages":
         """Return the set without some images. All classes stay, because labels are indices into them."""
@@ -170,7 +194,9 @@ class Extents:
     file : array (n,) of int64
         Index into `paths` for each image.
     starts, sizes : arrays (n,) of int64
-        First byte and number of bytes of each image.
+        First byte and number of bytes of each image; the size of one without bytes is negative.
+    absent : str
+        Reason why images of negative size have no bytes.
     """
 
     files: Files
@@ -178,13 +204,19 @@ class Extents:
     file: np.ndarray
     starts: np.ndarray
     sizes: np.ndarray
+    absent: str = field(default="a link that leads nowhere", kw_only=True)
 
-    def get(self, indices: np.ndarray) -> list[bytes | None]:
-        """Return the bytes of images, in order; None where the file is missing."""
-        ranges = zip(self.file[indices], self.starts[indices], self.sizes[indices], strict=True)
-        return self.files.get_ranges(
+    def get(self, indices: np.ndarray) -> list[bytes | Unreadable]:
+        """Return the bytes of images, in order, or the reason why an image has none."""
+        sizes = self.sizes[indices]
+        ranges = zip(self.file[indices], self.starts[indices], sizes, strict=True)
+        contents = self.files.get_ranges(
             [(self.paths[file], int(start), int(start + size)) for file, start, size in ranges]
         )
+        return [
+            Unreadable(self.absent) if size < 0 else Unreadable("missing") if data is None else data
+            for data, size in zip(contents, sizes.tolist(), strict=True)
+        ]
 
     def keep(self, indices: np.ndarray) -> "Extents":
         """Return the contents of these images only, in this order."""

@@ -45,7 +45,7 @@ class Images:
     labels : array (n,) of int64
         Label of each image.
     starts, sizes : arrays (n,) of int64
-        First byte in the file and number of bytes of each image.
+        First byte in the file and number of bytes of each image; -1 bytes where the column is null.
     """
 
     names: list[str]
@@ -168,7 +168,7 @@ def read_images(copy: SparseCopy, image: str, label: str) -> Images:
         names=[(name or b"").decode(errors="replace") for column in paths for name in column.to_pylist()],
         labels=_joined([np.from_dlpack(column) for column in labels]),
         starts=_joined([start + inside[:-1] for start, inside in zip(data, offsets, strict=True)]),
-        sizes=_joined([np.diff(inside) for inside in offsets]),
+        sizes=_joined([_sizes(inside, column) for inside, column in zip(offsets, encoded, strict=True)]),
     )
 
 
@@ -194,6 +194,11 @@ def _value_offsets(column: pa.Array) -> np.ndarray:
     """Return the offsets of the values of a binary column in its data, (rows + 1,) int64."""
     dtype = np.int64 if pa.types.is_large_binary(column.type) else np.int32
     return np.frombuffer(column.buffers()[1], dtype, count=len(column) + 1).astype(np.int64)
+
+
+def _sizes(offsets: np.ndarray, column: pa.Array) -> np.ndarray:
+    """Return the number of bytes of each value of a binary column, -1 where it is null."""
+    return np.where(column.is_null().to_numpy(zero_copy_only=False), -1, np.diff(offsets))
 
 
 def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -23,16 +23,17 @@ import pyarrow.parquet as pq
 
 from netsim.errors import DataError, SettingsError, nearest
 from netsim.images.base import Split, numbered_classes, validate_labels
-from netsim.images.decoding import DEFAULT_SIZE, Photograph
+from netsim.images.decoding import DEFAULT_SIZE, Photograph, Unreadable
 from netsim.images.formats import arrow
 from netsim.images.listed import Contents, Extents, ListedImages, image_files, set_name
+from netsim.images.names import SPLITS, choose_name, is_clutter, split_of
 from netsim.storage.files import Files
-
-# Split -> possible names of it in a dataset, in order of preference.
-SPLITS = {"train": ("train",), "test": ("test", "validation", "valid", "val")}
 
 # Options after the folder.
 OPTIONS = ("image", "label", "train", "test")
+
+# Reason why an image without a value in its column is unreadable.
+NULL = "null: the dataset has no bytes for it"
 
 # Limit of a row group of Parquet in bytes: a row group is the least that can be read.
 ROW_GROUP = 2**28
@@ -73,7 +74,7 @@ def load(path: str, *, split: Split, size: int | None) -> ListedImages:
     folder, mark, query = path.partition("?")
     options = _options(query, path) if mark else {}
     files = image_files(folder)
-    paths, list_files = _files_of(files, (options[split],) if split in options else SPLITS[split])
+    paths, list_files = _files_of(files, ((options[split],),) if split in options else SPLITS[split])
     if not paths:
         raise DataError(
             f"no dataset in {files.url!r}; it must contain what save_to_disk writes (dataset_dict.json or "
@@ -124,12 +125,16 @@ def _options(query: str, path: str) -> dict[str, str]:
     return options
 
 
-def _files_of(files: Files, names: Sequence[str]) -> tuple[list[str], _ListFiles]:
-    """Return the files of the first split in `names` that exists, in order, and the function that lists images."""
+# Groups of names of a split, the preferred first.
+_Names = Sequence[Sequence[str]]
+
+
+def _files_of(files: Files, names: _Names) -> tuple[list[str], _ListFiles]:
+    """Return the files of the preferred split in `names`, in order, and the function that lists images."""
     present = files.names()
     if "dataset_dict.json" in present:
         splits = _json(files, "dataset_dict.json").get("splits", [])
-        return _arrow_files(files, f"{_first_split(splits, names, files)}/"), _list_arrow
+        return _arrow_files(files, f"{_select_split(splits, names, files)}/"), _list_arrow
     if "state.json" in present:
         return _arrow_files(files, ""), _list_arrow
     return _parquet_files(files, names), _list_parquet
@@ -141,17 +146,17 @@ def _arrow_files(files: Files, folder: str) -> list[str]:
     return [f"{folder}{entry['filename']}" for entry in entries]
 
 
-def _parquet_files(files: Files, names: Sequence[str]) -> list[str]:
-    """Return the Parquet files of the first split in `names` that exists; empty if there are no Parquet files."""
-    parquet = sorted(path for path in files.sizes(depth=3) if path.endswith(".parquet"))
+def _parquet_files(files: Files, names: _Names) -> list[str]:
+    """Return the Parquet files of the preferred split in `names`; empty if there are no Parquet files."""
+    parquet = sorted(path for path in files.sizes(depth=3) if path.endswith(".parquet") and not is_clutter(path))
     if not parquet:
         return []
-    known = {*names, *(name for usual in SPLITS.values() for name in usual)}
+    selected = frozenset(name for group in names for name in group)
     by_split: dict[str, list[str]] = {}
     for path in parquet:
-        by_split.setdefault(_split_of(path, known), []).append(path)
-    is_one_unnamed = len(by_split) == 1 and not by_split.keys() & known
-    paths = parquet if is_one_unnamed else by_split[_first_split(by_split, names, files)]
+        by_split.setdefault(_split_of(path, selected), []).append(path)
+    is_one_unnamed = len(by_split) == 1 and not any(_names_split(name, selected) for name in by_split)
+    paths = parquet if is_one_unnamed else by_split[_select_split(list(by_split), names, files)]
     folders = sorted({path.rpartition("/")[0] for path in paths})
     if len(folders) > 1:
         raise DataError(f"{files.url!r} has several datasets, {' and '.join(folders)}; give the folder of one")
@@ -159,7 +164,7 @@ def _parquet_files(files: Files, names: Sequence[str]) -> list[str]:
     return paths
 
 
-def _split_of(path: str, known: Set[str]) -> str:
+def _split_of(path: str, selected: Set[str]) -> str:
     """Return the split in a path.
 
     Conventions: data/train-00000-of-00005.parquet; train/0000.parquet, as in the Hub's own conversion;
@@ -167,8 +172,13 @@ def _split_of(path: str, known: Set[str]) -> str:
     """
     folder, _, name = path.rpartition("/")
     words, folders = re.split(r"[-._]", name), folder.split("/")[::-1]
-    splits = [word for word in (*words, *folders) if word in known]
+    splits = [word for word in (*words, *folders) if _names_split(word, selected)]
     return splits[0] if splits else folders[0] if words[0].isdecimal() else words[0]
+
+
+def _names_split(word: str, selected: Set[str]) -> bool:
+    """Return True for a usual name of a split, and for one that an option selects."""
+    return word in selected or split_of(word) is not None
 
 
 def _require_all(files: Files, paths: Sequence[str]) -> None:
@@ -179,15 +189,14 @@ def _require_all(files: Files, paths: Sequence[str]) -> None:
             raise DataError(f"{files.url!r} has {len(paths)} of {int(counted[1])} files like {path}; add the others")
 
 
-def _first_split(splits: Sequence[str] | Mapping[str, Any], names: Sequence[str], files: Files) -> str:
-    """Return the first of `names` that is a split. Raise DataError if there is none."""
-    for name in names:
-        if name in splits:
-            return name
-    raise DataError(
-        f"splits in {files.url!r} must include {' or '.join(names)}, got {', '.join(splits)}; "
-        "select one with ?test=SPLIT or ?train=SPLIT after the folder"
-    )
+def _select_split(splits: Sequence[str], names: _Names, files: Files) -> str:
+    """Return the preferred split. Raise DataError if there is none, or if several are equally preferred."""
+    hint = "select one with ?test=SPLIT or ?train=SPLIT after the folder"
+    chosen = choose_name(names, splits, f"splits in {files.url!r} must include one of them only", hint=hint)
+    if chosen is None:
+        usual = " or ".join(group[0] for group in names)
+        raise DataError(f"splits in {files.url!r} must include {usual}, got {', '.join(splits)}; {hint}")
+    return chosen
 
 
 def _json(files: Files, path: str) -> dict[str, Any]:
@@ -271,7 +280,7 @@ def _list_arrow(files: Files, paths: Sequence[str], options: Mapping[str, str]) 
     assert columns is not None
     file = np.repeat(np.arange(len(parts)), [len(part.labels) for part in parts])
     labels, starts, sizes = (np.concatenate([getattr(p, key) for p in parts]) for key in ("labels", "starts", "sizes"))
-    return _Listed(columns, tuple(names), labels, Extents(files, tuple(paths), file, starts, sizes))
+    return _Listed(columns, tuple(names), labels, Extents(files, tuple(paths), file, starts, sizes, absent=NULL))
 
 
 def _names(stored: Sequence[str | None], path: str) -> list[str]:
@@ -388,12 +397,13 @@ class RowGroups:
         """Approximate bytes of each image, (n,)."""
         return self.rows.sizes
 
-    def get(self, indices: np.ndarray) -> list[bytes | None]:
-        """Return the bytes of images, in order; empty for an image without bytes."""
-        images: dict[int, bytes | None] = {}
+    def get(self, indices: np.ndarray) -> list[bytes | Unreadable]:
+        """Return the bytes of images, in order, or the reason why an image has none."""
+        images: dict[int, bytes | Unreadable] = {}
         for index in np.unique(indices).tolist():  # in the order of row groups, so that each is read once
             column = self._read(int(self.rows.file[index]), int(self.rows.group[index]))
-            images[index] = column[int(self.rows.row[index])].as_py() or b""
+            data = column[int(self.rows.row[index])].as_py()
+            images[index] = Unreadable(NULL) if data is None else data
         return [images[index] for index in indices.tolist()]
 
     def keep(self, indices: np.ndarray) -> "RowGroups":

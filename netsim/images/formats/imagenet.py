@@ -22,6 +22,7 @@ from netsim.images.decoding import DEFAULT_SIZE, Photograph
 from netsim.images.formats.folder import list_tree
 from netsim.images.formats.tar import Member, extents, open_tar, walk
 from netsim.images.listed import ListedImages, image_files, set_name
+from netsim.images.names import TRAIN, VALIDATION, choose_split, is_clutter
 from netsim.storage.files import Files
 
 _TRAIN, _VAL, _DEVKIT = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar", "ILSVRC2012_devkit_t12.tar.gz"
@@ -37,14 +38,17 @@ def load(path: str, *, split: Split, size: int | None) -> ListedImages:
         If both are missing, the devkit is missing for the validation archive, or an archive is damaged.
     """
     files = image_files(path)
-    folder, archive = ("train", _TRAIN) if split == "train" else ("val", _VAL)
+    usual, archive = (TRAIN, _TRAIN) if split == "train" else (VALIDATION, _VAL)
     present = files.names()
-    wnids = [name for name in files.folders(folder) if _WNID.fullmatch(name)] if folder in present else []
-    if wnids:
+    trees = {
+        folder: wnids for folder in files.folders() if folder.casefold() in usual and (wnids := _wnids(files, folder))
+    }
+    folder = choose_split(split, trees, repr(files.url))
+    if folder:
         class_names = _read_devkit(files)[0] if _DEVKIT in present else {}
-        return list_tree(files, folder, {wnid: class_names.get(wnid, wnid) for wnid in wnids}, size)
+        return list_tree(files, folder, {wnid: class_names.get(wnid, wnid) for wnid in trees[folder]}, size)
     if archive not in present:
-        raise DataError(f"{files.url!r} must contain {archive} or {folder}/<wnid>/; download it from ImageNet's site")
+        raise DataError(f"{files.url!r} must contain {archive} or {usual[0]}/<wnid>/; download it from ImageNet's site")
     if split == "train":
         images = _training_images(files)
         class_names = _read_devkit(files)[0] if _DEVKIT in present else {}
@@ -53,6 +57,11 @@ def load(path: str, *, split: Split, size: int | None) -> ListedImages:
         raise DataError(f"{_VAL} requires {_DEVKIT}, which has its labels; add it to {files.url!r}")
     class_names, truth = _read_devkit(files)
     return _list_archive(files, archive, _validation_images(files, truth), class_names, size)
+
+
+def _wnids(files: Files, folder: str) -> list[str]:
+    """Return the class folders in a folder."""
+    return [name for name in files.folders(folder) if _WNID.fullmatch(name)]
 
 
 def _list_archive(
@@ -76,7 +85,7 @@ def _list_archive(
 def _validation_images(files: Files, truth: list[str]) -> list[tuple[str, Member]]:
     """Return (wnid, member) of each validation image: the n-th by name has the n-th label of the devkit."""
     with open_tar(files, _VAL) as file:
-        members = [member for member in walk(file, files.place(_VAL)) if member.name.endswith(".JPEG")]
+        members = [m for m in walk(file, files.place(_VAL)) if m.name.endswith(".JPEG") and not is_clutter(m.name)]
     if len(members) != len(truth):
         raise DataError(
             f"{files.place(_VAL)} must have the {len(truth)} images that the devkit labels, got {len(members)}; "
@@ -89,12 +98,13 @@ def _training_images(files: Files) -> list[tuple[str, Member]]:
     """Return (wnid, member) of each training image, from the tar file of each wnid inside the outer one."""
     images = []
     with open_tar(files, _TRAIN) as outer:
-        inner = [member for member in walk(outer, files.place(_TRAIN)) if member.name.endswith(".tar")]
+        inner = [m for m in walk(outer, files.place(_TRAIN)) if m.name.endswith(".tar") and not is_clutter(m.name)]
     for tar in inner:
         wnid = PurePosixPath(tar.name).stem
         with files.open(_TRAIN, start=tar.start, size=tar.size) as file:
             for member in walk(cast(IO[bytes], file), f"{files.place(_TRAIN)}: {tar.name}"):
-                images.append((wnid, Member(member.name, tar.start + member.start, member.size)))
+                if not is_clutter(member.name):
+                    images.append((wnid, Member(member.name, tar.start + member.start, member.size)))
     if not images:
         raise DataError(f"{files.place(_TRAIN)} has no images; it must be a tar file of <wnid>.tar")
     return images

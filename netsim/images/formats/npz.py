@@ -8,7 +8,7 @@ held in memory.
 import io
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,9 +18,9 @@ from netsim.errors import DataError
 from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import Raw
 from netsim.images.listed import Contents, Extents, ListedImages, image_file
+from netsim.images.names import SPLITS, is_clutter
 
-# Names of images and labels, in order of preference; {split} is train, or test and then val. The last serve both
-# splits.
+# Names of images and labels, in order of preference; {split} is any name of the split. The last serve both splits.
 NAMES = (("{split}_images", "{split}_labels"), ("x_{split}", "y_{split}"), ("images", "labels"))
 
 # Bytes of images up to which they are held in memory: faster than reading small images one by one.
@@ -47,7 +47,7 @@ class InMemory:
         """Bytes of each image, (n,)."""
         return np.full(len(self.pixels), self.pixels.shape[1])
 
-    def get(self, indices: np.ndarray) -> list[bytes | None]:
+    def get(self, indices: np.ndarray) -> list[bytes]:
         """Return the bytes of images, in order."""
         return [self.pixels[index].tobytes() for index in indices]
 
@@ -89,7 +89,11 @@ def load(path: str, *, split: Split, size: int | None) -> ListedImages:
     location = files.place(name)
     try:
         with files.open(name) as file, zipfile.ZipFile(file) as archive:
-            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            entries = {
+                entry.filename.removesuffix(".npy"): entry
+                for entry in archive.infolist()
+                if not is_clutter(entry.filename)
+            }
             images_name, labels_name = _names(entries, split, location)
             raw_labels = _array(archive, labels_name, location)
             labels = raw_labels.reshape(-1) if raw_labels.ndim == 2 and raw_labels.shape[1] == 1 else raw_labels
@@ -127,15 +131,19 @@ def load(path: str, *, split: Split, size: int | None) -> ListedImages:
 
 def _names(present: Collection[str], split: Split, location: str) -> tuple[str, str]:
     """Return the names of the arrays of images and labels."""
-    splits = ("train",) if split == "train" else ("test", "val")
-    accepted = dict.fromkeys(tuple(name.format(split=s) for name in names) for names in NAMES for s in splits)
-    for images, labels in accepted:
+    for images, labels in _accepted(name for group in SPLITS[split] for name in group):
         if images in present and labels in present:
             return images, labels
-    options = ", or ".join(" and ".join(names) for names in accepted)
+    options = ", or ".join(" and ".join(names) for names in _accepted(group[0] for group in SPLITS[split]))
     raise DataError(
         f"arrays for the split {split} must be {options}; got {', '.join(sorted(present)) or 'none'} in {location}"
     )
+
+
+def _accepted(splits: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Return the pairs of names of images and labels, given the names of a split, in order."""
+    every = list(splits)
+    return dict.fromkeys((i.format(split=s), k.format(split=s)) for i, k in NAMES for s in every)
 
 
 def _array(archive: zipfile.ZipFile, name: str, location: str) -> np.ndarray:
@@ -176,6 +184,8 @@ def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, location: str) -> 
 def _axes(shape: tuple[int, ...], array: str) -> tuple[tuple[int, ...], str]:
     """Return the shape of one image, and the order of its axes: HW, HWC or CHW."""
     stored = tuple(shape[1:])
+    if 0 in stored:
+        raise DataError(f"images must have at least one pixel, got {array} of shape {shape}")
     if len(stored) == 2:
         return stored, "HW"
     channels_last, channels_first = (len(stored) == 3 and stored[axis] in (1, 3) for axis in (2, 0))

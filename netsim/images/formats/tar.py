@@ -21,6 +21,7 @@ from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
 from netsim.images.formats.folder import split_folder
 from netsim.images.listed import Extents, ListedImages, image_file, image_files, set_name
+from netsim.images.names import choose_split, is_clutter, spell_split, split_in
 from netsim.storage.files import Files
 
 # Tar files that are walked concurrently.
@@ -133,6 +134,8 @@ def _samples(files: Files, path: str) -> list[tuple[Member, Member]]:
     samples: dict[str, dict[str, Member]] = {}
     with open_tar(files, path) as file:
         for member in walk(file, location, read=lambda name: name.lower().endswith(".cls")):
+            if is_clutter(member.name):
+                continue
             key, extension = _key(member.name)
             sample = samples.setdefault(key, {})
             if extension in sample:
@@ -173,13 +176,32 @@ def _shards(path: str, split: Split) -> tuple[Files, list[str]]:
     if "{" not in path and not path.endswith(".tar"):
         files = image_files(path)
         folder = split_folder(files, split)
-        paths = sorted(f"{folder}/{name}".lstrip("/") for name in files.names(folder) if name.endswith(".tar"))
-        if not paths:
-            raise DataError(f"no tar files in {files.place(folder) if folder else files.url!r}")
-        return files, paths
+        location = files.place(folder) if folder else files.url
+        shards = [name for name in files.names(folder) if name.endswith(".tar") and not is_clutter(name)]
+        if not shards:
+            raise DataError(f"no tar files in {location!r}")
+        if not folder:
+            shards = _of_split(shards, split, location)
+        return files, [f"{folder}/{name}".lstrip("/") for name in shards]
     before, brace, rest = path.partition("{")
     files, name = image_file(f"{before}{brace}")  # split at the last slash before the first brace
     return files, braces(f"{name}{rest}")
+
+
+def _of_split(shards: list[str], split: Split, location: str) -> list[str]:
+    """Return the shards of a split, if their names tell several splits apart, as in train-000.tar and val-000.tar."""
+    words = {name: split_in(name) for name in shards}
+    if len(set(words.values())) == 1:
+        return shards
+    if unnamed := [name for name, word in words.items() if word is None]:
+        raise DataError(
+            f"names of tar files in {location!r} must all have a split or none, got {unnamed[0]} without one; "
+            "give a pattern, as in train-{000..099}.tar"
+        )
+    chosen = choose_split(split, sorted({word for word in words.values() if word}), repr(location))
+    if chosen is None:
+        raise DataError(f"tar files in {location!r} must include {spell_split(split)}, got {', '.join(shards[:3])}")
+    return [name for name, word in words.items() if word == chosen]
 
 
 def braces(pattern: str) -> list[str]:

@@ -116,13 +116,17 @@ JPEG = saved(COLOURS.resize((200, 200)), "JPEG")
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (None, "missing"),
+        (Unreadable("missing"), "missing"),
         (b"", "empty"),
-        (b"no image", "not a JPEG, PNG or WebP file"),
-        (saved(COLOURS, "TIFF"), "not a JPEG, PNG or WebP file"),
+        (b"no image", "not an image in a format that is read (JPEG, "),
+        (saved(COLOURS, "PDF"), "not an image in a format"),
+        (saved(COLOURS, "TGA"), "not an image in a format"),
+        (bytes(2000), "not an image: 2,000 bytes, all zero"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS; run git lfs pull"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
         (JPEG[: len(JPEG) // 2], "truncated"),
         (png(np.asarray(COLOURS))[:400], ""),
-        (JPEG[:2] + b"\0" * 1000, "not a JPEG, PNG or WebP file"),
+        (JPEG[:2] + b"\0" * 1000, "not an image in a format"),
     ],
 )
 def test_an_unreadable_file_gives_a_reason_instead_of_pixels(data, reason):
@@ -146,7 +150,7 @@ def test_raw_greyscale_pixels_have_one_channel(rng):
     assert np.array_equal(Raw((4, 6), "HW")(pixels.tobytes()), pixels[None])
 
 
-@pytest.mark.parametrize(("data", "reason"), [(None, "missing"), (b"", "truncated"), (bytes(23), "truncated")])
+@pytest.mark.parametrize(("data", "reason"), [(Unreadable("missing"), "missing"), (b"", "truncated"), (bytes(23), "truncated")])
 def test_raw_pixels_that_are_not_all_there_are_unreadable(data, reason):
     assert Raw((4, 6), "HW")(data) == Unreadable(reason)
 

@@ -99,7 +99,7 @@ def test_every_source_is_in_the_documentation_and_in_the_form_of_the_settings():
         ),
         ("fashion-mnist", {"split": "tset"}, SettingsError, "split must be 'train' or 'test', got 'tset'"),
         ("folder:", {}, SettingsError, "folder:PATH"),
-        ("folder:{empty}", {}, DataError, "no images in .*; write <class>/<image>, ending in .jpg, .jpeg, .png, .webp"),
+        ("folder:{empty}", {}, DataError, "no images in .*, got no files; write <class>/<image>, ending in .jpg"),
         ("folder:{empty}", {"size": 0}, SettingsError, "size of images must be at least 1 pixel, got 0"),
         ("folder:{empty}/nowhere", {}, DataError, "no folder .*; images.source must be an existing folder"),
     ],

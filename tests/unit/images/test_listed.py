@@ -5,6 +5,7 @@ import pytest
 
 from netsim.errors import DataError
 from netsim.images import listed, load_images
+from netsim.images.decoding import Unreadable
 from netsim.images.listed import image_files, set_name, whole_files
 from netsim.storage.files import Files
 from support import image_formats
@@ -48,7 +49,7 @@ def test_unreadable_images_are_named_and_counted(tmp_path):
     for path in broken:
         path.write_bytes(b"broken")
     images = load_images(f"folder:{tmp_path}", size=SIZE)
-    assert set(images.unreadable()) == {0, 1, 2, 8, 9, 10}
+    assert set(images.inspect().unreadable) == {0, 1, 2, 8, 9, 10}
     named = ", ".join(rf"'ant/{k}.png' \(.*\)" for k in range(3))
     expected = rf"cannot read 6 of 12 images of .*test: {named} and 3 more"
     with pytest.raises(DataError, match=expected):
@@ -58,7 +59,7 @@ def test_unreadable_images_are_named_and_counted(tmp_path):
 
 def test_progress_is_reported_after_each_image(local):
     done = []
-    assert open_made(*local["folder"]).unreadable(done.append) == {}
+    assert open_made(*local["folder"]).inspect(done.append).unreadable == {}
     assert done == list(range(1, 13))
 
 
@@ -66,7 +67,7 @@ def test_an_image_that_disappears_is_missing(tmp_path):
     image_formats.make_folder(tmp_path, np.random.default_rng(0))
     images = load_images(f"folder:{tmp_path}", size=SIZE)
     (tmp_path / "test/bee/1.png").unlink()
-    assert images.unreadable() == {5: "missing"}
+    assert images.inspect().unreadable == {5: "missing"}
     with pytest.raises(DataError, match=r"^cannot read the image 'bee/1.png' \(missing\) of .*/test$"):
         images.read([5])
 
@@ -74,11 +75,12 @@ def test_an_image_that_disappears_is_missing(tmp_path):
 def test_whole_files_are_read_in_any_order_and_identified_by_their_sizes(tmp_path):
     for name, data in {"a": b"one", "b": b"three", "c": b""}.items():
         (tmp_path / name).write_bytes(data)
-    contents = whole_files(image_files(str(tmp_path)), ["a", "b", "c", "gone"], [3, 5, 0, 4])
-    assert contents.get(np.array([1, 0, 1, 2, 3])) == [b"three", b"one", b"three", b"", None]
+    contents = whole_files(image_files(str(tmp_path)), ["a", "b", "c", "gone", "to"], [3, 5, 0, 4, -1])
+    absent = [Unreadable("missing"), Unreadable("a link that leads nowhere")]
+    assert contents.get(np.array([1, 0, 1, 2, 3, 4])) == [b"three", b"one", b"three", b"", *absent]
     some = contents.keep(np.array([2, 1]))
     assert some.get(np.array([0, 1])) == [b"", b"three"]
-    assert (contents.stamp(), some.stamp()) == (b"3,5,0,4", b"0,5")
+    assert (contents.stamp(), some.stamp()) == (b"3,5,0,4,-1", b"0,5")
 
 
 def test_a_set_is_called_by_the_last_part_of_its_path_or_url(tmp_path):

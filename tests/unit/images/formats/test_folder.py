@@ -47,7 +47,7 @@ def test_grey_photographs_become_rgb(tmp_path, rng):
 
 def test_splits_are_folders_where_there_are_any(tmp_path, rng):
     photograph(tmp_path / "train/a/1.png", rng)
-    with pytest.raises(DataError, match="must have a folder test or val for the split test, got train"):
+    with pytest.raises(DataError, match="must have a folder test or val or eval for the split test, got train"):
         load_images(f"folder:{tmp_path}", "test")
     photograph(tmp_path / "val/a/2.png", rng)
     assert load_images(f"folder:{tmp_path}", "test").names == ("a/2.png",)
@@ -102,7 +102,7 @@ def test_a_tree_is_listed_as_torchvision_lists_it_and_what_is_not_there_is_count
     (tmp_path / "ant/again").symlink_to(tmp_path / "ant")
     images = load_images(f"folder:{tmp_path}", size=SIZE)
     assert [(str(tmp_path / name), label) for name, label in zip(images.names, images.labels, strict=True)] == theirs
-    assert images.unreadable() == {}
+    assert images.inspect().unreadable == {}
     (tmp_path / "bee/y.png").symlink_to("/nowhere/y.png")
     images = load_images(f"folder:{tmp_path}", size=SIZE)
-    assert images.names[-1] == "bee/y.png" and images.unreadable() == {5: "empty"}
+    assert images.names[-1] == "bee/y.png" and images.inspect().unreadable == {5: "a link that leads nowhere"}

@@ -94,7 +94,7 @@ def test_images_without_bytes_or_labels_are_not_passed_over(tmp_path, kind):
         return f"hf:{folder}"
 
     images = load_images(save(pointing, "pointing"))
-    assert images.unreadable() == {1: "empty"} and images.names[1] == "gone.jpg"
+    assert images.inspect().unreadable == {1: huggingface.NULL} and images.names[1] == "gone.jpg"
     with pytest.raises(DataError, match=r"got others for 1 of 3 images in .*; the first is -1, of image 2"):
         load_images(save(unlabelled, "unlabelled"))
 
@@ -122,7 +122,7 @@ def test_a_dataset_that_is_not_whole_is_refused(local, tmp_path, name, harm):
     ("files", "message"),
     [
         ({}, "no dataset in"),
-        ({"dataset_dict.json": '{"splits": ["train"]}'}, "must include test or validation or .*, got train"),
+        ({"dataset_dict.json": '{"splits": ["train"]}'}, "must include test or val or .*, got train"),
         ({"state.json": "{"}, "state.json is damaged"),
     ],
 )
