@@ -51,6 +51,11 @@ class ImageSettings(Settings):
     unreadable: Literal["stop", "skip"] = Field(
         "stop", description="Action for photographs that cannot be decoded: stop the run, or skip and count them."
     )
+    class_order: Literal["listed", "natural"] = Field(
+        "listed",
+        description="Order of the classes, which must be that of the networks' outputs: as the source lists them, "
+        "folders sorted as text (1, 10, 2) like ImageFolder; or natural, with numbers in names as numbers (1, 2, 10).",
+    )
 
 
 class TrainingSettings(Settings):

@@ -9,13 +9,16 @@ from importlib import import_module
 
 from netsim.errors import SettingsError
 from netsim.images.base import ArrayImages, ImageSet, Split, to_unit
+from netsim.images.classes import ClassOrder, in_order
 from netsim.images.listed import ListedImages
 from netsim.references import parse_image_source
 
 __all__ = ["ArrayImages", "ImageSet", "ListedImages", "Split", "load_images", "to_unit"]
 
 
-def load_images(reference: str, split: Split = "test", size: int | None = None) -> ImageSet:
+def load_images(
+    reference: str, split: Split = "test", size: int | None = None, class_order: ClassOrder = "listed"
+) -> ImageSet:
     """Open the image set that a reference names. Pixels are read later, by index.
 
     Parameters
@@ -28,6 +31,9 @@ def load_images(reference: str, split: Split = "test", size: int | None = None) 
         Side of the images in pixels. Photographs become RGB; the shorter side is resized to `size` (default 224) and
         the centre cropped to a square. Sets whose images all have one size keep it, unless `size` differs;
         fashion-mnist has 28 only.
+    class_order
+        ``listed``: as the source lists them, folders sorted as text. ``natural``: numbers in names compare as numbers,
+        so that 2 comes before 10.
 
     Raises
     ------
@@ -53,4 +59,4 @@ def load_images(reference: str, split: Split = "test", size: int | None = None) 
         raise SettingsError(f"size of images must be at least 1 pixel, got {size}")
     module, _, function = source.loader.partition(":")
     images: ImageSet = getattr(import_module(f"netsim.images.formats.{module}"), function)(path, split=split, size=size)
-    return images
+    return in_order(images, class_order)

@@ -1,10 +1,16 @@
 """Find everything that would make a sweep fail, before it starts and costs anything."""
 
-from netsim.images import ImageSet
+import logging
+
+from netsim.images import ImageSet, ListedImages
+from netsim.images.doubles import same_pictures
 from netsim.images.pairs import draw_pairs
 from netsim.networks import Network, load_network, needs_download, needs_training, parse_reference, untrained
+from netsim.references import has_photographs
 from netsim.settings import SweepSettings
 from netsim.stages.inputs import count_classes, require_enough_classes, used_images
+
+logger = logging.getLogger(__name__)
 
 
 def preflight(settings: SweepSettings) -> None:
@@ -26,7 +32,10 @@ def preflight(settings: SweepSettings) -> None:
         parse_reference(reference)
     sets = used_images(settings)
     images, classes = sets["test"], count_classes(sets.values())
-    draw_pairs(images.labels, settings.pairs.count, rng_seed=settings.pairs.rng_seed)
+    for note in (note for listed in sets.values() if isinstance(listed, ListedImages) for note in listed.notes):
+        logger.warning("%s", note)
+    pictures = None if has_photographs(settings.images.source) else same_pictures(images)
+    draw_pairs(images.labels, settings.pairs.count, pictures=pictures, rng_seed=settings.pairs.rng_seed)
     for reference in references:
         require_enough_classes(build_network(reference, images, classes), images)
 

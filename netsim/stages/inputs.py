@@ -5,19 +5,21 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from netsim.errors import DataError, StoreError
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
+from netsim.images.doubles import same_pictures
 from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training
 from netsim.references import has_photographs
-from netsim.settings import SweepSettings
+from netsim.settings import ImageSettings, SweepSettings
 from netsim.store.layout import (
     NATURAL,
     from_stored,
     weights_path,
 )
-from netsim.store.metadata import CheckMetadata, TrainMetadata
+from netsim.store.metadata import CheckedSplit, CheckMetadata, TrainMetadata
 from netsim.store.provenance import check_weights, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
@@ -37,8 +39,11 @@ def used_splits(settings: SweepSettings) -> list[Split]:
 
 def used_images(settings: SweepSettings) -> dict[Split, ImageSet]:
     """List the images of the splits that a run uses, afresh."""
-    images = settings.images
-    return {split: load_images(images.source, split, images.size) for split in used_splits(settings)}
+    return {split: _load(settings.images, split) for split in used_splits(settings)}
+
+
+def _load(images: ImageSettings, split: Split) -> ImageSet:
+    return load_images(images.source, split, images.size, images.class_order)
 
 
 def count_classes(sets: Iterable[ImageSet]) -> int:
@@ -105,15 +110,15 @@ def computed_on() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=4)
-def listed_images(source: str, split: Split, size: int | None) -> ImageSet:
+def listed_images(images: ImageSettings, split: Split) -> ImageSet:
     """List a split of the images, once per process."""
-    return load_images(source, split, size)
+    return _load(images, split)
 
 
 @lru_cache(maxsize=4)
-def _readable(source: str, split: Split, size: int | None, listed_hash: str, skipped: tuple[int, ...]) -> ImageSet:
+def _readable(settings: ImageSettings, split: Split, listed_hash: str, skipped: tuple[int, ...]) -> ImageSet:
     """Drop unreadable images from a list that was checked. Raises StoreError if the list has changed."""
-    images = listed_images(source, split, size)
+    images = listed_images(settings, split)
     assert isinstance(images, ListedImages)
     if images.content_hash() != listed_hash:
         raise images_changed_error(images)
@@ -124,22 +129,41 @@ def readable_images(run: Run, split: Split) -> ImageSet:
     """Return the images of a split without those that the check found unreadable."""
     settings = run.settings.images
     if not has_photographs(settings.source):
-        return listed_images(settings.source, split, settings.size)
+        return listed_images(settings, split)
     checked = _checked(run).splits[split]
-    skipped = tuple(image.index for image in checked.unreadable)
-    return _readable(settings.source, split, settings.size, checked.listed_hash, skipped)
+    return _readable(settings, split, checked.listed_hash, _skipped(checked))
+
+
+def _skipped(checked: CheckedSplit) -> tuple[int, ...]:
+    return tuple(image.index for image in checked.unreadable)
 
 
 @lru_cache(maxsize=4)
-def _hash(source: str, size: int | None) -> str:
-    return listed_images(source, "test", size).content_hash()
+def listed_pictures(images: ImageSettings) -> np.ndarray:
+    """Find the test images that are the same picture, where images are not decoded one by one; see `same_pictures`."""
+    return same_pictures(listed_images(images, "test"))
+
+
+def pictures(run: Run) -> np.ndarray:
+    """Return a number for each readable test image, equal for those that are the same picture: (n,) int64."""
+    if not has_photographs(run.settings.images.source):
+        return listed_pictures(run.settings.images)
+    checked = _checked(run).test
+    numbers = np.arange(checked.listed)
+    for index, first in checked.doubles:
+        numbers[index] = first
+    return np.delete(numbers, _skipped(checked))
+
+
+@lru_cache(maxsize=4)
+def _hash(images: ImageSettings) -> str:
+    return listed_images(images, "test").content_hash()
 
 
 def hash_of_test_images(run: Run) -> str:
     """Hash the test images that the run uses."""
-    settings = run.settings.images
-    if not has_photographs(settings.source):
-        return _hash(settings.source, settings.size)
+    if not has_photographs(run.settings.images.source):
+        return _hash(run.settings.images)
     readable_images(run, "test")  # they are still those that were checked
     return _checked(run).test.images_hash
 

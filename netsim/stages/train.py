@@ -47,8 +47,8 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         If the network and the images do not match.
     """
     reference, test = run.settings.reference(name), readable_images(run, "test")
-    trained_here, images = needs_training(reference), run.settings.images
-    classes = count_classes(listed_images(images.source, split, images.size) for split in used_splits(run.settings))
+    trained_here = needs_training(reference)
+    classes = count_classes(listed_images(run.settings.images, split) for split in used_splits(run.settings))
     files: dict[str, bytes] = {}
     training: dict[str, Any] = {}
     if trained_here:

@@ -19,6 +19,7 @@ class Metadata(BaseModel):
 
     weights: dict[str, str] = {}  # network -> hash of the weights that were used
     made_from: str | None = None  # hash over the contents of the upstream units
+    notes: list[str] = []  # what a reader of the results must know, in sentences
 
     @classmethod
     def of(cls, record: Record) -> Self:
@@ -65,6 +66,8 @@ class CheckedSplit(BaseModel):
     listed_hash: str
     unreadable: list[UnreadableImage]
     images_hash: str  # of the readable images
+    doubles: list[tuple[int, int]] = []  # index of an image -> index of the first image with the same pixels
+    passed_over: list[str] = []  # files that were not listed, in sentences
 
 
 class CheckMetadata(Metadata):

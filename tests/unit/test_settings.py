@@ -36,6 +36,7 @@ DEFAULTS_OF_ALGORITHM_4 = {
     "images.source": "fashion-mnist",
     "images.size": None,
     "images.unreadable": "stop",
+    "images.class_order": "listed",
     "training.epochs": 8,
     "training.batch_size": 128,
     "training.learning_rate": 0.2,
