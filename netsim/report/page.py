@@ -137,7 +137,7 @@ _templates.globals.update(all_well=all_well, with_error=with_error, floor_mean=f
 
 def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> str:
     """Render the page, with figures as inline SVG in the page's colours and images as data URIs."""
-    row_means, column_means = row_and_column_means(results.cells("inverted"))
+    row_means, column_means = row_and_column_means(results.cells("inverted"), results.counted)
     return _templates.get_template("report.html.j2").render(
         results=results,
         headline=headline(results),

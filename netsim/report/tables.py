@@ -123,8 +123,7 @@ def _csv(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> bytes:
     return table.to_csv(index=False, lineterminator="\n").encode()
 
 
-def row_and_column_means(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average each row and each column of a matrix (M, M) without the diagonal; NaN for a single network."""
-    rest = np.where(np.eye(len(values), dtype=bool), 0, values)
-    others = max(len(values) - 1, 0) or np.nan
+def row_and_column_means(values: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average the cells of each row and of each column that are `counted`, all (M, M); NaN if there is none."""
+    rest, others = np.where(counted, values, 0), np.where(counted.any(axis=1), counted.sum(axis=1), np.nan)
     return rest.sum(axis=1) / others, rest.sum(axis=0) / others

@@ -1,6 +1,7 @@
 """Results as plain JSON: what `netsim results --json` prints."""
 
 from collections.abc import Callable
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,18 @@ def to_json(results: Results) -> dict[str, Any]:
         "accuracy": {name: plain(summary.accuracy) for name, summary in results.summaries.items()},
         "chance": results.chance,
         "weights": {name: summary.weights_hash for name, summary in results.summaries.items()},
+        "twins": [_twins_json(group) for group in results.twins],
         "left_out": {
             split: {"unreadable": unreadable, "listed": listed}
             for split, (unreadable, listed) in results.skipped.items()
         },
         "provenance": dict(results.provenance),
     }
+
+
+def _twins_json(group: tuple[str, ...]) -> dict[str, Any]:
+    """List networks with equal weights, and their cells, (through, observer), that no mean includes."""
+    return {"networks": list(group), "left_out_of_means": [list(cell) for cell in permutations(group, 2)]}
 
 
 def _matrix_json(results: Results, set_name: str) -> dict[str, Any]:

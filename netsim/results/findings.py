@@ -1,11 +1,12 @@
 """The results of a run in sentences and small tables, shared by the terminal, the Prefect UI and the report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from netsim.results.matrices import ESTIMATORS, SETS, off_diagonal
+from netsim.results.matrices import ESTIMATORS, SETS
 from netsim.results.results import Results
+from netsim.results.twins import counted_mean
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import Estimate
 
@@ -65,17 +66,18 @@ def _three_means(natural: Estimate, inverted: Estimate, difference: Estimate) ->
 
 
 def _basis(results: Results) -> str:
-    cells = len(results.networks) * (len(results.networks) - 1)
-    return f"mean of {cells:,} cells, n = {results.n:,} images in {results.shards:,} shards"
+    return f"mean of {results.counted.sum():,} cells, n = {results.n:,} images in {results.shards:,} shards"
 
 
 def warnings(results: Results) -> list[str]:
     """List every reason not to trust the numbers, one or two sentences each; empty if there is none.
 
-    The reasons: another preset than the published one, unreadable images, networks that did not converge, stalled
-    images or losses that are not finite, accuracy near chance, images of another size, and undefined values.
+    The reasons: networks with equal weights, another preset than the published one, unreadable images, networks that
+    did not converge, stalled images or losses that are not finite, accuracy near chance, images of another size, and
+    undefined values.
     """
     return [
+        *map(equal_weights, results.twins),
         *_other_steps(results),
         *_skipped(results),
         *_unconverged(results),
@@ -84,6 +86,15 @@ def warnings(results: Results) -> list[str]:
         *_of_other_sizes(results),
         *_undefined(results),
     ]
+
+
+def equal_weights(group: Sequence[str]) -> str:
+    """Warn of networks that are the same network under several names."""
+    every, all_but_one = ("both", "one") if len(group) == 2 else ("all", "all but one")
+    return (
+        f"Equal weights: {_listed(group)} are {every} the same network. Their similarity to each other is left out of "
+        f"means, differences and summaries; remove {all_but_one}, or give each its own weights."
+    )
 
 
 def _other_steps(results: Results) -> Iterable[str]:
@@ -198,9 +209,8 @@ def percent(fraction: float) -> str:
 
 
 def floor_mean(results: Results, set_name: str) -> float:
-    """Average the floor of a matrix off its diagonal: the biased mean of unrelated representations; may be NaN."""
-    floors = off_diagonal(results.floor(set_name))
-    return float(floors.mean()) if floors.size else float("nan")
+    """Average the floor of a matrix over the cells that count: the biased mean of unrelated representations."""
+    return float(counted_mean(results.floor(set_name), results.counted))
 
 
 # ---- tables: a list of rows, each a mapping from column to text -----------------------------------------------------

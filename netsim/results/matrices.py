@@ -4,17 +4,20 @@ The unit of every error is the image: a jackknife deletes one shard of images fr
 and differences allow for cells that share images.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from netsim.results.twins import counted_cells, counted_mean
 from netsim.similarity.cka import PairSimilarity, pair_similarities
 from netsim.similarity.hsic import Estimator, Hsic
+from netsim.similarity.streaming import Pair
 from netsim.similarity.uncertainty import Estimate, jackknife
+from netsim.storage.concurrency import concurrently
 from netsim.store import layout
 from netsim.store.layout import NATURAL, inverted
+from netsim.store.provenance import weights_hash
 from netsim.store.run import Run
 
 ESTIMATORS: tuple[Estimator, ...] = ("unbiased", "biased")
@@ -39,46 +42,54 @@ class Cells:
         representations of these spectra (`netsim.similarity.hsic.null_floor`).
     undefined
         (E, M, M), the reason where a value is undefined, else "".
+    counted
+        (M, M), the cells that means are taken over: those of two networks with different weights.
     """
 
     cka: np.ndarray
     leave_one_out: np.ndarray
     floor: np.ndarray
     undefined: np.ndarray
+    counted: np.ndarray
 
     def mean(self, estimator: Estimator) -> Estimate:
-        """Average the cells off the diagonal."""
+        """Average the cells that count."""
         e = ESTIMATORS.index(estimator)
-        return jackknife(off_diagonal(self.cka[e]).mean(), off_diagonal(self.leave_one_out[e]).mean(axis=0))
+        value, replicates = (counted_mean(cells[e], self.counted) for cells in (self.cka, self.leave_one_out))
+        return jackknife(float(value), replicates)
 
     def rows(self, estimator: Estimator) -> list[Estimate]:
-        """Average each row without its diagonal."""
+        """Average the cells of each row that count."""
         return [jackknife(*row) for row in zip(*self._row_means(estimator), strict=True)]
 
     def row_differences(self, estimator: Estimator) -> dict[tuple[int, int], Estimate]:
-        """Subtract the mean of each later row from that of each earlier one, paired: all rows share their pairs."""
+        """Subtract the mean of each later row from that of each earlier one, paired: all rows share their pairs.
+
+        Rows of networks with equal weights are not compared.
+        """
         values, replicates = self._row_means(estimator)
         return {
             (int(i), int(j)): jackknife(values[i] - values[j], replicates[i] - replicates[j])
-            for i, j in zip(*np.triu_indices(len(values), k=1), strict=True)
+            for i, j in np.argwhere(np.triu(self.counted))
         }
 
     def _row_means(self, estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
-        """Average each row without the diagonal: over all shards (M,), and without each shard (M, G)."""
-        e, m = ESTIMATORS.index(estimator), self.cka.shape[-1]
-        value, replicates = off_diagonal(self.cka[e]), off_diagonal(self.leave_one_out[e])
-        return value.reshape(m, m - 1).mean(axis=1), replicates.reshape(m, m - 1, -1).mean(axis=1)
+        """Average the cells of each row that count: over all shards (M,), and without each shard (M, G)."""
+        e = ESTIMATORS.index(estimator)
+        values, replicates = (
+            np.stack([counted_mean(row, counted) for row, counted in zip(cells[e], self.counted, strict=True)])
+            for cells in (self.cka, self.leave_one_out)
+        )
+        return values, replicates
 
     def minus(self, other: "Cells") -> "Cells":
         """Subtract cell by cell, paired: both sets come from the same pairs."""
-        return Cells(
-            self.cka - other.cka, self.leave_one_out - other.leave_one_out, self.floor - other.floor, self.undefined
+        return replace(
+            self,
+            cka=self.cka - other.cka,
+            leave_one_out=self.leave_one_out - other.leave_one_out,
+            floor=self.floor - other.floor,
         )
-
-
-def off_diagonal(cells: np.ndarray) -> np.ndarray:
-    """Drop the diagonal of the first two axes: (M, M, ...) -> (M(M-1), ...)."""
-    return cells[~np.eye(len(cells), dtype=bool)]
 
 
 def row_sums(run: Run, row: str) -> dict[tuple[str, str], Hsic]:
@@ -93,45 +104,44 @@ def row_sums(run: Run, row: str) -> dict[tuple[str, str], Hsic]:
 def natural_cells(run: Run) -> Cells:
     """Compute CKA of every model pair on natural images."""
     names = run.settings.names
-    sums = {pair: value for name in names for pair, value in row_sums(run, f"{NATURAL}/{name}").items()}
-    pairs = [(x, y) if (x, y) in sums else (y, x) for x in names for y in names]
-    return _cells(pair_similarities(sums, pairs), pairs, shape=(len(names), len(names)))
+    every = concurrently(lambda name: row_sums(run, f"{NATURAL}/{name}"), names)
+    sums = {pair: value for row in every for pair, value in row.items()}
+    pairs = [[(x, y) if (x, y) in sums else (y, x) for y in names] for x in names]
+    return _cells(run, [pair_similarities(sums, row) for row in pairs], pairs)
 
 
 def inverted_cells(run: Run) -> Cells:
     """Compute CKA on inverted images, each row from the sums over its own set."""
-    names, rows = run.settings.names, []
-    for through in names:
-        pairs = [(through, observer) for observer in names]
-        rows.append(_cells(pair_similarities(row_sums(run, inverted(through)), pairs), pairs, shape=(len(names),)))
-    return Cells(
-        cka=np.stack([row.cka for row in rows], axis=1),
-        leave_one_out=np.stack([row.leave_one_out for row in rows], axis=1),
-        floor=np.stack([row.floor for row in rows]),
-        undefined=np.stack([row.undefined for row in rows], axis=1),
-    )
+    names = run.settings.names
+    pairs = [[(through, observer) for observer in names] for through in names]
+    rows = zip(concurrently(lambda name: row_sums(run, inverted(name)), names), pairs, strict=True)
+    return _cells(run, [pair_similarities(sums, row) for sums, row in rows], pairs)
+
+
+def counted(run: Run) -> np.ndarray:
+    """Select the cells (M, M) of a run that means are taken over."""
+    return counted_cells([weights_hash(run, name) for name in run.settings.names])
 
 
 def _cells(
-    similarities: dict[tuple[Any, Any], PairSimilarity], pairs: Sequence[tuple[str, str]], *, shape: tuple[int, ...]
+    run: Run, similarities: Sequence[Mapping[Pair, PairSimilarity]], pairs: Sequence[Sequence[tuple[str, str]]]
 ) -> Cells:
-    cells = [(similarities[pair], pair[0] == pair[1]) for pair in pairs]
+    """Arrange the similarities of a matrix, row by row."""
+    cells = [[row[pair] for pair in row_pairs] for row, row_pairs in zip(similarities, pairs, strict=True)]
+    itself = np.array([[x == y for x, y in row] for row in pairs])
 
-    def stack(unbiased: str, biased: str) -> np.ndarray:
-        stacked = np.array(
-            [[_of_itself(getattr(pair, name), same) for pair, same in cells] for name in (unbiased, biased)]
-        )
-        return stacked.reshape(len(ESTIMATORS), *shape, *stacked.shape[2:])
+    def stack(*names: str) -> np.ndarray:
+        return np.array([[[getattr(cell, name) for cell in row] for row in cells] for name in names])
 
-    reasons = [[pair.undefined_unbiased for pair, _ in cells], [pair.undefined for pair, _ in cells]]
     return Cells(
-        cka=stack("cka_unbiased", "cka"),
-        leave_one_out=stack("leave_one_out_unbiased", "leave_one_out"),
-        floor=np.array([pair.floor for pair, _ in cells]).reshape(shape),
-        undefined=np.array(reasons).reshape(len(ESTIMATORS), *shape),
+        cka=_one_for_itself(stack("cka_unbiased", "cka"), itself),
+        leave_one_out=_one_for_itself(stack("leave_one_out_unbiased", "leave_one_out"), itself[..., None]),
+        floor=stack("floor")[0],
+        undefined=stack("undefined_unbiased", "undefined"),
+        counted=counted(run),
     )
 
 
-def _of_itself(value: Any, same: bool) -> np.ndarray:
+def _one_for_itself(values: np.ndarray, itself: np.ndarray) -> np.ndarray:
     """Make a network's similarity to itself 1, not 1 up to rounding; NaN stays where its representation is constant."""
-    return np.where(np.isnan(value), np.nan, 1.0 if same else value)
+    return np.where(np.isnan(values), np.nan, np.where(itself, 1.0, values))

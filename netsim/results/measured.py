@@ -16,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from netsim.results.matrices import off_diagonal
+from netsim.results.matrices import counted
+from netsim.results.twins import counted_mean
 from netsim.settings import SweepSettings
 from netsim.similarity.measures import Measure, find_measure
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife, plain
+from netsim.storage.concurrency import concurrently
 from netsim.store import provenance
 from netsim.store.arrays import ArraySpec
 from netsim.store.layout import NATURAL, Networks, row_parts, rows
@@ -44,7 +46,7 @@ class MeasuredMatrix:
         Values, their standard errors, and their means over permutations, each (M, M); row = through, column =
         observer. The diagonal compares a network with itself.
     mean, null_mean
-        Means of `value` and `null` over the cells off the diagonal.
+        Means of `value` and `null` over the cells of two networks with different weights.
     """
 
     value: np.ndarray
@@ -87,7 +89,7 @@ def load_measured(run: Run) -> dict[str, Measured]:
     names = sorted({name.partition("/")[0] for name in done})
     inverted_rows = [row for row in rows(run.settings) if row_parts(row)[0] != NATURAL]
     natural_rows = [row for row in rows(run.settings) if row_parts(row)[0] == NATURAL]
-    complete = {}
+    complete: dict[str, tuple[MeasureMetadata, list[str]]] = {}
     for name in names:
         if not all(f"{name}/{row}" in done for row in inverted_rows):
             continue
@@ -95,8 +97,9 @@ def load_measured(run: Run) -> dict[str, Measured]:
         natural_done = [row for row in natural_rows if f"{name}/{row}" in done]
         if natural_done and len(natural_done) < len(natural_rows):
             continue
-        complete[name] = _measured(run, name, metadata, natural_done, inverted_rows)
-    return complete
+        complete[name] = (metadata, natural_done)
+    results = concurrently(lambda name: _measured(run, name, *complete[name], inverted_rows), complete)
+    return dict(zip(complete, results, strict=True))
 
 
 def _measured(run: Run, name: str, metadata: MeasureMetadata, natural: list[str], inverted: list[str]) -> Measured:
@@ -104,27 +107,30 @@ def _measured(run: Run, name: str, metadata: MeasureMetadata, natural: list[str]
     if before and metadata.symmetric:
         before = _mirrored(before)
     after = _stacked(run, name, inverted)
-    streams = metadata.streams
+    streams, cells = metadata.streams, counted(run)
     return Measured(
         name=name,
         title=metadata.title,
         source=metadata.source,
-        natural=_matrix(before, streams) if before else None,
-        inverted=_matrix(after, streams),
-        difference=_mean({kind: before[kind] - after[kind] for kind in after}, streams) if before else None,
+        natural=_matrix(before, cells, streams) if before else None,
+        inverted=_matrix(after, cells, streams),
+        difference=_mean({kind: before[kind] - after[kind] for kind in after}, cells, streams) if before else None,
     )
 
 
 def _stacked(run: Run, name: str, matrix_rows: list[str]) -> dict[str, np.ndarray]:
     """Read and stack rows into arrays (M, M), (M, M, K) and (M, M, 5)."""
-    records = [(row, run.record("measure", f"{name}/{row}")) for row in matrix_rows]
-    known = provenance.dependency_records(run, ((record.stage, record.name, record.shard) for _, record in records))
-    for _, record in records:
+    units = [("measure", f"{name}/{row}", 0) for row in matrix_rows]
+    records = run.records_of(units)
+    known = provenance.dependency_records(run, units)
+    for record in records.values():
         provenance.check_origin(run, record, known)
-    return {
-        kind: np.stack([run.read(record, f"measures/{name}/{row}/{kind}") for row, record in records])
-        for kind in ("value", "resampled", "null")
-    }
+
+    def stacked(kind: str) -> np.ndarray:
+        return np.stack(concurrently(lambda unit: run.read(records[unit], f"measures/{unit[1]}/{kind}"), units))
+
+    kinds = ("value", "resampled", "null")
+    return dict(zip(kinds, concurrently(stacked, kinds), strict=True))
 
 
 def _mirrored(cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -138,7 +144,7 @@ def _mirrored(cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def _matrix(cells: dict[str, np.ndarray], streams: bool) -> MeasuredMatrix:
+def _matrix(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool) -> MeasuredMatrix:
     estimate = jackknife if streams else half_sampling
     resampled = cells["resampled"].reshape(-1, cells["resampled"].shape[-1])
     se = [estimate(value, values).se for value, values in zip(cells["value"].ravel(), resampled, strict=True)]
@@ -147,14 +153,14 @@ def _matrix(cells: dict[str, np.ndarray], streams: bool) -> MeasuredMatrix:
         value=cells["value"],
         se=np.array(se).reshape(cells["value"].shape),
         null=null,
-        mean=_mean(cells, streams),
-        null_mean=float(off_diagonal(null).mean()),
+        mean=_mean(cells, counted, streams),
+        null_mean=float(counted_mean(null, counted)),
     )
 
 
-def _mean(cells: dict[str, np.ndarray], streams: bool) -> Estimate:
+def _mean(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool) -> Estimate:
     estimate = jackknife if streams else half_sampling
-    return estimate(float(off_diagonal(cells["value"]).mean()), off_diagonal(cells["resampled"]).mean(axis=0))
+    return estimate(float(counted_mean(cells["value"], counted)), counted_mean(cells["resampled"], counted))
 
 
 def measured_json(measured: dict[str, Measured]) -> dict[str, Any]:

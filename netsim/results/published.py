@@ -13,7 +13,6 @@ import numpy as np
 import yaml
 
 from netsim.errors import RunError, SettingsError, nearest
-from netsim.results.matrices import off_diagonal
 from netsim.results.results import Results
 from netsim.similarity.uncertainty import plain
 
@@ -43,7 +42,7 @@ class PublishedMatrices:
 
 @dataclass(frozen=True)
 class SetComparison:
-    """One matrix of a run compared with the published one, over the M(M-1) cells off the diagonal, if defined.
+    """One matrix of a run compared with the published one, over the cells of different weights that are defined.
 
     Attributes
     ----------
@@ -128,7 +127,8 @@ def compare(results: Results, published: PublishedMatrices) -> Comparison:
     published_cells = np.ix_(*[[published.networks.index(name) for name in shared]] * 2)
 
     def compare_with(set_name: str, values: np.ndarray) -> SetComparison:
-        return _compare_set(results.cells(set_name, "biased")[run_cells], values[published_cells])
+        ours = results.cells(set_name, "biased")[run_cells]
+        return _compare_set(ours, values[published_cells], results.counted[run_cells])
 
     return Comparison(
         published=published,
@@ -138,12 +138,11 @@ def compare(results: Results, published: PublishedMatrices) -> Comparison:
     )
 
 
-def _compare_set(ours: np.ndarray, theirs: np.ndarray) -> SetComparison:
+def _compare_set(ours: np.ndarray, theirs: np.ndarray, counted: np.ndarray) -> SetComparison:
     from scipy.stats import pearsonr, spearmanr  # takes a second to import, and is seldom needed
 
-    values, expected = off_diagonal(ours), off_diagonal(theirs)
-    defined = np.isfinite(values)
-    values, expected = values[defined], expected[defined]
+    defined = counted & np.isfinite(ours)
+    values, expected = ours[defined], theirs[defined]
     varied = len(values) > 1 and np.ptp(values) > 0 and np.ptp(expected) > 0
     return SetComparison(
         difference=ours - theirs,

@@ -4,23 +4,26 @@
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netsim.results.matrices import ESTIMATORS, SETS, Cells, inverted_cells, natural_cells
+from netsim.results.twins import counted_cells, twin_groups
 from netsim.settings import STOP_REASONS
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import Estimate, half_width, jackknife_se
+from netsim.storage.concurrency import concurrently
 from netsim.store import layout
 from netsim.store.layout import inverted as inverted_set
 from netsim.store.metadata import ComputedMetadata, DrawMetadata, InvertMetadata, TrainMetadata
-from netsim.store.provenance import check_origin, check_weights
+from netsim.store.provenance import check_origin, check_weights, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
-from netsim.store.stages import STAGES, Stage, require_finished
+from netsim.store.stages import STAGES, require_finished
 from netsim.store.status import unreadable_counts
 
 if TYPE_CHECKING:
@@ -101,12 +104,13 @@ class Results:
         `low` and `high` of its 95 % interval, `undefined` (the reason where a value is NaN), and `floor` (set, through,
         observer), the mean of the biased estimator for unrelated representations.
     means
-        (set, estimator) -> mean over the cells off the diagonal. The set "difference" is natural minus inverted,
-        paired.
+        (set, estimator) -> mean over the cells of two networks with different weights. The set "difference" is natural
+        minus inverted, paired.
     rows
-        (set, estimator) -> through -> mean of its row over other observers.
+        (set, estimator) -> through -> mean of its row over observers with other weights.
     row_differences
-        (through, other) -> mean of the first inverted row minus that of the second, unbiased, paired.
+        (through, other) -> mean of the first inverted row minus that of the second, unbiased, paired; of networks with
+        different weights.
     tolerance
         A network whose median final loss is above this is "not converged".
     chance
@@ -143,6 +147,20 @@ class Results:
     def converged(self) -> dict[str, bool]:
         """Map each network to whether its median final loss is at most the tolerance."""
         return {name: self.loss[name].median <= self.tolerance for name in self.networks}
+
+    @property
+    def twins(self) -> tuple[tuple[str, ...], ...]:
+        """Groups of networks with equal weights."""
+        return twin_groups(self.networks, self._weights)
+
+    @property
+    def counted(self) -> np.ndarray:
+        """The cells (M, M) that means are taken over."""
+        return counted_cells(self._weights)
+
+    @property
+    def _weights(self) -> list[str]:
+        return [self.summaries[name].weights_hash for name in self.networks]
 
     def cells(self, set_name: str, estimator: Estimator = "unbiased", *, kind: str = "cka") -> np.ndarray:
         """Return one variable of `similarity` as an array (M, M); row = through, column = observer."""
@@ -189,11 +207,19 @@ def load_results(run: Run) -> Results:
     StoreError
         If the run is not finished (the message names what is missing) or damaged.
     """
-    require_finished(run, STAGES[:-1])
     names, shards = run.settings.names, run.settings.pairs.shards
-    records = {stage.name: _records(run, stage) for stage in STAGES[:-1]}
+    parts: list[Callable[[], Any]] = [
+        lambda: require_finished(run, STAGES[:-1]),  # first, so that its error is the one that is raised
+        lambda: _records_and_losses(run),
+        lambda: natural_cells(run),
+        lambda: inverted_cells(run),
+        lambda: unreadable_counts(run),
+        lambda: concurrently(partial(weights_hash, run), names),
+        lambda: concurrently(run.array, [path for name in names for path in _loss_arrays(name)]),
+    ]
+    _, (records, losses), natural, inverted, skipped, *_ = concurrently(lambda part: part(), parts)
     _check_provenance(run, records)
-    matrices = dict(zip(SETS, (natural_cells(run), inverted_cells(run)), strict=True))
+    matrices = dict(zip(SETS, (natural, inverted), strict=True))
     draw = records["draw"]["pairs"][0]
     return Results(
         networks=names,
@@ -210,18 +236,26 @@ def load_results(run: Run) -> Results:
             (names[i], names[j]): difference
             for (i, j), difference in matrices["inverted"].row_differences("unbiased").items()
         },
-        loss={name: _loss(run, name, records["invert"][name]) for name in names},
+        loss=losses,
         summaries={name: _summary(name, records["train"][name][0]) for name in names},
         tolerance=run.settings.inversion.tolerance,
         preset=run.settings.inversion.preset,
         chance=1 / len(DrawMetadata.of(draw).classes),
-        skipped=unreadable_counts(run),
+        skipped=skipped,
         provenance=_provenance(run, records),
     )
 
 
-def _records(run: Run, stage: Stage) -> dict[str, list[Record]]:
-    return {name: run.records(stage.name, name, range(n)) for name, n in stage.shards(run.settings).items()}
+def _records(run: Run) -> dict[str, dict[str, list[Record]]]:
+    """Read every record of a sweep, by stage and name, in the order of shards."""
+    stages = STAGES[:-1]
+    read = run.records_of((stage.name, *unit) for stage in stages for unit in stage.every(run.settings))
+    records: dict[str, dict[str, list[Record]]] = {
+        stage.name: {name: [] for name in stage.shards(run.settings)} for stage in stages
+    }
+    for (stage_name, name, _), record in read.items():
+        records[stage_name][name].append(record)
+    return records
 
 
 def _check_provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
@@ -250,8 +284,19 @@ def _means(matrices: Mapping[str, Cells]) -> dict[tuple[str, Estimator], Estimat
     return {(name, estimator): cells.mean(estimator) for name, cells in every.items() for estimator in ESTIMATORS}
 
 
+def _records_and_losses(run: Run) -> tuple[dict[str, dict[str, list[Record]]], dict[str, Loss]]:
+    records, names = _records(run), run.settings.names
+    losses = concurrently(lambda name: _loss(run, name, records["invert"][name]), names)
+    return records, dict(zip(names, losses, strict=True))
+
+
+def _loss_arrays(through: str) -> tuple[str, str]:
+    """Return the paths of the losses of a network's inversions, and of their history."""
+    return f"{inverted_set(through)}/losses", f"{inverted_set(through)}/history"
+
+
 def _loss(run: Run, through: str, records: list[Record]) -> Loss:
-    losses = run.read_all(records, f"{inverted_set(through)}/losses")
+    losses, history = concurrently(partial(run.read_all, records), _loss_arrays(through))
     column = {name: layout.quantity(losses, name) for name in layout.QUANTITIES}
     return Loss(
         initial=column["initial_loss"],
@@ -261,7 +306,7 @@ def _loss(run: Run, through: str, records: list[Record]) -> Loss:
         stopped=int((column["stop_reason"] == STOP_REASONS.index("loss")).sum()),
         stalled=int(column["stalled"].sum()),
         nonfinite=int(column["nonfinite"].sum()),
-        history=np.median(run.read_all(records, f"{inverted_set(through)}/history"), axis=0),
+        history=np.median(history, axis=0),
         history_iterations=layout.history_iterations(run.settings.inversion.iterations),
     )
 

@@ -94,7 +94,7 @@ def test_tables_of_the_page_hold_the_numbers_of_the_results(results, page):
 
 def test_network_table_says_who_and_how_it_went(results, page):
     table = next(table for table in page.tables if table[0][0] == "network")
-    rows, columns = row_and_column_means(results.cells("inverted"))
+    rows, columns = row_and_column_means(results.cells("inverted"), results.counted)
     for index, (name, line) in enumerate(zip(results.networks, table[1:], strict=True)):
         summary, loss = results.summaries[name], results.loss[name]
         assert line[0] == f"{name} {summary.reference}, trained here"

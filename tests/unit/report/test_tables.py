@@ -18,6 +18,7 @@ from netsim.report.tables import (
 )
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import Results
+from netsim.results.twins import counted_cells
 from support.pages import Page, page_of
 from support.results import make_gallery, make_results
 
@@ -37,13 +38,14 @@ def page(results) -> Page:
     return page_of(results)
 
 
-def test_row_and_column_means_leave_out_the_diagonal(rng):
+def test_row_and_column_means_leave_out_the_diagonal_and_twins(rng):
     values = rng.random((4, 4))
-    rows, columns = row_and_column_means(values)
-    for index in range(4):
-        others = [other for other in range(4) if other != index]
-        assert rows[index] == pytest.approx(np.mean([values[index, other] for other in others]))
-        assert columns[index] == pytest.approx(np.mean([values[other, index] for other in others]))
+    for counted in (~np.eye(4, dtype=bool), counted_cells(["x", "y", "x", "z"])):
+        rows, columns = row_and_column_means(values, counted)
+        for index in range(4):
+            others = np.flatnonzero(counted[index])
+            assert rows[index] == pytest.approx(np.mean([values[index, other] for other in others]))
+            assert columns[index] == pytest.approx(np.mean([values[other, index] for other in others]))
 
 
 def test_tables_read_back_as_the_very_numbers(results, tmp_path):
@@ -122,5 +124,5 @@ def test_columns_are_those_that_programs_rely_on(results):
 
 
 def test_a_single_network_has_no_row_mean():
-    rows, columns = row_and_column_means(np.ones((1, 1)))
+    rows, columns = row_and_column_means(np.ones((1, 1)), np.zeros((1, 1), dtype=bool))
     assert np.isnan(rows).all() and np.isnan(columns).all()

@@ -11,7 +11,7 @@ from support.results import make_results, with_inverted, with_loss, with_summary
 
 KEYS = [
     "networks", "n", "shards", "natural", "inverted", "difference", "difference_unbiased", "row_differences", "loss",
-    "converged", "tolerance", "preset", "accuracy", "chance", "weights", "left_out", "provenance",
+    "converged", "tolerance", "preset", "accuracy", "chance", "weights", "twins", "left_out", "provenance",
 ]  # fmt: skip
 MATRIX_KEYS = {
     f"{key}{suffix}" for key in ("cka", "se", "interval", "mean", "rows") for suffix in ("", "_unbiased")
@@ -31,6 +31,16 @@ def test_keys_are_those_that_programs_rely_on(results):
         "median_initial", "median", "mean", "distance", "iterations", "stopped", "stalled", "nonfinite",
     }  # fmt: skip
     assert set(printed["difference"]) == {"value", "se", "interval", "p_value"}
+
+
+def test_twins_and_the_cells_that_no_mean_includes_are_listed(results):
+    assert to_json(results)["twins"] == []
+    key = results.summaries["densenet"].weights_hash
+    twins = with_summary(results, "resnext", weights_hash=key)
+    cells = [["densenet", "resnext"], ["resnext", "densenet"]]
+    assert to_json(twins)["twins"] == [{"networks": ["densenet", "resnext"], "left_out_of_means": cells}]
+    [group] = to_json(with_summary(twins, "mobilenet", weights_hash=key))["twins"]
+    assert group["networks"] == list(results.networks) and len(group["left_out_of_means"]) == 6
 
 
 def test_numbers_survive_json_to_the_last_bit(results):

@@ -166,6 +166,21 @@ def test_several_networks_are_listed_in_one_sentence(results):
     assert "Accuracy of densenet and resnext is not reported: they were trained on other classes." in all_well(unknown)
 
 
+def test_twins_are_named_and_their_cells_are_in_no_mean(results):
+    key = results.summaries["densenet"].weights_hash
+    twins = with_summary(results, "resnext", weights_hash=key)
+    assert warnings(twins) == [
+        "Equal weights: densenet and resnext are both the same network. Their similarity to each other is left out of "
+        "means, differences and summaries; remove one, or give each its own weights."
+    ]
+    assert "mean of 4 cells" in headline(twins)
+    others = results.floor("natural")[~np.eye(3, dtype=bool)].sum() - results.floor("natural")[[0, 2], [2, 0]].sum()
+    assert findings.floor_mean(twins, "natural") == pytest.approx(others / 4)
+    three = with_summary(twins, "mobilenet", weights_hash=key)
+    assert warnings(three)[0].startswith("Equal weights: densenet, mobilenet and resnext are all the same network.")
+    assert "mean of 0 cells" in headline(three) and np.isnan(findings.floor_mean(three, "natural"))
+
+
 def test_the_floor_of_a_mean_is_over_cells_off_the_diagonal(results):
     off = ~np.eye(3, dtype=bool)
     assert findings.floor_mean(results, "inverted") == pytest.approx(results.floor("inverted")[off].mean())

@@ -1,19 +1,23 @@
 """Cells, means and rows of both matrices, against values recomputed from the stored representations."""
 
+import dataclasses
 import itertools
+import warnings
 
 import numpy as np
 import pytest
 
-from netsim.results.matrices import ESTIMATORS, Cells, inverted_cells, natural_cells, off_diagonal, row_sums
+from netsim.results.matrices import ESTIMATORS, Cells, counted, inverted_cells, natural_cells, row_sums
 from netsim.results.results import load_results
+from netsim.results.twins import counted_cells
 from netsim.similarity import cka
 
 
 def make_cells(rng: np.random.Generator, networks: int = 3, shards: int = 5) -> Cells:
     """Return cells of noise: no cell is like another."""
     cka, leave_one_out = rng.random((2, networks, networks)), rng.random((2, networks, networks, shards))
-    return Cells(cka, leave_one_out, rng.random((networks, networks)), np.full(cka.shape, "", str))
+    off = ~np.eye(networks, dtype=bool)
+    return Cells(cka, leave_one_out, rng.random((networks, networks)), np.full(cka.shape, "", str), off)
 
 
 @pytest.fixture
@@ -91,9 +95,35 @@ def test_sums_of_a_row_are_over_all_pairs_and_without_each_shard(finished):
     assert {tuple(value.n) for value in sums.values()} == {(32, 24, 24, 24, 24)}
 
 
-def test_off_diagonal_goes_row_by_row_and_keeps_later_axes():
-    assert off_diagonal(np.arange(9).reshape(3, 3)).tolist() == [1, 2, 3, 5, 6, 7]
-    assert off_diagonal(np.zeros((3, 3, 5))).shape == (6, 5)
+def test_cells_of_networks_with_different_weights_count(finished):
+    for cells in (natural_cells(finished), inverted_cells(finished)):
+        np.testing.assert_array_equal(cells.counted, ~np.eye(3, dtype=bool))
+    np.testing.assert_array_equal(counted(finished), ~np.eye(3, dtype=bool))
+
+
+def test_cells_that_do_not_count_are_in_no_mean_and_twins_are_not_compared():
+    """The first and the last of four networks are twins: whatever their cells are, no mean changes."""
+    cells = make_cells(np.random.default_rng(0), networks=4)
+    mask = counted_cells(["x", "y", "z", "x"])
+    twins = dataclasses.replace(cells, counted=mask)
+    mean = twins.mean("unbiased")
+    assert mean.value == pytest.approx(np.mean([cells.cka[0, i, j] for i, j in np.argwhere(mask)]))
+    spoilt = twins.cka.copy(), twins.leave_one_out.copy()
+    for array in spoilt:
+        array[:, 0, 3] = array[:, 3, 0] = np.nan
+    other = dataclasses.replace(twins, cka=spoilt[0], leave_one_out=spoilt[1])
+    assert other.mean("unbiased") == mean and other.rows("biased") == twins.rows("biased")
+    assert other.rows("unbiased")[3].value == pytest.approx(cells.cka[0, 3, 1:3].mean())
+    assert list(other.row_differences("unbiased")) == [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
+    np.testing.assert_array_equal(twins.minus(cells).counted, mask)
+
+
+def test_means_of_nothing_but_twins_are_nan_without_a_warning():
+    cells = dataclasses.replace(make_cells(np.random.default_rng(0)), counted=np.zeros((3, 3), dtype=bool))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.isnan([cells.mean("unbiased").value, cells.mean("unbiased").se, cells.rows("biased")[0].value]).all()
+        assert cells.row_differences("unbiased") == {}
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)

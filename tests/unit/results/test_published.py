@@ -8,9 +8,8 @@ import pytest
 from scipy import stats
 
 from netsim.errors import RunError, SettingsError
-from netsim.results.matrices import off_diagonal
 from netsim.results.published import compare, comparison_json, published_matrices
-from support.results import make_results
+from support.results import make_results, with_summary
 
 
 @pytest.fixture
@@ -36,6 +35,10 @@ def run_with(published, natural, inverted, names=None):
         summaries=summaries,
         similarity=similarity,
     )
+
+
+def off_diagonal(cells: np.ndarray) -> np.ndarray:
+    return cells[~np.eye(len(cells), dtype=bool)]
 
 
 def test_the_published_matrices_have_the_means_the_author_gives(published):
@@ -69,6 +72,15 @@ def test_differences_and_correlations_are_those_of_the_cells(published):
     assert comparison.spearman == pytest.approx(np.corrcoef(stats.rankdata(ours), stats.rankdata(theirs))[0, 1])
     assert comparison.mean - comparison.published_mean == pytest.approx((ours - theirs).mean())
     np.testing.assert_allclose(comparison.difference, inverted - published.inverted)
+
+
+def test_cells_of_twins_are_not_compared(published):
+    run = run_with(published, published.natural, published.inverted)
+    first, second = run.networks[:2]
+    twins = with_summary(run, first, weights_hash=run.summaries[second].weights_hash)
+    natural, others = compare(twins, published).natural, off_diagonal(published.natural)
+    assert natural.mean == pytest.approx((others.sum() - 2 * published.natural[0, 1]) / 70)
+    assert natural.mean == natural.published_mean
 
 
 def test_json_has_no_nan(published):
