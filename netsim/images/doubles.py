@@ -51,13 +51,13 @@ def describe_doubles(pictures: np.ndarray, labels: np.ndarray, names: Sequence[s
     sentences = []
     if len(doubles):
         sentences.append(
-            f"{len(doubles):,} of {len(pictures):,} test images show the same picture as another one: "
-            f"{_named(doubles, originals, names)}. Only the first of each takes part in pairs."
+            f"Doubles among the test images: {len(doubles):,} of {len(pictures):,} "
+            f"({_named(doubles, originals, names)}). Only the first image of each picture takes part in pairs."
         )
     if len(mislabelled):
         sentences.append(
-            f"{len(mislabelled):,} test images show the same picture as one of another class: "
-            f"{_named(mislabelled, originals, names)}. At least one of the labels is wrong."
+            f"Pictures with several labels: {len(mislabelled):,} doubles ({_named(mislabelled, originals, names)}). "
+            "At least one label of each is wrong."
         )
     return sentences
 

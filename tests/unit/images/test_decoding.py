@@ -1,6 +1,7 @@
 """Decoding: every kind of file becomes RGB of one size, in order, or a reason why it does not."""
 
 import io
+import struct
 import threading
 
 import numpy as np
@@ -110,6 +111,139 @@ def test_jpegs_of_every_mode_become_what_torchvision_makes_of_them(mode, tmp_pat
     assert np.array_equal(Photograph(16)((tmp_path / "x.jpg").read_bytes()), expected)
 
 
+@pytest.mark.parametrize("kind", decoding.FORMATS)
+def test_every_format_is_read(kind):
+    image = COLOURS.resize((40, 30))
+    expected = by_torchvision(np.asarray(image), 16).astype(int)
+    options = {"quality": 100} if kind in ("JPEG", "MPO", "WEBP", "AVIF") else {}
+    assert np.abs(Photograph(16)(saved(image, kind, **options)) - expected).mean() < 20
+
+
+def test_of_several_images_in_a_file_the_first_is_read():
+    for kind in ("GIF", "TIFF", "WEBP", "PNG"):
+        several = saved(GREY.convert("RGB"), kind, save_all=True, append_images=[COLOURS, COLOURS], lossless=True)
+        assert np.abs(Photograph(16)(several).astype(int) - np.asarray(GREY)).max() <= 8  # GIF has a palette
+
+
+def tiff(pixels: np.ndarray, bits: int, *, photometric: int = 1, sample: int = 1) -> bytes:
+    """Write a TIFF file of one strip of greyscale by hand: Pillow writes neither 12 bits nor negatives."""
+    height, width = pixels.shape
+    data = pixels.astype("<u2").tobytes() if bits == 16 else packed12(pixels)
+    fields = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(data)}
+    fields[339] = sample
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(fields.items()))
+    header = b"II*\0" + struct.pack("<I", 8 + len(data))
+    return header + data + struct.pack("<H", len(fields)) + entries + bytes(4)
+
+
+def packed12(pixels: np.ndarray) -> bytes:
+    """Pack two pixels of 12 bits into three bytes."""
+    first, second = pixels.reshape(-1, 2).T.astype(int)
+    return np.stack([first >> 4, (first & 15) << 4 | second >> 8, second & 255], axis=1).astype(np.uint8).tobytes()
+
+
+DEEP = np.asarray(GREY, dtype=np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (saved(Image.fromarray(DEEP * 257), "TIFF"), DEEP),
+        (saved(Image.fromarray(DEEP * 257), "JPEG2000"), DEEP),
+        (saved(Image.fromarray(DEEP.astype(np.int32) * 257), "PPM"), DEEP),
+        (b"P5 16 16 4095\n" + (DEEP.astype(int) * 4095 // 255).astype(">u2").tobytes(), DEEP),
+        (tiff(DEEP * 257, 16), DEEP),
+        (tiff(DEEP.astype(int) * 4095 // 255, 12), DEEP),
+        (tiff(DEEP * 257, 16, photometric=0), 255 - DEEP),
+    ],
+    ids=["tiff", "jpeg2000", "pgm", "pgm12", "by hand", "tiff12", "negative"],
+)
+def test_up_to_16_bits_of_grey_become_8(data, expected):
+    pixels = Photograph(16)(data).astype(int)
+    assert np.abs(pixels - expected).max() <= 1 and (pixels == pixels[0]).all()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        saved(Image.fromarray(DEEP.astype(np.float32)), "TIFF"),
+        saved(Image.fromarray(DEEP.astype(np.int32)), "TIFF"),
+        tiff(DEEP, 16, sample=2),
+    ],
+    ids=["float", "32 bits", "signed"],
+)
+def test_greyscale_of_unknown_range_is_unreadable(data):
+    assert "at most 16 bits, got floats, signed or 32-bit ones" in Photograph(16)(data).reason
+
+
+def test_a_file_that_claims_a_gigantic_size_is_unreadable():
+    assert "exceeds limit" in Photograph(16)(b"P6 100000 100000 255\n").reason
+
+
+# ---- memory
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (30_000, 1), (2, 16_000)])
+def test_of_a_long_photograph_only_the_centre_is_resized(rng, monkeypatch, shape):
+    """All of 1 x 30,000 would be 6 GB."""
+    made, resize = [], Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda *args, **kwargs: made.append(resize(*args, **kwargs)) or made[-1])
+    pixels = Photograph(224)(png(rng.integers(256, size=(*shape, 3), dtype=np.uint8)))
+    assert pixels.shape == (3, 224, 224) and [image.size for image in made] == [(224, 224)]
+
+
+@pytest.mark.parametrize("size", [1, 7, 33])
+def test_a_centre_is_that_of_the_whole_up_to_rounding(rng, monkeypatch, size):
+    monkeypatch.setattr(decoding, "_MAX_RESIZED", -1)
+    for width, height in [*SIDES, (3, 901), (700, 1)]:
+        image = Image.fromarray(rng.integers(256, size=(height, width, 3), dtype=np.uint8))
+        expected = np.asarray(resize_and_crop_by_hand(image, size)).astype(int)
+        assert np.abs(np.asarray(resize_and_crop(image, size)) - expected).max() <= 1
+
+
+def test_ordinary_photographs_are_resized_as_a_whole():
+    """So their pixels are those of torchvision to the bit: up to 1 x 330 at 224 pixels, and 1 x 4 at any size."""
+    for size, ratio in ((224, 330), (1024, 16), (8192, 4)):
+        resized = decoding._resized((10, 10 * ratio), size)
+        assert resized[0] * resized[1] <= max(decoding._MAX_RESIZED, 4 * size**2)
+
+
+def test_pixels_that_are_decoded_at_a_time_are_limited():
+    """A second large one waits for the first; one above the limit waits until it is alone."""
+    budget, order, first, inside = decoding._Budget(10), [], threading.Event(), threading.Event()
+
+    def decode(name: str, amount: int) -> None:
+        with budget.of(amount):
+            order.append(name)
+
+    def decode_first() -> None:
+        with budget.of(6):
+            inside.set()
+            assert first.wait(10)
+            order.append("first")
+
+    threads = [threading.Thread(target=decode_first)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads += [threading.Thread(target=decode, args=("large", amount)) for amount in (5, 50)]
+    for thread in threads[1:]:
+        thread.start()
+    decode("small", 4)  # fits beside the first
+    assert order == ["small"]
+    first.set()
+    for thread in threads:
+        thread.join(10)
+    assert order == ["small", "first", "large", "large"]
+
+
+def test_photographs_wait_for_pixels_to_be_free(monkeypatch):
+    taken = []
+    monkeypatch.setattr(decoding, "_decoding", budget := decoding._Budget(100))
+    monkeypatch.setattr(budget, "of", lambda pixels, of=budget.of: taken.append(pixels) or of(pixels))
+    assert Photograph(8)(png(np.asarray(COLOURS))).shape == (3, 8, 8)
+    assert taken == [256]
+
+
 JPEG = saved(COLOURS.resize((200, 200)), "JPEG")
 
 
@@ -150,7 +284,9 @@ def test_raw_greyscale_pixels_have_one_channel(rng):
     assert np.array_equal(Raw((4, 6), "HW")(pixels.tobytes()), pixels[None])
 
 
-@pytest.mark.parametrize(("data", "reason"), [(Unreadable("missing"), "missing"), (b"", "truncated"), (bytes(23), "truncated")])
+@pytest.mark.parametrize(
+    ("data", "reason"), [(Unreadable("gone"), "gone"), (b"", "truncated"), (bytes(23), "truncated")]
+)
 def test_raw_pixels_that_are_not_all_there_are_unreadable(data, reason):
     assert Raw((4, 6), "HW")(data) == Unreadable(reason)
 

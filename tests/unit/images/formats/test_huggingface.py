@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel
+from datasets import ClassLabel, DatasetDict
 
 from netsim.errors import DataError, SettingsError
 from netsim.images import load_images
@@ -97,6 +97,41 @@ def test_images_without_bytes_or_labels_are_not_passed_over(tmp_path, kind):
     assert images.inspect().unreadable == {1: huggingface.NULL} and images.names[1] == "gone.jpg"
     with pytest.raises(DataError, match=r"got others for 1 of 3 images in .*; the first is -1, of image 2"):
         load_images(save(unlabelled, "unlabelled"))
+
+
+@pytest.mark.parametrize("data", [b"", bytes(100), None])
+def test_images_of_parquet_without_a_picture_are_named_as_what_they_are(tmp_path, data):
+    made = dataset(image_formats.photographs(np.random.default_rng(0), 3), [2, 0, 1])
+    rows = made.data.table.column("image").to_pylist()
+    rows[1] = {"bytes": data, "path": None}
+    kind = made.data.schema.field("image").type
+    table = made.data.table.set_column(1, "image", pa.array(rows, kind))
+    pq.write_table(table, tmp_path / "0000.parquet")
+    expected = {b"": "empty", bytes(100): "not an image: 100 bytes, all zero", None: huggingface.NULL}[data]
+    assert load_images(f"hf:{tmp_path}").inspect().unreadable == {1: expected}
+    rows[1] = None  # not even a path
+    pq.write_table(table.set_column(1, "image", pa.array(rows, kind)), tmp_path / "0000.parquet")
+    assert load_images(f"hf:{tmp_path}").inspect().unreadable == {1: huggingface.NULL}
+
+
+@pytest.mark.parametrize(("train", "test"), [("Train", "Test"), ("training", "dev"), ("train", "eval")])
+def test_splits_have_any_usual_name(tmp_path, train, test):
+    made = dataset(image_formats.photographs(np.random.default_rng(0), 3), [2, 0, 1])
+    for name, rows in {train: [0, 1], test: [2]}.items():
+        made.select(rows).to_parquet(tmp_path / f"{name}-00000-of-00001.parquet")
+        (tmp_path / f"._{name}-00000-of-00001.parquet").write_bytes(b"x")
+    DatasetDict({train: made.select([0, 1]), test: made.select([2])}).save_to_disk(tmp_path / "saved")
+    for root in (tmp_path, tmp_path / "saved"):
+        assert load_images(f"hf:{root}", "train").labels.tolist() == [2, 0]
+        assert load_images(f"hf:{root}", "test").labels.tolist() == [1]
+
+
+def test_one_of_two_validation_splits_has_to_be_selected(tmp_path):
+    made = dataset(image_formats.photographs(np.random.default_rng(0), 3), [2, 0, 1])
+    DatasetDict({"val": made.select([0]), "validation": made.select([1, 2])}).save_to_disk(tmp_path)
+    with pytest.raises(DataError, match=r"got val and validation; select one with \?test=SPLIT"):
+        load_images(f"hf:{tmp_path}")
+    assert load_images(f"hf:{tmp_path}?test=val").labels.tolist() == [2]
 
 
 def test_a_row_group_too_large_to_be_read_for_one_image_is_refused(local, monkeypatch):

@@ -51,6 +51,30 @@ def test_the_training_archive_is_read_without_unpacking_its_archives(tmp_path):
     assert np.array_equal(images.read(range(6)), np.stack(expected))
 
 
+@pytest.mark.parametrize(("train", "val"), [("train", "val"), ("Train", "Validation"), ("training", "valid")])
+def test_folders_of_splits_may_have_any_usual_name(tmp_path, train, val):
+    """The folder `test` of ILSVRC has no labels: it is never used."""
+    for path in (f"{train}/n00000001/1.JPEG", f"{val}/n00000001/2.JPEG", "test/n00000001/3.JPEG", "__MACOSX/x"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(png(image_formats.photographs(np.random.default_rng(0), 1)[0]))
+    assert load_images(f"imagenet:{tmp_path}", "train").names == ("n00000001/1.JPEG",)
+    assert load_images(f"imagenet:{tmp_path}", "test").names == ("n00000001/2.JPEG",)
+
+
+def test_what_systems_leave_in_the_archives_is_passed_over(tmp_path):
+    made = image_formats.make_imagenet(tmp_path / "x", np.random.default_rng(5))
+    with tarfile.open(tmp_path / "x/ILSVRC2012_img_val.tar", "a") as tar:
+        add(tar, "._ILSVRC2012_val_00000001.JPEG", b"x")
+    assert len(open_made(made, str(tmp_path / "x"))) == 12
+    with tarfile.open(tmp_path / "inner.tar", "w") as inner:
+        add(inner, "n00000001_1.JPEG", png(made.pixels[0]))
+        add(inner, "._n00000001_1.JPEG", b"x")
+    with tarfile.open(tmp_path / "ILSVRC2012_img_train.tar", "w") as outer:
+        add(outer, "n00000001.tar", (tmp_path / "inner.tar").read_bytes())
+        add(outer, "__MACOSX/n00000001.tar", b"x")
+    assert load_images(f"imagenet:{tmp_path}", "train").names == ("n00000001/n00000001_1.JPEG",)
+
+
 def without(name):
     return lambda root: (root / name).unlink()
 

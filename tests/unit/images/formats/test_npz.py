@@ -1,5 +1,7 @@
 """NumPy archives."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -44,12 +46,29 @@ def test_a_large_npz_is_read_by_range_and_gives_the_same(local, remote, monkeypa
             {"x_train": BYTES, "y_train": ONES},
             "must be test_images and test_labels, or .*x_test and y_test.*; got x_train, y_train",
         ),
+        ({"images": BYTES[:, :0], "labels": ONES}, r"at least one pixel, got images in .* of shape \(4, 0, 6, 3\)"),
         ({}, "got none in"),
     ],
 )
 def test_an_npz_that_does_not_fit_is_refused_by_name(tmp_path, arrays, message):
     np.savez(tmp_path / "x.npz", **arrays)
     with pytest.raises(DataError, match=message):
+        load_images(f"npz:{tmp_path / 'x.npz'}")
+
+
+@pytest.mark.parametrize("name", ["test", "testing", "val", "validation", "valid", "dev"])
+def test_arrays_of_a_split_have_any_usual_name(tmp_path, name):
+    arrays = {f"x_{name}": BYTES, f"y_{name}": ONES, "x_training": BYTES[:2], "y_training": ONES[:2]}
+    np.savez(tmp_path / "x.npz", **arrays)
+    assert len(load_images(f"npz:{tmp_path / 'x.npz'}")) == 4
+    assert len(load_images(f"npz:{tmp_path / 'x.npz'}", "train")) == 2
+
+
+def test_what_systems_leave_in_an_npz_is_passed_over(tmp_path):
+    np.savez(tmp_path / "x.npz", images=BYTES)
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as archive:
+        archive.writestr("__MACOSX/._images.npy", b"x")
+    with pytest.raises(DataError, match="got images in"):
         load_images(f"npz:{tmp_path / 'x.npz'}")
 
 

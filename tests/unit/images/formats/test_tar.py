@@ -59,6 +59,56 @@ def test_shards_in_folders_are_splits(tmp_path):
     assert load_images(f"tar:{tmp_path}", "test").labels.tolist() == [0]
 
 
+@pytest.mark.parametrize(("train", "test"), [("Training", "Validation"), ("train", "dev"), ("TRAIN", "Test")])
+def test_folders_of_shards_may_have_any_usual_name(tmp_path, train, test):
+    for name, label in ((train, b"1"), (test, b"0")):
+        (tmp_path / name).mkdir()
+        one_shard(tmp_path / name / "0.tar", cls=label, png=png(COLOURS))
+        (tmp_path / name / "._0.tar").write_bytes(b"x")
+    assert load_images(f"tar:{tmp_path}", "train").labels.tolist() == [1]
+    assert load_images(f"tar:{tmp_path}", "test").labels.tolist() == [0]
+
+
+def test_shards_of_several_splits_in_one_folder_are_told_apart_by_their_names(tmp_path):
+    for name, label in {"x-train-000": b"1", "x-train-001": b"1", "x-val-000": b"0"}.items():
+        one_shard(tmp_path / f"{name}.tar", cls=label, png=png(COLOURS))
+    assert load_images(f"tar:{tmp_path}", "train").labels.tolist() == [1, 1]
+    assert load_images(f"tar:{tmp_path}", "test").labels.tolist() == [0]
+    assert load_images(f"tar:{tmp_path}/x-{{train-000,val-000}}.tar").labels.tolist() == [1, 0]  # as it says
+    one_shard(tmp_path / "other.tar", cls=b"0", png=png(COLOURS))
+    with pytest.raises(DataError, match=r"must all have a split or none, got other.tar without one; give a pattern"):
+        load_images(f"tar:{tmp_path}")
+
+
+def test_shards_without_splits_in_their_names_serve_both(tmp_path):
+    for name in ("a-train-0", "a-train-1"):
+        one_shard(tmp_path / f"{name}.tar", cls=b"1", png=png(COLOURS))
+    for split in ("train", "test"):
+        assert len(load_images(f"tar:{tmp_path}", split)) == 2
+    one_shard(tmp_path / "a-training-2.tar", cls=b"1", png=png(COLOURS))
+    with pytest.raises(DataError, match=r"must include test or val or eval, got a-train-0.tar"):
+        load_images(f"tar:{tmp_path}")
+    with pytest.raises(DataError, match="must have one train split, got train and training"):
+        load_images(f"tar:{tmp_path}", "train")
+
+
+def test_what_systems_leave_in_a_shard_is_passed_over(tmp_path):
+    """As by tar on macOS, which also begins paths with a dot and a slash."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("./._000.jpg", "./.DS_Store", "__MACOSX/._000.jpg", "./Thumbs.db", "./._000.cls"):
+            add(tar, name, b"x")
+        add(tar, "./000.jpg", png(COLOURS))
+        add(tar, "./000.cls", b"3")
+    images = load_images(f"tar:{tmp_path / 'a.tar'}")
+    assert images.labels.tolist() == [3] and images.names == ("a.tar/./000.jpg",)
+
+
+@pytest.mark.parametrize("ending", ["tif", "bmp", "ppm", "jfif", "gif"])
+def test_images_of_a_shard_may_have_any_ending_of_images(tmp_path, ending):
+    one_shard(tmp_path / "a.tar", cls=b"1", **{ending: png(COLOURS)})
+    assert load_images(f"tar:{tmp_path / 'a.tar'}", size=16).read([0]).shape == (1, 3, 16, 16)
+
+
 def one_shard(path: Path, **members: bytes) -> None:
     with tarfile.open(path, "w") as tar:
         for name, data in members.items():
