@@ -53,6 +53,11 @@ class TaskCancelled(BaseException):
     """Raised when the task was cancelled. A BaseException, so that `except Exception` does not swallow it."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().partition("\n")[0]
+
+
 def printable(text: str) -> str:
     r"""Escape control characters in text from a store or a server, so that a terminal cannot execute them.
 

@@ -42,7 +42,8 @@ def prepared_body(network: Network, example: Tensor, precision: Precision) -> nn
         body = _convert(body, precision)
     elif example.device.type == "cpu":
         body = _replace_stem(body)
-    return body.eval().requires_grad_(False)
+    body.eval()  # returns None where a user's train() does
+    return body.requires_grad_(False)
 
 
 # --- BatchNorm ---

@@ -44,10 +44,15 @@ from netsim.inversion.engine import Engine, Represent, loss_and_descent, relativ
 from netsim.inversion.precision import Precision
 from netsim.inversion.steps import UpdateRule, kept_bytes, update_rule_of
 from netsim.networks import Network, as_network
+from netsim.networks.ambient import plain_torch
+from netsim.networks.gate import DTYPES, require_dtype
 from netsim.settings import InversionSettings, explain
 
 # Signature of Engine.loss_and_descent.
 LossAndDescent = Callable[..., tuple[Tensor, Tensor]]
+
+# Farthest that rounding, as in a resize, puts a pixel outside [0, 1]. Such pixels are clipped.
+PIXEL_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -162,11 +167,11 @@ def invert_images(
     settings = inversion_settings(
         preset=preset, iterations=iterations, step_size=step_size, batch_size=batch_size, stop_loss=stop_loss
     )
-    _validate_pairs(seed_images, target_images)
     if not isinstance(model, nn.Module):
         raise NetworkError(f"the model must be a torch.nn.Module that classifies images, got {_type_name(model)}")
+    seed_images, target_images = _valid_pairs(seed_images, target_images)
     with (
-        torch.inference_mode(False),  # tensors made in a notebook's inference mode cannot have a gradient
+        plain_torch(),
         tqdm(total=len(seed_images) * (iterations + 1), unit="it", desc="inverting", disable=None) as bar,
     ):
 
@@ -241,9 +246,9 @@ def invert_batches(
         As in `invert_images`.
     """
     update_rule = update_rule or update_rule_of(settings)
-    _validate_pairs(seed_images, target_images)
-    seed_images, target_images = seed_images.cpu(), target_images.cpu()
-    with _evaluating(network), torch.inference_mode(False), torch.no_grad():
+    seed_images, target_images = (images.cpu() for images in _valid_pairs(seed_images, target_images))
+    require_dtype(network.mean, seed_images.dtype, name=network.name)
+    with _evaluating(network), plain_torch(), torch.no_grad():
         kept = kept_bytes(update_rule, seed_images[:1])
         engine = Engine(network, seed_images, precision=precision, batch_size=settings.batch_size, kept_bytes=kept)
         exact, target = _represent_targets(engine, target_images)
@@ -304,13 +309,13 @@ def invert(
     DataError, NetworkError
         As in `invert_images`.
     """
-    _validate_images(seed, "seed")
+    seed = _valid_images(seed, "seed")
     if target_representation.ndim != 2 or len(target_representation) != len(seed):
         raise DataError(
             f"the target representation must have shape ({len(seed)}, d), a row for each seed, "
             f"got {tuple(target_representation.shape)}"
         )
-    with _evaluating(_module_of(represent)), torch.inference_mode(False), torch.no_grad():
+    with _evaluating(_module_of(represent)), plain_torch(), torch.no_grad():
         return _invert(
             partial(loss_and_descent, represent),
             seed.detach(),
@@ -463,17 +468,8 @@ def _represent_targets(engine: Engine, images: Tensor) -> tuple[Tensor, Tensor]:
     In full precision, the loop's are the engine's representations, so that a seed that equals its target has a loss of
     zero. In half precision they are the exact ones, so that rounding does not move the target.
     """
-    try:
-        exact = engine.represent_exactly(images)
-        return exact, engine.represent_all(images) if engine.precision == Precision() else exact
-    except RuntimeError as error:
-        dtype = next((weight.dtype for weight in engine.network.parameters()), images.dtype)
-        if dtype == images.dtype:
-            raise
-        # Not validated beforehand, because a network may convert its input itself.
-        raise DataError(
-            f"images and network must have the same dtype, got {images.dtype} and {dtype}; convert one of them"
-        ) from error
+    exact = engine.represent_exactly(images)
+    return exact, engine.represent_all(images) if engine.precision == Precision() else exact
 
 
 def _rows(tensor: Tensor, rows: Tensor, device: torch.device) -> Tensor:
@@ -510,22 +506,23 @@ def _module_of(represent: Represent) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
-def _validate_pairs(seed_images: Tensor, target_images: Tensor) -> None:
-    _validate_images(seed_images, "seed")
-    _validate_images(target_images, "target")
+def _valid_pairs(seed_images: Tensor, target_images: Tensor) -> tuple[Tensor, Tensor]:
+    """Check seed and target images, and return them without rounding errors outside [0, 1]."""
+    seed_images, target_images = _valid_images(seed_images, "seed"), _valid_images(target_images, "target")
     if seed_images.shape != target_images.shape or seed_images.dtype != target_images.dtype:
         raise DataError(
             f"seed and target images must have the same shape and dtype, got {tuple(seed_images.shape)} "
             f"{seed_images.dtype} and {tuple(target_images.shape)} {target_images.dtype}"
         )
+    return seed_images, target_images
 
 
-def _validate_images(images: Tensor, role: str) -> None:
+def _valid_images(images: Tensor, role: str) -> Tensor:
     if not isinstance(images, Tensor):
         raise DataError(f"{role} images must be a torch tensor (n, C, H, W), got {_type_name(images)}")
     if images.ndim != 4 or not images.numel():
         raise DataError(f"{role} images must have shape (n, C, H, W) with n at least 1, got {tuple(images.shape)}")
-    if images.dtype not in (torch.float32, torch.float64):
+    if images.dtype not in DTYPES:
         # Half precision has no room for steps: at 224 px a step moves a pixel by 0.0003, the spacing at 0.5 is 0.0005.
         raise DataError(f"{role} images must be float32 or float64 in [0, 1], got {images.dtype}; divide bytes by 255")
     finite = torch.isfinite(images).flatten(1).all(dim=1)
@@ -534,11 +531,12 @@ def _validate_images(images: Tensor, role: str) -> None:
         shown = ", ".join(map(str, rows[:5])) + (", ..." if len(rows) > 5 else "")
         raise DataError(f"{role} images must be finite, got NaN or infinity in {shown} of {len(images)}; remove these")
     low, high = (value.item() for value in torch.aminmax(images))
-    if low < 0 or high > 1:
+    if low < -PIXEL_ROUNDING or high > 1 + PIXEL_ROUNDING:
         raise DataError(
-            f"{role} images must be in [0, 1], got {low:.4g} to {high:.4g}; "
+            f"{role} images must be in [0, 1], got {low:.8g} to {high:.8g}; "
             "give them before normalisation, which belongs inside the network"
         )
+    return images.clamp(0, 1) if low < 0 or high > 1 else images
 
 
 def _type_name(value: object) -> str:

@@ -6,14 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib import import_module
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from netsim.errors import NetworkError, SettingsError, nearest
+from netsim.networks import gate
+from netsim.networks.ambient import plain_torch
 from netsim.networks.network import Network
 from netsim.networks.preprocessing import Shape
 from netsim.networks.sources.base import NetworkSource, Reference
-from netsim.networks.weights import Weights, class_count, fill, read_weights
+from netsim.networks.weights import Weights, class_count, content_hash, fill, read_weights
 from netsim.references import NETWORK_FORMS
 
 MODULES = {
@@ -24,6 +28,13 @@ MODULES = {
     "small": "netsim.networks.sources.small",
     "python": "netsim.networks.sources.python",
 }
+
+
+# What to do if a network fails on images of ImageNet's shape, because it states no other.
+UNSTATED_SHAPE = (
+    "state what it takes: give its attribute preprocessing a netsim.Preprocessing(mean=(0,), std=(1,), size=28), with "
+    "one mean and std per channel, or load it with input_shape=(1, 28, 28)"
+)
 
 
 @cache
@@ -107,7 +118,7 @@ def load_network(
     small:NAME                  one of nine small networks, which come without weights
     python:MODULE:FUNCTION      the return value of a function: a classifier of images in [0, 1], or an AttackerModel
     ...@none                    random weights, a function of the architecture's name and `rng_seed` only
-    ...@FILE.safetensors        a local file or any fsspec URL, with the tensor names of the architecture itself
+    ...@FILE.safetensors        a path or URL, with the tensor names of the architecture itself
     ==========================  =====================================================================================
 
     Parameters
@@ -134,8 +145,8 @@ def load_network(
     SettingsError
         For a reference that does not exist, or a `num_classes` that the weights do not have.
     NetworkError
-        For weights that cannot be downloaded or read, or do not match the architecture, and for a network that cannot
-        be cut.
+        For weights that cannot be downloaded or read, or do not match the architecture, for a function that returns
+        another network at every call, and for a network that cannot be inverted (`netsim.networks.gate`).
 
     See Also
     --------
@@ -166,6 +177,21 @@ def load_network(
     >>> other(images).shape
     torch.Size([4, 3])
     """
+    if not reference.startswith("python:"):
+        return load_once(reference, num_classes, input_shape=input_shape, rng_seed=rng_seed)
+    before = _fingerprint(load_once(reference, num_classes, input_shape=input_shape, rng_seed=rng_seed), input_shape)
+    network = load_once(reference, num_classes, input_shape=input_shape, rng_seed=rng_seed)
+    _require_same(before, _fingerprint(network, input_shape), reference)
+    return network
+
+
+def load_once(
+    reference: str, num_classes: int | None = None, *, input_shape: Shape | None = None, rng_seed: int = 0
+) -> Network:
+    """Load a network like `load_network`, for callers that compare its weights with recorded ones.
+
+    A function of the user's is called once only, so that it may return another network the next time.
+    """
     parsed = parse_reference(reference)
     hint = network_source(parsed.source).hint(parsed)
     weights = None if parsed.file is None else read_weights(parsed.file, hint=hint)
@@ -179,6 +205,32 @@ def load_network(
     return network
 
 
+class _Fingerprint(NamedTuple):
+    """The content hash of a network, and the representations of two images, to notice that it is another network."""
+
+    weights: str
+    representations: Tensor
+
+
+def _fingerprint(network: Network, input_shape: Shape | None) -> _Fingerprint:
+    with torch.no_grad():
+        images = gate.two_images(_example(input_shape or network.preprocessing.shape).to(network.mean))
+        return _Fingerprint(content_hash(network), network.represent(images))
+
+
+def _require_same(before: _Fingerprint, now: _Fingerprint, reference: str) -> None:
+    """Raise NetworkError if a function has returned two different networks."""
+    if before.weights != now.weights:
+        got, way_out = "other weights", "Load weights in it, or set a seed."
+    elif not gate.agree(now.representations, before.representations, gate.ROUNDING[before.representations.dtype]):
+        got = "other representations by equal weights"
+        way_out = "Register all tensors that it draws as parameters or buffers, and set a seed."
+    else:
+        return
+    raise NetworkError(f"{reference} must give the same network at every call, got {got}. {way_out}")
+
+
+@plain_torch()
 def build_network(
     parsed: Reference,
     reference: str,
@@ -193,7 +245,8 @@ def build_network(
     Raises
     ------
     NetworkError
-        For tensors that are missing, surplus, of another shape or not finite, and for a network that cannot be cut.
+        For tensors that are missing, surplus, of another shape or not finite, and for a network that cannot be
+        inverted.
     """
     metadata = {} if weights is None else weights.metadata
 
@@ -223,10 +276,20 @@ def _cutter(
     """Build the model, with published or random weights; return a function that cuts it. All cuts share its tensors."""
     with _random_numbers(f"{parsed.name}/{rng_seed}"):
         model, preprocessing = network_source(parsed.source).build(parsed, num_classes)
-    shape = input_shape or preprocessing.shape
-    example = torch.linspace(0, 1, shape[0] * shape[1] * shape[2]).reshape(1, *shape)
-    preprocessing = preprocessing.with_metadata(metadata)
-    return partial(Network, model, example, name=parsed.architecture, reference=reference, preprocessing=preprocessing)
+    return partial(
+        Network,
+        model,
+        _example(input_shape or preprocessing.shape),
+        name=parsed.architecture,
+        reference=reference,
+        preprocessing=preprocessing.with_metadata(metadata),
+        hint="" if input_shape or preprocessing.states_shape else UNSTATED_SHAPE,
+    )
+
+
+def _example(shape: Shape) -> Tensor:
+    """Return one image (1, C, H, W), a ramp from black to white."""
+    return torch.linspace(0, 1, shape[0] * shape[1] * shape[2], dtype=torch.float32).reshape(1, *shape)
 
 
 def _check_origin(parsed: Reference, reference: str, weights: Weights) -> None:

@@ -10,32 +10,40 @@ at its bounds: pixels that reach 0 or 1 would never move again. The bounds on pi
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from netsim.errors import DataError, NetworkError
+from netsim.errors import first_line as first_line
+from netsim.networks import gate
+from netsim.networks.ambient import plain_numbers, plain_torch
+from netsim.networks.gate import Gate, State, WholePass, cause
 from netsim.networks.preprocessing import Preprocessing
+from netsim.networks.wrappers import unwrap
 
 
 class Network(nn.Module):
     """A classifier of images in [0, 1], cut in front of its last linear layer.
 
     It is in evaluation mode, and its weights require no gradients. `model` is not changed, but its tensors are shared,
-    not copied: training this network trains `model` too.
+    not copied, unless they were made in inference mode: training this network trains `model` too.
 
     Parameters
     ----------
     model
         Classifier that returns logits (n, num_classes).
     example_images
-        Images (n, C, H, W) in [0, 1] to run the model on; the first two are used.
+        Images (n, C, H, W) in [0, 1] to run the model on; the first is used, and another one that is made from it.
     name, reference
         Name in messages and results, and the reference the network was loaded by.
     preprocessing
         What `model` expects of its images. Default: RGB in [0, 1].
+    hint
+        What to do if `model` fails on `example_images`, for the end of the error message.
 
     Attributes
     ----------
@@ -51,7 +59,9 @@ class Network(nn.Module):
     Raises
     ------
     NetworkError
-        If `model` fails on `example_images`, or no cut gives ``head(represent(images)) == model(images)`` on them.
+        If `model` fails on `example_images`, if no cut gives ``head(represent(images)) == model(images)`` on them, or
+        for any of the conditions in `netsim.networks.gate`: the model is in evaluation mode, deterministic and
+        differentiable, represents each image by itself, and has finite weights of one dtype on one device.
     """
 
     mean: Tensor
@@ -66,21 +76,24 @@ class Network(nn.Module):
         name: str,
         reference: str,
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
+        hint: str = "",
     ) -> None:
         super().__init__()
         self.name = name
         self.reference = reference
         self.preprocessing = preprocessing
         self.origin: Mapping[str, Any] = {}
-        body = sharing_copy(model).eval()
-        example = example_images[:2].to(_any_float_tensor(body))
-        self._normalise_by(preprocessing, example)
-
-        with torch.no_grad():
-            self.head, logits = self._last_linear(body, self.normalised(example))
+        with plain_torch(), torch.no_grad():
+            gate.require_weights(model, name=name)
+            body = self._evaluating_copy(model)
+            images = gate.two_images(example_images[:1].to(_any_float_tensor(body)))
+            self._normalise_by(preprocessing, images)
+            state = State.of(body)
+            self.head, whole = self._last_linear(body, self.normalised(images), hint)
+            state.require_unchanged(body, name=name)
             self.head_paths = _paths_to(self.head, body)
             self.body = _without(self.head, self.head_paths, body)
-            self._check_cut(example, logits)
+            Gate(name, self.represent, self.head, partial(self._uncut, model), images, whole).require_invertible()
         self.eval()
 
     @property
@@ -95,11 +108,13 @@ class Network(nn.Module):
 
     def represent(self, images: Tensor) -> Tensor:
         """Compute the input (n, d) of the last linear layer, without running it. `images` (n, C, H, W) in [0, 1]."""
-        return self.body(self.normalised(images))
+        with plain_numbers():
+            return self.body(self.normalised(images))
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits (n, num_classes) of `images` (n, C, H, W) in [0, 1]."""
-        return self.head(self.represent(images))
+        with plain_numbers():
+            return self.head(self.represent(images))
 
     def normalised(self, images: Tensor) -> Tensor:
         """Convert `images` (n, C, H, W) in [0, 1] to the range and channel order of the network, as `body` expects."""
@@ -114,15 +129,33 @@ class Network(nn.Module):
         for name, values in {"mean": mean, "std": std, "order": order}.items():
             self.register_buffer(name, values)
 
-    def _last_linear(self, body: nn.Module, images: Tensor) -> tuple[nn.Linear, Tensor]:
-        """Run the model; return the `nn.Linear` that ran last, and the logits."""
+    def _evaluating_copy(self, model: nn.Module) -> nn.Module:
+        copied = sharing_copy(model)
+        gate.evaluate(copied, name=self.name)
+        return copied
+
+    def _uncut(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return the whole classifier as a function of images in [0, 1]."""
+        whole = self._evaluating_copy(model)
+        return lambda images: whole(self.normalised(images))
+
+    def _last_linear(self, body: nn.Module, images: Tensor, hint: str) -> tuple[nn.Linear, WholePass]:
+        """Run the model; return the `nn.Linear` that ran last, and what entered it and the model's logits."""
         executed: list[nn.Linear] = []
+        entered = images
+
+        def keep(linear: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+            nonlocal entered
+            assert isinstance(linear, nn.Linear)
+            executed.append(linear)
+            entered = (*args, *kwargs.values())[0].clone()  # the model may change it in place later
+
         linears = [module for module in body.modules() if isinstance(module, nn.Linear)]
-        hooks = [linear.register_forward_pre_hook(lambda module, _: executed.append(module)) for linear in linears]
+        hooks = [linear.register_forward_pre_hook(keep, with_kwargs=True) for linear in linears]
         try:
             logits = body(images)
-        except Exception as error:  # user code can fail in any way
-            raise NetworkError(self._failure(images, error)) from error
+        except (Exception, SystemExit) as error:  # user code can fail in any way
+            raise NetworkError(self._failure(images, error, hint)) from error
         finally:
             for hook in hooks:
                 hook.remove()
@@ -133,28 +166,17 @@ class Network(nn.Module):
             )
         if not isinstance(logits, Tensor):
             raise NetworkError(f"{self.name} must return a tensor of logits, got {type(logits).__name__}")
-        return executed[-1], logits
+        whole = WholePass(entered, logits)
+        gate.require_outputs(whole, executed[-1], name=self.name)
+        return executed[-1], whole
 
-    def _failure(self, images: Tensor, error: Exception) -> str:
+    def _failure(self, images: Tensor, error: BaseException, hint: str) -> str:
         """Describe a failed forward pass, with the size the network is made for if the images have another one."""
-        cause = f"{type(error).__name__}: {first_line(error)}"
         size = self.preprocessing.size
-        hint = f"; it is made for {size} x {size} pixels" if size not in (None, images.shape[-1]) else ""
-        return f"{self.name} cannot read images of shape {tuple(images.shape[1:])} ({cause}){hint}"
-
-    def _check_cut(self, example: Tensor, logits: Tensor) -> None:
-        if not torch.isfinite(logits).all():
-            raise NetworkError(f"logits of {self.name} must be finite for images in [0, 1], got NaN or infinity")
-        try:
-            representation = self.represent(example)
-        except Exception:  # layers after the head fail on its input
-            representation = logits[:0]
-        if representation.shape != (len(example), self.width) or not _close(self.head(representation), logits):
-            raise NetworkError(
-                f"{self.name} must return the output of its last nn.Linear on one vector per image, got other values. "
-                "Return logits without a softmax; two heads that are averaged, as in distilled transformers, "
-                "cannot be cut."
-            )
+        if size not in (None, images.shape[-1]):
+            hint = f"it is made for {size} x {size} pixels"
+        message = f"{self.name} cannot read images of shape {tuple(images.shape[1:])} ({cause(error)})"
+        return f"{message}; {hint}" if hint else message
 
 
 def as_network(model: nn.Module, example_images: Tensor) -> Network:
@@ -178,29 +200,12 @@ def as_network(model: nn.Module, example_images: Tensor) -> Network:
     """
     if isinstance(model, Network):
         return model
-    if not torch.isfinite(example_images).all():
-        raise DataError("example images must be finite, got NaN or infinity")
+    if not len(example_images) or not torch.isfinite(example_images).all():
+        raise DataError("example images must be finite and at least one, got none, NaN or infinity")
     model, preprocessing = unwrap(model)
     kind = type(model)
     reference = f"{kind.__module__}.{kind.__qualname__}"
     return Network(model, example_images, name=kind.__name__.lower(), reference=reference, preprocessing=preprocessing)
-
-
-def unwrap(model: nn.Module) -> tuple[nn.Module, Preprocessing]:
-    """Return the classifier inside all wrappers, and its preprocessing: the AttackerModel's, or its own attribute."""
-    model = _without_wrappers(model)
-    inner, normalizer = getattr(model, "model", None), getattr(model, "normalizer", None)
-    if isinstance(inner, nn.Module) and normalizer is not None and hasattr(normalizer, "new_mean"):
-        return _without_wrappers(inner), Preprocessing(normalizer.new_mean, normalizer.new_std)
-    preprocessing = getattr(model, "preprocessing", None)
-    return model, preprocessing if isinstance(preprocessing, Preprocessing) else Preprocessing()
-
-
-def _without_wrappers(model: nn.Module) -> nn.Module:
-    """Return the module inside DataParallel and torch.compile, which keep references to layers that a cut replaces."""
-    if isinstance(model, nn.DataParallel):
-        return _without_wrappers(model.module)
-    return getattr(model, "_orig_mod", model)
 
 
 def sharing_copy(model: nn.Module) -> nn.Module:
@@ -209,13 +214,18 @@ def sharing_copy(model: nn.Module) -> nn.Module:
     for module in model.modules():
         for value in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
             if isinstance(value, nn.Parameter):
-                memo[id(value)] = nn.Parameter(value.detach(), requires_grad=False)
+                memo[id(value)] = nn.Parameter(_shared(value), requires_grad=False)
             elif isinstance(value, Tensor):
-                memo[id(value)] = value.detach()
+                memo[id(value)] = _shared(value)
     try:
         return copy.deepcopy(model, memo)
-    except (TypeError, RuntimeError) as error:
-        raise NetworkError(f"cannot copy the layers of {type(model).__name__}: {first_line(error)}") from error
+    except Exception as error:  # user code can fail in any way
+        raise NetworkError(f"cannot copy the layers of {type(model).__name__}: {cause(error)}") from error
+
+
+def _shared(tensor: Tensor) -> Tensor:
+    """Return a tensor with the same memory, or a copy of one that was made in inference mode: it allows no gradient."""
+    return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
 
 def _paths_to(layer: nn.Module, model: nn.Module) -> tuple[str, ...]:
@@ -240,8 +250,8 @@ class _PassThrough(nn.Module):
         super().__init__()
         self._layer = (layer,)  # in a tuple, so that it is no submodule and its tensors are in no state dict
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x
+    def forward(self, input: Tensor) -> Tensor:  # named as in nn.Linear
+        return input
 
     def __getattr__(self, name: str) -> Any:
         if name in ("in_features", "out_features", "weight", "bias"):
@@ -256,13 +266,3 @@ def _any_float_tensor(model: nn.Module) -> Tensor:
     """Return a tensor whose device and dtype images must have."""
     tensors = (*model.parameters(), *model.buffers())
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.zeros(()))
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Return True if equal up to rounding in half precision: a model that is cut may run other kernels."""
-    return a.shape == b.shape and torch.allclose(a.float(), b.float(), rtol=1e-3, atol=1e-3 * float(b.abs().max()))
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().partition("\n")[0]

@@ -81,6 +81,11 @@ class Preprocessing:
         size = 224 if self.size is None else self.size
         return 3 if self.mean is None else len(self.mean), size, size
 
+    @property
+    def states_shape(self) -> bool:
+        """True if both the size and the number of channels are stated."""
+        return self.size is not None and self.mean is not None
+
     def on_unit_scale(self, like: Tensor, *, name: str) -> tuple[Tensor, Tensor]:
         """Return mean and std, each (C, 1, 1), that normalise pixels in [0, 1].
 

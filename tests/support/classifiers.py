@@ -20,3 +20,24 @@ class Classifier(nn.Module):
 
     def forward(self, x):
         return self.out(self.drop(self.hidden(self.features(x).flatten(1)).relu()))
+
+
+class Normalizer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("new_mean", torch.tensor([0.1, 0.2, 0.3])[:, None, None])
+        self.register_buffer("new_std", torch.tensor([0.4, 0.5, 0.6])[:, None, None])
+
+    def forward(self, x):
+        return (x.clamp(0, 1) - self.new_mean) / self.new_std
+
+
+class AttackerModel(nn.Module):
+    """The shape of robustness.attacker.AttackerModel; tests/integration/test_parity.py has the real one."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.normalizer, self.model = Normalizer(), model
+
+    def forward(self, x):
+        return self.model(self.normalizer(x)), x

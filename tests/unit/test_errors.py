@@ -14,6 +14,7 @@ from netsim.errors import (
     StoreError,
     TaskCancelled,
     UnreachableError,
+    first_line,
     nearest,
     printable,
 )
@@ -33,6 +34,11 @@ def test_a_store_that_does_not_answer_is_told_from_one_that_is_wrong():
 
 def test_cancelling_is_not_swallowed_by_code_that_catches_exceptions():
     assert issubclass(TaskCancelled, BaseException) and not issubclass(TaskCancelled, Exception)
+
+
+def test_the_first_line_of_an_error_is_all_that_a_message_repeats():
+    assert first_line(ValueError("\n  one\ntwo")) == "one"
+    assert first_line(KeyError()) == ""
 
 
 @pytest.mark.parametrize(

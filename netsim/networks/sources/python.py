@@ -4,9 +4,10 @@ import importlib
 
 from torch import nn
 
-from netsim.errors import NetworkError, SettingsError, nearest
-from netsim.networks.network import first_line, unwrap
+from netsim.errors import NetworkError, SettingsError, first_line, nearest
+from netsim.networks.ambient import plain_torch
 from netsim.networks.sources.base import Built, NetworkSource, Reference
+from netsim.networks.wrappers import unwrap
 
 
 def check(parsed: Reference) -> None:
@@ -42,7 +43,8 @@ def build(parsed: Reference, num_classes: int | None) -> Built:
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise SettingsError(f"no function {function_name!r} in {module_name}{nearest(function_name, known)}")
     try:
-        model = function()
+        with plain_torch():  # again, because the module may have set something when it was imported
+            model = function()
     except (Exception, SystemExit) as error:
         raise NetworkError(f"{parsed.name} failed: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(model, nn.Module):

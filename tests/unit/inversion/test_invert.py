@@ -530,8 +530,35 @@ def test_unfit_input_is_refused_with_what_came_and_what_fits(classifier, change,
 
 
 def test_images_of_a_dtype_that_the_network_cannot_read_are_refused(classifier):
-    with pytest.raises(DataError, match=r"same dtype, got torch\.float64 and torch\.float32"):
-        invert_images(classifier.float(), images(2, rng_seed=1), images(2, rng_seed=2), iterations=2)
+    seed, target = images(2, rng_seed=1), images(2, rng_seed=2)
+    doubles = r"must be float64, .* got float32\. Convert the images with \.double\(\), or the network with \.float\(\)"
+    with pytest.raises(NetworkError, match=doubles):
+        invert_images(classifier, seed.float(), target.float(), iterations=2)
+    with pytest.raises(NetworkError, match=r"must be float32, .* got float64\. Convert the images with \.float\(\)"):
+        invert_images(classifier.float(), seed, target, iterations=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pixels_that_rounding_puts_outside_are_clipped_and_others_refused(classifier, dtype):
+    model, seed, target = classifier.to(dtype), images(2, rng_seed=1, dtype=dtype), images(2, rng_seed=2, dtype=dtype)
+    inside = [seed.clone(), target.clone()]
+    outside = [torch.where(x == 1, 1 + 9e-7, torch.where(x == 0, -9e-7, x)).to(dtype) for x in inside]
+    assert all(x.max() > 1 and x.min() < 0 for x in outside)
+    assert torch.equal(invert_images(model, *outside, iterations=2), invert_images(model, *inside, iterations=2))
+    target[0, 0, 0, 0] = 1 + 2e-6
+    with pytest.raises(DataError, match=r"target images must be in \[0, 1\], got 0 to 1\.00000[12]"):
+        invert_images(model, seed, target, iterations=2)
+    target[0, 0, 0, 0] = -2e-6
+    with pytest.raises(DataError, match=r"got -[12][.0-9]*e-06 to 1;"):
+        invert_images(model, seed, target, iterations=2)
+
+
+def test_a_bilinear_resize_of_white_is_white(classifier):
+    sky = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    sky[:, :, :40] = 1
+    resized = nn.functional.interpolate(sky, size=(37, 37), mode="bilinear", align_corners=False)
+    assert resized.max() > 1
+    assert invert_images(classifier.float(), resized, resized.flip(0), iterations=1).max() <= 1
 
 
 def test_momentum_of_one_is_refused():

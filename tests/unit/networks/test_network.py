@@ -10,8 +10,7 @@ import netsim
 from netsim.errors import DataError, NetworkError
 from netsim.inversion.engine import Engine
 from netsim.networks import as_network, content_hash, load_network, sharing_copy
-from netsim.networks.network import first_line
-from support.classifiers import Classifier, images
+from support.classifiers import AttackerModel, Classifier, images
 
 
 class CaffeClassifier(Classifier):
@@ -77,34 +76,6 @@ def test_a_network_is_its_own_network():
 def test_a_plain_classifier_is_not_normalised():
     model = Classifier().eval()
     assert torch.equal(as_network(model, images(1))(images(3)), model(images(3)))
-
-
-def test_wrappers_are_looked_through():
-    model = Classifier().eval()
-    for wrapped in (nn.DataParallel(model), torch.compile(model)):
-        x = images(3).to(model.out.weight.device)  # DataParallel moves the model to a GPU that is there
-        assert torch.equal(as_network(wrapped, images(1))(x), model(x))
-
-
-class Normalizer(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("new_mean", torch.tensor([0.1, 0.2, 0.3])[:, None, None])
-        self.register_buffer("new_std", torch.tensor([0.4, 0.5, 0.6])[:, None, None])
-
-    def forward(self, x):
-        return (x.clamp(0, 1) - self.new_mean) / self.new_std
-
-
-class AttackerModel(nn.Module):
-    """The shape of robustness.attacker.AttackerModel; tests/integration/test_parity.py has the real one."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.normalizer, self.model = Normalizer(), model
-
-    def forward(self, x):
-        return self.model(self.normalizer(x)), x
 
 
 def test_an_attacker_model_keeps_its_normalisation():
@@ -240,8 +211,3 @@ def test_a_sharing_copy_has_layers_of_its_own_and_the_same_tensors():
     }
     copy.out = nn.Identity()
     assert isinstance(model.out, nn.Linear)
-
-
-def test_the_first_line_of_an_error_is_all_that_a_message_repeats():
-    assert first_line(ValueError("\n  one\ntwo")) == "one"
-    assert first_line(KeyError()) == ""
