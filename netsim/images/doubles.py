@@ -56,7 +56,7 @@ def describe_doubles(pictures: np.ndarray, labels: np.ndarray, names: Sequence[s
         )
     if len(mislabelled):
         sentences.append(
-            f"Pictures with several labels: {len(mislabelled):,} doubles ({_named(mislabelled, originals, names)}). "
+            f"Pictures with several labels: {len(mislabelled):,} of the doubles ({_named(mislabelled, originals, names)}). "
             "At least one label of each is wrong."
         )
     return sentences

@@ -176,7 +176,7 @@ def _validate_classes(labels: np.ndarray) -> None:
 
 def _validate_range(labels: np.ndarray, distinct: np.ndarray, *, count: int, rng_seed: int, start: int) -> None:
     """Raise SettingsError or DataError unless the pairs `start` to `start + count - 1` can be drawn."""
-    images, doubles = len(distinct), len(labels) - len(distinct)
+    images = len(distinct)
     if start < 0:
         raise SettingsError(f"start must be at least 0, got {start}")
     if count < 1:
@@ -186,8 +186,8 @@ def _validate_range(labels: np.ndarray, distinct: np.ndarray, *, count: int, rng
     if start + count < FEWEST_PAIRS:
         raise DataError(f"CKA requires at least {FEWEST_PAIRS} pairs, got {start + count}; draw more pairs")
     if start + count > images:
-        besides = f" and {doubles} doubles of them" if doubles else ""
+        got = f"{images} images" if images == len(labels) else f"{images} different pictures in {len(labels)} images"
         raise DataError(
-            f"{start + count} pairs require as many different targets, got {images} images{besides}; "
+            f"{start + count} pairs require as many different targets, got {got}; "
             f"draw at most {max(images - start, 0)} pairs from pair {start} on, or add images"
         )

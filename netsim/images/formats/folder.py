@@ -177,9 +177,9 @@ def _notes(others: Sequence[str], outside: Sequence[str], location: str) -> list
     """Describe the files that are passed over: those that are no images, and images that have no class."""
     notes = []
     if others:
-        notes.append(f"passed over {len(others):,} files that are not images, in {location}: {count_endings(others)}")
+        notes.append(f"passed over files that are not images in {location}: {count_endings(others)}")
     if outside:
-        notes.append(f"passed over {len(outside):,} images outside of class folders, in {location}: {outside[0]} ...")
+        notes.append(f"passed over images outside of class folders in {location}: {len(outside):,}, as {outside[0]}")
     return notes
 
 

@@ -57,7 +57,7 @@ def test_doubles_are_counted_and_those_with_several_labels_told_apart():
         "Doubles among the test images: 3 of 6 (c = a, d = b, f = a). "
         "Only the first image of each picture takes part in pairs."
     )
-    assert labelled == "Pictures with several labels: 1 doubles (d = b). At least one label of each is wrong."
+    assert labelled == "Pictures with several labels: 1 of the doubles (d = b). At least one label of each is wrong."
     assert "image 2 = image 0" in describe_doubles(pictures, labels, None)[0]
     assert describe_doubles(np.arange(6), labels, None) == []
 

@@ -105,7 +105,7 @@ def test_of_the_images_of_one_picture_only_the_first_takes_part():
 
 
 def test_too_few_pictures_are_refused_and_doubles_counted():
-    with pytest.raises(DataError, match="got 90 images and 10 doubles of them; draw at most 90 pairs"):
+    with pytest.raises(DataError, match="got 90 different pictures in 100 images; draw at most 90 pairs"):
         draw_pairs(LABELS, 100, pictures=np.r_[np.arange(90), np.arange(10)])
     with pytest.raises(DataError, match=r"pictures must have the shape of labels, \(100,\), got \(99,\)"):
         draw_pairs(LABELS, 10, pictures=np.arange(99))

@@ -8,10 +8,12 @@ import pytest
 from flows.cli import console
 from netsim.errors import DataError, StoreError
 from netsim.images import load_images
+from netsim.planning.preflight import preflight
 from netsim.planning.probe import ProbeRequest, probe
 from netsim.results.as_json import to_json
 from netsim.results.findings import warnings
 from netsim.results.results import load_results
+from netsim.settings import PairSettings
 from netsim.stages import inputs
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
@@ -115,3 +117,72 @@ def test_images_added_since_the_check_are_refused(tmp_path):
     inputs.listed_images.cache_clear()
     with pytest.raises(StoreError, match="have changed since this run began"):
         compute_unit(Run.open(run.url), TRAIN, "a", 0)
+
+
+# ---- doubles
+
+
+def with_doubles(root: Path) -> str:
+    """Write twelve photographs of three classes, of which one is a copy, and one a copy in another class."""
+    image_formats.make_folder(root, np.random.default_rng(0))
+    for copy, original in (("ant/3.png", "ant/1.png"), ("cat/1.png", "bee/2.png")):
+        (root / "test" / copy).write_bytes((root / "test" / original).read_bytes())
+    (root / "test/bee/notes.txt").write_text("no image")
+    return f"folder:{root}"
+
+
+def test_doubles_are_recorded_logged_and_take_no_part_in_pairs(tmp_path, caplog):
+    run = run_on(with_doubles(tmp_path / "images"), tmp_path / "run")
+    run_all(run, only=("check", "train", "draw"))
+    checked = run.record("check", "images").facts["test"]
+    assert checked["doubles"] == [[3, 1], [9, 6]] and checked["unreadable"] == []
+    assert checked["passed_over"][0].startswith("passed over files that are not images in")
+    targets = run.array("pairs/target")[...].tolist() + run.array("pairs/seed")[...].tolist()
+    assert not {3, 9} & set(targets) and len(targets) == 16
+    notes = run.record("draw", "pairs").facts["notes"]
+    assert "2 of 12 (ant/3.png = ant/1.png, cat/1.png = bee/2.png)" in notes[0]
+    assert "Pictures with several labels: 1 of the doubles (cat/1.png = bee/2.png)" in notes[1]
+    assert {*notes, checked["passed_over"][0]} <= {record.getMessage() for record in caplog.records}
+    assert run.record("train", "a").facts["images_hash"] == checked["images_hash"]  # accuracy keeps all images
+
+
+def test_a_run_with_doubles_has_the_pairs_of_a_run_without_them(tmp_path):
+    """Also where images are skipped, and in a worker that only reads the record."""
+    root = tmp_path / "images"
+    source = with_doubles(root)
+    (root / "test/ant/0.png").write_bytes(b"broken")
+    run = run_on(source, tmp_path / "run", unreadable="skip")
+    run_all(run, only=("check", "train"))
+    run_all(Run.open(run.url), only=("draw",))
+    for name in ("ant/0.png", "ant/3.png", "cat/1.png"):
+        (root / "test" / name).unlink()
+    clean = run_on(source, tmp_path / "clean", unreadable="skip")
+    run_all(clean, only=("check", "train", "draw"))
+    for path in ("images/seed", "images/target", "pairs/target_label"):
+        assert np.array_equal(run.array(path)[...], clean.array(path)[...])
+    assert clean.record("draw", "pairs").facts["notes"] == []
+
+
+def test_too_few_different_pictures_are_an_error_of_the_check(tmp_path):
+    run = run_on(with_doubles(tmp_path / "images"), tmp_path / "run", count=12)
+    with pytest.raises(
+        DataError, match="12 pairs require as many different targets, got 10 different pictures in 12 images"
+    ):
+        run_all(run, only=("check",))
+
+
+def test_doubles_of_images_that_are_not_checked_are_found_where_they_are_drawn(tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(12, 28, 28), dtype=np.uint8)
+    pixels[7] = pixels[2]
+    np.savez(tmp_path / "x.npz", images=pixels, labels=np.arange(12) % 3)
+    settings = tiny(
+        images={"source": f"npz:{tmp_path / 'x.npz'}"},
+        networks=["small:vgg@none", "small:resnet18@none"],
+        pairs={"count": 8, "shard_size": 4},
+    )
+    run = Run.open(prepare(settings, str(tmp_path / "run")))
+    run_all(run, only=("train", "draw"))
+    assert 7 not in run.array("pairs/target")[...] and 7 not in run.array("pairs/seed")[...]
+    assert "1 of 12 (images[7] = images[2])" in run.record("draw", "pairs").facts["notes"][0]
+    with pytest.raises(DataError, match=r"12 pairs require .* got 11 different pictures in 12 images"):
+        preflight(settings.model_copy(update={"pairs": PairSettings(count=12, shard_size=4)}))

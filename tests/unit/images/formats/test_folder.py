@@ -204,8 +204,8 @@ def test_files_that_are_not_images_are_counted_by_their_endings(tmp_path):
     images = load_images(reference)
     assert images.names == ("cat/1.png", "dog/x/1.png")
     assert images.notes == (
-        f"passed over 3 files that are not images, in {tmp_path}: .txt (2), no ending (1)",
-        f"passed over 1 images outside of class folders, in {tmp_path}: 5.png ...",
+        f"passed over files that are not images in {tmp_path}: .txt (2), no ending (1)",
+        f"passed over images outside of class folders in {tmp_path}: 1, as 5.png",
     )
 
 
