@@ -8,26 +8,28 @@ Only recomputing losses needs torch, so it is imported there.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Set
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from netsim.errors import NetsimError, StoreError, UnreachableError
 from netsim.results.measured import measure_stage
+from netsim.storage.concurrency import concurrently
 from netsim.store import layout
 from netsim.store.arrays import ArraySpec
 from netsim.store.documents import array_faults, repair_arrays
 from netsim.store.layout import NATURAL, inverted
 from netsim.store.metadata import Metadata, TrainMetadata
 from netsim.store.provenance import made_from
-from netsim.store.run import Run
-from netsim.store.stages import STAGES, TRAIN, Unit, dependencies
+from netsim.store.records import Record
+from netsim.store.run import READERS, Run
+from netsim.store.stages import STAGES, TRAIN, Stage, Unit, dependencies
 
 # Shards read concurrently: reading waits for storage, and hashing lets other threads run.
-THREADS = 8
+THREADS = 16
 
 # Allowed difference between a recomputed relative loss and the stored one: batches and devices round differently.
 TOLERANCE = 1e-3
@@ -96,8 +98,7 @@ def verify(
         return unit_faults
 
     units = committed(run)
-    with ThreadPoolExecutor(THREADS) as pool:
-        faults += [fault for unit_faults in pool.map(check, units) for fault in unit_faults]
+    faults += [fault for unit_faults in concurrently(check, units, threads=THREADS) for fault in unit_faults]
     intact = {unit: origins[unit] for unit in set(units) - {(fault.stage, fault.name, fault.shard) for fault in faults}}
     faults += _stale(run, intact)
     for name in run.settings.names if sample and not unreadable else ():
@@ -120,7 +121,9 @@ class Origin(NamedTuple):
 
 def committed(run: Run) -> list[Unit]:
     """Return the (stage, name, shard) of all commit records."""
-    return [(stage, name, shard) for stage in run.stages_done() for name, shard in sorted(run.done(stage))]
+    stages = run.stages_done()
+    done = concurrently(run.done, stages)
+    return [(stage, *unit) for stage, units in zip(stages, done, strict=True) for unit in sorted(units)]
 
 
 def _document_faults(run: Run, *, custom_measures: bool, repair: bool) -> list[Fault]:
@@ -134,16 +137,24 @@ def _document_faults(run: Run, *, custom_measures: bool, repair: bool) -> list[F
 
 def _specs(run: Run, custom_measures: bool) -> list[ArraySpec]:
     """Return the arrays of every stage that has begun, except those that a corrupted record would have told."""
-    begun, specs = run.stages_done(), []
-    for stage in STAGES:
-        if stage.name in begun:
-            with suppress(StoreError):  # the fault of the record is reported
-                specs += stage.specs(run)
+    begun = run.stages_done()
+    stages = [stage for stage in STAGES if stage.name in begun]
+    specs = [spec for some in concurrently(partial(_specs_of, run), stages) for spec in some]
     measures = sorted({name.partition("/")[0] for name, _ in run.done("measure")})
     for measure in (name for name in measures if custom_measures or ":" not in name):
         with suppress(NetsimError):  # the module of a custom measure may be missing
             specs += measure_stage([measure]).specs(run)
     return specs
+
+
+def _specs_of(run: Run, stage: Stage) -> list[ArraySpec]:
+    """Return the arrays of a stage; none if they depend on a corrupted record, whose fault is reported."""
+    try:
+        return stage.specs(run)
+    except UnreachableError:
+        raise
+    except StoreError:
+        return []
 
 
 def _faults(run: Run, unit: Unit, unreadable: Set[str], origins: dict[Unit, Origin]) -> Iterator[Fault]:
@@ -160,14 +171,20 @@ def _faults(run: Run, unit: Unit, unreadable: Set[str], origins: dict[Unit, Orig
     origins[unit] = Origin(record.content, metadata.made_from, weights)
     # the values of an array with a corrupted document cannot be checked before the document is written again
     readable = [path for path in record.arrays if f"{path}/zarr.json" not in unreadable]
-    for read, paths in ((run.read, readable), (run.read_file, record.files)):
-        for path in paths:
-            try:
-                read(record, path)
-            except UnreachableError:
-                raise
-            except StoreError as error:
-                yield Fault(*unit, str(error))
+    reads = [*((run.read, path) for path in readable), *((run.read_file, path) for path in record.files)]
+    for faults in concurrently(lambda part: _read_faults(unit, record, *part), reads, threads=READERS):
+        yield from faults
+
+
+def _read_faults(unit: Unit, record: Record, read: Callable[[Record, str], object], path: str) -> list[Fault]:
+    """Return the fault of an array or a file that a record covers, if it has one."""
+    try:
+        read(record, path)
+        return []
+    except UnreachableError:
+        raise
+    except StoreError as error:
+        return [Fault(*unit, str(error))]
 
 
 def _stale(run: Run, intact: Mapping[Unit, Origin]) -> Iterator[Fault]:

@@ -1,6 +1,7 @@
 """`netsim status`, `results`, `verify` and `report`: read a store."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
@@ -62,12 +63,14 @@ def results(
     from netsim.results.as_json import to_json
     from netsim.results.measured import load_measured, measured_json
     from netsim.results.results import load_results
+    from netsim.storage.concurrency import concurrently
     from netsim.store.run import Run
 
     reference = published.published_matrices(compare) if compare else None
     use_credentials(credentials, debug)
     run = Run.open(store)
-    run_results, measured = load_results(run), load_measured(run)
+    load: list[Callable[[Run], Any]] = [load_results, load_measured]
+    run_results, measured = concurrently(lambda part: part(run), load)
     comparison = published.compare(run_results, reference) if reference else None
     if as_json:
         content = to_json(run_results) | {"measures": measured_json(measured)}
@@ -135,9 +138,12 @@ def report(
     from netsim.report.page import write_report
     from netsim.results.gallery import gallery
     from netsim.results.results import load_results
+    from netsim.storage.concurrency import concurrently
     from netsim.store.run import Run
 
     use_credentials(credentials, debug)
     opened = Run.open(store)
-    write_report(load_results(opened), gallery(opened), output, settings_yaml=opened.settings.to_yaml())
+    load: list[Callable[[Run], Any]] = [load_results, gallery]
+    run_results, images = concurrently(lambda part: part(opened), load)
+    write_report(run_results, images, output, settings_yaml=opened.settings.to_yaml())
     console.console.print(f"report: {output / 'report.html'}", soft_wrap=True)

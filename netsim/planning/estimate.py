@@ -32,6 +32,7 @@ from netsim.planning.probe import Probe, ProbeRequest
 from netsim.settings import SweepSettings
 from netsim.similarity.streaming import feature_cost, gram_cost
 from netsim.stages.inputs import used_images
+from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files
 from netsim.store.layout import row_pairs
 from netsim.store.metadata import InvertMetadata
@@ -370,7 +371,8 @@ def _missing(settings: SweepSettings, store: str) -> dict[str, list[tuple[str, i
     if Run.exists(store):
         run = Run.open(store)
         run.require(settings)
-        return {stage.name: stage.missing(run) for stage in STAGES}
+        missing = concurrently(lambda stage: stage.missing(run), STAGES)
+        return {stage.name: units for stage, units in zip(STAGES, missing, strict=True)}
     return {stage.name: stage.every(settings) for stage in STAGES}
 
 

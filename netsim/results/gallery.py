@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from netsim.storage.concurrency import concurrently
 from netsim.store import layout
 from netsim.store.layout import inverted as inverted_set
 from netsim.store.metadata import DrawMetadata
@@ -42,19 +43,22 @@ def gallery(run: Run, *, rows: int = 8) -> Gallery:
     StoreError
         If one of the arrays is missing or damaged.
     """
-    draw = run.record("draw", "pairs")
-    labels = run.read(draw, "pairs/target_label")
+    names = run.settings.names
+    records = run.records_of([("draw", "pairs", 0), *(("invert", name, 0) for name in names)])
+    draw = records["draw", "pairs", 0]
+    columns = ("pairs/target_label", "pairs/seed_label", "images/seed", "images/target")
+    labels, seed_labels, seed, target = run.read_some(draw, columns).values()
     chosen = np.sort(np.unique(labels, return_index=True)[1])[:rows]
     classes = DrawMetadata.of(draw).classes
 
     def pixels(name: str) -> np.ndarray:
-        return layout.from_stored(run.read(run.record("invert", name), f"{inverted_set(name)}/image")[chosen])
+        return layout.from_stored(run.read(records["invert", name, 0], f"{inverted_set(name)}/image")[chosen])
 
     return Gallery(
         pairs=chosen,
-        seed=run.read(draw, "images/seed")[chosen],
-        target=run.read(draw, "images/target")[chosen],
-        inverted={name: pixels(name) for name in run.settings.names},
-        seed_labels=[classes[label] for label in run.read(draw, "pairs/seed_label")[chosen]],
+        seed=seed[chosen],
+        target=target[chosen],
+        inverted=dict(zip(names, concurrently(pixels, names), strict=True)),
+        seed_labels=[classes[label] for label in seed_labels[chosen]],
         target_labels=[classes[label] for label in labels[chosen]],
     )

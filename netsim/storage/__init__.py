@@ -3,5 +3,6 @@
 places       which folder or object a path or URL names
 files        files by their path below a folder or URL
 s3           credentials, clients and errors of S3
+concurrency  requests side by side
 stopwatch    elapsed time, and the part of it spent waiting for storage
 """

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from itertools import groupby
 
 from blake3 import blake3
 
@@ -35,12 +34,7 @@ def made_from(contents: Iterable[str]) -> str:
 
 def dependency_records(run: Run, units: Iterable[Unit]) -> dict[Unit, Record]:
     """Read the records of everything that some units are computed from, each once."""
-    wanted = dict.fromkeys(upstream for unit in units for upstream in dependencies(run.settings, unit))
-    records: dict[Unit, Record] = {}
-    for (stage, name), group in groupby(wanted, key=lambda unit: unit[:2]):
-        upstream = list(group)
-        records |= zip(upstream, run.records(stage, name, [shard for _, _, shard in upstream]), strict=True)
-    return records
+    return run.records_of(dict.fromkeys(upstream for unit in units for upstream in dependencies(run.settings, unit)))
 
 
 def check_origin(run: Run, record: Record, known: Mapping[Unit, Record]) -> None:

@@ -14,8 +14,7 @@ docs/store.md is the specification.
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from shlex import quote
@@ -28,6 +27,7 @@ from blake3 import blake3
 from netsim.cancellation import check_cancelled
 from netsim.errors import SettingsError, StoreError
 from netsim.settings import SweepSettings, parse_settings
+from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files, zarr_store
 from netsim.storage.s3 import translate_errors
 from netsim.storage.stopwatch import waiting
@@ -52,9 +52,6 @@ WRITERS = 4
 
 READERS = 4
 """Arrays of a shard that are fetched concurrently."""
-
-LISTINGS = 32
-"""Listings that are in flight at a time."""
 
 
 class Run:
@@ -151,8 +148,7 @@ class Run:
         1000 records, and the next cannot be requested before it has arrived.
         """
         folders = [f"commits/{stage}/{name}" for name in names] or [f"commits/{stage}"]
-        with ThreadPoolExecutor(LISTINGS) as pool:
-            listings = list(pool.map(self.files.modification_times, folders))
+        listings = concurrently(self.files.modification_times, folders)
         times = {}
         for folder, listing in zip(folders, listings, strict=True):
             for below, when in listing.items():
@@ -179,14 +175,18 @@ class Run:
 
     def records(self, stage: str, name: str, shards: Sequence[int]) -> list[Record]:
         """Read the commit records of several shards, concurrently. Raises StoreError as `record` does."""
+        return list(self.records_of((stage, name, shard) for shard in shards).values())
+
+    def records_of(self, units: Iterable[tuple[str, str, int]]) -> dict[tuple[str, str, int], Record]:
+        """Read the commit records of units (stage, name, shard), concurrently. Raises StoreError as `record` does."""
         check_cancelled()
-        paths = [commit_path(stage, name, shard) for shard in shards]
+        paths = {unit: commit_path(*unit) for unit in units}
         with waiting():
-            contents = self.files.get_all(paths)
-        for path, shard in zip(paths, shards, strict=True):
+            contents = self.files.get_all(paths.values())
+        for (stage, name, shard), path in paths.items():
             if path not in contents:
                 raise StoreError(f"{stage} {name} shard {shard} is not done in {self.url}")
-        return [self._parse_record(path, contents[path]) for path in paths]
+        return {unit: self._parse_record(path, contents[path]) for unit, path in paths.items()}
 
     def _parse_record(self, path: str, data: bytes) -> Record:
         try:
@@ -250,9 +250,8 @@ class Run:
 
     def _write_arrays(self, arrays: Mapping[str, np.ndarray], shard: int) -> dict[str, str]:
         """Write their chunks of a shard, concurrently. Return their hashes."""
-        with ThreadPoolExecutor(WRITERS) as pool:
-            hashes = pool.map(lambda path: self._write(path, arrays[path], shard), arrays)
-            return dict(zip(arrays, hashes, strict=True))
+        hashes = concurrently(lambda path: self._write(path, arrays[path], shard), arrays, threads=WRITERS)
+        return dict(zip(arrays, hashes, strict=True))
 
     def _write_files(self, files: Mapping[str, bytes]) -> dict[str, str]:
         self.files.put_all(files)
@@ -297,8 +296,9 @@ class Run:
     def read_some(self, record: Record, paths: Sequence[str]) -> dict[str, np.ndarray]:
         """Read several arrays of one shard, concurrently. Raises as `read` does."""
         check_cancelled()
-        with waiting(), ThreadPoolExecutor(READERS) as pool:
-            return dict(zip(paths, pool.map(lambda path: self._read(record, path), paths), strict=True))
+        with waiting():
+            values = concurrently(lambda path: self._read(record, path), paths, threads=READERS)
+        return dict(zip(paths, values, strict=True))
 
     def _read(self, record: Record, path: str) -> np.ndarray:
         """Read a chunk without Zarr, whose way to a whole chunk makes several copies."""

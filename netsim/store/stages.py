@@ -10,6 +10,7 @@ from typing import Any
 from netsim.errors import StoreError
 from netsim.references import has_photographs
 from netsim.settings import SweepSettings
+from netsim.storage.concurrency import concurrently
 from netsim.store.arrays import ArraySpec
 from netsim.store.documents import create_arrays
 from netsim.store.layout import (
@@ -186,8 +187,8 @@ STAGES = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
 
 def require_finished(run: Run, stages: Iterable[Stage]) -> None:
     """Raise StoreError for the first of these stages that lacks a unit; the message names it."""
-    for stage in stages:
-        missing = stage.missing(run)
+    stages = list(stages)
+    for stage, missing in zip(stages, concurrently(lambda stage: stage.missing(run), stages), strict=True):
         if missing:
             raise StoreError(
                 f"{run.url} is not finished: {len(missing)} of {stage.total(run.settings)} shards of {stage.name} "

@@ -1,9 +1,9 @@
 """Progress of a run: shards done and missing by stage and name, rate and time left, from one listing per stage."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from netsim.storage.concurrency import concurrently
 from netsim.store.metadata import CheckedSplit, CheckMetadata
 from netsim.store.run import Run
 from netsim.store.stages import CHECK, STAGES, Stage
@@ -49,8 +49,7 @@ class StageStatus:
 def status(run: Run) -> list[StageStatus]:
     """Report the progress of every stage that has anything to do. Opens no record: 100,000 shards take seconds."""
     stages = [stage for stage in STAGES if stage.total(run.settings)]
-    with ThreadPoolExecutor(len(stages)) as pool:
-        return list(pool.map(lambda stage: stage_status(run, stage), stages))
+    return concurrently(lambda stage: stage_status(run, stage), stages)
 
 
 def unreadable(run: Run) -> dict[str, CheckedSplit]:

@@ -6,7 +6,6 @@ shards counts: a worker that waits for work is not slow.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import groupby
 
 from netsim.store.metadata import InvertMetadata
 from netsim.store.records import Record
@@ -70,9 +69,8 @@ class Tally:
         """Read the records of those units (name, shard) that are new. Raises StoreError if one is missing."""
         shards = self._stage.shards(self._run.settings)
         new = sorted({(name, shard) for name, shard in done if shard < shards.get(name, 0)} - self._read)
-        for name, group in groupby(new, key=lambda unit: unit[0]):
-            for record in self._run.records(self._stage.name, name, [shard for _, shard in group]):
-                self._add(record)
+        for record in self._run.records_of((self._stage.name, *unit) for unit in new).values():
+            self._add(record)
         self._read.update(new)
 
     def _add(self, record: Record) -> None:

@@ -1,5 +1,8 @@
 """Results are what the store holds, labelled, and refuse a run that is not finished."""
 
+import uuid
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,9 +10,13 @@ from netsim.errors import StoreError
 from netsim.results.matrices import ESTIMATORS, SETS
 from netsim.results.results import load_results, similarity_dataset
 from netsim.similarity.uncertainty import half_width
+from netsim.storage.files import Files
+from netsim.storage.stopwatch import Stopwatch
 from netsim.store import layout, provenance
 from netsim.store.run import Run
+from support.faulty_s3 import faulty
 from support.results import make_results, with_loss
+from support.seaweed import BUCKET
 from support.sweeps import tiny
 
 
@@ -24,6 +31,20 @@ def test_losses_are_those_of_the_store(finished):
         history = finished.array(f"inverted/{name}/history")[...]
         np.testing.assert_array_equal(loss.history, np.median(history, axis=0))
         assert loss.history_iterations.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_results_of_a_slow_store_take_a_few_answers_one_after_another_and_not_one_for_each_request(
+    finished, object_storage
+):
+    url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+    files, folder = Files(url), Path(finished.url)
+    files.put_all({str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+    with faulty(object_storage.endpoint) as proxy:
+        run = Run.open(url)
+        proxy.delay, proxy.requests, watch = 1.0, 0, Stopwatch()
+        results = load_results(run)
+        assert watch() < 15 and proxy.requests > 80
+    assert results.cells("inverted").tolist() == load_results(finished).cells("inverted").tolist()
 
 
 def test_networks_are_summarized_as_they_were_recorded(finished):

@@ -62,14 +62,15 @@ def test_a_unit_computed_with_other_weights_is_refused(finished):
 
 def test_records_of_units_that_share_dependencies_are_read_once(finished, monkeypatch):
     read: Counter[tuple[str, str, int]] = Counter()
-    records = Run.records
+    records_of = Run.records_of
 
-    def counted(run, stage, name, shards):
-        read.update((stage, name, shard) for shard in shards)
-        return records(run, stage, name, shards)
+    def counted(run, wanted):
+        wanted = list(wanted)
+        read.update(wanted)
+        return records_of(run, wanted)
 
     units = [("aggregate", f"natural/{name}", 0) for name in finished.settings.names]
-    monkeypatch.setattr(Run, "records", counted)
+    monkeypatch.setattr(Run, "records_of", counted)
     known = dependency_records(finished, units)
     assert read == Counter(known.keys()) == {("embed", "natural", shard): 1 for shard in range(4)}
 

@@ -62,13 +62,14 @@ def test_the_peak_is_about_the_speed_of_one_product():
 
 def test_a_tally_reads_each_record_once_and_follows_a_run_in_progress(finished, monkeypatch):
     read: list[int] = []
-    records = Run.records
+    records_of = Run.records_of
 
-    def counted(run, stage, name, shards):
-        read.extend(shards)
-        return records(run, stage, name, shards)
+    def counted(run, units):
+        units = list(units)
+        read.extend(shard for _, _, shard in units)
+        return records_of(run, units)
 
-    monkeypatch.setattr(Run, "records", counted)
+    monkeypatch.setattr(Run, "records_of", counted)
     tally = Tally(finished, INVERT)
     tally.read([("vgg", 0), ("vgg", 2)])
     assert tally.workers[0].images == 16
