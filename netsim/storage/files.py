@@ -4,6 +4,7 @@ import errno
 import fcntl
 import io
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -14,7 +15,7 @@ from stat import S_ISLNK
 from typing import Any
 
 from netsim.storage.places import parse_place
-from netsim.storage.s3 import aws_environment, translate_errors
+from netsim.storage.s3 import aws_environment, http_status, is_missing, translate_errors
 
 # Bytes per read: of a local file, and of an object with random and with sequential access. Object storage takes as long
 # for the first byte as for the next megabyte.
@@ -26,6 +27,11 @@ _FAILED = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, err
 
 # Error numbers of a link that leads nowhere: to a missing file, below a file, or back to itself.
 _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+
+# HTTP status of servers that take no conditional PUT, and of a conflict of two clients, with the waits, in seconds,
+# before the next attempt.
+_UNCONDITIONAL = (400, 403, 405, 501)
+_CONFLICT, _CONFLICT_WAITS = 409, (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
 class Files:
@@ -86,7 +92,7 @@ class Files:
     def names(self, folder: str = "") -> list[str]:
         """Return the names of the files and folders in a folder; empty if it does not exist."""
         root = self._folder(folder)
-        with self._translated_errors(missing_ok=True), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._translated_errors(missing_ok=True):
             self._fs.invalidate_cache()
             paths = {entry.rstrip("/") for entry in self._fs.ls(root, detail=False)}
             return sorted(path.rpartition("/")[2] for path in paths - {root})  # an empty folder of S3 lists itself
@@ -95,7 +101,7 @@ class Files:
     def folders(self, folder: str = "") -> list[str]:
         """Return the names of the folders in a folder; empty if it does not exist."""
         root = self._folder(folder)
-        with self._translated_errors(missing_ok=True), suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(FileNotFoundError), self._translated_errors(missing_ok=True), suppress(NotADirectoryError):
             if self.local:
                 return sorted(entry.name for entry in os.scandir(root) if _is_folder(entry))
             self._fs.invalidate_cache()
@@ -133,7 +139,7 @@ class Files:
 
     def size(self, path: str) -> int | None:
         """Return the size of a file in bytes, or None if there is no such file."""
-        with self._translated_errors(missing_ok=True), suppress(FileNotFoundError):
+        with suppress(FileNotFoundError), self._translated_errors(missing_ok=True):
             info = self._fs.info(self._folder(path))
             return info["size"] if info["type"] == "file" else None
         return None
@@ -194,7 +200,7 @@ class Files:
         with self._translated_errors():
             contents = self._fs.cat_ranges([f"{self._root}/{path}" for path in paths], starts, stops, on_error="return")
             for data in contents:
-                if isinstance(data, Exception) and not isinstance(data, FileNotFoundError):
+                if isinstance(data, Exception) and not is_missing(data):
                     raise data
         return [data if isinstance(data, bytes) else None for data in contents]
 
@@ -250,16 +256,22 @@ class Files:
     def _create(self, path: str, data: bytes) -> bool:
         """Create an object by a conditional PUT (If-None-Match), or a plain one where the server has none."""
         target = f"{self._root}/{path}"
-        try:
-            self._fs.pipe_file(target, data, mode="create")
-        except OSError as error:
-            if error.errno == errno.ENOSYS:  # 501: the server has no conditional PUT
-                self._fs.pipe_file(target, data)
-            elif self.exists(path):  # 412: it exists; 409: another client is writing it
-                return False
-            else:
-                raise
-        return True
+        waits = iter(_CONFLICT_WAITS)
+        while True:
+            try:
+                self._fs.pipe_file(target, data, mode="create")
+                return True
+            except OSError as error:
+                if self.exists(path):  # 412: it exists; 409: another client has written it
+                    return False
+                status = http_status(error)
+                if status in _UNCONDITIONAL:
+                    self._fs.pipe_file(target, data)  # fails likewise if the condition was not the reason
+                    return True
+                wait = next(waits, None)
+                if status != _CONFLICT or wait is None:
+                    raise
+                time.sleep(wait)
 
     def _translated_errors(self, *, missing_ok: bool = False) -> AbstractContextManager[None]:
         return translate_errors(self.url, missing_ok=missing_ok, setting=self._setting)

@@ -25,13 +25,67 @@ S3_CLIENT = {
     "retries": {"mode": "adaptive", "max_attempts": 10},  # waits about 50 s for a server that is down
     "connect_timeout": 5,
     "read_timeout": 60,
+    "max_pool_connections": 64,  # more than the requests of one call; with the default, 10, further ones wait
 }
 
 # Error numbers of a local disk that is full, or of a quota or a file size limit that is reached.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# Error numbers with which s3fs reports the HTTP status 500 and 503.
+# Error numbers of a server that is in trouble, where its own answer is unknown.
 _SERVER_ERROR = (errno.EIO, errno.EBUSY, getattr(errno, "EREMOTEIO", errno.EIO))
+
+# HTTP status of an answer that may be another one later: a conflict, too many requests, and errors of the server.
+_CONFLICT, _TOO_MANY, _OF_THE_SERVER = 409, 429, 500
+
+# Error codes of S3, and the message about each: what must be, what came, what to do.
+_MESSAGES = {
+    code: message
+    for codes, message in (
+        (
+            ("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"),
+            "the credentials for {url} have expired; renew them, as with `aws sso login`, and run the command again "
+            "to resume",
+        ),
+        (
+            ("RequestTimeTooSkewed", "RequestInTheFuture"),
+            "the clock of this machine must agree with that of {url} ({answer}); set it, as with "
+            "`timedatectl set-ntp true`, and run the command again to resume",
+        ),
+        (
+            ("InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "InvalidSecurity", "NotSignedUp"),
+            "{url}: the server does not know these credentials ({answer}); correct AWS_ACCESS_KEY_ID and "
+            "AWS_SESSION_TOKEN, or name another profile by AWS_PROFILE",
+        ),
+        (
+            ("SignatureDoesNotMatch",),
+            "no permission to read or write {url}: the secret key does not belong to the access key ({answer}); "
+            "correct AWS_SECRET_ACCESS_KEY, or name another profile by AWS_PROFILE",
+        ),
+        (
+            ("AccessDenied", "AllAccessDisabled", "AccountProblem", "403"),
+            "no permission to read or write {url} ({answer}); ask for it, use other credentials, or use another "
+            "{setting}",
+        ),
+        (("NoSuchBucket",), "{url}: there is no such bucket; create it, or use another {setting}"),
+        (
+            (
+                *("PermanentRedirect", "TemporaryRedirect", "Redirect", "301", "307"),
+                *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+            ),
+            "{url}: the bucket is in another region or at another address ({answer}); set AWS_REGION, or "
+            "AWS_ENDPOINT_URL",
+        ),
+        (
+            ("QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "507"),
+            "no space left for {url} ({answer}); free some and run the command again to resume",
+        ),
+    )
+    for code in codes
+}
+
+# Error codes of servers that do not take the checksums which S3 clients send since 2025, and words of their messages.
+_CHECKSUM_CODES = ("NotImplemented", "InvalidArgument", "InvalidRequest", "XAmzContentSHA256Mismatch", "501")
+_CHECKSUM_WORDS = re.compile(r"checksum|trailer|aws-chunked|not implemented", re.IGNORECASE)
 
 
 def require_certificates(url: str) -> None:
@@ -106,14 +160,39 @@ def translate_errors(url: str, *, missing_ok: bool = False, setting: str = "--st
     try:
         yield
     except Exception as error:
-        translated = None if missing_ok and isinstance(error, FileNotFoundError) else _translated(error, url, setting)
+        translated = None if missing_ok and is_missing(error) else _translated(error, url, setting)
         if translated is None:
             raise
         raise translated from error
 
 
+def is_missing(error: Exception) -> bool:
+    """Return True for the error of a file that does not exist, but not of a bucket that does not."""
+    return isinstance(error, FileNotFoundError) and error_code(error) != "NoSuchBucket"
+
+
+def error_code(error: BaseException) -> str:
+    """Return the code of S3 behind an error, as in NoSuchKey, or the HTTP status; empty for other errors."""
+    return str(_answer(error).get("Error", {}).get("Code", ""))
+
+
+def http_status(error: BaseException) -> int:
+    """Return the HTTP status of the answer behind an error; 0 for other errors."""
+    return int(_answer(error).get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _answer(error: BaseException) -> dict[str, Any]:
+    """Return the answer of S3 behind an error of botocore, or of s3fs, which botocore's caused."""
+    answers = (getattr(each, "response", None) for each in (error, error.__cause__))
+    return next((answer for answer in answers if isinstance(answer, dict)), {})
+
+
 def _translated(error: Exception, url: str, setting: str) -> StoreError | None:
     """Return the StoreError for an error, or None if it does not come from storage."""
+    if isinstance(error, StoreError):
+        return None
+    if translated := _translated_answer(error, url, setting):
+        return translated
     if isinstance(error, FileNotFoundError):
         return StoreError(f"{url}: not found ({error})")
     if isinstance(error, PermissionError):
@@ -123,6 +202,25 @@ def _translated(error: Exception, url: str, setting: str) -> StoreError | None:
     if isinstance(error, ConnectionError | TimeoutError):
         return _no_answer(error, url)
     return _translated_system(error, url, setting) if isinstance(error, OSError) else None
+
+
+def _translated_answer(error: Exception, url: str, setting: str) -> StoreError | None:
+    """Return the StoreError for an answer of S3, with what to do about it."""
+    code, status = error_code(error), http_status(error)
+    if not code or is_missing(error):
+        return None
+    message = _answer(error)["Error"].get("Message", "")
+    answer = f"{code}: {message}" if message else code
+    if code in _MESSAGES:
+        return StoreError(_MESSAGES[code].format(url=url, answer=answer, setting=setting))
+    if status in (_CONFLICT, _TOO_MANY) or (status >= _OF_THE_SERVER and code not in _CHECKSUM_CODES):
+        return UnreachableError(f"server error from {url} ({answer}); run the command again to resume")
+    if code in _CHECKSUM_CODES and _CHECKSUM_WORDS.search(message):
+        return StoreError(
+            f"{url}: the server does not take the checksums of this S3 client ({answer}); "
+            "set AWS_REQUEST_CHECKSUM_CALCULATION=when_required"
+        )
+    return StoreError(f"{url}: the server refuses the request ({answer})")
 
 
 def _translated_s3(error: Exception, url: str) -> StoreError | None:
@@ -140,13 +238,15 @@ def _translated_s3(error: Exception, url: str) -> StoreError | None:
         exceptions.NoCredentialsError
         | exceptions.PartialCredentialsError
         | exceptions.ProfileNotFound
+        | exceptions.CredentialRetrievalError
+        | exceptions.SSOError
         | exceptions.TokenRetrievalError,
     ):
         return StoreError(
             f"{url}: {str(error).rstrip('.')}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
             "or name a block of the Prefect server by --credentials"
         )
-    return None
+    return StoreError(f"{url}: {error}") if isinstance(error, exceptions.BotoCoreError) else None
 
 
 def _translated_system(error: OSError, url: str, setting: str) -> StoreError:

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from s3fs import S3FileSystem
 
-from netsim.errors import StoreError
+from netsim.errors import StoreError, UnreachableError
 from netsim.storage.files import Files, _zarr_store, zarr_store
+from support.faulty_s3 import faulty
 from support.seaweed import BUCKET
 
 CONTENT = {"a.bin": b"0123456789", "b/c.bin": b"cc", "b/d/e.bin": b"", "b/d/f.bin": b"f"}
@@ -355,6 +356,79 @@ def test_a_folder_whose_first_file_comes_while_it_is_listed_holds_that_file_or_n
         patch.setattr(S3FileSystem, "_lsdir", written_just_after)
         assert files.modification_times("commits") == {}
     assert list(files.modification_times("commits")) == ["invert/vgg/00000.json"]
+
+
+def conditional_put(answer: Any) -> Any:
+    return lambda method, headers: answer if method == "PUT" and "if-none-match" in headers else None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (400, "InvalidArgument", "A header you provided implies functionality that is not implemented"),
+        (403, "AccessDenied", "Access Denied"),
+        (405, "MethodNotAllowed", "The specified method is not allowed"),
+        (501, "NotImplemented", "A header you provided implies functionality that is not implemented"),
+    ],
+)
+def test_a_new_file_is_written_by_a_plain_put_where_the_server_takes_no_conditional_one(object_storage, answer):
+    with faulty(object_storage.endpoint) as proxy:
+        files = Files(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+        proxy.fault = conditional_put(answer)
+        assert files.put_new("a", b"1") and not files.put_new("a", b"2") and files.get("a") == b"1"
+
+
+def test_a_conflict_of_two_writers_is_resolved_by_trying_again(object_storage):
+    conflict = (409, "ConditionalRequestConflict", "The conditional request cannot succeed")
+    answers = iter([conflict, None, conflict, conflict])
+    with faulty(object_storage.endpoint) as proxy:
+        files = Files(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+        proxy.fault = lambda method, headers: next(answers, None) if "if-none-match" in headers else None
+        assert files.put_new("a", b"1") and files.put_new("c", b"2") and files.names() == ["a", "c"]
+        proxy.fault = conditional_put(conflict)
+        with pytest.raises(
+            UnreachableError, match=r"server error from .*ConditionalRequestConflict.* again to resume$"
+        ):
+            files.put_new("b", b"1")
+        assert not files.exists("b")
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "ExpiredToken"])
+def test_an_answer_that_denies_every_put_is_reported_and_nothing_is_written(object_storage, code):
+    """Not taken for a server without conditional PUTs."""
+    with faulty(object_storage.endpoint) as proxy:
+        files = Files(f"s3://{BUCKET}/{uuid.uuid4().hex}")
+        proxy.fault = lambda method, headers: (403, code, "no") if method == "PUT" else None
+        with pytest.raises(StoreError, match={"AccessDenied": "no permission", "ExpiredToken": "have expired"}[code]):
+            files.put_new("a", b"1")
+        proxy.fault = lambda method, headers: None
+        assert files.names() == []
+
+
+def test_the_advice_on_checksums_helps(object_storage, monkeypatch):
+    def refused(method: str, headers: Any) -> Any:
+        sent = [name for name in headers if name.startswith(("x-amz-checksum", "x-amz-sdk-checksum"))]
+        return (501, "NotImplemented", "A header you provided is not implemented") if method == "PUT" and sent else None
+
+    with faulty(object_storage.endpoint) as proxy:
+        proxy.fault = refused
+        url = f"s3://{BUCKET}/{uuid.uuid4().hex}"
+        with pytest.raises(StoreError, match=r"set AWS_REQUEST_CHECKSUM_CALCULATION=when_required$"):
+            Files(url).put_new("a", b"1")
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required")
+        assert Files(url).put_new("a", b"1") and Files(url).get("a") == b"1"
+
+
+def test_a_bucket_that_does_not_exist_is_an_error_and_not_an_empty_folder(object_storage):
+    files = Files(f"s3://{BUCKET}-missing/x")
+    for read in (
+        lambda: files.names(),
+        lambda: files.get("a"),
+        lambda: files.exists("a"),
+        lambda: files.get_all(["a"]),
+    ):
+        with pytest.raises(StoreError, match=r"there is no such bucket; create it, or use another --store$"):
+            read()
 
 
 def test_a_restart_of_the_server_is_waited_for(object_storage):

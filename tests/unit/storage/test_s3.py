@@ -8,6 +8,7 @@ import sys
 import pytest
 from botocore import exceptions
 from botocore.utils import parse_timestamp
+from s3fs.errors import translate_boto_error
 
 from netsim.errors import StoreError, UnreachableError
 from netsim.storage.s3 import (
@@ -16,6 +17,7 @@ from netsim.storage.s3 import (
 from netsim.storage.s3 import (
     S3_CLIENT,
     aws_environment,
+    is_missing,
     parse_time,
     require_certificates,
     storage_options,
@@ -112,6 +114,48 @@ def test_an_error_of_storage_says_what_happened_and_the_way_out(error, kind, mes
     with pytest.raises(StoreError, match=message) as caught, translate_errors(URL):
         raise error
     assert type(caught.value) is kind and caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "message"),
+    [
+        ("ExpiredToken", 400, StoreError, f"^the credentials for {URL} have expired; renew them"),
+        ("RequestTimeTooSkewed", 403, StoreError, "clock of this machine must agree .*timedatectl set-ntp true"),
+        ("InvalidAccessKeyId", 403, StoreError, "does not know these credentials .*; correct AWS_ACCESS_KEY_ID"),
+        ("SignatureDoesNotMatch", 403, StoreError, "no permission .*; correct AWS_SECRET_ACCESS_KEY"),
+        ("AccessDenied", 403, StoreError, "no permission .* use other credentials, or use another --store$"),
+        ("403", 403, StoreError, "no permission to read or write"),
+        ("NoSuchBucket", 404, StoreError, f"^{URL}: there is no such bucket; create it, or use another --store$"),
+        ("AuthorizationHeaderMalformed", 400, StoreError, "in another region .*; set AWS_REGION"),
+        ("PermanentRedirect", 301, StoreError, "in another region .*; set AWS_REGION, or AWS_ENDPOINT_URL$"),
+        ("XMinioStorageFull", 507, StoreError, f"^no space left for {URL} .*; free some and run the command again"),
+        ("NotImplemented", 501, StoreError, "the checksums .*; set AWS_REQUEST_CHECKSUM_CALCULATION=when_required$"),
+        ("InvalidArgument", 400, StoreError, f"^{URL}: the server refuses the request .InvalidArgument: some"),
+        ("SlowDown", 503, UnreachableError, f"^server error from {URL} .SlowDown: .*run the command again to resume$"),
+        ("InternalError", 500, UnreachableError, "^server error from"),
+        ("TooManyRequests", 429, UnreachableError, "^server error from"),
+        ("OperationAborted", 409, UnreachableError, "^server error from"),
+        ("NeverHeardOf", 400, StoreError, "the server refuses the request .NeverHeardOf: "),
+    ],
+)
+def test_an_answer_of_s3_says_what_to_do(code, status, kind, message):
+    """As s3fs raises it, and as botocore does."""
+    text = "not implemented" if code == "NotImplemented" else "some words"
+    answer = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    bare = exceptions.ClientError(answer, "PutObject")
+    for error in (bare, translate_boto_error(bare)):
+        with pytest.raises(StoreError, match=message) as caught, translate_errors(URL, missing_ok=True):
+            raise error
+        assert type(caught.value) is kind and "\n" not in str(caught.value)
+
+
+def test_a_missing_object_may_pass_but_a_missing_bucket_may_not():
+    for code, passes in (("NoSuchKey", True), ("404", True), ("NoSuchBucket", False)):
+        answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": 404}}
+        error = translate_boto_error(exceptions.ClientError(answer, "GetObject"))
+        assert is_missing(error) is passes
+        with pytest.raises(FileNotFoundError if passes else StoreError), translate_errors(URL, missing_ok=True):
+            raise error
 
 
 def test_a_broken_disk_is_not_a_server_that_may_answer_later():
