@@ -56,8 +56,8 @@ def describe_doubles(pictures: np.ndarray, labels: np.ndarray, names: Sequence[s
         )
     if len(mislabelled):
         sentences.append(
-            f"Pictures with several labels: {len(mislabelled):,} of the doubles ({_named(mislabelled, originals, names)}). "
-            "At least one label of each is wrong."
+            f"Pictures with several labels: {len(mislabelled):,} of the doubles "
+            f"({_named(mislabelled, originals, names)}). At least one label of each is wrong."
         )
     return sentences
 
