@@ -10,6 +10,7 @@ from netsim.errors import NetworkError
 from netsim.inversion.engine import Engine, relative_distance
 from netsim.inversion.precision import Dtype, Precision, PrecisionName, fast_precisions
 from netsim.networks import Network
+from netsim.networks.ambient import plain_torch
 
 logger = logging.getLogger(__name__)
 
@@ -17,6 +18,7 @@ MAX_CHANGE = 0.01
 """Largest change of a representation by a half precision, relative to its length: a tenth of the usual tolerance."""
 
 
+@plain_torch()
 def choose_precision(network: Network, setting: PrecisionName, images: Tensor) -> Precision:
     """Choose the precision of a network's layers, for a setting and the network's device.
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.images import ImageSet, to_unit
 from netsim.networks import Network
+from netsim.networks.ambient import plain_torch
 
 # Momentum of gradient descent (Nesterov's).
 MOMENTUM = 0.9
@@ -29,6 +30,7 @@ WARM_UP = 0.25
 OnEpoch = Callable[[int, float, bytes], None]
 
 
+@plain_torch()
 def train_epochs(
     network: Network,
     images: ImageSet,

@@ -32,7 +32,7 @@ from netsim.inversion.invert import invert_batches
 from netsim.inversion.memory import LiveBytes, peak_bytes
 from netsim.inversion.precision import Precision
 from netsim.inversion.steps import kept_bytes, update_rule_of
-from netsim.networks import Network, content_hash, needs_training
+from netsim.networks import Network, content_hash, load_once, needs_training
 from netsim.networks.training import accuracy, train_epochs
 from netsim.planning.preflight import build_network
 from netsim.settings import InversionSettings, SweepSettings, parse_settings
@@ -220,7 +220,7 @@ def _skipping_unreadable(images: ImageSet, settings: SweepSettings) -> ImageSet:
 
 def _load(reference: str, images: ImageSet, classes: int) -> Network:
     """Load a network and hash its weights, as a worker does. Random weights cost as much as others."""
-    network = build_network(reference, images, classes)
+    network = build_network(reference, images, classes, load=load_once)
     content_hash(network)
     return network
 

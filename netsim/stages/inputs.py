@@ -11,7 +11,8 @@ import torch
 from netsim.errors import DataError, StoreError
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.images.doubles import same_pictures
-from netsim.networks import Network, Shape, content_hash, load_network, load_weights, needs_training
+from netsim.networks import Network, Shape, content_hash, load_network, load_once, load_weights, needs_training
+from netsim.networks.gate import require_dtype
 from netsim.references import has_photographs
 from netsim.settings import ImageSettings, SweepSettings
 from netsim.store.layout import (
@@ -57,8 +58,15 @@ def untrained_network(settings: SweepSettings, reference: str, *, classes: int, 
     return load_network(f"{reference}@none", num_classes=classes, input_shape=shape, rng_seed=rng_seed)
 
 
-def require_enough_classes(network: Network, images: ImageSet) -> None:
-    """Raise DataError if the images have labels that the network has no output for."""
+def require_matching(network: Network, images: ImageSet) -> None:
+    """Check that a network has an output for every label of the images, and takes float32, as `to_unit` gives it.
+
+    Raises
+    ------
+    DataError, NetworkError
+        If not.
+    """
+    require_dtype(network.mean, torch.float32, name=network.reference)
     if network.num_classes < len(images.classes):
         raise DataError(
             f"{network.reference} has {network.num_classes} outputs but the images have {len(images.classes)} classes"
@@ -87,20 +95,22 @@ def load_as_recorded(url: str, name: str, weights_hash: str) -> Network:
         loaded = untrained_network(run.settings, reference, classes=recorded.classes, shape=shape)
         load_weights(loaded, run.read_file(record, weights_path(name)))
     else:
-        loaded = load_network(reference, input_shape=shape)
+        loaded = load_once(reference, input_shape=shape)
     if content_hash(loaded) != weights_hash:
+        other = ", and a function must return the same weights in every process" if _is_function(reference) else ""
         raise StoreError(
-            f"the weights of {reference} have changed since this run began; changed weights need a new --store"
+            f"the weights of {reference} have changed since this run began; changed weights need a new --store{other}"
         )
     return loaded.eval().to(device())
 
 
+def _is_function(reference: str) -> bool:
+    return reference.startswith("python:")
+
+
 def device() -> torch.device:
-    """Return the GPU if there is one. Its convolutions then use float32, not TF32."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda")
+    """Return the GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def computed_on() -> dict[str, Any]:

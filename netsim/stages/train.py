@@ -20,7 +20,7 @@ from netsim.stages.inputs import (
     hash_of_test_images,
     listed_images,
     readable_images,
-    require_enough_classes,
+    require_matching,
     untrained_network,
     used_splits,
 )
@@ -57,7 +57,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         files[weights_path(name)] = weights_to_bytes(network)
     else:
         network = load_network(reference, input_shape=test.shape).to(device())
-        require_enough_classes(network, test)
+        require_matching(network, test)
     metadata = TrainMetadata(
         **training,
         reference=reference,

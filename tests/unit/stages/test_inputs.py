@@ -55,9 +55,9 @@ def test_classes_without_names_are_counted_over_all_splits():
 
 def test_a_network_with_too_few_outputs_is_refused():
     images = inputs.used_images(tiny())["test"]
-    inputs.require_enough_classes(load_network("small:vgg@none", num_classes=10), images)
+    inputs.require_matching(load_network("small:vgg@none", num_classes=10), images)
     with pytest.raises(DataError, match=r"^small:vgg@none has 9 outputs but the images have 10 classes$"):
-        inputs.require_enough_classes(load_network("small:vgg@none", num_classes=9), images)
+        inputs.require_matching(load_network("small:vgg@none", num_classes=9), images)
 
 
 def test_initial_weights_are_those_of_the_training_seed():

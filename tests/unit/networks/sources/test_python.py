@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from netsim.errors import NetworkError, SettingsError
-from netsim.networks import load_network, weights_to_bytes
+from netsim.networks import load_network, load_once, weights_to_bytes
 
 TINY = (3, 64, 64)
 
@@ -63,3 +63,133 @@ def test_faults_in_the_users_own_code_are_named_and_end_nothing_else(tmp_path, m
     importlib.invalidate_caches()
     with pytest.raises(error, match=message):
         load_network("python:lab_fault:f")
+
+
+LEARNS = """
+import itertools, os, random
+import numpy as np
+import torch
+from torch import nn
+
+NUMBERS, GENERATOR, KEPT = itertools.count(1), torch.Generator().manual_seed(0), []
+
+
+def net(scale=None, **buffers):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.ReLU(), nn.Linear(6, 3))
+    if scale is not None:
+        model[1].weight.data.mul_(float(scale))
+    return model
+
+
+class Projected(nn.Module):
+    def __init__(self, projection, register):
+        super().__init__()
+        self.inner = net()
+        if register:
+            self.register_buffer("projection", projection, persistent=False)
+        else:
+            self.projection = projection
+
+    def forward(self, x):
+        return self.inner(x.flatten(1) @ self.projection)
+
+
+def drawn():
+    return torch.from_numpy(np.random.default_rng().normal(size=(12, 12))).float()
+
+
+def by_torch(): return net()
+def by_a_seed(): return net(np.random.default_rng(3).random())
+def by_a_generator_of_its_own(): return net(torch.rand(1, generator=torch.Generator().manual_seed(3)))
+def by_numpy(): return net(np.random.random())
+def by_random(): return net(random.random())
+def by_the_system(): return net(int.from_bytes(os.urandom(2), "big"))
+def by_a_generator(): return net(torch.rand(1, generator=GENERATOR))
+def by_a_counter(): return net(next(NUMBERS))
+def by_an_unseeded_generator(): return net(torch.rand(1, generator=(g := torch.Generator(), g.seed())[0]))
+def outside_the_state(): return Projected(drawn(), register=False)
+def in_a_buffer_that_is_not_kept(): return Projected(drawn(), register=True)
+
+
+def the_same_object():
+    KEPT.extend([] if KEPT else [net()])
+    return KEPT[0]
+
+
+def the_same_object_changed():
+    model = the_same_object()
+    model[1].weight.data.mul_(2)
+    return model
+"""
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    (tmp_path / "lab_draws.py").write_text(LEARNS)
+    monkeypatch.delitem(sys.modules, "lab_draws", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "python:lab_draws"
+
+
+@pytest.mark.parametrize("name", ["by_torch", "by_a_seed", "by_a_generator_of_its_own", "the_same_object"])
+def test_a_function_that_returns_the_same_network_at_every_call_is_taken(lab, name):
+    assert load_network(f"{lab}:{name}", input_shape=(3, 2, 2)).width == 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "by_numpy",
+        "by_random",
+        "by_the_system",
+        "by_a_generator",
+        "by_a_counter",
+        "by_an_unseeded_generator",
+        "the_same_object_changed",
+    ],
+)
+def test_a_function_that_returns_other_weights_at_every_call_is_refused(lab, name):
+    with pytest.raises(NetworkError, match=f"{lab}:{name} must give the same network at every call, got other weights"):
+        load_network(f"{lab}:{name}", input_shape=(3, 2, 2))
+
+
+@pytest.mark.parametrize("name", ["outside_the_state", "in_a_buffer_that_is_not_kept"])
+def test_random_numbers_that_are_no_weights_are_noticed_too(lab, name, tmp_path):
+    with pytest.raises(NetworkError, match="at every call, got other representations by equal weights"):
+        load_network(f"{lab}:{name}", input_shape=(3, 2, 2))
+
+
+def test_weights_of_a_file_replace_those_that_a_function_draws(lab, tmp_path):
+    file = tmp_path / "kept.safetensors"
+    file.write_bytes(weights_to_bytes(load_network(f"{lab}:by_torch", input_shape=(3, 2, 2))))
+    assert load_network(f"{lab}:by_numpy@{file}", input_shape=(3, 2, 2)).width == 6
+
+
+def test_a_caller_that_compares_weights_itself_calls_the_function_once(lab):
+    load_once(f"{lab}:by_a_counter", input_shape=(3, 2, 2))
+    assert next(sys.modules["lab_draws"].NUMBERS) == 2
+
+
+GREY = """
+import netsim
+from torch import nn
+
+def grey(): return nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+
+def stated():
+    model = grey()
+    model.preprocessing = netsim.Preprocessing(mean=(0,), std=(1,), size=28)
+    return model
+"""
+
+
+def test_a_grey_network_that_states_no_shape_is_told_how_to(tmp_path, monkeypatch):
+    (tmp_path / "lab_grey.py").write_text(GREY)
+    monkeypatch.syspath_prepend(tmp_path)
+    way_out = r"shape \(3, 224, 224\) .*; state .* netsim\.Preprocessing\(mean=\(0,\), std=\(1,\), size=28\)"
+    with pytest.raises(NetworkError, match=way_out):
+        load_network("python:lab_grey:grey")
+    assert load_network("python:lab_grey:stated").preprocessing.shape == (1, 28, 28)
+    assert load_network("python:lab_grey:grey", input_shape=(1, 28, 28)).width == 16
+    with pytest.raises(NetworkError, match=r"cannot read images of shape \(3, 28, 28\) .* channels instead\)$"):
+        load_network("python:lab_grey:grey", input_shape=(3, 28, 28))
