@@ -13,6 +13,12 @@ from netsim.images.listed import ListedImages
 # As the source lists them (folders sorted as text, as ImageFolder does), or with numbers in names as numbers.
 ClassOrder = Literal["listed", "natural"]
 
+# Accuracy that another order of classes must add to be worth a warning; it must also double it.
+_MUCH_BETTER = 0.1
+
+# Classes that a warning names.
+_MAX_NAMED = 4
+
 
 def in_order(images: ImageSet, order: ClassOrder) -> ImageSet:
     """Return the same images, in the same order, with their classes in another order and labels to match."""
@@ -38,6 +44,23 @@ def natural_ranks(classes: tuple[str, ...]) -> np.ndarray:
 def text_ranks(classes: tuple[str, ...]) -> np.ndarray:
     """Return the position of each class if names are sorted as text, as ImageFolder does: (classes,) int64."""
     return _ranks(classes)
+
+
+def describe_order(predicted: np.ndarray, images: ImageSet, order: ClassOrder) -> list[str]:
+    """Describe in a sentence that the other order of classes fits predictions (n,) much better; empty otherwise."""
+    other, rank = ("natural", natural_ranks) if order == "listed" else ("listed", text_ranks)
+    ranks = rank(images.classes)
+    accuracy, would_be = (float((predicted == labels).mean()) for labels in (images.labels, ranks[images.labels]))
+    if would_be < max(2 * accuracy, accuracy + _MUCH_BETTER):
+        return []
+    return [
+        f"Accuracy is {accuracy:.1%}, but with the classes in the order {_first_few(images.classes, ranks)} "
+        f"it would be {would_be:.1%}. Set images.class_order={other} in a new store if the network was trained so."
+    ]
+
+
+def _first_few(classes: tuple[str, ...], ranks: np.ndarray) -> str:
+    return ", ".join(classes[position] for position in np.argsort(ranks)[:_MAX_NAMED]) + " ..."
 
 
 def _ranks(keys: Sequence[Any]) -> np.ndarray:

@@ -124,17 +124,23 @@ def accuracy(network: Network, images: ImageSet) -> float:
     NetworkError
         If a logit is not finite.
     """
+    return float((predict(network, images) == images.labels).mean())
+
+
+@plain_torch()
+def predict(network: Network, images: ImageSet) -> np.ndarray:
+    """Predict the labels of images: (n,) int64. Raises as `accuracy` does."""
     _check_labels(network, images)
     device = network.mean.device
-    correct = 0
+    predicted = []
     for start in range(0, len(images), EVALUATION_BATCH):
         batch = np.arange(start, min(start + EVALUATION_BATCH, len(images)))
         with torch.no_grad():
             logits = network(to_unit(images.read(batch)).to(device))
         if not torch.isfinite(logits).all():
             raise NetworkError(f"logits of {network.name} must be finite, got NaN or infinity")
-        correct += int((logits.argmax(dim=1).cpu().numpy() == images.labels[batch]).sum())
-    return correct / len(images)
+        predicted.append(logits.argmax(dim=1).cpu().numpy())
+    return np.concatenate(predicted)
 
 
 def _optimizer(network: Network, *, weight_decay: float) -> torch.optim.SGD:

@@ -1,5 +1,6 @@
 """train: weights for networks that have none; metadata of all networks."""
 
+import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -8,10 +9,11 @@ from blake3 import blake3
 
 from netsim.cancellation import check_cancelled
 from netsim.images import ImageSet, to_unit
+from netsim.images.classes import describe_order
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.precision import Precision
 from netsim.networks import Network, content_hash, load_network, needs_training, weights_to_bytes
-from netsim.networks.training import accuracy, train_epochs
+from netsim.networks.training import predict, train_epochs
 from netsim.settings import SweepSettings
 from netsim.stages.inputs import (
     computed_on,
@@ -31,6 +33,8 @@ from netsim.store.layout import (
 )
 from netsim.store.metadata import TrainMetadata
 from netsim.store.run import Run
+
+logger = logging.getLogger(__name__)
 
 CALIBRATION_IMAGES = 8
 """Images that a precision is tried on."""
@@ -58,12 +62,17 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     else:
         network = load_network(reference, input_shape=test.shape).to(device())
         require_matching(network, test)
+    # labels of other classes say nothing about a network
+    predicted = predict(network, test) if network.num_classes == classes else None
+    notes = [] if predicted is None else describe_order(predicted, test, run.settings.images.class_order)
+    for note in notes:
+        logger.warning("%s: %s", name, note)
     metadata = TrainMetadata(
         **training,
+        notes=[f"{name}: {note}" for note in notes],
         reference=reference,
         trained_here=trained_here,
-        # labels of other classes say nothing about a network
-        accuracy=accuracy(network, test) if network.num_classes == classes else None,
+        accuracy=None if predicted is None else float((predicted == test.labels).mean()),
         parameters=sum(p.numel() for p in network.parameters()),
         width=network.width,
         weights_hash=content_hash(network),

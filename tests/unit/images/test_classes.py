@@ -1,9 +1,10 @@
 """The order of classes: as listed, or with numbers as numbers."""
 
 import numpy as np
+import pytest
 
 from netsim.images import ArrayImages, load_images
-from netsim.images.classes import in_order, natural_ranks, text_ranks
+from netsim.images.classes import describe_order, in_order, natural_ranks, text_ranks
 from support.image_formats import png
 
 NAMES = tuple(map(str, range(12)))
@@ -44,3 +45,27 @@ def test_folders_of_numbers_are_sorted_as_text_or_naturally(tmp_path, rng):
         int(name.split("/")[0]) for name in natural.names
     ]
     assert listed.content_hash() != natural.content_hash()
+
+
+def of_labels(classes: tuple[str, ...], labels: np.ndarray) -> ArrayImages:
+    return ArrayImages("x", np.zeros((len(labels), 1, 1, 1), np.uint8), labels, classes)
+
+
+def test_an_order_of_classes_that_fits_predictions_much_better_is_named():
+    """Of 12 classes sorted as text, only 0 and 1 are where a network trained on numbers has them."""
+    truth = np.arange(120) % 12
+    listed = of_labels(tuple(sorted(NAMES)), text_ranks(NAMES)[truth])
+    (note,) = describe_order(truth, listed, "listed")
+    assert "Accuracy is 16.7%, but with the classes in the order 0, 1, 2, 3 ... it would be 100.0%" in note
+    assert "Set images.class_order=natural" in note
+    (note,) = describe_order(text_ranks(NAMES)[truth], of_labels(NAMES, truth), "natural")
+    assert "in the order 0, 1, 10, 11 ... it would be 100.0%" in note and "images.class_order=listed" in note
+
+
+@pytest.mark.parametrize("order", ["listed", "natural"])
+def test_an_order_that_fits_is_not_doubted(rng, order):
+    truth = np.arange(1200) % 12
+    assert describe_order(truth, of_labels(NAMES, truth), order) == []
+    assert describe_order(rng.integers(12, size=1200), of_labels(NAMES, truth), order) == []  # chance in any order
+    letters = of_labels(tuple("abcdefghijkl"), truth[::-1])
+    assert describe_order(truth, letters, order) == []  # there is no other order

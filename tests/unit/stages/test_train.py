@@ -17,7 +17,9 @@ from netsim.store import provenance
 from netsim.store.metadata import TrainMetadata
 from netsim.store.run import Run
 from netsim.store.stages import TRAIN
-from support.sweeps import tiny
+from support.image_formats import png
+from support.sweeps import run_all, tiny
+from tasks.prepare import prepare
 
 
 def test_training_starts_over_from_a_damaged_checkpoint(finished, tmp_path):
@@ -94,3 +96,44 @@ def test_a_trained_network_is_better_than_an_untrained_one(finished):
     trained, untrained = (TrainMetadata.of(finished.record("train", name)) for name in ("vgg", "resnet18"))
     assert trained.trained_here and trained.accuracy > 0.5 > untrained.accuracy
     assert list(finished.record("train", "vgg").files) == ["weights/vgg.safetensors"]
+
+
+@pytest.mark.parametrize(("order", "expected"), [("listed", 2 / 12), ("natural", 1.0)])
+def test_a_network_trained_on_another_order_of_classes_is_noted(tmp_path, monkeypatch, order, expected):
+    """The network sees the number in the first pixel; the folders are called 0 to 11."""
+    for number in range(12):
+        pixels = np.full((8, 8, 3), 20 * number, dtype=np.uint8)
+        (tmp_path / "images" / str(number)).mkdir(parents=True)
+        (tmp_path / "images" / str(number) / "x.png").write_bytes(png(pixels))
+    (tmp_path / "counting_network.py").write_text(COUNTING)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    settings = tiny(
+        images={"source": f"folder:{tmp_path}/images", "size": 8, "class_order": order},
+        networks=["python:counting_network:load", "other=python:counting_network:load"],
+        pairs={"count": 8, "shard_size": 4},
+    )
+    run = Run.open(prepare(settings, str(tmp_path / "run")))
+    run_all(run, only=("check", "train"))
+    facts = run.record("train", "load").facts
+    assert facts["accuracy"] == expected
+    assert [("would be 100.0%" in note, "class_order=natural" in note) for note in facts["notes"]] == (
+        [(True, True)] if order == "listed" else []
+    )
+
+
+COUNTING = """
+import torch
+from torch import nn
+from netsim import Preprocessing
+
+class First(nn.Module):
+    def forward(self, x):
+        return torch.exp(-((x[:, 0, :1, 0] * 255 / 20 - torch.arange(12)) ** 2))
+
+def load():
+    head = nn.Linear(12, 12, bias=False)
+    head.weight.data = torch.eye(12)
+    network = nn.Sequential(First(), head)
+    network.preprocessing = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), size=8)
+    return network
+"""
