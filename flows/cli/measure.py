@@ -122,6 +122,10 @@ def layers(
     url, key = prepare_layers(store, networks, layer, activations)
     opened = Run.open(url)
     spec = find_spec(opened, key)
+    for name, refused in zip(spec.networks, spec.refused, strict=True):
+        for left_out, reason in refused.items():
+            message = f"left out: the output of layer {left_out} of {name} {reason}"
+            console.errors.print(console.plain(message), soft_wrap=True)
     stage = layer_stage(spec)
     if stage.missing(opened):
         with exit_on_interrupt(), flow_session(opened, (stage,), debug):

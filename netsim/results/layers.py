@@ -4,7 +4,7 @@ Activations inside a network are wide: 800,000 numbers per image in the first la
 represented once, each layer is reduced to its Gram matrix (n, n), and CKA is computed from blocks
 (`netsim.similarity.blocked`), unbiased, with the jackknife over shards. The store keeps HSIC_1 of every two layers:
 
-    layers/<key>/spec.json            networks, layers, and whether activations are pooled or flattened
+    layers/<key>/spec.json            networks, layers, their axes, and whether activations are pooled or flattened
     layers/<key>/<set>/<shard>.npz    hsic (L, L), magnitudes (L,): the first network's layers, then the second's
 
 Like other measures, layers are not part of a sweep's settings: the images are stored, so they can be compared later.
@@ -15,6 +15,7 @@ Source: Nguyen, Raghu and Kornblith 2021, https://arxiv.org/abs/2010.15327 (CKA 
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -43,17 +44,26 @@ class LayerSpec:
     layers
         Names of the layers of each, as in `named_modules()`.
     activations
-        "pooled" (means over places) or "flattened" (all values).
+        "pooled" (means over positions) or "flattened" (all values).
+    axes
+        Axes of images and of channels in the outputs of those layers that have unusual ones, for each network.
+    refused
+        Layers that match the patterns but cannot be compared, with the reason, for each network.
     """
 
     networks: tuple[str, str]
     layers: tuple[tuple[str, ...], tuple[str, ...]]
     activations: Activations
+    axes: tuple[Mapping[str, tuple[int, int]], Mapping[str, tuple[int, int]]] = ({}, {})
+    refused: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {})
 
     @property
     def key(self) -> str:
-        """Name in the store: 12 hex digits of a SHA-256 over the fields."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:12]
+        """Name in the store: 12 hex digits of a SHA-256 over the fields that results depend on."""
+        values = {name: value for name, value in asdict(self).items() if name != "refused"}
+        if not any(self.axes):
+            del values["axes"]  # as in stores of versions that knew the usual ones only
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def sets(self) -> list[str]:
@@ -70,7 +80,9 @@ def find_spec(run: Run, key: str) -> LayerSpec:
     """Read the spec that is stored under `key`."""
     values = json.loads(run.files.get(_spec_path(key)))
     first, second = (tuple(layers) for layers in values["layers"])
-    return LayerSpec(tuple(values["networks"]), (first, second), values["activations"])
+    axes, other_axes = ({layer: tuple(pair) for layer, pair in axes.items()} for axes in values.get("axes", ({}, {})))
+    refused = tuple(values.get("refused", ({}, {})))
+    return LayerSpec(tuple(values["networks"]), (first, second), values["activations"], (axes, other_axes), refused)
 
 
 def _spec_path(key: str) -> str:

@@ -14,9 +14,12 @@ from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks import Network
 from netsim.results.layers import Activations, LayerSpec, find_spec, layer_file
 from netsim.similarity.blocked import hsic_unbiased, magnitude
+from netsim.similarity.rows import ULPS
 from netsim.stages import inputs
+from netsim.stages.layer_axes import Axes, FoundAxes, Refused, find_axes, tensor_of, usual_axes
 from netsim.stages.work import StageResult
 from netsim.store import provenance
+from netsim.store.layout import NATURAL
 from netsim.store.metadata import Metadata
 from netsim.store.run import Run
 
@@ -29,6 +32,8 @@ def layer_spec(run: Run, networks: Sequence[str], patterns: Sequence[str], activ
     SettingsError
         If a network is not in the run, a pattern matches no layer of either network, or `activations` is neither
         "pooled" nor "flattened".
+    NetworkError
+        If none of the layers of a network can be compared. Otherwise `LayerSpec.refused` has those that cannot.
     """
     if activations not in ("pooled", "flattened"):
         close = nearest(activations, ("pooled", "flattened"))
@@ -39,20 +44,49 @@ def layer_spec(run: Run, networks: Sequence[str], patterns: Sequence[str], activ
     for name in networks:
         if name not in names:
             raise SettingsError(f"no network {name!r} in this run{nearest(name, names)}")
+    first, second = networks
+    chosen = _matching_layers(run, networks, patterns)
+    axes = {name: _axes(run, name, layers, activations) for name, layers in chosen.items()}
+    return LayerSpec(
+        (first, second),
+        (tuple(axes[first].known), tuple(axes[second].known)),
+        "pooled" if activations == "pooled" else "flattened",
+        (axes[first].unusual, axes[second].unusual),
+        (axes[first].refused, axes[second].refused),
+    )
+
+
+def _matching_layers(run: Run, networks: Sequence[str], patterns: Sequence[str]) -> dict[str, list[str]]:
+    """List the layers of each network that match a pattern; each pattern and each network must have one."""
     known = {name: [layer for layer, _ in inputs.network(run, name).body.named_modules() if layer] for name in networks}
     for pattern in patterns:
         if not any(fnmatchcase(layer, pattern) for layers in known.values() for layer in layers):
             every = sorted({layer for layers in known.values() for layer in layers})
             raise SettingsError(f"no layer matches {pattern!r}{nearest(pattern, every)}")
     chosen = {
-        name: tuple(layer for layer in layers if any(fnmatchcase(layer, pattern) for pattern in patterns))
+        name: [layer for layer in layers if any(fnmatchcase(layer, pattern) for pattern in patterns)]
         for name, layers in known.items()
     }
     for name, layers in chosen.items():
         if not layers:
             raise SettingsError(f"no layer of {name} matches {' or '.join(patterns)}; it has {', '.join(known[name])}")
-    first, second = networks
-    return LayerSpec((first, second), (chosen[first], chosen[second]), activations)  # type: ignore[arg-type]
+    return chosen
+
+
+def _axes(run: Run, name: str, layers: Sequence[str], activations: str) -> FoundAxes:
+    """Find the axes of layers on the first natural images, and check that at least one layer can be compared."""
+    images, _ = inputs.set_images(run, NATURAL, 0)
+    network = inputs.network(run, name)
+    axes = find_axes(network, images.to(inputs.device()), layers, pooled=activations == "pooled")
+    if not axes.known:
+        raise _refusal(network, axes.refused, activations)
+    return axes
+
+
+def _refusal(network: Network, refused: Mapping[str, str], activations: str) -> NetworkError:
+    layer, reason = next(iter(refused.items()))
+    way_out = "choose another layer" + (", or --activations flattened" if activations == "pooled" else "")
+    return NetworkError(f"the output of layer {layer} of {network.name} {reason}; {way_out}")
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
@@ -62,8 +96,8 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     images, source = inputs.set_images(run, set_name, shard)
     grams = [
         gram
-        for network, layers in zip(spec.networks, spec.layers, strict=True)
-        for gram in layer_grams(inputs.network(run, network), images, layers, spec.activations)
+        for network, layers, axes in zip(spec.networks, spec.layers, spec.axes, strict=True)
+        for gram in layer_grams(inputs.network(run, network), images, layers, spec.activations, unusual_axes=axes)
     ]
     stacked = np.stack(grams)
     buffer = io.BytesIO()
@@ -74,49 +108,72 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     return StageResult(files=files, metadata=metadata)
 
 
-def layer_grams(network: Network, images: Tensor, layers: Sequence[str], activations: Activations) -> list[np.ndarray]:
+def layer_grams(
+    network: Network,
+    images: Tensor,
+    layers: Sequence[str],
+    activations: Activations,
+    *,
+    unusual_axes: Mapping[str, tuple[int, int]] | None = None,
+) -> list[np.ndarray]:
     """Compute the centred linear Gram matrix (n, n), float32, of each layer's activations for images (n, C, H, W).
 
     Of a layer that runs more than once, the last activations count. One layer's activations are held at a time.
 
+    Parameters
+    ----------
+    unusual_axes
+        Axes of images and channels in the outputs of the layers that have others than `usual_axes`. Without it, those
+        of all layers are found by running the network.
+
     Raises
     ------
     NetworkError
-        If a layer did not run, or its output is no tensor, has other rows than images, or is not finite.
+        If a layer did not run, its axes are unknown, or its output is no tensor, has other rows than images, or is not
+        finite.
     """
+    images = images.to(inputs.device())
+    if unusual_axes is None:
+        axes = find_axes(network, images, layers, pooled=activations == "pooled")
+        if axes.refused:
+            raise _refusal(network, axes.refused, activations)
+        unusual_axes = axes.unusual
     grams: dict[str, np.ndarray] = {}
 
-    def keep(layer: str, output: Any) -> None:
+    def keep(layer: str, value: Any) -> None:
         where = f"the output of layer {layer} of {network.name}"
-        if not isinstance(output, Tensor):
-            raise NetworkError(f"{where} must be a tensor, got {type(output).__name__}")
-        if len(output) != len(images):
-            raise NetworkError(f"{where} must have {len(images)} rows, one per image, got {len(output)}")
-        rows = flat_rows(output, activations)
+        output = tensor_of(value)
+        if isinstance(output, Refused):
+            raise NetworkError(f"{where} {output.reason}")
+        image_axis, channel_axis = unusual_axes.get(layer, usual_axes(output.ndim))
+        rows = flat_rows(output, activations, Axes(image_axis, channel_axis))
+        if len(rows) != len(images):
+            raise NetworkError(f"{where} must have {len(images)} rows, one per image, got {len(rows)}")
         if not torch.isfinite(rows).all():
             raise NetworkError(f"{where} must be finite")
-        rows = rows - rows.mean(dim=0)
+        rows = _centred(rows, torch.finfo(output.dtype).eps if output.is_floating_point() else 0.0)
         grams[layer] = (rows @ rows.T).cpu().numpy()
 
     with _watching(network.body, layers, keep), torch.no_grad():
-        network.represent(images.to(inputs.device()))
+        network.represent(images)
     for layer in layers:
         if layer not in grams:
             raise NetworkError(f"layer {layer} of {network.name} does not run in a forward pass; choose another")
     return [grams[layer] for layer in layers]
 
 
-def flat_rows(output: Tensor, activations: Activations) -> Tensor:
-    """Flatten activations (n, C, H, W), (n, tokens, C) or (n, d) to float32 rows: all values, or means over places.
+def _centred(rows: Tensor, precision: float) -> Tensor:
+    """Return rows minus their mean; 0 if they vary by no more than the rounding of numbers with this spacing."""
+    spread, size = (rows - rows[0]).abs().amax(dim=0), rows.abs().amax(dim=0)
+    return torch.zeros_like(rows) if bool((spread <= ULPS * precision * size).all()) else rows - rows.mean(dim=0)
 
-    Of square maps (n, H, H, C), as Swin and ConvNeXt have them inside, the last dimension is that of channels.
-    """
-    if activations == "pooled" and output.ndim == 4:
-        _, first, second, last = output.shape
-        output = output.mean(dim=(1, 2) if first == second != last else (2, 3))
-    elif activations == "pooled" and output.ndim == 3:
-        output = output.mean(dim=1)
-    return output.flatten(1).float()
+
+def flat_rows(output: Tensor, activations: Activations, axes: Axes) -> Tensor:
+    """Flatten activations to float32 rows, one per image: all values, or means over positions."""
+    if activations == "pooled":
+        positions = [axis for axis in range(output.ndim) if axis not in axes]
+        output = output.mean(dim=positions, keepdim=True) if positions else output
+    return output.movedim(axes.images, 0).flatten(1).float()
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from torch import nn
 from netsim.errors import NetworkError, SettingsError, StoreError
 from netsim.networks import Network
 from netsim.report.page import write_layers
-from netsim.results.layers import keep_spec, layer_stage, load_layers
+from netsim.results.layers import LayerSpec, find_spec, keep_spec, layer_stage, load_layers
 from netsim.similarity.blocked import blocked_similarity
 from netsim.stages import inputs
+from netsim.stages.layer_axes import Axes
 from netsim.stages.layers import flat_rows, layer_grams, layer_spec
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
@@ -119,11 +120,15 @@ def test_a_module_that_runs_twice_counts_as_it_ran_last_and_in_place_changes_do_
 
 def test_pooled_activations_are_means_over_positions_or_tokens():
     maps, tokens = torch.rand(2, 3, 4, 5), torch.rand(2, 7, 3)
-    torch.testing.assert_close(flat_rows(maps, "pooled"), maps.mean(dim=(2, 3)))
-    torch.testing.assert_close(flat_rows(tokens, "pooled"), tokens.mean(dim=1))
-    channels_last = torch.rand(2, 4, 4, 6)
-    torch.testing.assert_close(flat_rows(channels_last, "pooled"), channels_last.mean(dim=(1, 2)))
-    assert flat_rows(maps, "flattened").shape == (2, 60) and flat_rows(tokens, "flattened").shape == (2, 21)
+    assert torch.equal(flat_rows(maps, "pooled", Axes(0, 1)), maps.mean(dim=(2, 3)))
+    assert torch.equal(flat_rows(tokens, "pooled", Axes(0, 2)), tokens.mean(dim=1))
+    assert torch.equal(flat_rows(tokens, "pooled", Axes(0, 1)), tokens.mean(dim=2))
+    channels_last = torch.rand(2, 4, 5, 6)
+    assert torch.equal(flat_rows(channels_last, "pooled", Axes(0, 3)), channels_last.mean(dim=(1, 2)))
+    assert torch.equal(flat_rows(tokens, "pooled", Axes(1, 2)), tokens.mean(dim=0))
+    assert flat_rows(maps, "flattened", Axes(0, 1)).shape == (2, 60)
+    assert torch.equal(flat_rows(tokens, "flattened", Axes(1, 2)), tokens.movedim(1, 0).flatten(1))
+    assert torch.equal(flat_rows(tokens[..., 0], "pooled", Axes(0, 1)), tokens[..., 0])
 
 
 def test_a_layer_without_one_row_per_image_is_refused():
@@ -136,8 +141,42 @@ def test_a_layer_without_one_row_per_image_is_refused():
             return self.fc(self.window(x.reshape(-1, 4)).reshape(len(x), 16))
 
     network = Network(Windows(), torch.rand(5, 1, 4, 4), name="windows", reference="x")
-    with pytest.raises(NetworkError, match="layer window of windows must have 5 rows, one per image, got 20"):
+    with pytest.raises(
+        NetworkError, match="layer window of windows must have an axis of images, got shape 8 x 4 for 2"
+    ):
         layer_grams(network, torch.rand(5, 1, 4, 4), ["window"], "pooled")
+
+
+def test_layers_that_cannot_be_compared_are_left_out_with_a_reason_and_the_others_go_on(run):
+    body = inputs.network(run, "resnet18").body
+    body.add_module("idle", nn.ReLU())
+    try:
+        spec = layer_spec(run, ["resnet18", "vgg"], ["layer1", "idle", "features.0"], "pooled")
+        with pytest.raises(NetworkError, match="layer idle of resnet18 is missing, because the layer does not run"):
+            layer_spec(run, ["resnet18", "vgg"], ["idle", "features.0"], "pooled")
+    finally:
+        del body.idle
+    assert spec.layers == (("layer1",), ("features.0",))
+    assert spec.refused == ({"idle": "is missing, because the layer does not run in a forward pass"}, {})
+    compute(run, spec)
+    assert find_spec(run, spec.key) == spec and load_layers(run, spec)["natural"].cka.shape == (1, 1)
+    assert spec.key == LayerSpec(spec.networks, spec.layers, "pooled").key  # as in stores of earlier versions
+
+
+def test_activations_that_vary_by_rounding_only_have_no_similarity():
+    class Dead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dead, self.fc = nn.Identity(), nn.Linear(16, 3)
+
+        def forward(self, x):
+            jitter = (x.flatten(1) > 0.5).float() * 2**-24
+            return self.fc(x.flatten(1)) + 0 * self.dead(0.5 + jitter).sum()
+
+    images = torch.rand(6, 1, 4, 4)
+    network = Network(Dead(), images, name="dead", reference="x")
+    [gram] = layer_grams(network, images, ["dead"], "pooled")
+    assert (gram == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +210,7 @@ def test_a_layer_that_returns_no_tensor_or_does_not_run_is_named():
 
     images = torch.rand(4, 1, 4, 4)
     network = Network(Odd(), images, name="odd", reference="x")
-    with pytest.raises(NetworkError, match="layer lstm of odd must be a tensor, got tuple"):
+    with pytest.raises(NetworkError, match="layer lstm of odd must have one tensor, got 3 in a tuple; choose another"):
         layer_grams(network, images, ["lstm"], "pooled")
-    with pytest.raises(NetworkError, match="layer idle of odd does not run"):
+    with pytest.raises(NetworkError, match="layer idle of odd is missing, because the layer does not run"):
         layer_grams(network, images, ["idle"], "pooled")
