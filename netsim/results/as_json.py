@@ -51,6 +51,7 @@ def to_json(results: Results) -> dict[str, Any]:
             split: {"unreadable": unreadable, "listed": listed}
             for split, (unreadable, listed) in results.skipped.items()
         },
+        "notes": list(results.notes),
         "provenance": dict(results.provenance),
     }
 

@@ -72,14 +72,15 @@ def _basis(results: Results) -> str:
 def warnings(results: Results) -> list[str]:
     """List every reason not to trust the numbers, one or two sentences each; empty if there is none.
 
-    The reasons: networks with equal weights, another preset than the published one, unreadable images, networks that
-    did not converge, stalled images or losses that are not finite, accuracy near chance, images of another size, and
-    undefined values.
+    The reasons: networks with equal weights, another preset than the published one, unreadable images, what stages
+    noted (doubles, another order of classes), networks that did not converge, stalled images or losses that are not
+    finite, accuracy near chance, images of another size, and undefined values.
     """
     return [
         *map(equal_weights, results.twins),
         *_other_steps(results),
         *_skipped(results),
+        *results.notes,
         *_unconverged(results),
         *_troubled_images(results),
         *_guessing(results),

@@ -19,7 +19,7 @@ from netsim.similarity.uncertainty import Estimate, half_width, jackknife_se
 from netsim.storage.concurrency import concurrently
 from netsim.store import layout
 from netsim.store.layout import inverted as inverted_set
-from netsim.store.metadata import ComputedMetadata, DrawMetadata, InvertMetadata, TrainMetadata
+from netsim.store.metadata import ComputedMetadata, DrawMetadata, InvertMetadata, Metadata, TrainMetadata
 from netsim.store.provenance import check_origin, check_weights, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
@@ -119,6 +119,8 @@ class Results:
         Update rule that images were inverted with.
     skipped
         Split -> (unreadable images, images listed).
+    notes
+        What stages noted of images and networks, in sentences: doubles, and orders of classes that fit better.
     provenance
         Digest, versions, device, creation time and so on, as text.
     """
@@ -136,6 +138,7 @@ class Results:
     chance: float
     preset: str
     skipped: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -242,6 +245,7 @@ def load_results(run: Run) -> Results:
         preset=run.settings.inversion.preset,
         chance=1 / len(DrawMetadata.of(draw).classes),
         skipped=skipped,
+        notes=_notes(records),
         provenance=_provenance(run, records),
     )
 
@@ -256,6 +260,12 @@ def _records(run: Run) -> dict[str, dict[str, list[Record]]]:
     for (stage_name, name, _), record in read.items():
         records[stage_name][name].append(record)
     return records
+
+
+def _notes(records: dict[str, dict[str, list[Record]]]) -> tuple[str, ...]:
+    """Collect what draw noted of all images, which is in every shard, and train of each network."""
+    noted = [records["draw"]["pairs"][0], *(record for shards in records["train"].values() for record in shards)]
+    return tuple(note for record in noted for note in Metadata.of(record).notes)
 
 
 def _check_provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:

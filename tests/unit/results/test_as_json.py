@@ -11,7 +11,7 @@ from support.results import make_results, with_inverted, with_loss, with_summary
 
 KEYS = [
     "networks", "n", "shards", "natural", "inverted", "difference", "difference_unbiased", "row_differences", "loss",
-    "converged", "tolerance", "preset", "accuracy", "chance", "weights", "twins", "left_out", "provenance",
+    "converged", "tolerance", "preset", "accuracy", "chance", "weights", "twins", "left_out", "notes", "provenance",
 ]  # fmt: skip
 MATRIX_KEYS = {
     f"{key}{suffix}" for key in ("cka", "se", "interval", "mean", "rows") for suffix in ("", "_unbiased")

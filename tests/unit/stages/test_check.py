@@ -131,7 +131,7 @@ def with_doubles(root: Path) -> str:
     return f"folder:{root}"
 
 
-def test_doubles_are_recorded_logged_and_take_no_part_in_pairs(tmp_path, caplog):
+def test_doubles_are_recorded_logged_and_take_no_part_in_pairs(tmp_path, caplog, capsys):
     run = run_on(with_doubles(tmp_path / "images"), tmp_path / "run")
     run_all(run, only=("check", "train", "draw"))
     checked = run.record("check", "images").facts["test"]
@@ -144,6 +144,8 @@ def test_doubles_are_recorded_logged_and_take_no_part_in_pairs(tmp_path, caplog)
     assert "Pictures with several labels: 1 of the doubles (cat/1.png = bee/2.png)" in notes[1]
     assert {*notes, checked["passed_over"][0]} <= {record.getMessage() for record in caplog.records}
     assert run.record("train", "a").facts["images_hash"] == checked["images_hash"]  # accuracy keeps all images
+    console.show_status(run)
+    assert f"{checked['passed_over'][0]}\n" in capsys.readouterr().out
 
 
 def test_a_run_with_doubles_has_the_pairs_of_a_run_without_them(tmp_path):
@@ -181,8 +183,10 @@ def test_doubles_of_images_that_are_not_checked_are_found_where_they_are_drawn(t
         pairs={"count": 8, "shard_size": 4},
     )
     run = Run.open(prepare(settings, str(tmp_path / "run")))
-    run_all(run, only=("train", "draw"))
+    run_all(run)
     assert 7 not in run.array("pairs/target")[...] and 7 not in run.array("pairs/seed")[...]
-    assert "1 of 12 (images[7] = images[2])" in run.record("draw", "pairs").facts["notes"][0]
+    results = load_results(run)
+    assert "1 of 12 (images[7] = images[2])" in results.notes[0] and len(results.notes) == 2
+    assert set(results.notes) <= set(warnings(results)) and to_json(results)["notes"] == list(results.notes)
     with pytest.raises(DataError, match=r"12 pairs require .* got 11 different pictures in 12 images"):
         preflight(settings.model_copy(update={"pairs": PairSettings(count=12, shard_size=4)}))
