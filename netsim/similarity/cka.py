@@ -120,7 +120,8 @@ def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
     Parameters
     ----------
     X, Y : array or tensor, (n, d) and (n, d')
-        Real numbers, one row per image, the same n >= 4 images in the same order. Widths may differ.
+        Real numbers, one row per image, the same n >= 4 images in the same order. Widths may differ. Images must be
+        different pictures: two copies of one look like similarity, with either estimator.
     estimator : {"biased", "unbiased"}
         Estimator of HSIC. "biased" is what most papers report; it is well above 0 for unrelated rows unless n is much
         larger than d (`netsim.similarity.hsic.null_floor`). "unbiased" is about 0 for unrelated rows.
