@@ -144,7 +144,7 @@ def processor() -> str:
 
 
 def _read(path: str) -> str:
-    return Path(path).read_text() if Path(path).exists() else ""
+    return Path(path).read_text(encoding="utf-8") if Path(path).exists() else ""
 
 
 def main() -> None:

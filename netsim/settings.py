@@ -290,7 +290,7 @@ def shipped_sweeps() -> dict[str, Any]:
 
 def shipped_settings(name: str) -> SweepSettings:
     """Load the settings called `name` that come with netsim, even if the working directory has a file of that name."""
-    return parse_settings(_parse(shipped_sweeps()[name].read_text(), name), origin=name)
+    return parse_settings(_parse(shipped_sweeps()[name].read_text(encoding="utf-8"), name), origin=name)
 
 
 def _read_yaml(source: str) -> dict[str, Any]:
@@ -302,10 +302,12 @@ def _read_yaml(source: str) -> dict[str, Any]:
     if not path.is_file():
         if source not in shipped:
             raise SettingsError(f"no settings file {source!r}, and no sweep of that name{nearest(source, shipped)}")
-        return _parse(shipped[source].read_text(), source)
+        return _parse(shipped[source].read_text(encoding="utf-8"), source)
     try:
-        return _parse(path.read_text(), source)
-    except (OSError, UnicodeDecodeError) as error:
+        return _parse(path.read_text(encoding="utf-8"), source)
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{source} must be UTF-8 text, got {error}; save it as UTF-8") from None
+    except OSError as error:
         raise SettingsError(f"cannot read settings from {source}: {error}") from None
 
 

@@ -6,6 +6,7 @@ not accept it, the sweep continues.
 
 import base64
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,7 +96,7 @@ class StageProgress:
     def _show_bar(self) -> None:
         metrics.MISSING.labels(self._stage.name).set(self._total - self._done)
         progress = 100 * self._done / self._total
-        description = f"{self._stage.label}: {self._done:,} of {self._total:,}, {self._run.url}"
+        description = f"{self._stage.label}: {self._done:,} of {self._total:,}, {code_span(self._run.url)}"
         with _tolerate_outages():
             if self._bar is None:
                 self._bar = _id(create_progress_artifact(progress, key=self._stage.name, description=description))
@@ -109,7 +110,9 @@ class StageProgress:
             tally.read(self._stage.done(self._run))
             rows = throughput_table(tally.workers, limit=MAX_ROWS)
             if rows and self._table is None:
-                description = f"Throughput of {self._stage.name} by worker, over all shards in {self._run.url}"
+                description = (
+                    f"Throughput of {self._stage.name} by worker, over all shards in {code_span(self._run.url)}"
+                )
                 key = f"throughput-{self._stage.name}"
                 self._table = _id(create_table_artifact(rows, key=key, description=description))
             elif self._table is not None:
@@ -178,9 +181,26 @@ def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
 
 def _summary(results: Results, report: str) -> str:
     sentences: tuple[Callable[[Results], str], ...] = (headline, biased_headline, intervals)
-    paragraphs = [f"{sentence(results)}." for sentence in sentences]
-    paragraphs += [f"**Warning.** {warning}" for warning in warnings(results)]
-    return "\n\n".join([*paragraphs, f"Report: `{report}`"])
+    paragraphs = [escape_markdown(f"{sentence(results)}.") for sentence in sentences]
+    paragraphs += [f"**Warning.** {escape_markdown(warning)}" for warning in warnings(results)]
+    return "\n\n".join([*paragraphs, f"Report: {code_span(report)}"])
+
+
+def code_span(text: str) -> str:
+    """Return text as code in Markdown, with a fence that is longer than any in it: a path may have any character.
+
+    Examples
+    --------
+    >>> code_span("runs/<b>")
+    '`runs/<b>`'
+    """
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
+
+
+def escape_markdown(text: str) -> str:
+    """Return text that Markdown shows as it is: names of files and classes may have any character."""
+    return re.sub(r"([\\`*_\[\]<>&|#~])", r"\\\1", text)
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -4,5 +4,6 @@ main       the command and its exit codes; options: those that several commands 
 run        demo, run; planning: plan; inspect: status, results, verify, report; measure: measure, layers
 tools      convert, certificates
 session    the environment of a flow in a terminal: server, progress bars, Ctrl-C
+streams    text of any locale
 console    progress and status in a terminal; tables: results in a terminal
 """

@@ -24,8 +24,9 @@ from netsim.store.throughput import Throughput, throughput_table
 WIDE = 120
 """Columns of output that goes to a file or a pipe: enough for nine networks."""
 
-console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
-errors = Console(stderr=True, highlight=False)
+# Text is never markup: a path or a name may have brackets and colons.
+console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
+errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
 
 MAX_NAMED = 3
 """Unreadable images, and incomplete networks, listed by name; --json lists all."""
@@ -109,7 +110,7 @@ def progress_bars(run: Run, stages: Sequence[Stage] = STAGES, *, every: float = 
 @contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[[], None]]:
     """Show one bar; yields the function to call after each of `total` steps, from any thread."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         bar = progress.add_task(label, total=total)
         yield lambda: progress.advance(bar)
@@ -142,7 +143,7 @@ class _RateAndTimeLeft(ProgressColumn):
 
 def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> None:
     columns = (
-        TextColumn("{task.description:24}"),
+        TextColumn("{task.description:24}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

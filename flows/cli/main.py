@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import inspect, measure, planning, run, tools
+from flows.cli.streams import prepare_streams, use_utf8
 from netsim import __version__
 from netsim.errors import NetsimError, printable
 from netsim.references import NETWORK_FORMS
@@ -59,6 +60,8 @@ app.command(rich_help_panel=PREPARE)(tools.certificates)
 
 def main() -> None:
     """Run a command; report an error that a user can cause in one or two lines, with its exit code."""
+    use_utf8()
+    prepare_streams()
     debug = "--debug" in sys.argv
     try:
         app(standalone_mode=True)

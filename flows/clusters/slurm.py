@@ -75,7 +75,7 @@ def slurm_options(cluster: Slurm) -> dict[str, Any]:
 
 def check_submission(script: str) -> None:
     """Raise SettingsError if SLURM would reject such a job: dask-jobqueue would resubmit it for ever, silently."""
-    with tempfile.NamedTemporaryFile("w", suffix=".sh") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".sh") as file:
         file.write(script)
         file.flush()
         tested = subprocess.run(["sbatch", "--test-only", file.name], capture_output=True, text=True, check=False)

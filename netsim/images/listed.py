@@ -98,6 +98,10 @@ class ListedImages:
     decode: Decode
     notes: tuple[str, ...] = field(default=(), repr=False)
 
+    def __post_init__(self) -> None:
+        for texts in ("names", "classes", "notes"):
+            object.__setattr__(self, texts, in_utf8(getattr(self, texts)))
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape (C, H, W) of every image."""
@@ -231,6 +235,15 @@ def whole_files(files: Files, paths: Sequence[str], sizes: Sequence[int]) -> Ext
     """Return contents in which each image is a whole file."""
     n = len(paths)
     return Extents(files, tuple(paths), np.arange(n), np.zeros(n, np.int64), np.array(sizes, dtype=np.int64))
+
+
+def in_utf8(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names of files with escapes for bytes that are not UTF-8, which no record, page or log could hold."""
+    try:
+        "".join(names).encode()
+        return names
+    except UnicodeEncodeError:
+        return tuple(name.encode(errors="backslashreplace").decode() for name in names)
 
 
 def image_files(location: str) -> Files:

@@ -529,7 +529,8 @@ def _run_probe(request: ProbeRequest, environment: Mapping[str, str] | None) -> 
         input=json.dumps(asdict(request)),
         env=os.environ | dict(environment or {}),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     if process.returncode < 0:

@@ -92,7 +92,7 @@ def published_matrices(name: str) -> PublishedMatrices:
         raise SettingsError(
             f"published matrices must be one of {', '.join(sorted(known))}, got {name!r}{nearest(name, known)}"
         )
-    values: dict[str, Any] = yaml.safe_load(known[name].read_text())
+    values: dict[str, Any] = yaml.safe_load(known[name].read_text(encoding="utf-8"))
     return PublishedMatrices(
         name=name,
         source=values["source"],

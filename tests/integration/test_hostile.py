@@ -38,10 +38,10 @@ def copied(finished: Run, tmp_path: Path) -> Run:
 
 def edit(path: Path, change: Callable[[Any], object], *, seal: bool = False) -> None:
     """As somebody does who knows the format: a seal is no signature."""
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     change(content)
     content = sealed({key: value for key, value in content.items() if key != "seal"}) if seal else content
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def test_looking_at_a_store_imports_nothing_that_it_names(tmp_path, monkeypatch):
@@ -51,7 +51,7 @@ def test_looking_at_a_store_imports_nothing_that_it_names(tmp_path, monkeypatch)
     run = Run.create(str(tmp_path / "run"), tiny(networks=["small:vgg@none", "odd=python:evil:network"]))
     record = Path(run.url, "commits/measure/evil:measure/inverted/odd/00000.json")
     record.parent.mkdir(parents=True)
-    record.write_text("{}")
+    record.write_text("{}", encoding="utf-8")
     status(run)
     load_measured(run)
     for look in (load_results, open_run):
@@ -73,7 +73,7 @@ def test_a_store_says_nothing_that_a_terminal_obeys(copied, monkeypatch, capsys)
     (aside.parents[1] / "00002.json").write_text("{}")
     record = Path(copied.url, f"commits/invert/{ESCAPE.partition('/')[0]}/00000.json")
     record.parent.mkdir(parents=True)
-    record.write_text("{}")
+    record.write_text("{}", encoding="utf-8")
     told = shown("status", copied.url)
     assert r"invert vgg shard 0 is quarantined: \x1b]0;owned\x07\x1b[2J[blink]here[/nowhere]" in told
     assert "invert vgg shard 1 is quarantined: the note of its failure is damaged" in told

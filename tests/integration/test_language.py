@@ -22,7 +22,7 @@ Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 def definitions(path: Path) -> Iterator[tuple[str, Definition]]:
     """Where each module, class and function of a file is, and its node."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, Definition):
             yield f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}", node
 

@@ -69,7 +69,7 @@ def vulnerabilities(locks: Sequence[str] = LOCKS) -> dict[str, str]:
 
 def _asked(service: str, wanted: Sequence[str]) -> dict[str, str]:
     """What pip-audit says of these pins."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
         file.write("\n".join(wanted) + "\n")
         file.flush()
         options = ["--disable-pip", "--require-hashes", "--progress-spinner", "off", "--format", "json"]

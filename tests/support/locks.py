@@ -21,7 +21,7 @@ PIN = re.compile(
 
 def lines(lock: str) -> list[str]:
     """Logical lines of a lock: continuations joined, comments dropped, blanks single."""
-    text = re.sub(r"^\s*#.*$", "", Path(ROOT, lock).read_text(), flags=re.MULTILINE)
+    text = re.sub(r"^\s*#.*$", "", Path(ROOT, lock).read_text(encoding="utf-8"), flags=re.MULTILINE)
     return [" ".join(line.split()) for line in re.sub(r"\\\n", " ", text).splitlines() if line.strip()]
 
 

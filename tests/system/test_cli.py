@@ -37,7 +37,7 @@ def cli(monkeypatch, capsys, tmp_path):
 
 
 def write(path: Path, **changes: object) -> Path:
-    path.write_text(yaml.safe_dump(TINY | changes))
+    path.write_text(yaml.safe_dump(TINY | changes), encoding="utf-8")
     return path
 
 

@@ -260,7 +260,7 @@ def test_the_pods_a_sweep_asks_for_are_what_the_dask_operator_takes():
             "metadata": {"name": component},
             "spec": spec["spec"][component]["spec"],
         }
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".yaml") as file:
             file.write(yaml.safe_dump(pod))
             file.flush()
             run(str(BIN / "kubernetes-validate"), "--strict", file.name)

@@ -167,10 +167,10 @@ def wait_for_more(store: Path, process: subprocess.Popen[bytes], log: Path) -> N
     before = inverted_shards(store)
 
     def more() -> bool:
-        assert process.poll() is None, log.read_text()[-3000:]
+        assert process.poll() is None, log.read_text(encoding="utf-8")[-3000:]
         return len(inverted_shards(store)) > len(before)
 
-    wait_until(more, seconds=300, what=lambda: log.read_text()[-3000:])
+    wait_until(more, seconds=300, what=lambda: log.read_text(encoding="utf-8")[-3000:])
 
 
 def records(store: Path) -> dict[Path, str]:

@@ -49,7 +49,7 @@ def environment(slurm: Slurm, server: dict[str, str]) -> dict[str, str]:
 
 
 def write(path: Path, **cluster: Any) -> Path:
-    path.write_text(yaml.safe_dump(SETTINGS | {"cluster": CLUSTER | cluster}))
+    path.write_text(yaml.safe_dump(SETTINGS | {"cluster": CLUSTER | cluster}), encoding="utf-8")
     return path
 
 

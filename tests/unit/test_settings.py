@@ -197,7 +197,7 @@ def test_a_run_or_a_binary_file_is_not_a_settings_file(tmp_path, monkeypatch):
     ):
         load_settings("demo")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SettingsError, match="cannot read settings from binary"):
+    with pytest.raises(SettingsError, match=r"binary must be UTF-8 text, got .*; save it as UTF-8"):
         load_settings("binary")
 
 

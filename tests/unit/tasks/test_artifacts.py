@@ -1,6 +1,7 @@
 """Artifacts in the Prefect UI, without a server."""
 
 import base64
+import html
 import json
 import logging
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from markdown_it import MarkdownIt
 
 from netsim.results.gallery import gallery
 from netsim.results.results import load_results
@@ -49,7 +51,14 @@ def test_a_bar_moves_every_few_seconds_at_most_and_once_more_at_the_end(finished
 def test_the_bar_names_the_stage_the_count_and_the_store(finished, created):
     with artifacts.stage_progress(finished, TRAIN, missing=1):
         pass
-    assert created["train"].description == f"Networks trained or checked: 2 of 3, {finished.url}"
+    assert created["train"].description == f"Networks trained or checked: 2 of 3, `{finished.url}`"
+
+
+@pytest.mark.parametrize("text", ["runs/<b>x</b>", "a`b", "``", "`", "a|b*c*_d_[e](f)~~g~~ #h &amp; \\", "plain"])
+def test_text_of_a_user_is_shown_as_it_is_and_never_as_markup(text):
+    markdown = MarkdownIt("gfm-like", {"linkify": False})
+    assert markdown.renderInline(artifacts.code_span(text)) == f"<code>{html.escape(text)}</code>"
+    assert markdown.renderInline(artifacts.escape_markdown(text)) == html.escape(text)
 
 
 def test_nothing_missing_shows_no_bar_but_the_throughput(finished, created):
