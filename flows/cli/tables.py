@@ -10,6 +10,7 @@ from flows.cli.console import console, plain, show, table_of
 from netsim.results.findings import (
     NETWORK_TABLE,
     biased_headline,
+    equal_weights,
     headline,
     intervals,
     network_table,
@@ -118,6 +119,8 @@ def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     )
     if estimate.at_most:
         console.print("These are upper bounds: with stop_loss, images finish earlier.", soft_wrap=True)
+    for group in estimate.twins:
+        console.print(plain(f"WARNING  {equal_weights(group)}"), style="bold red", soft_wrap=True)
     if estimate.downloaded:
         names = ", ".join(estimate.downloaded)
         console.print(

@@ -29,6 +29,7 @@ from netsim.images import Split
 from netsim.networks import needs_download, needs_training
 from netsim.planning.preflight import preflight
 from netsim.planning.probe import Probe, ProbeRequest
+from netsim.results.twins import twin_groups
 from netsim.settings import SweepSettings
 from netsim.similarity.streaming import feature_cost, gram_cost
 from netsim.stages.inputs import used_images
@@ -152,6 +153,8 @@ class CostEstimate:
         True if the numbers are upper bounds, because `stop_loss` may end inversions early.
     downloaded
         Names of networks whose published weights are downloaded, unless they are cached.
+    twins
+        Groups of networks with the same reference, which will have equal weights.
     free
         Free bytes at the store, if known.
     """
@@ -162,6 +165,7 @@ class CostEstimate:
     on: str
     at_most: bool
     downloaded: tuple[str, ...]
+    twins: tuple[tuple[str, ...], ...]
     free: int | None
 
     @property
@@ -264,6 +268,7 @@ def estimate(
         on=device.label if device else _this_device(),
         at_most=settings.inversion.stop_loss is not None,
         downloaded=tuple(name for name in settings.names if needs_download(settings.reference(name))),
+        twins=twin_groups(settings.names, [settings.reference(name) for name in settings.names]),
         free=check_writable(store),
     )
     if result.free is not None and result.free < result.stored:

@@ -35,7 +35,7 @@ def usual_axes(dimensions: int) -> Axes:
 
 
 class Refused(NamedTuple):
-    """Why the axes of a layer's output are unknown, as the end of a sentence about it."""
+    """Reason why the axes of a layer's output are unknown, as the end of a sentence about it."""
 
     reason: str
 
@@ -71,9 +71,9 @@ def find_axes(network: Network, images: Tensor, layers: Sequence[str], *, pooled
         order=order,
     )
     axes = {layer: runs.axes(layer, pooled=pooled) for layer in layers}
-    known = {layer: found for layer, found in axes.items() if isinstance(found, Axes)}
-    unusual = {layer: (*found,) for layer, found in known.items() if found != runs.usual(layer)}
-    refused = {layer: found.reason for layer, found in axes.items() if isinstance(found, Refused)}
+    known = {layer: answer for layer, answer in axes.items() if isinstance(answer, Axes)}
+    unusual = {layer: (*pair,) for layer, pair in known.items() if pair != runs.usual(layer)}
+    refused = {layer: answer.reason for layer, answer in axes.items() if isinstance(answer, Refused)}
     return FoundAxes(known, unusual, refused)
 
 
@@ -100,7 +100,7 @@ def _tensors(output: Any) -> Iterator[Tensor]:
 
 
 class _Output(NamedTuple):
-    """What a layer returned, and the number of channels that the last layer with weights computed for it."""
+    """Output of a layer, and the number of channels that the last layer with weights computed for it."""
 
     value: Any
     channels: frozenset[int]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from flows.cli.tables import show_estimate
 from netsim.errors import NetworkError, SettingsError, StoreError
 from netsim.networks import load_network
 from netsim.planning import estimate as planning
@@ -101,6 +102,15 @@ def test_probes_say_what_the_networks_are(plan):
         assert plan.worker_bytes > probe.host_bytes > 2e8  # torch alone has that much
         assert probe.asked
     assert plan.downloaded == () and not plan.at_most
+
+
+def test_networks_with_the_same_reference_are_known_before_the_run(plan, tmp_path, capsys):
+    assert plan.twins == ()
+    networks = ["a=small:vgg", "small:resnet18@none", "b=small:vgg"]
+    twice = planned(tmp_path / "run", networks=networks)
+    assert twice.twins == (("a", "b"),) and twice.to_json()["twins"] == (("a", "b"),)
+    show_estimate(twice, None)
+    assert "WARNING  Equal weights: a and b are both the same network." in capsys.readouterr().out
 
 
 def test_of_a_finished_run_nothing_is_missing_and_what_is_half_done_is_half_as_much(finished, tmp_path):
