@@ -293,6 +293,7 @@ class Gate:
 
     def _no_gradient(self, got: str, way_out: str = "") -> str:
         if "reentrant" in got:
+            got = "a re-entrant checkpoint"
             way_out = "Call torch.utils.checkpoint.checkpoint with use_reentrant=False."
         return (
             f"representations of {self.name} must be differentiable with respect to images by torch.autograd.grad, "
@@ -320,7 +321,7 @@ def require_outputs(whole: WholePass, head: nn.Linear, *, name: str) -> None:
 
 def cause(error: BaseException) -> str:
     """Describe an error of user code in one line."""
-    return f"{type(error).__name__}: {first_line(error)}"
+    return f"{type(error).__name__}: {first_line(error)}".rstrip(": .")
 
 
 def _attempt(function: Represent, images: Tensor) -> Tensor | Exception:

@@ -250,14 +250,16 @@ def build_network(
     """
     metadata = {} if weights is None else weights.metadata
 
-    def prepare(classes: int | None) -> Callable[[], Network]:
+    def prepare(classes: int | None) -> Callable[..., Network]:
         return _cutter(parsed, reference, classes, metadata, input_shape=input_shape, rng_seed=rng_seed)
 
-    network = (cut := prepare(num_classes))()
+    cut = prepare(num_classes)
+    network = cut(check=weights is None)
     if weights is not None:
         classes = class_count(weights.tensors, network)
         if num_classes is None and classes != network.num_classes and parsed.source not in ("python", "robust"):
-            network = (cut := prepare(classes))()
+            cut = prepare(classes)
+            network = cut(check=False)
         fill(network, weights.tensors, origin=weights.name)
         network = cut()  # again, because the cut that held with random weights may not hold with these
         network.origin = metadata
@@ -272,7 +274,7 @@ def _cutter(
     *,
     input_shape: Shape | None,
     rng_seed: int,
-) -> Callable[[], Network]:
+) -> Callable[..., Network]:
     """Build the model, with published or random weights; return a function that cuts it. All cuts share its tensors."""
     with _random_numbers(f"{parsed.name}/{rng_seed}"):
         model, preprocessing = network_source(parsed.source).build(parsed, num_classes)

@@ -44,6 +44,8 @@ class Network(nn.Module):
         What `model` expects of its images. Default: RGB in [0, 1].
     hint
         What to do if `model` fails on `example_images`, for the end of the error message.
+    check
+        False to cut a model whose weights are still to be filled in, without the passes of `netsim.networks.gate`.
 
     Attributes
     ----------
@@ -77,6 +79,7 @@ class Network(nn.Module):
         reference: str,
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 (frozen)
         hint: str = "",
+        check: bool = True,
     ) -> None:
         super().__init__()
         self.name = name
@@ -93,7 +96,8 @@ class Network(nn.Module):
             state.require_unchanged(body, name=name)
             self.head_paths = _paths_to(self.head, body)
             self.body = _without(self.head, self.head_paths, body)
-            Gate(name, self.represent, self.head, partial(self._uncut, model), images, whole).require_invertible()
+            if check:
+                Gate(name, self.represent, self.head, partial(self._uncut, model), images, whole).require_invertible()
         self.eval()
 
     @property

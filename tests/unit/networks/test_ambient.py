@@ -3,14 +3,17 @@
 import threading
 from contextlib import contextmanager, nullcontext
 
+import numpy as np
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from netsim.images import ArrayImages
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.invert import invert, invert_batches, invert_images
 from netsim.networks import as_network, content_hash, load_network
 from netsim.networks.ambient import plain_numbers, plain_torch
+from netsim.networks.training import accuracy, train_epochs
 from netsim.settings import InversionSettings
 from support.classifiers import Classifier, images
 
@@ -102,7 +105,19 @@ def inverted(network, seed, target):
     return [result.images, result.final_loss, result.history]
 
 
+def trained():
+    """Train a small network, which draws random numbers too, and test it."""
+    network = load_network("small:vgg@none")
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 1, 28, 28), dtype=np.uint8)
+    some = ArrayImages("some", pixels, np.arange(16) % 10, tuple("0123456789"))
+    rates = {"learning_rate": 0.1, "weight_decay": 1e-3}
+    train_epochs(network, some, epochs=1, batch_size=8, rng_seed=0, **rates)
+    with torch.device("cpu"):
+        return [*network.state_dict().values(), torch.tensor(accuracy(network, some), dtype=torch.float64)]
+
+
 ENTRIES = {
+    "training": lambda *_: trained(),
     "invert_images": lambda classifier, _, *pair: [invert_images(classifier, *pair, iterations=5)],
     "invert_batches": lambda _, network, *pair: inverted(network, *pair),
     "invert": lambda _, network, seed, target: [
