@@ -91,7 +91,7 @@ def precision(rows: Rows) -> float:
 
 
 class Extent:
-    """How far the rows of one network lie apart, over all shards that were added."""
+    """Range of the rows of one network, over all shards that were added."""
 
     def __init__(self) -> None:
         self._origin: np.ndarray | None = None

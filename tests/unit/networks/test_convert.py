@@ -8,7 +8,6 @@ from pathlib import Path
 
 import dill
 import pytest
-import safetensors
 import safetensors.torch
 import torch
 import torchvision
@@ -136,6 +135,23 @@ def test_a_cifar_checkpoint_brings_its_normalisation(tmp_path):
     assert network.num_classes == 10 and network.mean.flatten().tolist() == pytest.approx(
         [0.47889, 0.47227, 0.43047], 1e-4
     )
+
+
+def test_a_network_of_grey_images_says_how_to_state_them_and_is_converted_then(tmp_path, monkeypatch):
+    (tmp_path / "grey_nets.py").write_text(
+        "import netsim\nfrom torch import nn\n\n\n"
+        "def grey():\n    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 26 * 26, 10))\n\n\n"
+        "def stated():\n    net = grey()\n"
+        "    net.preprocessing = netsim.Preprocessing(mean=(0,), std=(1,), size=28)\n    return net\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    tensors = {"0.weight": torch.rand(2, 1, 3, 3), "0.bias": torch.rand(2), "2.weight": torch.rand(10, 1352)}
+    torch.save({"net": tensors | {"2.bias": torch.rand(10)}}, tmp_path / "x.pt")
+    sha256 = hashlib.sha256((tmp_path / "x.pt").read_bytes()).hexdigest()
+    with pytest.raises(NetworkError, match=r"netsim\.Preprocessing\(mean=\(0,\), std=\(1,\), size=28\)"):
+        convert("python:grey_nets:grey", str(tmp_path / "x.pt"), **allowed(sha256))
+    made = convert("python:grey_nets:stated", str(tmp_path / "x.pt"), **allowed(sha256))
+    assert torch.equal(load_network(made.reference).head.weight, tensors["2.weight"])
 
 
 # ---- raw and averaged weights
