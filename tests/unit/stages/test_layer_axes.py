@@ -76,6 +76,15 @@ def test_axes_of_images_and_channels_are_found(layer, axes, size):
     assert found.known == {"steps.0": axes} and found.refused == {}
 
 
+def test_positions_are_what_grows_with_images_where_no_layer_states_its_channels():
+    shuffled = nn.PixelShuffle(2)  # 32 channels of 4 x 4 become 8 of 8 x 8
+    last = To(lambda x: x.permute(0, 2, 3, 1))
+    found = find_axes(network_of(shuffled, last), IMAGES, ["steps.0", "steps.1"], pooled=True)
+    assert found.known == {"steps.0": (0, 1), "steps.1": (0, 3)}
+    fixed = find_axes(network_of(shuffled, last, size=16), IMAGES, ["steps.0", "patch"], pooled=True)
+    assert fixed.refused.keys() == {"steps.0"}
+
+
 @pytest.mark.parametrize("size", [None, 16], ids=["any size", "one size"])
 @pytest.mark.parametrize("first", [True, False], ids=["tokens first", "images first"])
 def test_blocks_of_transformers_are_told_apart_though_there_are_as_many_tokens_as_images(first, size):
