@@ -28,7 +28,7 @@ from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import Engine
 from netsim.inversion.flops import forward_flops
 from netsim.inversion.invert import invert_batches
-from netsim.inversion.memory import LiveBytes
+from netsim.networks.memory import LiveBytes
 from netsim.inversion.precision import Precision, fast_precisions
 from netsim.networks import load_network
 from netsim.settings import InversionSettings

@@ -51,12 +51,13 @@ def choose_precision(network: Network, setting: PrecisionName, images: Tensor) -
 
 def _fastest(network: Network, images: Tensor) -> Precision:
     """Return the fastest precision, float32 included, that is exact enough on `images`."""
+    batch_size = Engine(network, images).batch_size
     halves = fast_precisions(network.mean.device)
     candidates = [Precision(), *(Precision(half, grouped) for half in halves for grouped in (half, "float32"))]
     seconds = {
-        precision: _seconds(network, precision, images)
+        precision: _seconds(network, precision, images, batch_size)
         for precision in candidates
-        if _is_exact(network, precision, images)
+        if _is_exact(network, precision, images, batch_size)
     }
     fastest = min(seconds, key=seconds.__getitem__)
     timings = "; ".join(f"{1000 * duration:.0f} ms in {precision}" for precision, duration in seconds.items())
@@ -64,25 +65,23 @@ def _fastest(network: Network, images: Tensor) -> Precision:
     return fastest
 
 
-def _is_exact(network: Network, precision: Precision, images: Tensor) -> bool:
+def _is_exact(network: Network, precision: Precision, images: Tensor, batch_size: int) -> bool:
     """Return True if `precision` changes the representation of no image by more than `MAX_CHANGE`."""
     if precision == Precision():
         return True
-    with torch.no_grad():
-        images = images.to(network.mean.device)
-        exact = network.represent(images)
-        try:
-            rounded = Engine(network, images, precision=precision, batch_size=len(images)).represent(images)
-        except NetworkError as error:
-            logger.info("%s", error)
-            return False
-    return bool((relative_distance(rounded, exact) <= MAX_CHANGE).all())  # False for NaN
+    try:
+        engine = Engine(network, images, precision=precision, batch_size=batch_size)
+    except NetworkError as error:
+        logger.info("%s", error)
+        return False
+    change = relative_distance(engine.represent_all(images), engine.represent_exactly(images))
+    return bool((change <= MAX_CHANGE).all())  # False for NaN
 
 
-def _seconds(network: Network, precision: Precision, images: Tensor, *, repeats: int = 3) -> float:
+def _seconds(network: Network, precision: Precision, images: Tensor, batch_size: int, *, repeats: int = 3) -> float:
     """Time one iteration: the fastest of `repeats`, after a warm-up."""
     images = images.to(network.mean.device)
-    engine = Engine(network, images, precision=precision, batch_size=len(images))
+    engine = Engine(network, images, precision=precision, batch_size=batch_size)
     target = engine.represent_exactly(images.flip(0).roll(1, dims=-1))
     durations = []
     for _ in range(repeats + 1):

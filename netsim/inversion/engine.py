@@ -11,26 +11,21 @@ dtype of the images; losses that are reported are evaluated again by the network
 Images are evaluated `batch_size` at a time. When these do not fit into memory, the batch size is halved for good.
 """
 
-import gc
-import logging
 from collections.abc import Callable, Iterator
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from netsim.errors import DataError, NetworkError
 from netsim.inversion.folding import prepared_body
-from netsim.inversion.memory import fitting_batch_size, is_out_of_memory
 from netsim.inversion.precision import Precision
 from netsim.networks import Network
+from netsim.networks.batches import Batches
+from netsim.networks.memory import fitting_batch_size, peak_bytes
 from netsim.networks.network import first_line
-
-logger = logging.getLogger(__name__)
 
 # Function that maps images (n, C, H, W) to representations (n, d), each image by itself.
 Represent = Callable[[Tensor], Tensor]
-T = TypeVar("T")
 
 COTANGENT_SCALES = (2.0**10, 2.0**2, 2.0**-6)
 """Lengths of the cotangent with which a gradient is tried in float16, where it can overflow or vanish."""
@@ -49,11 +44,6 @@ class Engine:
         Most images to evaluate at once. Default: as many as fit into memory (`fitting_batch_size`).
     kept_bytes
         Memory that the caller keeps of each image between iterations, for the default batch size.
-
-    Attributes
-    ----------
-    batch_size
-        Images that are evaluated at once; halved whenever they do not fit into memory.
 
     Raises
     ------
@@ -77,11 +67,16 @@ class Engine:
         with torch.inference_mode(False):
             example = example.clone()  # a tensor made in inference mode cannot have a gradient
             self._body = prepared_body(network, example, precision)
-        self.batch_size = batch_size or 1
+        self._batches = Batches(network, batch_size or 1)
         if precision != Precision():
             self._require_precision(example)
         if batch_size is None:
-            self.batch_size = fitting_batch_size(self, example, kept_bytes=kept_bytes)
+            self._batches.size = self._batches.attempt(lambda: self._fitting_batch_size(example, kept_bytes), 1)
+
+    @property
+    def batch_size(self) -> int:
+        """Images that are evaluated at once; halved, for good, whenever they do not fit into memory."""
+        return self._batches.size
 
     def modules(self) -> Iterator[nn.Module]:
         """Iterate over the modules of the copy that is evaluated."""
@@ -93,11 +88,11 @@ class Engine:
 
     def represent_all(self, images: Tensor) -> Tensor:
         """Compute `represent` in batches: `images` (n, C, H, W) on any device -> (n, d)."""
-        return self._in_batches(self.represent, images)
+        return self._batches.evaluate(self.represent, images)
 
     def represent_exactly(self, images: Tensor) -> Tensor:
         """Compute representations by the network itself, in batches: `images` (n, C, H, W) on any device -> (n, d)."""
-        return self._in_batches(self.network.represent, images)
+        return self._batches.evaluate(self.network.represent, images)
 
     def loss_and_descent(self, images: Tensor, target: Tensor, *, with_descent: bool = True) -> tuple[Tensor, Tensor]:
         """Compute the loss of each image, and its direction of steepest descent.
@@ -131,48 +126,23 @@ class Engine:
             losses, descents = zip(*results, strict=True)
             return results[0] if len(results) == 1 else (torch.cat(losses), torch.cat(descents))
 
-        return self._halving_batches(evaluate, len(images))
+        return self._batches.attempt(evaluate, len(images))
 
-    @torch.no_grad()
-    def _in_batches(self, represent: Represent, images: Tensor) -> Tensor:
-        def evaluate() -> Tensor:
-            return torch.cat([represent(batch.to(self.device)) for batch in images.split(self.batch_size)])
+    def iteration_bytes(self, images: Tensor) -> int:
+        """Measure the peak memory of an iteration of all `images` (n, C, H, W) at once."""
+        target = torch.ones(len(images), self.network.width, dtype=images.dtype, device=self.device)
+        return peak_bytes(lambda: loss_and_descent(self.represent, images, target, scales=self._scales), self.device)
 
-        return self._halving_batches(evaluate, len(images))
+    def _fitting_batch_size(self, example: Tensor, kept_bytes: int) -> int:
+        def bytes_of(count: int) -> int:
+            return self.iteration_bytes(example.expand(count, -1, -1, -1))
 
-    def _halving_batches(self, evaluate: Callable[[], T], count: int) -> T:
-        """Call `evaluate`, which works on `count` images, and halve the batch size until they fit into memory."""
-        while True:
-            try:
-                return evaluate()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                cause = first_line(error)
-            self._halve(count, cause)  # outside the handler, where the error no longer holds the memory
-
-    def _halve(self, count: int, cause: str) -> None:
-        too_many = min(self.batch_size, count)
-        if too_many == 1:
-            raise NetworkError(
-                f"{self.network.name}: out of memory on {self.device} with a single image ({cause}); "
-                "use smaller images, fewer workers, or a device with more memory"
-            )
-        self.batch_size = -(-too_many // 2)
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        logger.warning(
-            "%s: out of memory with a batch of %d images; continuing with %d",
-            self.network.name,
-            too_many,
-            self.batch_size,
-        )
+        return fitting_batch_size(bytes_of, self.device, kept_bytes=kept_bytes)
 
     @torch.no_grad()
     def _require_precision(self, example: Tensor) -> None:
         try:
-            self._halving_batches(lambda: self.represent(example), 1)
+            self._batches.attempt(lambda: self.represent(example), 1)
         except RuntimeError as error:
             raise NetworkError(
                 f"{self.network.name} cannot be computed in {self.precision} ({first_line(error)}); "

@@ -39,6 +39,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from netsim.allocator import release_memory, retaining_memory
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.inversion.engine import Engine, Represent, loss_and_descent, relative_distance
 from netsim.inversion.precision import Precision
@@ -91,6 +92,7 @@ class Inversion:
     history: Tensor  # (iterations + 1, n) loss of x_k; row 0 is `initial_loss`; a finished image keeps its last loss
 
 
+@retaining_memory
 def invert_images(
     model: nn.Module,
     seed_images: Tensor,
@@ -186,6 +188,7 @@ def invert_images(
             use_best=use_best,
             on_iteration=advance,
         )
+    release_memory()  # the caller may have other work for it
     return inversion.images
 
 
@@ -210,6 +213,7 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
 
 
+@retaining_memory
 def invert_batches(
     network: Network,
     seed_images: Tensor,

@@ -16,12 +16,13 @@ from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.images import ImageSet, to_unit
 from netsim.networks import Network
 from netsim.networks.ambient import plain_torch
+from netsim.networks.batches import evaluation_batches
 
 # Momentum of gradient descent (Nesterov's).
 MOMENTUM = 0.9
 
-# Images per forward pass in `accuracy`.
-EVALUATION_BATCH = 250
+# Images that `predict` reads at a time.
+READ_AT_ONCE = 250
 
 # Fraction of all steps in which the learning rate rises.
 WARM_UP = 0.25
@@ -131,12 +132,10 @@ def accuracy(network: Network, images: ImageSet) -> float:
 def predict(network: Network, images: ImageSet) -> np.ndarray:
     """Predict the labels of images: (n,) int64. Raises as `accuracy` does."""
     _check_labels(network, images)
-    device = network.mean.device
     predicted = []
-    for start in range(0, len(images), EVALUATION_BATCH):
-        batch = np.arange(start, min(start + EVALUATION_BATCH, len(images)))
-        with torch.no_grad():
-            logits = network(to_unit(images.read(batch)).to(device))
+    for start in range(0, len(images), READ_AT_ONCE):
+        pixels = to_unit(images.read(np.arange(start, min(start + READ_AT_ONCE, len(images)))))
+        logits = evaluation_batches(network, pixels).evaluate(network, pixels)
         if not torch.isfinite(logits).all():
             raise NetworkError(f"logits of {network.name} must be finite, got NaN or infinity")
         predicted.append(logits.argmax(dim=1).cpu().numpy())

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from netsim.allocator import retaining_memory
 from netsim.errors import NetsimError
 from netsim.images import ArrayImages, ImageSet, ListedImages, to_unit
 from netsim.images.decoding import Unreadable
@@ -29,10 +30,10 @@ from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import Engine
 from netsim.inversion.flops import forward_flops
 from netsim.inversion.invert import invert_batches
-from netsim.inversion.memory import LiveBytes, peak_bytes
 from netsim.inversion.precision import Precision
 from netsim.inversion.steps import kept_bytes, update_rule_of
 from netsim.networks import Network, content_hash, load_once, needs_training
+from netsim.networks.batches import evaluation_batches, forward_bytes
 from netsim.networks.training import accuracy, train_epochs
 from netsim.planning.preflight import build_network
 from netsim.settings import InversionSettings, SweepSettings, parse_settings
@@ -141,6 +142,7 @@ class Probe:
     multiplications: float = 0.0
 
 
+@retaining_memory
 def probe(request: ProbeRequest) -> Probe:
     """Measure the cost of one network in this process.
 
@@ -159,7 +161,7 @@ def probe(request: ProbeRequest) -> Probe:
     network.eval().to(inputs.device())
     sample = to_unit(images.read(np.arange(min(train.CALIBRATION_IMAGES, len(images)))))
     precision = choose_precision(network, settings.inversion.precision, sample)
-    batch_size, inversion_bytes, representation_bytes = _memory(network, sample[:1], settings, precision)
+    batch_size, inversion_bytes, forward_bytes_of = _memory(network, sample[:1], settings, precision)
     on_gpu = network.mean.is_cuda
     read, (seed, target) = timed(lambda: _read_pairs(settings, images, batch_size))
     inversion = _Inversion(network, seed, target, settings.inversion, precision)
@@ -171,9 +173,8 @@ def probe(request: ProbeRequest) -> Probe:
     shard_bytes = int(np.prod(images.shape)) * (
         SHARD_BYTES_PER_PIXEL * settings.pairs.shard_size - PROBE_BYTES_PER_PIXEL * batch_size
     )
-    tensors = max(
-        inversion_bytes(batch_size), representation_bytes(min(inputs.REPRESENT_BATCH, settings.pairs.shard_size))
-    )
+    evaluated = min(evaluation_batches(network, sample).size, settings.pairs.shard_size)
+    tensors = max(inversion_bytes(batch_size), forward_bytes_of(evaluated))
     if first > MAX_ITERATION_SECONDS and not on_gpu:  # only small networks are faster with more images at once
         inversion = _Inversion(network, seed[:FEW_IMAGES], target[:FEW_IMAGES], settings.inversion, precision)
     seconds: dict[str, Any] = {}
@@ -239,23 +240,16 @@ Bytes = Callable[[int], int]
 def _memory(
     network: Network, example: Tensor, settings: SweepSettings, precision: Precision
 ) -> tuple[int, Bytes, Bytes]:
-    """Return how many images a sweep inverts at once, and the peak bytes of inverting and of representing images."""
+    """Return how many images a sweep inverts at once, and the peak bytes of inverting and of evaluating images."""
     requested = settings.inversion.batch_size
     kept = kept_bytes(update_rule_of(settings.inversion), example)
     engine = Engine(network, example, precision=precision, batch_size=requested, kept_bytes=kept)
     batch_size = min(engine.batch_size, settings.pairs.shard_size)
-    engine.batch_size = 2
     example = example.to(engine.device)
-
-    def representation_bytes(images: Tensor) -> int:
-        with LiveBytes() as live:
-            inputs.represent(network, images)
-        return live.peak
-
-    iteration, represent = (
-        _linear(bytes_of, example) for bytes_of in (partial(peak_bytes, engine), representation_bytes)
+    iteration, forward = (
+        _linear(bytes_of, example) for bytes_of in (engine.iteration_bytes, partial(forward_bytes, network))
     )
-    return batch_size, lambda count: iteration(count) + kept * count, represent
+    return batch_size, lambda count: iteration(count) + kept * count, forward
 
 
 def _linear(bytes_of: Callable[[Tensor], int], example: Tensor) -> Bytes:

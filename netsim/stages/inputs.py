@@ -12,6 +12,7 @@ from netsim.errors import DataError, StoreError
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.images.doubles import same_pictures
 from netsim.networks import Network, Shape, content_hash, load_network, load_once, load_weights, needs_training
+from netsim.networks.batches import evaluation_batches
 from netsim.networks.gate import require_dtype
 from netsim.references import has_photographs
 from netsim.settings import ImageSettings, SweepSettings
@@ -27,9 +28,6 @@ from netsim.store.run import Run
 
 NETWORKS_KEPT = 64
 """Networks that a worker keeps, more than a sweep has: others would be loaded again for every shard."""
-
-REPRESENT_BATCH = 32
-"""Images per forward pass: shards may be larger than memory."""
 
 
 def used_splits(settings: SweepSettings) -> list[Split]:
@@ -192,8 +190,7 @@ def images_changed_error(images: ImageSet) -> StoreError:
 
 def represent(network: Network, images: torch.Tensor) -> torch.Tensor:
     """Compute representations (n, d) of images (n, C, H, W), on this worker's device; the result is on the CPU."""
-    with torch.no_grad():
-        return torch.cat([network.represent(batch.to(device())).cpu() for batch in images.split(REPRESENT_BATCH)])
+    return evaluation_batches(network, images).evaluate(network.represent, images).cpu()
 
 
 def set_images(run: Run, set_name: str, shard: int) -> tuple[torch.Tensor, Record]:

@@ -18,7 +18,7 @@ def test_auto_takes_the_fastest_of_what_is_exact_enough(monkeypatch):
     network, x = convolutional(), images(4)
     seconds = {Precision(): 3.0, HALF: 2.0, Precision("bfloat16", "bfloat16"): 1.0}
     monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: ("float16", "bfloat16"))
-    monkeypatch.setattr(calibrate, "_seconds", lambda _network, precision, _images: seconds.get(precision, 9.0))
+    monkeypatch.setattr(calibrate, "_seconds", lambda _network, precision, _images, _size: seconds.get(precision, 9.0))
     assert choose_precision(network, "auto", x) == Precision("bfloat16", "bfloat16")
     monkeypatch.setattr(calibrate, "MAX_CHANGE", 1e-3)  # bfloat16 has 8 bits
     assert choose_precision(network, "auto", x) == HALF
@@ -77,8 +77,8 @@ def test_a_precision_by_name_keeps_grouped_convolutions_in_float32_on_a_cpu_and_
 
 def test_a_precision_in_which_a_representation_overflows_is_not_exact_enough():
     network, x = convolutional(), images(2)
-    assert calibrate._is_exact(network, HALF, x)
+    assert calibrate._is_exact(network, HALF, x, 2)
     with torch.no_grad():
         next(network.body.parameters()).mul_(1e8)
     assert network.represent(x).isfinite().all()
-    assert not calibrate._is_exact(network, HALF, x)
+    assert not calibrate._is_exact(network, HALF, x, 2)

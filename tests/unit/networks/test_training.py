@@ -8,6 +8,7 @@ from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.images import ArrayImages, load_images
 from netsim.images.formats.fashion_mnist import CLASSES
 from netsim.networks import content_hash, load_network, training
+from netsim.networks.batches import Batches
 from netsim.networks.training import accuracy, one_cycle, train_epochs
 
 
@@ -104,13 +105,16 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero():
     assert (np.diff(rates[:peak]) > 0).all() and (np.diff(rates[peak:]) < 0).all()
 
 
-def test_accuracy_is_the_share_of_right_answers_for_any_batch_size(monkeypatch):
+def test_accuracy_is_the_share_of_right_answers_however_many_images_are_read_and_evaluated_at_once(monkeypatch):
     network, images = load_network("small:vgg"), first(50)
     with torch.no_grad():
         answers = network(torch.from_numpy(images.pixels).float() / 255).argmax(dim=1).numpy()
     expected = float(np.mean(answers == images.labels))
-    for size in (1, 7, 50, 64, training.EVALUATION_BATCH):
-        monkeypatch.setattr(training, "EVALUATION_BATCH", size)
+    for size in (1, 7, 50, 64, training.READ_AT_ONCE):
+        monkeypatch.setattr(training, "READ_AT_ONCE", size)
+        monkeypatch.setattr(
+            training, "evaluation_batches", lambda network, _, size=size: Batches(network, 1 + size // 2)
+        )
         assert accuracy(network, images) == expected
 
 

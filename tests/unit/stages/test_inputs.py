@@ -9,6 +9,7 @@ import torch
 from netsim.errors import DataError, StoreError
 from netsim.images import ArrayImages
 from netsim.networks import content_hash, load_network, weights_to_bytes
+from netsim.networks.batches import Batches
 from netsim.stages import inputs
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
@@ -77,7 +78,7 @@ def test_a_network_is_loaded_once_and_as_it_was_trained(finished):
 def test_representations_do_not_depend_on_the_batch(finished, monkeypatch):
     network, images = inputs.network(finished, "resnet18"), inputs.set_images(finished, "natural", 0)[0]
     at_once = inputs.represent(network, images)
-    monkeypatch.setattr(inputs, "REPRESENT_BATCH", 3)
+    monkeypatch.setattr(inputs, "evaluation_batches", lambda network, _: Batches(network, 3))
     torch.testing.assert_close(inputs.represent(network, images), at_once, rtol=1e-5, atol=1e-6)
     assert at_once.shape == (8, network.width) and not at_once.requires_grad
 

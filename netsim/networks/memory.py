@@ -1,7 +1,8 @@
-"""Batch sizes that fit into memory, and the memory that one iteration takes."""
+"""Batch sizes that fit into memory, and the memory that an evaluation takes."""
 
 import os
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import psutil
 import torch
@@ -9,8 +10,6 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-
-from netsim.networks import Network
 
 MAX_BATCH_SIZE = {"cpu": 32, "cuda": 256}
 """Largest batch size that is chosen: larger ones are hardly faster, unless images and network are tiny."""
@@ -28,41 +27,30 @@ OUT_OF_MEMORY = (
 """Parts of the RuntimeErrors that mean out of memory on a CPU: torch's, the system's, C++'s, and oneDNN's."""
 
 
-class BatchEngine(Protocol):
-    """The part of an `Engine` that a memory probe needs."""
-
-    network: Network
-    device: torch.device
-    batch_size: int
-
-    def loss_and_descent(self, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute one iteration's loss and descent direction."""
-        ...
-
-
-def fitting_batch_size(engine: BatchEngine, example: Tensor, *, kept_bytes: int = 0) -> int:
+def fitting_batch_size(bytes_of: Callable[[int], int], device: torch.device, *, kept_bytes: int = 0) -> int:
     """Return the largest power of two of images that fits into free memory, extrapolated from one and two images.
 
     On a CPU, the free memory is shared among as many workers as there are cores.
 
     Parameters
     ----------
-    engine
-        Its `batch_size` is set to 2, or to 1 if two images did not fit.
-    example
-        One image (1, C, H, W) on the engine's device.
+    bytes_of
+        Measures the peak memory of evaluating so many images at once. It raises an error, for which
+        `is_out_of_memory` is True, if they do not fit.
+    device
+        Where the images are evaluated.
     kept_bytes
-        Memory that an image takes between iterations, on top of the iteration itself.
+        Memory that an image takes between evaluations, on top of the evaluation itself.
     """
-    limit = MAX_BATCH_SIZE.get(engine.device.type, 32)
-    engine.batch_size = 2
-    one, two = (peak_bytes(engine, example.expand(n, -1, -1, -1)) for n in (1, 2))
-    if engine.batch_size == 1:  # halved: two images did not fit
+    one = bytes_of(1)
+    try:
+        per_image = max(bytes_of(2) - one, 1)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         return 1
-    per_image = max(two - one, 1)
-    available = MEMORY_SHARE * _free_bytes(engine.device) - (one - per_image)
-    per_image += kept_bytes
-    fitting = max(1, min(limit, int(available // per_image)))
+    available = MEMORY_SHARE * _free_bytes(device) - (one - per_image)
+    fitting = max(1, min(MAX_BATCH_SIZE.get(device.type, 32), int(available // (per_image + kept_bytes))))
     return 1 << (fitting.bit_length() - 1)
 
 
@@ -73,16 +61,15 @@ def _free_bytes(device: torch.device) -> float:
     return psutil.virtual_memory().available / (os.cpu_count() or 1)
 
 
-def peak_bytes(engine: BatchEngine, images: Tensor) -> int:
-    """Measure the peak memory of the tensors that one iteration of `images` (n, C, H, W) allocates."""
-    target = torch.ones(len(images), engine.network.width, dtype=images.dtype, device=engine.device)
-    if engine.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(engine.device)
-        before = torch.cuda.memory_allocated(engine.device)
-        engine.loss_and_descent(images, target)
-        return torch.cuda.max_memory_allocated(engine.device) - before
+def peak_bytes(evaluate: Callable[[], object], device: torch.device) -> int:
+    """Measure the peak memory of the tensors that `evaluate` allocates on `device`."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        evaluate()
+        return torch.cuda.max_memory_allocated(device) - before
     with LiveBytes() as live:
-        engine.loss_and_descent(images, target)
+        evaluate()
     return live.peak
 
 
