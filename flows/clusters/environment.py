@@ -13,9 +13,6 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
-    # Dask has workers return every freed block to the system, and fetching it again took a fifth of an inversion
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     **{f"DASK_{key.replace('.', '__').replace('-', '_').upper()}": str(value) for key, value in QUIET_DASK.items()},
 }
 """Environment variables of every worker."""

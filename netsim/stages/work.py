@@ -21,6 +21,7 @@ from importlib import import_module
 
 import numpy as np
 
+from netsim.allocator import retaining_memory
 from netsim.errors import NetsimError
 from netsim.storage.stopwatch import Stopwatch, waiting
 from netsim.store.metadata import Metadata
@@ -45,7 +46,7 @@ class StageResult:
 def work_of(stage: Stage) -> Compute:
     """Return what computes the units of a stage, importing its module."""
     compute: Compute = stage.compute or import_module(f"netsim.stages.{stage.name}").compute
-    return compute
+    return retaining_memory(compute)
 
 
 def compute_unit(run: Run, stage: Stage, name: str, shard: int) -> Record:

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS = (
-    ("errors", "cancellation"),
+    ("errors", "cancellation", "allocator"),
     ("references", "storage", "similarity"),
     ("settings",),
     ("images",),
