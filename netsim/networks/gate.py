@@ -136,7 +136,7 @@ class State:
     @classmethod
     def of(cls, module: nn.Module) -> "State":
         """Copy the buffers. Weights are large: torch counts their changes."""
-        tensors = dict(module.state_dict(keep_vars=True))
+        tensors = _tensors_in(module)
         buffers = {path: tensor.clone() for path, tensor in tensors.items() if not isinstance(tensor, nn.Parameter)}
         return cls(tensors, {path: tensor._version for path, tensor in tensors.items()}, buffers)
 
@@ -148,7 +148,7 @@ class State:
         NetworkError
             If it has.
         """
-        after = module.state_dict(keep_vars=True)
+        after = _tensors_in(module)
         changed = [path for path in {**self.tensors, **after} if self._changed(path, after.get(path))]
         if changed:
             raise NetworkError(
@@ -338,6 +338,11 @@ def agree(result: Tensor | Exception, expected: Tensor, rounding: float) -> bool
     if not isinstance(result, Tensor) or result.shape != expected.shape:
         return False
     return torch.allclose(result.detach(), expected, rtol=rounding, atol=rounding * float(expected.abs().max()))
+
+
+def _tensors_in(module: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors in the state dict themselves; quantized modules have other things in it, too."""
+    return {path: value for path, value in module.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
 
 
 def _identical(one: Tensor, other: Tensor) -> bool:

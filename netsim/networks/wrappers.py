@@ -50,7 +50,8 @@ def _peel(model: nn.Module) -> tuple[nn.Module | None, Preprocessing | None]:
     """
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         return model.module, None
-    if (compiled := model._modules.get("_orig_mod")) is not None:
+    compiled = getattr(model, "_orig_mod", None)
+    if isinstance(compiled, nn.Module):
         return compiled, None
     inner, normalizer = getattr(model, "model", None), getattr(model, "normalizer", None)
     if not isinstance(inner, nn.Module) or normalizer is None:

@@ -331,6 +331,20 @@ def test_a_network_may_compute_in_half_precision_inside_but_not_represent_in_it(
     assert as_network(changed(forward=inside), images(2)).width == 12
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda model: torch.jit.trace(model, images(1)),
+        lambda model: torch.ao.quantization.quantize_dynamic(model, {nn.Linear}),
+    ],
+    ids=["traced", "quantized"],
+)
+def test_modules_of_other_kinds_have_no_linear_layer(convert):
+    with pytest.raises(NetworkError, match="got a network that runs none"):
+        as_network(convert(Classifier().eval()), images(2))
+
+
 def test_making_a_network_takes_one_pass_of_two_images_and_one_of_each_alone():
     model, seen = Classifier(), []
     model.features.register_forward_hook(lambda _module, args, _output: seen.append(len(args[0])))
