@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from flows.cli.streams import prepare_streams
 from netsim.results.findings import headline
 from netsim.results.results import load_results
 from netsim.store.metadata import DrawMetadata
@@ -34,6 +35,15 @@ def test_results_are_printed_in_any_locale_with_their_signs(finished, tmp_path, 
     printed = done.stdout.decode("latin-1")
     plain = headline(load_results(finished)).replace("−", "-")
     assert (plain if env.get("PYTHONIOENCODING") == "latin-1" else plain.replace("±", "+/-")) in printed
+
+
+def test_a_sign_never_becomes_a_question_mark():
+    prepare_streams()
+    text = "natural − inverted: −0.09 ± 0.15, 28 × 28 …, caf\udce9, \u65e5"
+    assert text.encode("ascii", "netsim") == b"natural - inverted: -0.09 +/- 0.15, 28 x 28 ..., caf?, ?"
+    assert text.encode("latin-1", "netsim") == "natural - inverted: -0.09 ± 0.15, 28 × 28 ..., caf?, ?".encode(
+        "latin-1"
+    )
 
 
 def test_a_settings_file_means_the_same_in_every_locale(tmp_path):
