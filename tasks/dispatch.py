@@ -8,6 +8,7 @@ quarantined with its traceback, and the sweep continues with all that does not n
 fix (a full disk, changed weights) and the next shard would meet it too: it ends the stage.
 """
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -44,6 +45,15 @@ TASKS_PER_THREAD = 3
 
 MAX_INITIAL_FAILURES = 8
 """Blocks that may fail before the first success. If more do, the fault is not in the shards, and the stage ends."""
+
+CONNECTION_LOST = "scheduler-connection-lost"
+"""Reason of Dask for a future that it dropped because the scheduler did not answer for a moment, or was restarted."""
+
+RESTART_HINT = "Restart it and its workers, and run the command again to resume"
+"""What to do when a scheduler is gone."""
+
+RECONNECT_INTERVAL = 0.2
+"""Seconds between two looks at a client that is connecting to its scheduler again."""
 
 LOST = (KilledWorker, FutureCancelledError)
 """Errors of futures that Dask gave up on. Prefect does not learn of them."""
@@ -189,6 +199,7 @@ class _Pass:
         self._run, self._stage, self._verb, self._failures, self._progress = run, stage, verb, failures, progress
         self._number = number
         self._client = dask_client()
+        self._address = self._client.scheduler_info(n_workers=0)["address"]
         self._resources = _gpu_resources(self._client) if stage.gpu else {}
         self._in_progress: dict[str, tuple[Block, Any]] = {}  # by the key of the Dask future
         self._ended = as_completed(loop=self._client.loop)
@@ -206,6 +217,10 @@ class _Pass:
         failed, returned, succeeded, fatal = 0, 0, False, None
         while self._submit_more(queue):
             block, result = self._settle_next()
+            if getattr(result, "reason", None) == CONNECTION_LOST:  # no fault of the shards
+                require_connected(self._client, self._address)
+                returned += len(block.shards)
+                continue
             if not isinstance(result, Exception):
                 succeeded = True
                 returned += result["returned"]
@@ -226,6 +241,7 @@ class _Pass:
 
     def _submit_more(self, queue: Iterator[Block]) -> bool:
         """Submit as many blocks as keep all workers busy; tell whether any is in progress."""
+        require_connected(self._client, self._address)
         threads = self._client.scheduler_info(n_workers=0)["total_threads"]
         alone = self._number == PASSES - 1
         window = 1 if alone else max(WINDOW, TASKS_PER_THREAD * threads)
@@ -283,6 +299,15 @@ def dask_client() -> Client:
     """Return the client of the current flow's task runner."""
     context: Any = FlowRunContext.get()
     return context.task_runner.client
+
+
+def require_connected(client: Client, address: str) -> None:
+    """Wait while a client connects to its scheduler again. Raises RunError if the scheduler is gone."""
+    while client.status == "connecting":
+        raise_if_interrupted()
+        time.sleep(RECONNECT_INTERVAL)
+    if client.status != "running":
+        raise RunError(f"the Dask scheduler at {address} is gone. {RESTART_HINT}")
 
 
 def workers_of(client: Client) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Forwarding of the library's log messages to the Prefect log of the task that caused them."""
+"""Forwarding of the library's log messages to the Prefect log of the task that caused them, and announcements."""
 
 import logging
 import threading
@@ -6,8 +6,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from prefect import get_run_logger
+
 library = logging.getLogger("netsim")
 library.setLevel(logging.INFO)
+
+announcements = logging.getLogger("tasks.announcements")
+"""What a user should know while a flow runs. The command line prints it, though it keeps logs out of the terminal."""
+
+announcements.propagate = False
+announcements.addHandler(logging.NullHandler())
+
+
+def announce(message: str) -> None:
+    """Tell the user of the current flow something, in the Prefect log and in the terminal."""
+    get_run_logger().warning(message)
+    announcements.warning(message)
 
 
 class _Forward(logging.Handler):

@@ -1,5 +1,6 @@
 """The environment of a flow in a terminal: server, progress bars, Ctrl-C, and the closing lines."""
 
+import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -58,8 +59,26 @@ def flow_session(opened: Any, stages: Sequence[Any], debug: bool) -> Iterator[No
     with prefect_server() as server:
         keeps = " (the server keeps running; stop it with `prefect server stop`)" if server.stoppable else ""
         console.console.print(f"follow it at {server.ui}{keeps}", soft_wrap=True)
-        with console.progress_bars(opened, stages), preserve_keyboard_interrupt():
+        with console.progress_bars(opened, stages), printed_announcements(), preserve_keyboard_interrupt():
             yield
+
+
+@contextmanager
+def printed_announcements() -> Iterator[None]:
+    """Print what the flow announces."""
+    from flows.cli import console
+    from tasks.logs import announcements
+
+    class Printer(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            console.errors.print(console.plain(record.getMessage()), soft_wrap=True)
+
+    printer = Printer()
+    announcements.addHandler(printer)
+    try:
+        yield
+    finally:
+        announcements.removeHandler(printer)
 
 
 @contextmanager

@@ -5,15 +5,15 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from dask.system import CPU_COUNT  # respects affinity and container limits
-from distributed import Client
 from prefect.task_runners import TaskRunner
 from prefect_dask import DaskTaskRunner
 
 from flows.clusters.kubernetes import start_kubernetes
 from flows.clusters.local import start_local
-from flows.clusters.scheduler import SchedulerAddress, connect_scheduler, import_in_scheduler
+from flows.clusters.scheduler import SchedulerAddress, connect, connect_scheduler, explained_loss, import_in_scheduler
 from flows.clusters.settings import AnyCluster, ElasticCluster, Kubernetes, Local, Scheduler, Slurm
 from flows.clusters.slurm import start_slurm
+from flows.clusters.waiting import announced_waits
 from flows.server.credentials import UseBlock
 from netsim.errors import SettingsError
 from tasks.devices import visible_gpus
@@ -25,20 +25,30 @@ STARTERS: dict[type[AnyCluster], Callable[[Any], AbstractContextManager[Schedule
     Kubernetes: start_kubernetes,
 }
 
+WORKER_HINTS: dict[type[AnyCluster], str] = {
+    Local: "They may end as soon as they start: --debug shows why",
+    Scheduler: "Start some with `dask worker ADDRESS --nthreads 1 --memory-limit 0`, or press Ctrl-C",
+    Slurm: "`squeue --me` shows its jobs, and the folder of their logs what they print",
+    Kubernetes: "`kubectl get pods` shows its pods",
+}
+"""What to do where no worker takes the work."""
+
 
 @contextmanager
 def task_runner(cluster: AnyCluster) -> Iterator[TaskRunner[Any]]:
     """Start or connect to `cluster` and yield a task runner for the flows of one sweep.
 
-    Raises SettingsError if the cluster can't be used, or one of its workers can't read the credentials.
+    Raises SettingsError if the cluster can't be used, or one of its workers can't read the credentials; RunError if its
+    scheduler disappears.
     """
-    with STARTERS[type(cluster)](cluster) as scheduler:
+    with STARTERS[type(cluster)](cluster) as scheduler, explained_loss(scheduler):
         if not isinstance(cluster, Local):  # its scheduler is in this process, and its workers inherit the environment
-            with Client(scheduler.address, security=scheduler.security) as client:
+            with connect(scheduler) as client:
                 import_in_scheduler(client)
                 if cluster.credentials is not None:
                     client.register_plugin(UseBlock(cluster.credentials))
-        yield DaskTaskRunner(address=scheduler.address, client_kwargs={"security": scheduler.security})
+        with announced_waits(scheduler, WORKER_HINTS[type(cluster)]):
+            yield DaskTaskRunner(address=scheduler.address, client_kwargs={"security": scheduler.security})
 
 
 def max_workers(cluster: AnyCluster) -> int:

@@ -2,27 +2,34 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import dask
 import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, get_worker
+from distributed.client import FutureCancelledError
 from distributed.security import Security
+from distributed.versions import get_versions
 
+from flows.clusters import scheduler, waiting
 from flows.clusters.local import worker_specs
 from flows.clusters.runner import task_runner
+from flows.clusters.scheduler import SchedulerAddress
 from flows.clusters.settings import Local, parse_cluster
 from flows.clusters.slurm import slurm_cluster, slurm_options
 from netsim.errors import RunError, SettingsError
 from netsim.store.stages import INVERT, TRAIN, Stage
 from support.seaweed import free_ports
+from support.servers import wait_until
 from tasks.cancellation import CancellationCheck
 from tasks.devices import visible_gpus
+from tasks.dispatch import CONNECTION_LOST, require_connected
 
 
 def test_every_gpu_has_a_worker_of_its_own_and_other_workers_see_none():
@@ -50,6 +57,102 @@ def test_a_scheduler_that_does_not_answer_is_one_clear_error():
         task_runner(nobody),
     ):
         pass
+
+
+def test_a_frozen_scheduler_or_the_port_of_its_dashboard_is_one_clear_error(monkeypatch):
+    """Dask waits for ever for the first answer of either."""
+    monkeypatch.setattr(scheduler, "CONNECT_TIMEOUT", 1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            pytest.raises(SettingsError, match=rf"{address} \(no answer in 1 s\)\. Check that"),
+            task_runner(parse_cluster({"kind": "scheduler", "address": address})),
+        ):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("where", "package", "there", "named"),
+    [
+        ("scheduler", "distributed", "2020.1.0", "the Dask scheduler at tcp://x:1 must have distributed"),
+        ("workers", "python", "3.7.1.final.0", "the Dask worker at tcp://y:2 must have python"),
+        ("workers", "python", f"{sys.version_info.major}.{sys.version_info.minor}.99.final.0", None),
+        ("workers", "numpy", "1.0", None),
+    ],
+)
+def test_a_scheduler_or_worker_of_another_version_is_one_clear_error(where, package, there, named):
+    def versions() -> dict[str, Any]:
+        return {"packages": dict(get_versions()["packages"])}
+
+    answer = {"client": versions(), "scheduler": versions(), "workers": {"tcp://y:2": versions()}}
+    changed = answer["workers"]["tcp://y:2"] if where == "workers" else answer["scheduler"]
+    changed["packages"][package] = there
+    with pytest.raises(SettingsError, match=named) if named else nullcontext():
+        scheduler._require_same_versions(answer, "tcp://x:1")
+
+
+def test_a_scheduler_that_is_killed_is_one_clear_error_whatever_dask_makes_of_it(tmp_path):
+    with fresh_scheduler(tmp_path) as address:
+        asked = parse_cluster({"kind": "scheduler", "address": address})
+        with Client(address, timeout=2) as client:
+            pending = client.submit(time.sleep, 60)
+            with pytest.raises(KeyError, match="mine"), task_runner(asked):
+                raise KeyError("mine")
+            with (
+                pytest.raises(RunError, match=f"^the Dask scheduler at {address} is gone. Restart it"),
+                task_runner(asked),
+            ):
+                kill_scheduler(client)
+            with pytest.raises(FutureCancelledError) as lost:
+                pending.result()
+            assert lost.value.reason == CONNECTION_LOST  # the dispatch blames no shard for it
+            with pytest.raises(RunError, match=f"^the Dask scheduler at {address} is gone. Restart it"):
+                require_connected(client, address)
+
+
+def kill_scheduler(client: Client) -> None:
+    """Kill the scheduler, and raise what Dask once made of it."""
+    require_connected(client, "")
+    os.kill(client.run_on_scheduler(os.getpid), signal.SIGKILL)
+    raise KeyError("total_threads")
+
+
+def test_a_sweep_that_waits_for_workers_says_so_and_rarely(monkeypatch):
+    monkeypatch.setattr(waiting, "POLL_INTERVAL", 0.02)
+    monkeypatch.setattr(waiting, "PATIENCE", 0.1)
+    announced: list[str] = []
+    monkeypatch.setattr(waiting, "announce", announced.append)
+    options = {"threads_per_worker": 1, "processes": False, "dashboard_address": ":0", "silence_logs": 50}
+    with LocalCluster(n_workers=0, **options) as cluster, Client(cluster) as client:
+        address = cluster.scheduler_address
+
+        def replace_workers(**worker: Any) -> int:
+            cluster.scale(0)
+            wait_until(lambda: not client.scheduler_info()["workers"], seconds=30)
+            cluster.new_spec["options"] |= worker
+            cluster.scale(1)
+            client.wait_for_workers(1)
+            time.sleep(0.3)
+            return len(announced)
+
+        with waiting.announced_waits(SchedulerAddress(address), "Start some"):
+            time.sleep(1.2)  # announcements after 0.1, 0.4 and not yet 1.6 s
+            alone = len(announced)
+            replace_workers(resources={"GPU": 1})
+            before = replace_workers(resources={})
+            stuck = client.submit(may_begin, resources={"GPU": 1})
+            wait_until(lambda: len(announced) > before, seconds=30)
+            stuck.cancel()
+    assert announced[:alone] == [f"waiting: no worker is connected to the Dask scheduler at {address}. Start some"] * 2
+    assert announced[before] == (
+        f"waiting: none of the 1 workers of the Dask scheduler at {address} has the GPU that the work needs. Start some"
+    )
+
+
+def test_workers_that_are_all_paused_are_said_to_be():
+    paused = waiting.explain_wait(["paused"] * 3, stuck=False, address="x")
+    assert paused == "all 3 workers of the Dask scheduler at x are paused; a --memory-limit has them pause"
+    assert waiting.explain_wait(["paused", "running"], stuck=False, address="x") is None
 
 
 def test_local_workers_end_with_the_sweep():

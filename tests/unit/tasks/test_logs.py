@@ -1,9 +1,10 @@
-"""Forwarding of the library's log messages."""
+"""Forwarding of the library's log messages, and announcements."""
 
 import logging
 import threading
 
-from tasks.logs import forward_logs
+from tasks import logs
+from tasks.logs import announce, announcements, forward_logs
 
 
 def test_messages_of_this_thread_go_to_the_log_of_the_task_with_the_shard(caplog):
@@ -26,3 +27,17 @@ def test_the_prefix_is_that_of_the_moment(caplog):
         library.info("begun")
     messages = [record.getMessage() for record in caplog.records if record.name == "a.task"]
     assert messages == ["shard 1: begun", "shard 2: begun"]
+
+
+def test_an_announcement_goes_to_the_log_of_the_flow_and_to_the_terminal(caplog, monkeypatch):
+    printed = logging.Handler()
+    monkeypatch.setattr(printed, "emit", lambda record: messages.append(record.getMessage()))
+    messages: list[str] = []
+    monkeypatch.setattr(logs, "get_run_logger", lambda: logging.getLogger("a.flow"))
+    announcements.addHandler(printed)
+    try:
+        announce("waiting")
+    finally:
+        announcements.removeHandler(printed)
+    assert messages == ["waiting"] == [record.getMessage() for record in caplog.records if record.name == "a.flow"]
+    assert not announcements.propagate  # or a deployment would print it twice
