@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from itertools import groupby
 from threading import Event, Thread
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from netsim.errors import StoreError, printable
+from netsim.storage.concurrency import concurrently
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store.quarantine import quarantined
 from netsim.store.run import Run
@@ -55,18 +57,20 @@ def show_status(run: Run) -> None:
     """Print one line per stage (done, missing, rate, time left), then unreadable images and quarantined shards."""
     table = table_of("stage", "done", "missing", "per minute", "time left")
     table.add_column("missing from")
-    for stage in status(run):
+    parts: list[Callable[[Run], Any]] = [status, unreadable, quarantined]
+    stages, splits, units = concurrently(lambda part: part(run), parts)
+    for stage in stages:
         behind = [f"{name} {total - done}" for name, (done, total) in stage.by_name.items() if done < total]
         rate = f"{60 * stage.rate:.1f}" if stage.rate and behind else ""
         left = _duration(stage.seconds_left) if behind else ""
         missing = _first_few(behind)
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
     show(f"{run.url}  (run {run.digest})", table)
-    for split, checked in unreadable(run).items():
+    for split, checked in splits.items():
         if names := [f"{image.name} ({image.why})" for image in checked.unreadable]:
             summary = f"{len(names)} of {checked.listed} {split} images are unreadable and skipped"
             console.print(plain(f"{summary}: {_first_few(names)}"), soft_wrap=True)
-    for unit, why in quarantined(run).items():
+    for unit, why in units.items():
         console.print(plain(f"{unit_label(unit)} is quarantined: {why['error']}"), soft_wrap=True)
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
@@ -127,9 +126,7 @@ def verify(
 
 def report(
     store: Store,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="FOLDER")] = Path(
-        "report"
-    ),
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write to.", metavar="FOLDER")] = "report",
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
@@ -145,5 +142,5 @@ def report(
     opened = Run.open(store)
     load: list[Callable[[Run], Any]] = [load_results, gallery]
     run_results, images = concurrently(lambda part: part(opened), load)
-    write_report(run_results, images, output, settings_yaml=opened.settings.to_yaml())
-    console.console.print(f"report: {output / 'report.html'}", soft_wrap=True)
+    written = write_report(run_results, images, output, settings_yaml=opened.settings.to_yaml())
+    console.console.print(f"report: {written['report.html']}", soft_wrap=True)

@@ -1,6 +1,5 @@
 """`netsim measure` and `netsim layers`: further analyses of what a run has stored."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -87,8 +86,8 @@ def layers(
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write the heatmap and the table to.", metavar="FOLDER")
-    ] = Path("layers"),
+        str, typer.Option("--output", "-o", help="Folder to write the heatmap and the table to.", metavar="FOLDER")
+    ] = "layers",
     workers: Workers = None,
     scheduler: Scheduler = None,
     tls: Tls = None,

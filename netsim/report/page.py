@@ -6,6 +6,7 @@ no script.
 
 import base64
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,7 +47,9 @@ from netsim.storage.files import Files
 from netsim.store.run import Run
 
 
-def write_report(results: Results, gallery: Gallery, directory: Path, *, settings_yaml: str = "") -> dict[str, Path]:
+def write_report(
+    results: Results, gallery: Gallery, directory: str | os.PathLike[str], *, settings_yaml: str = ""
+) -> dict[str, Path]:
     """Write the report into `directory`, which is created if missing.
 
     Everything is rendered before anything is written, and each file is replaced atomically, so that readers never see
@@ -81,7 +84,7 @@ def render_report(results: Results, gallery: Gallery, settings_yaml: str = "") -
     }
 
 
-def write_layers(run: Run, spec: LayerSpec, directory: Path) -> dict[str, Path]:
+def write_layers(run: Run, spec: LayerSpec, directory: str | os.PathLike[str]) -> dict[str, Path]:
     """Write heatmaps (SVG, PNG) and the table (CSV) of layers, named after the networks.
 
     Returns
@@ -111,15 +114,16 @@ def write_layers(run: Run, spec: LayerSpec, directory: Path) -> dict[str, Path]:
     )
 
 
-def _write(directory: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
-    directory = Path(directory)
+def _write(directory: str | os.PathLike[str], contents: Mapping[str, bytes]) -> dict[str, Path]:
     try:
-        files = Files(directory, setting="the folder of the report")
+        files = Files(directory, setting="--output")
+        if not files.local:
+            raise SettingsError(f"--output must be a folder of this machine, got {files.url}; copy it from there")
         for name, content in contents.items():
             files.put(name, content)
     except StoreError as error:
-        raise SettingsError(f"cannot write the report to {directory}: {error}; choose another folder") from error
-    return {name: directory / name for name in contents}
+        raise SettingsError(f"cannot write to {directory}: {error}; choose another folder") from error
+    return {name: Path(files.place(name)) for name in contents}
 
 
 # ---- the page ---------------------------------------------------------------------------------------------------

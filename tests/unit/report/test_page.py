@@ -190,3 +190,6 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingsError, match="choose another folder"):
         write_report(results, make_gallery(results), tmp_path / "file")
+    for url in ("s3://bucket/report", "memory://report"):
+        with pytest.raises(SettingsError, match=f"^--output must be a folder of this machine, got {url}; copy it"):
+            write_report(results, make_gallery(results), url)
