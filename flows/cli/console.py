@@ -54,7 +54,7 @@ def show(title: str, table: Table) -> None:
 
 
 def show_status(run: Run) -> None:
-    """Print one line per stage (done, missing, rate, time left), then unreadable images and quarantined shards."""
+    """Print one line per stage (done, missing, rate, time left), then skipped images and quarantined shards."""
     table = table_of("stage", "done", "missing", "per minute", "time left")
     table.add_column("missing from")
     parts: list[Callable[[Run], Any]] = [status, unreadable, quarantined]
@@ -70,6 +70,8 @@ def show_status(run: Run) -> None:
         if names := [f"{image.name} ({image.why})" for image in checked.unreadable]:
             summary = f"{len(names)} of {checked.listed} {split} images are unreadable and skipped"
             console.print(plain(f"{summary}: {_first_few(names)}"), soft_wrap=True)
+        for sentence in checked.passed_over:
+            console.print(plain(sentence), soft_wrap=True)
     for unit, why in units.items():
         console.print(plain(f"{unit_label(unit)} is quarantined: {why['error']}"), soft_wrap=True)
 
