@@ -46,8 +46,8 @@ class Preprocessing:
     Raises
     ------
     NetworkError
-        When a network is made with it, not before: for images with another number of channels than `mean`, `std` or
-        "BGR" requires.
+        For values that are no finite numbers, a `std` or `largest` of zero, and another `order`. When a network is made
+        with it: for images with another number of channels than `mean`, `std` or "BGR" requires.
 
     See Also
     --------
@@ -74,6 +74,15 @@ class Preprocessing:
     size: int | None = None
     crop: float | None = None
     interpolation: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.order not in ("RGB", "BGR"):
+            raise NetworkError(f"order of a Preprocessing must be RGB or BGR, got {self.order!r}")
+        for key, may_be_zero in (("mean", True), ("std", False), ("largest", False)):
+            value = getattr(self, key)
+            if value is not None and not _are_numbers(value, may_be_zero=may_be_zero):
+                must = "finite numbers" if may_be_zero else "finite numbers other than 0"
+                raise NetworkError(f"{key} of a Preprocessing must be {must}, got {value!r}")
 
     @property
     def shape(self) -> Shape:
@@ -136,6 +145,14 @@ class Preprocessing:
             if not isinstance(values, list) or not all(isinstance(value, int | float) for value in values):
                 raise NetworkError(f"{key} in the metadata of the weights must be a list of numbers, got {values!r}")
         return replace(self, mean=tuple(metadata["mean"]), std=tuple(metadata["std"]))
+
+
+def _are_numbers(values: Any, *, may_be_zero: bool) -> bool:
+    try:
+        numbers = torch.as_tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return bool(torch.isfinite(numbers).all()) and (may_be_zero or bool((numbers != 0).all()))
 
 
 # Preprocessing of most ImageNet networks.

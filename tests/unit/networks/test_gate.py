@@ -331,7 +331,7 @@ def test_a_network_may_compute_in_half_precision_inside_but_not_represent_in_it(
     assert as_network(changed(forward=inside), images(2)).width == 12
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize(
     "convert",
     [

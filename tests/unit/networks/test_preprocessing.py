@@ -92,3 +92,18 @@ def test_a_converted_file_replaces_mean_and_std_if_it_has_both():
         NetworkError, match=r"^std in the metadata of the weights must be a list of numbers, got \['a'\]$"
     ):
         preprocessing.with_metadata({"mean": [0.1], "std": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"order": "bgr"}, "order of a Preprocessing must be RGB or BGR, got 'bgr'"),
+        ({"mean": "grey"}, "mean of a Preprocessing must be finite numbers, got 'grey'"),
+        ({"mean": (float("nan"),) * 3}, "mean of a Preprocessing must be finite numbers"),
+        ({"std": (0.2, 0.0, 0.2)}, "std of a Preprocessing must be finite numbers other than 0"),
+        ({"largest": 0}, "largest of a Preprocessing must be finite numbers other than 0, got 0"),
+    ],
+)
+def test_values_that_normalise_nothing_are_refused(fields, message):
+    with pytest.raises(NetworkError, match=message):
+        netsim.Preprocessing(**fields)
