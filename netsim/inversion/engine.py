@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from netsim.errors import DataError, NetworkError
+from netsim.errors import DataError, NetworkError, first_line
 from netsim.inversion.folding import prepared_body
 from netsim.inversion.precision import Precision
 from netsim.networks import Network
 from netsim.networks.batches import Batches
 from netsim.networks.memory import fitting_batch_size, peak_bytes
-from netsim.networks.network import first_line
 
 # Function that maps images (n, C, H, W) to representations (n, d), each image by itself.
 Represent = Callable[[Tensor], Tensor]

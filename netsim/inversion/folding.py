@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from netsim.errors import first_line
 from netsim.inversion.precision import Precision
 from netsim.networks import Network, sharing_copy
 from netsim.networks.memory import is_out_of_memory
-from netsim.networks.network import first_line
 
 logger = logging.getLogger(__name__)
 

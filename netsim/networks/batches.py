@@ -9,9 +9,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from netsim.errors import NetworkError
+from netsim.errors import NetworkError, first_line
 from netsim.networks.memory import fitting_batch_size, is_out_of_memory, peak_bytes
-from netsim.networks.network import Network, first_line
+from netsim.networks.network import Network
 
 logger = logging.getLogger(__name__)
 

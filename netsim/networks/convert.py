@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from netsim.errors import NetworkError, SettingsError
+from netsim.errors import NetworkError, SettingsError, first_line
 from netsim.networks.checkpoint import Saved, find_weights
 from netsim.networks.load import build_network, parse_reference, untrained
-from netsim.networks.network import Network, first_line
+from netsim.networks.network import Network
 from netsim.networks.sources import robust_imagenet
 from netsim.networks.sources.base import Reference
 from netsim.networks.weights import Weights, read_weights, weights_to_bytes

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from netsim.errors import DataError, NetworkError
-from netsim.errors import first_line as first_line
 from netsim.networks import gate
 from netsim.networks.ambient import plain_numbers, plain_torch
 from netsim.networks.gate import Gate, State, WholePass, cause

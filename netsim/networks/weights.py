@@ -12,8 +12,8 @@ from blake3 import blake3
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from netsim.errors import NetworkError, StoreError
-from netsim.networks.network import Network, first_line
+from netsim.errors import NetworkError, StoreError, first_line
+from netsim.networks.network import Network
 from netsim.storage.places import read_file
 
 # Last part of the name of BatchNorm's count of batches. It changes no output, and exists only since torch 0.4.1.

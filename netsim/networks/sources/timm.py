@@ -12,8 +12,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from netsim.errors import NetworkError, SettingsError, nearest
-from netsim.networks.network import first_line
+from netsim.errors import NetworkError, SettingsError, first_line, nearest
 from netsim.networks.preprocessing import Preprocessing
 from netsim.networks.sources.base import Built, NetworkSource, Reference
 from netsim.networks.weights import no_code_in_pickles
