@@ -117,7 +117,8 @@ def invert_images(
         A `robustness` AttackerModel, any classifier of images in [0, 1] that ends in an ``nn.Linear``, or a netsim
         Network. Its representation is the input of the last linear layer.
     seed_images
-        Images to start from: (n, C, H, W), float32 or float64, in [0, 1].
+        Images to start from: (n, C, H, W), float32 or float64, in [0, 1]. What is outside by at most 1e-6, as after a
+        resize, is clipped.
     target_images
         Images whose representations to reach. Shape and dtype are those of `seed_images`; pair i is seed i and
         target i.
@@ -146,7 +147,9 @@ def invert_images(
     SettingsError
         If a setting is out of range.
     NetworkError
-        If `model` is not a module, ends in no linear layer, is not differentiable, or does not fit into memory.
+        If `model` is not a module, does not fit into memory, has weights of another dtype than the images, or misses
+        any condition of `netsim.networks.gate`: it ends in one linear layer, represents each image by itself, is
+        deterministic and differentiable, ...
 
     References
     ----------
