@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from benchmarks.usage import so_far, usage_of
 from flows.cli.console import console, table_of
 from netsim.images import ImageSet, load_images, to_unit
 from netsim.images.decoding import THREADS, processors
@@ -100,9 +101,8 @@ class Speed:
 
 def timed(work: Callable[[], object], images: int) -> Speed:
     """Run `work`, which handles a number of images, and return its speed."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return Speed(images / (time.perf_counter() - wall), images / (time.process_time() - cpu))
+    wall, usage = time.perf_counter(), usage_of(work)
+    return Speed(images / (time.perf_counter() - wall), images / usage.cpu)
 
 
 def compare(sets: dict[str, ImageSet], batch: int, rounds: int) -> dict[str, list[tuple[Speed, Speed]]]:
@@ -139,6 +139,7 @@ def report(speeds: dict[str, list[tuple[Speed, Speed]]], threads: int) -> None:
         )
     console.print(f"[bold]{threads} threads; ResNet-18 at 224 px[/bold]")
     console.print(table)
+    console.print(f"all in all {so_far()}")
 
 
 if __name__ == "__main__":

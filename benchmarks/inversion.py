@@ -11,7 +11,6 @@ convolutions by itself, in the same precision.
 import argparse
 import platform
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -24,13 +23,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.published import attacker_model, published
+from benchmarks.usage import Usage, usage_of
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import Engine
 from netsim.inversion.flops import forward_flops
 from netsim.inversion.invert import invert_batches
-from netsim.networks.memory import LiveBytes
 from netsim.inversion.precision import Precision, fast_precisions
 from netsim.networks import load_network
+from netsim.networks.memory import LiveBytes
 from netsim.settings import InversionSettings
 
 NINE = (
@@ -48,10 +48,14 @@ NINE = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one iteration on a batch: CPU seconds, and the most bytes of tensors that are alive at the same time."""
+    """Cost of one iteration on a batch, and the most bytes of tensors that are alive at the same time."""
 
-    seconds: float
+    usage: Usage
     bytes: int
+
+    def __str__(self) -> str:
+        system, faults = (max(value, 0) for value in (self.usage.system, self.usage.faults))
+        return f"{self.usage.cpu:.3f} ({system / self.usage.cpu:.0%}, {faults:,.0f})"
 
 
 @dataclass(frozen=True)
@@ -68,20 +72,13 @@ class Comparison:
     @property
     def share(self) -> float:
         """Share of the peak that netsim reaches."""
-        return self.flops / self.netsim.seconds / self.peak
+        return self.flops / self.netsim.usage.cpu / self.peak
 
 
-def cpu_seconds(work: Callable[[], object]) -> float:
-    """Run `work`, and return the CPU seconds of all threads."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
-
-
-def each_iteration(work: Callable[[int], None], iterations: int) -> float:
-    """Return CPU seconds per iteration, without those before the first and after the last."""
-    once = cpu_seconds(lambda: work(1))
-    return (cpu_seconds(lambda: work(1 + iterations)) - once) / iterations
+def each_iteration(work: Callable[[int], None], iterations: int) -> Usage:
+    """Return what an iteration uses, without what comes before the first and after the last."""
+    once = usage_of(lambda: work(1))
+    return (usage_of(lambda: work(1 + iterations)) - once) / iterations
 
 
 def compare(name: str, *, pixels: int, batch: int, iterations: int, pairs: int, precision: str) -> Comparison:
@@ -100,11 +97,11 @@ def compare(name: str, *, pixels: int, batch: int, iterations: int, pairs: int, 
         )
 
     held = [bytes_of(lambda: slow(1)), bytes_of(lambda: fast(1))]
-    seconds = [(each_iteration(slow, iterations), each_iteration(fast, iterations)) for _ in range(pairs)]
+    usages = [(each_iteration(slow, iterations), each_iteration(fast, iterations)) for _ in range(pairs)]
     return Comparison(
-        published=Cost(statistics.median(slow for slow, _ in seconds), held[0]),
-        netsim=Cost(statistics.median(fast for _, fast in seconds), held[1]),
-        ratios=sorted(slow / fast for slow, fast in seconds),
+        published=Cost(sorted((slow for slow, _ in usages), key=lambda usage: usage.cpu)[pairs // 2], held[0]),
+        netsim=Cost(sorted((fast for _, fast in usages), key=lambda usage: usage.cpu)[pairs // 2], held[1]),
+        ratios=sorted(slow.cpu / fast.cpu for slow, fast in usages),
         flops=2 * forward_flops(network, seed),
         peak=max(convolution_rates(Engine(network, seed, precision=chosen, batch_size=batch), seed)),
         precision=chosen,
@@ -130,7 +127,7 @@ def convolution_rates(engine: Engine, images: Tensor) -> Iterator[float]:
         for convolution, x in seen:
             with FlopCounterMode(display=False) as counter:
                 convolution(x)
-            best = min(cpu_seconds(lambda: convolution(x)) for _ in range(3))  # noqa: B023 (called at once)
+            best = min(usage_of(lambda: convolution(x)).cpu for _ in range(3))  # noqa: B023 (called at once)
             yield counter.get_total_flops() / best
 
 
@@ -159,7 +156,10 @@ def main() -> None:
     options = vars(parser.parse_args())
     torch.set_num_threads(1)
 
-    title = f"CPU seconds per iteration, batch {options['batch']}, {options['pixels']} px, one thread"
+    title = (
+        f"CPU seconds (share of the system, page faults) per iteration, batch {options['batch']}, "
+        f"{options['pixels']} px, one thread"
+    )
     table = Table("network", title=title)
     for column in ("published", "netsim", "ratio (median)", "range", "of peak", "MB published", "MB netsim"):
         table.add_column(column, justify="right")
@@ -170,8 +170,8 @@ def main() -> None:
         medians.append(statistics.median(comparison.ratios))
         table.add_row(
             name,
-            f"{comparison.published.seconds:.3f}",
-            f"{comparison.netsim.seconds:.3f}",
+            str(comparison.published),
+            str(comparison.netsim),
             f"{medians[-1]:.2f}",
             f"{comparison.ratios[0]:.2f} to {comparison.ratios[-1]:.2f}",
             f"{comparison.share:.0%}",

@@ -29,6 +29,7 @@ import zarr
 from rich.console import Console
 
 from benchmarks.inversion import processor
+from benchmarks.usage import usage_of
 from flows.cli.console import table_of
 from netsim.similarity.blocked import blocked_similarity
 from netsim.similarity.cka import similarity
@@ -74,9 +75,7 @@ def _array(group: zarr.Group, network: int) -> Any:
 
 def seconds_of(work: Callable[[], object]) -> float:
     """Run `work`, and return the CPU seconds of all threads."""
-    started = time.process_time()
-    work()
-    return time.process_time() - started
+    return usage_of(work).cpu
 
 
 def float32_peak() -> float:
@@ -157,7 +156,8 @@ def exact(n: int, shard_size: int, *, pairs_of_peers: int) -> None:
     """Time all pairs by netsim, both estimators with the jackknife, and by others pair by pair; print a table."""
     peak = float32_peak()
     with stored(n, shard_size) as shards:
-        ours = seconds_of(lambda: similarity(shards, PAIRS))
+        usage = usage_of(lambda: similarity(shards, PAIRS))
+        ours = usage.cpu
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         rows = {i: np.concatenate(parts) for i, parts in _by_network(shards).items()} if pairs_of_peers else {}
     table = table_of("exact, 36 pairs", "CPU seconds", "times netsim", "measured on")
@@ -184,6 +184,7 @@ def exact(n: int, shard_size: int, *, pairs_of_peers: int) -> None:
         f"n = {n:,} in shards of {shard_size}: {floor / ours / peak:.0%} of the float32 peak ({peak / 1e9:.0f} GFLOP/s)"
     )
     print(f"for the {floor / 1e12:.1f} TFLOP of all products, each once; most memory of the process {memory:.2f} GiB")
+    print(usage)
 
 
 def _by_network(shards: Shards) -> dict[int, list[np.ndarray]]:

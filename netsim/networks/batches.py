@@ -1,4 +1,4 @@
-"""How many images are evaluated at a time: as many as fit into memory."""
+"""Batch sizes of evaluations: as many images as fit into memory."""
 
 import gc
 import logging

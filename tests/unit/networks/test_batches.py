@@ -1,4 +1,4 @@
-"""How many images are evaluated at a time."""
+"""Batch sizes of evaluations."""
 
 import logging
 
