@@ -182,6 +182,7 @@ class Network(nn.Module):
         return f"{message}; {hint}" if hint else message
 
 
+@plain_torch()
 def as_network(model: nn.Module, example_images: Tensor) -> Network:
     """Convert any classifier to a `Network`; return a `Network` as it is.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from netsim.errors import NetworkError
+from netsim.networks.ambient import plain_numbers
 
 Shape = tuple[int, int, int]  # (C, H, W)
 Channels = Sequence[float] | Tensor | None  # one value per channel; None: nothing is subtracted, or nothing divided by
@@ -123,6 +124,7 @@ class Preprocessing:
             raise NetworkError(f"{name} requires images of {len(flat)} channels, got {like.shape[1]}")
         return flat.reshape(-1, 1, 1)
 
+    @plain_numbers()
     def to_json(self) -> dict[str, Any]:
         """Convert to a dict for JSON, without the fields that are None."""
         fields = {key: value for key, value in vars(self).items() if value is not None}
@@ -149,7 +151,7 @@ class Preprocessing:
 
 def _are_numbers(values: Any, *, may_be_zero: bool) -> bool:
     try:
-        numbers = torch.as_tensor(values, dtype=torch.float64)
+        numbers = torch.as_tensor(values, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         return False
     return bool(torch.isfinite(numbers).all()) and (may_be_zero or bool((numbers != 0).all()))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+import netsim
 from netsim.images import ArrayImages
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.invert import invert, invert_batches, invert_images
@@ -116,6 +117,17 @@ def trained():
         return [*network.state_dict().values(), torch.tensor(accuracy(network, some), dtype=torch.float64)]
 
 
+def stated(classifier, images):
+    """Make a network that states its preprocessing, and return what is recorded of it."""
+    classifier.preprocessing = netsim.Preprocessing(mean=(0.1, 0.2, 0.3), std=[0.5] * 3)
+    try:
+        network = as_network(torch.nn.DataParallel(classifier), images)
+    finally:
+        del classifier.preprocessing
+    with torch.device("cpu"):
+        return network.mean, network.std, torch.tensor(network.preprocessing.to_json()["mean"], dtype=torch.float64)
+
+
 ENTRIES = {
     "training": lambda *_: trained(),
     "invert_images": lambda classifier, _, *pair: [invert_images(classifier, *pair, iterations=5)],
@@ -123,6 +135,7 @@ ENTRIES = {
     "invert": lambda _, network, seed, target: [
         invert(network.represent, seed, represented_goal(network), FEW).history
     ],
+    "preprocessing": lambda classifier, _, seed, target: list(stated(classifier, seed)),
     "represent": lambda _, network, seed, target: [network.represent(seed).detach(), network(target).detach()],
     "as_network": lambda classifier, _, seed, target: list(as_network(classifier, seed).state_dict().values()),
     "load_network": lambda *_: list(load_network("small:resnet18@none").state_dict().values()),
