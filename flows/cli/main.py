@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.cli import inspect, measure, planning, run, tools
+from flows.cli.failures import explain_failure
 from flows.cli.streams import prepare_streams, use_utf8
 from netsim import __version__
 from netsim.errors import NetsimError, printable
@@ -75,6 +76,5 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        message = printable(f"netsim: unexpected {type(error).__name__}: {error}")
-        print(f"{message}\nrun it again with --debug for the traceback, and please report it", file=sys.stderr)
+        print(explain_failure(error), file=sys.stderr)
         sys.exit(1)

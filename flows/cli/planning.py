@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from flows.cli.options import WHERE, ClusterFile, Credentials, Debug, Json, Set, Settings, ShardsPerTask, StoreOption
-from flows.cli.session import silence_logs, use_credentials
+from flows.cli.orchestrators import load_orchestrators
+from flows.cli.session import use_credentials
 from netsim.errors import SettingsError
 
 
@@ -53,7 +54,7 @@ def plan(
     * `netsim plan mine.yaml`: measure on this machine
     * `netsim plan mine.yaml --cluster slurm.yaml --like runs/pilot --price 2`: plan for the device of a pilot run
     """
-    silence_logs(debug)
+    load_orchestrators(debug)
     from flows.cli import tables
     from flows.cli.console import progress_bar
     from flows.clusters.environment import ENVIRONMENT, MODULES

@@ -17,7 +17,14 @@ from flows.cli.options import (
     Tls,
     Workers,
 )
-from flows.cli.session import cluster_options, flow_session, report_nothing_to_do, report_stopped, use_credentials
+from flows.cli.session import (
+    cluster_options,
+    exit_code,
+    flow_session,
+    report_nothing_to_do,
+    report_stopped,
+    use_credentials,
+)
 from netsim.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -127,9 +134,9 @@ def _run(settings: "SweepSettings", store: str, cluster: "AnyCluster", resume: s
                 from flows.sweep import sweep
 
                 sweep(settings, opened.url, cluster)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             report_stopped(opened, resume)
-            raise typer.Exit(130) from None
+            raise typer.Exit(exit_code(error)) from None
     else:
         report_nothing_to_do(opened, debug)
     tables.show_results(load_results(opened))

@@ -1,14 +1,16 @@
 """The environment of a flow in a terminal: server, progress bars, Ctrl-C, and the closing lines."""
 
 import logging
-import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from flows.cli.orchestrators import load_orchestrators
+from flows.cli.signals import stopped_by_signals
 
 if TYPE_CHECKING:
     from flows.clusters.settings import AnyCluster
@@ -28,7 +30,7 @@ def use_credentials(credentials: str | None, debug: bool) -> None:
     """Load a credentials block before the store is opened; starts a Prefect server if none runs, which holds blocks."""
     if credentials is None:
         return
-    silence_logs(debug)
+    load_orchestrators(debug)
     from flows.server.credentials import use_block
     from flows.server.server import prefect_server
 
@@ -38,7 +40,7 @@ def use_credentials(credentials: str | None, debug: bool) -> None:
 
 def report_nothing_to_do(opened: Any, debug: bool) -> None:
     """Tell that nothing is missing, and close flow runs that were killed before Prefect heard of their end."""
-    silence_logs(debug)
+    load_orchestrators(debug)
     from flows.cli import console
     from flows.server.server import existing_prefect_server
     from tasks.prefect_runs import close_orphaned_runs
@@ -52,14 +54,14 @@ def report_nothing_to_do(opened: Any, debug: bool) -> None:
 @contextmanager
 def flow_session(opened: Any, stages: Sequence[Any], debug: bool) -> Iterator[None]:
     """Provide what a flow needs in a terminal: a Prefect server, progress bars of `stages`, and a sound Ctrl-C."""
-    silence_logs(debug)
+    load_orchestrators(debug)
     from flows.cli import console
     from flows.server.server import prefect_server
 
-    with prefect_server() as server:
+    with stopped_by_signals(), prefect_server() as server:
         keeps = " (the server keeps running; stop it with `prefect server stop`)" if server.stoppable else ""
         console.console.print(f"follow it at {server.ui}{keeps}", soft_wrap=True)
-        with console.progress_bars(opened, stages), printed_announcements(), preserve_keyboard_interrupt():
+        with console.progress_bars(opened, stages), printed_announcements():
             yield
 
 
@@ -82,57 +84,32 @@ def printed_announcements() -> Iterator[None]:
 
 
 @contextmanager
-def preserve_keyboard_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt on Ctrl-C even where a library turns it into an exception of its own."""
-    from tasks.interrupts import interrupted, marked_crashed
-
-    previous = signal.getsignal(signal.SIGINT)
-
-    def interrupt(*_: Any) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    if previous is signal.default_int_handler:  # a shell may have set SIGINT to be ignored
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    except Exception as error:
-        if interrupted.is_set() and not marked_crashed.is_set():  # that has its own error
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        signal.signal(signal.SIGINT, previous)
-        interrupted.clear()  # for the next sweep of this process
-
-
-@contextmanager
 def exit_on_interrupt() -> Iterator[None]:
-    """Exit with code 130 on Ctrl-C, and say how to resume."""
-    from flows.cli import console
-
+    """Exit on a signal that stops, and say how to resume."""
     try:
         yield
-    except KeyboardInterrupt:
-        console.errors.print("\nstopped. Completed shards are kept; run the same command again to resume.")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as error:
+        _report("stopped. Completed shards are kept; run the same command again to resume.")
+        raise typer.Exit(exit_code(error)) from None
 
 
 def report_stopped(opened: Any, resume: str) -> None:
     """Print how far a stopped sweep came and the command that resumes it."""
-    from flows.cli import console
     from netsim.store.status import status
     from tasks.interrupts import cancelled_in_prefect
 
     how = "cancelled in Prefect" if cancelled_in_prefect.is_set() else "stopped"
     done = ", ".join(f"{stage.name} {stage.done}/{stage.total}" for stage in status(opened))
-    console.errors.print(f"\n{how}. Done: {done}.\nrun `{resume}` to resume", soft_wrap=True)
+    _report(f"{how}. Done: {done}.\nrun `{resume}` to resume")
 
 
-def silence_logs(debug: bool) -> None:
-    """Keep logs out of this terminal unless `debug`; the Prefect UI has them. Call it before Prefect is imported."""
-    from flows.server.offline import OFFLINE
+def exit_code(interrupt: KeyboardInterrupt) -> int:
+    """Return the exit code of a command that was stopped: by Ctrl-C, if nothing else is known."""
+    return getattr(interrupt, "exit_code", 128 + signal.SIGINT)
 
-    os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
-    if not debug:
-        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # inherited by workers
+
+def _report(text: str) -> None:
+    from flows.cli import console
+
+    with suppress(OSError):  # the terminal may be closed
+        console.errors.print(f"\n{text}", soft_wrap=True)

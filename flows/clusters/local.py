@@ -17,11 +17,12 @@ from tasks.devices import GPU, visible_gpus
 
 
 class IgnoreInterrupts(WorkerPlugin):
-    """Ignore Ctrl-C in workers: it reaches every process of a terminal, and the flow ends its workers itself."""
+    """Ignore Ctrl-C, and the end of a terminal, in workers: they reach all its processes, and the flow ends workers."""
 
     def setup(self, worker: object) -> None:
-        """Ignore SIGINT in this worker."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        """Ignore SIGINT and SIGHUP in this worker."""
+        for number in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

@@ -116,7 +116,7 @@ def _explain_other(api: str) -> str:
         other = parts._replace(path=path).geturl()
         if other != api and healthy(other):
             return f"has its API at another path. Set PREFECT_API_URL to {redact_password(other)}"
-    return f"is not a Prefect server. Correct PREFECT_API_URL, which ends in /api, or unset it{_proxy_hint(api)}"
+    return f"answers, but not as a Prefect server. Correct PREFECT_API_URL, or unset it{_proxy_hint(api)}"
 
 
 def _proxy_hint(api: str) -> str:

@@ -34,7 +34,7 @@ def prefect_server() -> Iterator[Server]:
     if configured:
         name = redact_password(configured)
         require_access(f"the Prefect server at {name}", upgrade="Upgrade it, or unset PREFECT_API_URL")
-        yield Server(_without_path(name), stoppable=False)
+        yield Server(name.removesuffix("/").removesuffix("/api"), stoppable=False)
         return
     port, api = PREFECT_SERVER_API_PORT.value(), _local_api()
     ensure_running(port, api)
@@ -43,7 +43,7 @@ def prefect_server() -> Iterator[Server]:
         stoppable = record_process(port)
         stop = "Stop it with `prefect server stop`" if stoppable else "Stop it"
         require_access(f"the Prefect server at {api}", upgrade=f"{stop}, and run the command again")
-        yield Server(_without_path(api), stoppable)
+        yield Server(f"http://{HOST}:{port}", stoppable)
 
 
 @contextmanager
@@ -60,10 +60,6 @@ def _local_api() -> str:
     """Return the address of the API of a server on this machine."""
     path = (PREFECT_SERVER_API_BASE_PATH.value() or "/api").strip("/")
     return f"http://{HOST}:{PREFECT_SERVER_API_PORT.value()}/{path}"
-
-
-def _without_path(api: str) -> str:
-    return api.removesuffix("/").removesuffix("/api")
 
 
 def _require_own_server(port: int) -> None:

@@ -1,9 +1,12 @@
 """The command line without a server: help, what it prints, and one clear error for each thing a user can get wrong."""
 
+import errno
 import json
 import os
+import re
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,13 +15,17 @@ import pytest
 import torch
 import yaml
 
+from flows.cli.failures import explain_failure
 from flows.cli.main import main
-from flows.cli.session import preserve_keyboard_interrupt
+from flows.cli.session import exit_code
+from flows.cli.signals import Stopped, stopped_by_signals
 from netsim.results.findings import headline
 from netsim.results.results import load_results
 from support.seaweed import free_ports
 from support.servers import netsim
 from support.sweeps import TINY
+
+ROOT = Path(__file__).parents[2]
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -210,18 +217,100 @@ def test_a_server_that_does_not_answer_is_said(tmp_path):
     assert found.returncode == 1 and "does not answer (" in found.stderr
 
 
-def test_ctrl_c_stays_ctrl_c_when_a_library_makes_another_error_of_it():
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)], ids=["INT", "TERM", "HUP"]
+)
+def test_a_signal_stops_even_when_a_library_makes_another_error_of_it(number, code):
     """As Prefect's serialisation of its settings does."""
 
     def interrupted() -> None:
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             time.sleep(5)
         except KeyboardInterrupt:
             raise ValueError("error calling a function") from None
 
-    with pytest.raises(KeyboardInterrupt), preserve_keyboard_interrupt():
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as stopped, stopped_by_signals():
         interrupted()
-    with pytest.raises(ValueError, match="its own"), preserve_keyboard_interrupt():
+    assert exit_code(stopped.value) == code
+    with pytest.raises(ValueError, match="its own"), stopped_by_signals():
         raise ValueError("its own")
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """`nohup` ignores SIGHUP, for a sweep that outlives its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopped_by_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"PREFECT_SERVER_API_PORT": "abc"},
+            r"settings of Prefect are invalid: PREFECT_SERVER_API_PORT: .*, got 'abc'",
+        ),
+        ({"PREFECT_API_URL": "http://[::1/api"}, r"settings of Prefect are invalid: .*Invalid IPv6 URL"),
+        ({"PREFECT_HOME": "."}, r"settings of Prefect are invalid: .*line 1"),
+        ({"DASK_CONFIG": "bad.yaml"}, r"settings of Dask are invalid: A dask config file at 'bad.yaml' is malformed"),
+        (
+            {"DASK_DISTRIBUTED": "yes"},
+            r"settings of Dask are invalid: distributed must be a group of settings, got 'yes'",
+        ),
+        (
+            {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "soon"},
+            r"settings of Dask are invalid: Invalid time unit: soon",
+        ),
+    ],
+)
+def test_invalid_settings_of_prefect_and_dask_are_one_clear_line(variables, message, tmp_path):
+    (tmp_path / "profiles.toml").write_text('active = "x\n')
+    (tmp_path / "bad.yaml").write_text("distributed: [\n")
+    env = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect")} | variables
+    env.pop("PREFECT_PROFILES_PATH", None)
+    code = "from flows.cli.orchestrators import load_orchestrators; load_orchestrators(False)"
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"],
+        env=env, cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    *_, last = done.stderr.splitlines()
+    assert re.match(f"netsim.errors.SettingsError: the {message}", last), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            ImportError("libtorch.so: failed to map segment from shared object"),
+            "not enough memory (ImportError: libtorch",
+        ),
+        (MemoryError(), "not enough memory (MemoryError: )"),
+        (RuntimeError("can't start new thread"), "not enough memory (RuntimeError: can't"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "not enough memory (OSError: [Errno 12]"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no space left on a disk (OSError: [Errno 28]"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "unexpected OSError: [Errno 5]"),
+        (KeyError("total_threads"), "unexpected KeyError: 'total_threads'\nrun it again with --debug"),
+    ],
+)
+def test_errors_of_libraries_are_explained_where_the_reason_is_known(error, line):
+    explained = explain_failure(error)
+    assert explained.startswith(f"netsim: {line}")
+    assert "please report it" in explained or len(explained.splitlines()) == 1
+
+
+def test_a_limit_of_the_address_space_is_named(tmp_path):
+    """The first large import fails under it, whatever that is."""
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (1_000_000_000, 1_000_000_000));"
+    code = f"{limit} from flows.cli.main import main; main()"
+    path = write(tmp_path / "s.yaml")
+    command = [sys.executable, "-c", code, "run", str(path), "--store", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "Address space is limited to 1.0 GB: raise `ulimit -v`" in done.stderr

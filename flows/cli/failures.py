@@ -1,0 +1,34 @@
+"""Errors that neither netsim nor its libraries explain, in a line or two."""
+
+import errno
+import resource
+
+from netsim.errors import printable
+
+NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't start new thread")
+"""Parts of messages, in lower case, of errors that come of too little memory."""
+
+
+def explain_failure(error: Exception) -> str:
+    """Return what to print for an error that is not a NetsimError."""
+    if _lacks_memory(error):
+        return f"netsim: not enough memory ({_name(error)}). {_memory_hint()}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"netsim: no space left on a disk ({_name(error)}). Free some, and run the command again"
+    return f"netsim: unexpected {_name(error)}\nrun it again with --debug for the traceback, and please report it"
+
+
+def _name(error: Exception) -> str:
+    return printable(f"{type(error).__name__}: {error}")
+
+
+def _lacks_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(part in text for part in NO_MEMORY)
+
+
+def _memory_hint() -> str:
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return "Close other programs, or use fewer --workers"
+    return f"Address space is limited to {limit / 1e9:.1f} GB: raise `ulimit -v`"
