@@ -26,12 +26,25 @@ def use_utf8() -> None:
 def prepare_streams() -> None:
     """Replace what the terminal cannot show, and drop what is written to a closed stream."""
     codecs.register_error("netsim", _replace)
+    _reserve_descriptors()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by `>&-`
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="netsim")
+
+
+def _reserve_descriptors() -> None:
+    """Open the descriptors of closed streams: a file that got one of them would receive what libraries print.
+
+    Child processes inherit them.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest free one
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:

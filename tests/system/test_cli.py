@@ -314,3 +314,22 @@ def test_a_limit_of_the_address_space_is_named(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1, done.stderr
     assert "Address space is limited to 1.0 GB: raise `ulimit -v`" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"])
+def test_a_closed_stream_neither_ends_a_command_nor_gives_its_descriptor_to_a_file(closed, finished, tmp_path):
+    code = """
+import os, subprocess, sys
+from flows.cli.main import main
+def check():
+    shared = subprocess.run(["sh", "-c", "true <&0 >&1 2>&2"], check=False).returncode == 0
+    with open(sys.argv.pop(), "w") as file:
+        file.write(f"{file.fileno() > 2} {shared}")
+import atexit
+atexit.register(check)
+main()
+"""
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", code, "status", finished.url]
+    done = subprocess.run([*command, str(tmp_path / "seen")], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2  # the last argument is for this test only
+    assert (tmp_path / "seen").read_text() == "True True"
