@@ -1,5 +1,6 @@
 """Progress of a run in a terminal: a status table, and bars that follow the store while a sweep works."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,9 +27,18 @@ from netsim.store.throughput import Throughput, throughput_table
 WIDE = 120
 """Columns of output that goes to a file or a pipe: enough for nine networks."""
 
+
+class _LastingConsole(Console):
+    """A console that a sweep outlives: without a reader, as after `| head`, output is dropped and work continues."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
 # Text is never markup: a path or a name may have brackets and colons.
-console = Console(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
-errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
+console = _LastingConsole(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
+errors = _LastingConsole(stderr=True, markup=False, emoji=False, highlight=False)
 
 MAX_NAMED = 3
 """Unreadable images, and incomplete networks, listed by name; --json lists all."""

@@ -22,7 +22,7 @@ from flows.cli.signals import Stopped, stopped_by_signals
 from netsim.results.findings import headline
 from netsim.results.results import load_results
 from support.seaweed import free_ports
-from support.servers import netsim
+from support.servers import NETSIM, netsim
 from support.sweeps import TINY
 
 ROOT = Path(__file__).parents[2]
@@ -333,3 +333,13 @@ main()
     done = subprocess.run([*command, str(tmp_path / "seen")], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2  # the last argument is for this test only
     assert (tmp_path / "seen").read_text() == "True True"
+
+
+def test_a_command_whose_reader_has_left_does_its_work(finished, tmp_path):
+    """As `netsim run ... | head` leaves it; a sweep takes days, and nobody may read its progress to the end."""
+    command = [*NETSIM, "report", finished.url, "-o", str(tmp_path / "out")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
