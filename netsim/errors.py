@@ -7,6 +7,9 @@ which value, what would be valid, and the way out, in one or two lines.
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+# Characters of another error's message that an error message repeats.
+_LONGEST_LINE = 500
+
 # Names that an error message lists before it only counts the rest.
 _MAX_LISTED = 20
 
@@ -21,6 +24,9 @@ class NetsimError(ValueError):
     """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class SettingsError(NetsimError):
@@ -54,14 +60,15 @@ class TaskCancelled(BaseException):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().partition("\n")[0]
+    """Return the first line of an error's message, cut if it is long: some libraries quote all of a damaged file."""
+    line = str(error).strip().partition("\n")[0]
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
 
 
 def printable(text: str) -> str:
-    r"""Escape control characters in text from a store or a server, so that a terminal cannot execute them.
+    r"""Escape control characters and bytes that are not UTF-8, so that a terminal can print text and not execute it.
 
-    Newlines are kept.
+    Newlines are kept. Every message of a `NetsimError` passes through it: names in it may come from anywhere.
 
     Examples
     --------
@@ -69,6 +76,17 @@ def printable(text: str) -> str:
     'done\\x1b[2J'
     """
     return "".join(char if char == "\n" or char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def on_one_line(name: str) -> str:
+    r"""Escape a name for a message like `printable`, newlines too.
+
+    Examples
+    --------
+    >>> on_one_line("a\nb")
+    'a\\nb'
+    """
+    return printable(name).replace("\n", "\\n")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

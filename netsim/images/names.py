@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from netsim.errors import DataError
+from netsim.errors import DataError, on_one_line
 from netsim.images.base import Split
 from netsim.images.decoding import SUFFIXES
 
@@ -66,7 +66,7 @@ def count_endings(paths: Iterable[str]) -> str:
 
 def _ending(path: str) -> str:
     _, dot, ending = path.rpartition("/")[2].rpartition(".")
-    return f".{ending.lower()}" if dot else "no ending"
+    return f".{on_one_line(ending.lower())}" if dot else "no ending"
 
 
 # ---- splits

@@ -1,5 +1,6 @@
 """Errors: which can be caught as what, their exit codes, and the texts that their messages are made of."""
 
+import pickle
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ from netsim.errors import (
     UnreachableError,
     first_line,
     nearest,
+    on_one_line,
     printable,
 )
 
@@ -41,6 +43,11 @@ def test_the_first_line_of_an_error_is_all_that_a_message_repeats():
     assert first_line(KeyError()) == ""
 
 
+def test_a_library_that_quotes_a_whole_file_is_cut():
+    assert first_line(ValueError("x" * 500)) == "x" * 500
+    assert first_line(ValueError("x" * 501)) == "x" * 500 + " ..."
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -48,10 +55,22 @@ def test_the_first_line_of_an_error_is_all_that_a_message_repeats():
         ("a\x1b[31mb", "a\\x1b[31mb"),  # a colour of the terminal
         ("a\rb\tc\x00", "a\\rb\\tc\\x00"),
         ("\u202egpj.exe", "\\u202egpj.exe"),  # reverses the direction of text
+        ("\udcff.png", "\\udcff.png"),  # the name of a file that is not UTF-8
     ],
 )
 def test_control_characters_are_escaped_and_newlines_kept(text, shown):
     assert printable(text) == shown
+
+
+@pytest.mark.parametrize("kind", [NetsimError, DataError, RunError])
+def test_every_message_can_be_printed_and_pickled(kind):
+    error = kind("no class \udcff\x1b[2J\nHint.")
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == "no class \\udcff\\x1b[2J\nHint."
+    assert str(kind()) == ""
+
+
+def test_a_name_in_a_message_is_on_one_line():
+    assert on_one_line("ant\n\x1b[2Jbee\udcff") == "ant\\n\\x1b[2Jbee\\udcff"
 
 
 def test_a_similar_name_is_suggested():

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from netsim.errors import DataError
+from netsim.errors import DataError, on_one_line
 from netsim.images.base import Split
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
 from netsim.images.listed import ListedImages, image_files, set_name, whole_files
@@ -179,13 +179,15 @@ def _notes(others: Sequence[str], outside: Sequence[str], location: str) -> list
     if others:
         notes.append(f"passed over files that are not images in {location}: {count_endings(others)}")
     if outside:
-        notes.append(f"passed over images outside of class folders in {location}: {len(outside):,}, as {outside[0]}")
+        notes.append(
+            f"passed over images outside of class folders in {location}: {len(outside):,}, as {on_one_line(outside[0])}"
+        )
     return notes
 
 
 def _first_few(names: Sequence[str]) -> str:
     more = f" and {len(names) - _MAX_NAMED:,} more" if len(names) > _MAX_NAMED else ""
-    return ", ".join(names[:_MAX_NAMED]) + more
+    return ", ".join(map(on_one_line, names[:_MAX_NAMED])) + more
 
 
 def _endings() -> str:

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from netsim.errors import DataError, SettingsError, nearest
+from netsim.errors import DataError, SettingsError, first_line, nearest
 from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import DEFAULT_SIZE, Photograph, Unreadable
 from netsim.images.formats import arrow
@@ -34,6 +34,9 @@ OPTIONS = ("image", "label", "train", "test")
 
 # Reason why an image without a value in its column is unreadable.
 NULL = "null: the dataset has no bytes for it"
+
+# Errors of pyarrow for a damaged file.
+_DAMAGED = (pa.ArrowException, OSError, KeyError, UnicodeDecodeError)
 
 # Limit of a row group of Parquet in bytes: a row group is the least that can be read.
 ROW_GROUP = 2**28
@@ -133,7 +136,7 @@ def _files_of(files: Files, names: _Names) -> tuple[list[str], _ListFiles]:
     """Return the files of the preferred split in `names`, in order, and the function that lists images."""
     present = files.names()
     if "dataset_dict.json" in present:
-        splits = _json(files, "dataset_dict.json").get("splits", [])
+        splits = _texts(_json(files, "dataset_dict.json"), "splits", files.place("dataset_dict.json"))
         return _arrow_files(files, f"{_select_split(splits, names, files)}/"), _list_arrow
     if "state.json" in present:
         return _arrow_files(files, ""), _list_arrow
@@ -142,8 +145,20 @@ def _files_of(files: Files, names: _Names) -> tuple[list[str], _ListFiles]:
 
 def _arrow_files(files: Files, folder: str) -> list[str]:
     """Return the files that a saved set lists."""
+    location = files.place(f"{folder}state.json")
     entries = _json(files, f"{folder}state.json").get("_data_files", [])
-    return [f"{folder}{entry['filename']}" for entry in entries]
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise DataError(f"{location} is damaged (_data_files); copy the dataset again")
+    names = _texts({"filename": [entry.get("filename") for entry in entries]}, "filename", location)
+    return [f"{folder}{name}" for name in names]
+
+
+def _texts(content: Mapping[str, Any], key: str, location: str) -> list[str]:
+    """Return a list of texts in a JSON object, empty if it has none. Raise DataError for anything else."""
+    texts = content.get(key, [])
+    if not (isinstance(texts, list) and all(isinstance(text, str) for text in texts)):
+        raise DataError(f"{location} is damaged ({key}); copy the dataset again")
+    return texts
 
 
 def _parquet_files(files: Files, names: _Names) -> list[str]:
@@ -303,13 +318,17 @@ def _list_parquet(files: Files, paths: Sequence[str], options: Mapping[str, str]
                 columns = columns or _columns(parquet.schema_arrow, options, files.place(path))
                 table = parquet.read([columns.label, f"{columns.image}.path"])
                 groups = [parquet.metadata.row_group(k) for k in range(parquet.metadata.num_row_groups)]
-        except (pa.ArrowInvalid, KeyError) as error:
+                stored = table.column(columns.image).combine_chunks().field("path").to_pylist()
+        except FileNotFoundError:
+            raise
+        except _DAMAGED as error:
             raise DataError(
-                f"{files.place(path)} is not a Parquet file with these columns, or damaged ({error})"
+                f"{files.place(path)} is not a Parquet file with these columns, or damaged ({first_line(error)})"
             ) from None
+        _require_rows(stored, sum(group.num_rows for group in groups), files.place(path))
         rows += [_rows_of(group, k, number, files.place(path)) for k, group in enumerate(groups)]
         labels.append(_labels_of(table.column(columns.label), columns.label, files.place(path)))
-        names += _names(table.column(columns.image).combine_chunks().field("path").to_pylist(), path)
+        names += _names(stored, path)
     assert columns is not None
     stamp = ",".join(str(files.size(path)) for path in paths).encode()
     contents = RowGroups(files, tuple(paths), columns.image, Rows.concatenate(rows), file_sizes=stamp)
@@ -355,6 +374,12 @@ def _rows_of(group: Any, number: int, file: int, location: str) -> Rows:
     n = group.num_rows
     mean_size = group.total_byte_size // max(1, n)
     return Rows(np.full(n, file), np.full(n, number), np.arange(n), np.full(n, mean_size))
+
+
+def _require_rows(column: Sequence[Any], rows: int, location: str) -> None:
+    """Raise DataError if a column has another length than the metadata of its file tell."""
+    if len(column) != rows:
+        raise DataError(f"{location} must have {rows} rows, as its metadata tell, got {len(column)}; copy it again")
 
 
 def _labels_of(column: pa.ChunkedArray, name: str, location: str) -> np.ndarray:
@@ -419,7 +444,10 @@ class RowGroups:
         path = self.paths[file]
         try:
             with self.files.open(path, jumping=True) as opened, pq.ParquetFile(opened) as parquet:
+                rows = parquet.metadata.row_group(group).num_rows
                 table = parquet.read_row_group(group, [f"{self.column}.bytes"])
-        except (pa.ArrowInvalid, FileNotFoundError, OSError) as error:
-            raise DataError(f"cannot read row group {group} of {self.files.place(path)}: {error}") from None
-        return table.column(self.column).combine_chunks().field("bytes")
+            images = table.column(self.column).combine_chunks().field("bytes")
+        except _DAMAGED as error:
+            raise DataError(f"cannot read row group {group} of {self.files.place(path)}: {first_line(error)}") from None
+        _require_rows(images, rows, self.files.place(path))
+        return images

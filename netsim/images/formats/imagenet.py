@@ -7,8 +7,10 @@ Archives are read in place. Both forms give the same list, so the same hash and 
 Source: Russakovsky et al. 2015, https://arxiv.org/abs/1409.0575; labels as in torchvision.datasets.ImageNet.
 """
 
+import gzip
 import re
 import tarfile
+import zlib
 from io import BytesIO
 from pathlib import PurePosixPath
 from typing import IO, cast
@@ -113,7 +115,8 @@ def _training_images(files: Files) -> list[tuple[str, Member]]:
 def _read_devkit(files: Files) -> tuple[dict[str, str], list[str]]:
     """Return wnid -> class name, and the wnid of each validation image."""
     try:
-        with tarfile.open(fileobj=BytesIO(files.get(_DEVKIT)), mode="r:gz") as tar:
+        devkit = gzip.decompress(files.get(_DEVKIT))  # all of it, for its checksum: damage can crash scipy
+        with tarfile.open(fileobj=BytesIO(devkit), mode="r:") as tar:
             contents = {PurePosixPath(m.name).name: tar.extractfile(m) for m in tar.getmembers() if m.isreg()}
             meta, truth = (contents[name] for name in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt"))
             assert meta is not None and truth is not None  # regular files have contents
@@ -124,5 +127,5 @@ def _read_devkit(files: Files) -> tuple[dict[str, str], list[str]]:
         # words are not unique: there are two cranes
         names = {str(synset["WNID"]): f"{str(synset['words']).split(',')[0]} ({synset['WNID']})" for synset in leaves}
         return names, [wnids[number] for number in numbers]
-    except (tarfile.TarError, OSError, EOFError, KeyError, ValueError, TypeError, IndexError) as error:
+    except (tarfile.TarError, zlib.error, OSError, EOFError, KeyError, ValueError, TypeError, IndexError) as error:
         raise DataError(f"{files.place(_DEVKIT)} is not ImageNet's devkit, or damaged ({error!r})") from None

@@ -6,6 +6,7 @@ held in memory.
 """
 
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.lib import format as npy
 
-from netsim.errors import DataError
+from netsim.errors import DataError, first_line, on_one_line
 from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import Raw
 from netsim.images.listed import Contents, Extents, ListedImages, image_file
@@ -22,6 +23,9 @@ from netsim.images.names import SPLITS, is_clutter
 
 # Names of images and labels, in order of preference; {split} is any name of the split. The last serve both splits.
 NAMES = (("{split}_images", "{split}_labels"), ("x_{split}", "y_{split}"), ("images", "labels"))
+
+# Errors of zipfile and of the decompressors that it uses; RuntimeError is one of a password that is required.
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)
 
 # Bytes of images up to which they are held in memory: faster than reading small images one by one.
 IN_MEMORY = 2**28
@@ -111,8 +115,8 @@ def load(path: str, *, split: Split, size: int | None) -> ListedImages:
                 contents = InMemory(_array(archive, images_name, location).reshape(shape[0], item), checksum)
     except FileNotFoundError:
         raise DataError(f"no file {location!r}; images.source must be an existing .npz file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise DataError(f"{location} is damaged, or not written by np.savez ({error})") from None
+    except _UNREADABLE as error:
+        raise DataError(f"{location} is damaged, encrypted, or not written by np.savez ({first_line(error)})") from None
     if len(labels) != shape[0]:
         raise DataError(
             f"{images_name} and {labels_name} must have the same length, got {shape[0]} images and {len(labels)} "
@@ -135,9 +139,8 @@ def _names(present: Collection[str], split: Split, location: str) -> tuple[str, 
         if images in present and labels in present:
             return images, labels
     options = ", or ".join(" and ".join(names) for names in _accepted(group[0] for group in SPLITS[split]))
-    raise DataError(
-        f"arrays for the split {split} must be {options}; got {', '.join(sorted(present)) or 'none'} in {location}"
-    )
+    got = ", ".join(map(on_one_line, sorted(present))) or "none"
+    raise DataError(f"arrays for the split {split} must be {options}; got {got} in {location}")
 
 
 def _accepted(splits: Iterable[str]) -> Iterable[tuple[str, str]]:
@@ -152,13 +155,17 @@ def _array(archive: zipfile.ZipFile, name: str, location: str) -> np.ndarray:
         try:
             return np.asarray(npy.read_array(member, allow_pickle=False))
         except ValueError as error:
-            raise DataError(f"cannot read {name} in {location}: {error}") from None
+            raise DataError(f"cannot read {name} in {location}: {first_line(error)}") from None
 
 
 def _classes(archive: zipfile.ZipFile, present: Collection[str], labels: np.ndarray, location: str) -> tuple[str, ...]:
     """Return the names of the classes, or their numbers if the archive has no names."""
     if "classes" in present:
-        return tuple(map(str, _array(archive, "classes", location).tolist()))
+        names = _array(archive, "classes", location)
+        if names.ndim != 1:
+            raise DataError(f"classes must have shape (classes,), got {names.shape} in {location}; write one name each")
+        texts = np.char.decode(names, "utf-8", "backslashreplace") if names.dtype.kind == "S" else names
+        return tuple(map(str, texts.tolist()))
     return numbered_classes(labels, location)
 
 
@@ -170,7 +177,7 @@ def _header(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, location: str) -> 
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, fortran, dtype = read(member)
         except ValueError as error:
-            raise DataError(f"{entry.filename} in {location} is not an array ({error})") from None
+            raise DataError(f"{entry.filename} in {location} is not an array ({first_line(error)})") from None
         start = member.tell()
     if dtype != np.uint8:
         raise DataError(f"{entry.filename} in {location} must be uint8, got {dtype}; save pixels as 0 to 255")

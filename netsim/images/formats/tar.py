@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from braceexpand import braceexpand
 
-from netsim.errors import DataError, SettingsError
+from netsim.errors import DataError, SettingsError, on_one_line
 from netsim.images.base import Split, numbered_classes, validate_labels
 from netsim.images.decoding import DEFAULT_SIZE, SUFFIXES, Photograph
 from netsim.images.formats.folder import split_folder
@@ -73,7 +73,7 @@ def load(path: str, *, split: Split, size: int | None) -> ListedImages:
     samples = [(shard, *sample) for shard, its_samples in enumerate(shards) for sample in its_samples]
     if not samples:
         raise DataError(f"no images in {path!r}; shards must contain samples of {', '.join(SUFFIXES)} and .cls")
-    numbers = [_label(cls, f"{files.place(paths[shard])}: {cls.name}") for shard, _, cls in samples]
+    numbers = [_label(cls, f"{files.place(paths[shard])}: {on_one_line(cls.name)}") for shard, _, cls in samples]
     classes = numbered_classes(np.array(numbers), path)
     members = [image for _, image, _ in samples]
     return ListedImages(
@@ -139,13 +139,13 @@ def _samples(files: Files, path: str) -> list[tuple[Member, Member]]:
             key, extension = _key(member.name)
             sample = samples.setdefault(key, {})
             if extension in sample:
-                raise DataError(f"names in a shard must be unique, got {member.name} twice in {location}")
+                raise DataError(f"names in a shard must be unique, got {on_one_line(member.name)} twice in {location}")
             sample[extension] = member
     complete = []
     for key, by_extension in samples.items():
         images = [member for extension, member in by_extension.items() if f".{extension}" in SUFFIXES]
         if len(images) != 1 or "cls" not in by_extension:
-            present = ", ".join(f".{extension}" for extension in by_extension)
+            present = ", ".join(on_one_line(f".{extension}") for extension in by_extension)
             raise DataError(
                 f"sample {key!r} in {location} must have one image ({', '.join(SUFFIXES)}) and .cls, got {present}"
             )
@@ -195,12 +195,13 @@ def _of_split(shards: list[str], split: Split, location: str) -> list[str]:
         return shards
     if unnamed := [name for name, word in words.items() if word is None]:
         raise DataError(
-            f"names of tar files in {location!r} must all have a split or none, got {unnamed[0]} without one; "
-            "give a pattern, as in train-{000..099}.tar"
+            f"names of tar files in {location!r} must all have a split or none, got {on_one_line(unnamed[0])} without "
+            "one; give a pattern, as in train-{000..099}.tar"
         )
     chosen = choose_split(split, sorted({word for word in words.values() if word}), repr(location))
     if chosen is None:
-        raise DataError(f"tar files in {location!r} must include {spell_split(split)}, got {', '.join(shards[:3])}")
+        got = ", ".join(map(on_one_line, shards[:3]))
+        raise DataError(f"tar files in {location!r} must include {spell_split(split)}, got {got}")
     return [name for name, word in words.items() if word == chosen]
 
 

@@ -209,6 +209,20 @@ def test_files_that_are_not_images_are_counted_by_their_endings(tmp_path):
     )
 
 
+def test_names_that_a_terminal_would_obey_or_cannot_print_are_escaped(tmp_path):
+    """In messages and notes; a class keeps its name."""
+    reference = tree(tmp_path, "a\x1b[2J\n/1.png", "b/1.png", "b/x.\x1b[2J", "\udcff.png")
+    images = load_images(reference)
+    assert images.classes[0] == "a\x1b[2J\n"
+    assert images.notes == (
+        rf"passed over files that are not images in {tmp_path}: .\x1b[2j (1)",
+        rf"passed over images outside of class folders in {tmp_path}: 1, as \udcff.png",
+    )
+    tree(tmp_path, "c\nd\x1b[2J/x.a\nb", "c\udcff/x.a\nb")
+    with pytest.raises(DataError, match=r"got only \.a\\nb \(2\) in c\\nd\\x1b\[2J, c\\udcff of "):
+        load_images(reference)
+
+
 def test_clutter_is_passed_over_without_a_word(tmp_path):
     clutter = ("._1.png", ".DS_Store", "Thumbs.db", "desktop.ini", "@eaDir/1.png", "__MACOSX/1.png")
     reference = tree(tmp_path, *(f"{name}/{file}" for name in ("a", "b") for file in ("1.png", *clutter)))

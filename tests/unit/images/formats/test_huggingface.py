@@ -1,6 +1,7 @@
 """Folders of Hugging Face's datasets: splits, columns, and incomplete datasets."""
 
 import shutil
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
@@ -153,12 +154,41 @@ def test_a_dataset_that_is_not_whole_is_refused(local, tmp_path, name, harm):
         open_made(made, str(tmp_path / "copy"))
 
 
+@pytest.mark.parametrize("place", [*range(8, 1800, 60), -9, -8])
+def test_a_damaged_footer_of_parquet_is_refused_or_harmless(local, tmp_path, place):
+    """pyarrow has an error of its own for each way to be damaged."""
+    made, root = local["hf_parquet"]
+    shutil.copytree(root, tmp_path / "copy")
+    path = next((tmp_path / "copy").glob("**/*-00001-of-00002.*"))
+    data = bytearray(path.read_bytes())
+    data[-place if place > 0 else place] ^= 255
+    path.write_bytes(data)
+    with suppress(DataError):
+        images = open_made(made, str(tmp_path / "copy"))
+        images.read(range(12))
+        assert images.labels.tolist() == made.labels
+
+
+def test_a_row_group_of_another_length_than_its_metadata_tell_is_refused():
+    huggingface._require_rows([1, 2], 2, "x.parquet")
+    with pytest.raises(DataError, match=r"x\.parquet must have 3 rows, as its metadata tell, got 2; copy it again"):
+        huggingface._require_rows([1, 2], 3, "x.parquet")
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
         ({}, "no dataset in"),
         ({"dataset_dict.json": '{"splits": ["train"]}'}, "must include test or val or .*, got train"),
         ({"state.json": "{"}, "state.json is damaged"),
+        (
+            {"state.json": '{"_data_files": [{"name": "a"}]}'},
+            r"state.json is damaged \(filename\); copy the dataset again",
+        ),
+        ({"state.json": '{"_data_files": ["a"]}'}, r"state.json is damaged \(_data_files\)"),
+        ({"state.json": '{"_data_files": 3}'}, r"state.json is damaged \(_data_files\)"),
+        ({"dataset_dict.json": '{"splits": 3}'}, r"dataset_dict.json is damaged \(splits\)"),
+        ({"dataset_dict.json": '{"splits": ["test", 3]}'}, r"dataset_dict.json is damaged \(splits\)"),
     ],
 )
 def test_a_folder_that_is_no_dataset_is_refused(tmp_path, files, message):

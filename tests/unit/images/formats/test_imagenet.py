@@ -83,6 +83,18 @@ def damaged_devkit(root):
     (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(b"no tar"))
 
 
+def flipped_devkit(place):
+    """Flip bits of a byte that gzip's checksum covers, or of the checksum itself."""
+
+    def flip(root):
+        path = root / "ILSVRC2012_devkit_t12.tar.gz"
+        data = bytearray(path.read_bytes())
+        data[int(place * (len(data) - 1))] ^= 1
+        path.write_bytes(data)
+
+    return flip
+
+
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
@@ -92,6 +104,7 @@ def damaged_devkit(root):
         ),
         (without("ILSVRC2012_img_val.tar"), "must contain ILSVRC2012_img_val.tar or val/<wnid>/"),
         (damaged_devkit, "is not ImageNet's devkit, or damaged"),
+        *((flipped_devkit(place / 8), "is not ImageNet's devkit, or damaged") for place in range(1, 9)),
         (
             lambda root: image_formats.write_devkit(root / "ILSVRC2012_devkit_t12.tar.gz", np.ones(11, dtype=int)),
             "must have the 11 images that the devkit labels, got 12",

@@ -1,5 +1,6 @@
 """NumPy archives."""
 
+import re
 import zipfile
 
 import numpy as np
@@ -48,6 +49,15 @@ def test_a_large_npz_is_read_by_range_and_gives_the_same(local, remote, monkeypa
         ),
         ({"images": BYTES[:, :0], "labels": ONES}, r"at least one pixel, got images in .* of shape \(4, 0, 6, 3\)"),
         ({}, "got none in"),
+        ({"new\nline": BYTES}, r"got new\\nline in"),
+        (
+            {"images": BYTES, "labels": ONES, "classes": np.array(2)},
+            r"classes must have shape \(classes,\), got \(\) in",
+        ),
+        (
+            {"images": BYTES, "labels": ONES, "classes": np.array([["a"], ["b"]])},
+            r"classes must have shape \(classes,\), got \(2, 1\) in .*; write one name each",
+        ),
     ],
 )
 def test_an_npz_that_does_not_fit_is_refused_by_name(tmp_path, arrays, message):
@@ -79,9 +89,42 @@ def test_an_npz_that_is_cut_off_or_flipped_or_gone_is_refused(tmp_path):
     np.savez(path, images=BYTES, labels=ONES)
     whole = path.read_bytes()
     truncate(path, 200)
-    with pytest.raises(DataError, match=r"damaged, or not written by np\.savez"):
+    with pytest.raises(DataError, match=r"damaged, encrypted, or not written by np\.savez"):
         load_images(f"npz:{path}")
     path.write_bytes(whole)
     flip_bit(path, 300)
     with pytest.raises(DataError, match="damaged"):
         load_images(f"npz:{path}")
+
+
+@pytest.mark.parametrize(
+    ("start", "offset", "value"),
+    [
+        (b"PK\x01\x02", 8, 1),  # encrypted
+        (b"PK\x01\x02", 10, 12),  # by another compression
+        (b"PK\x01\x02", 10, 14),
+        (b"PK\x03\x04", 26, 255),  # with a longer name, which zipfile quotes
+    ],
+)
+def test_an_npz_that_zipfile_cannot_decode_is_refused_in_a_short_message(tmp_path, start, offset, value):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(
+        path, images=np.random.default_rng(0).integers(256, size=(9, 20, 20), dtype="u1"), labels=[0] * 9
+    )
+    data = bytearray(path.read_bytes())
+    for part in range(2):  # of both arrays
+        place = [match.start() for match in re.finditer(re.escape(start), data)][part]
+        data[place + offset] = value
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"is damaged, encrypted, or not written by np\.savez") as refused:
+        load_images(f"npz:{path}")
+    assert len(str(refused.value)) < 800
+
+
+def test_classes_may_be_bytes(tmp_path):
+    np.savez(tmp_path / "x.npz", images=BYTES, labels=ONES, classes=np.array(["ant", "bée"]))
+    names = load_images(f"npz:{tmp_path / 'x.npz'}").classes
+    np.savez(tmp_path / "y.npz", images=BYTES, labels=ONES, classes=np.array([name.encode() for name in names]))
+    assert load_images(f"npz:{tmp_path / 'y.npz'}").classes == names == ("ant", "bée")
+    np.savez(tmp_path / "z.npz", images=BYTES, labels=ONES, classes=np.array([b"ant", b"\xff"]))
+    assert load_images(f"npz:{tmp_path / 'z.npz'}").classes == ("ant", "\\xff")

@@ -140,6 +140,11 @@ def same_twice(path: Path) -> None:
             r"0\.cls must hold a class as a whole number from 0 on, got b'dog'",
         ),
         (same_twice, r"names in a shard must be unique, got 0\.cls twice"),
+        (
+            lambda path: one_shard(path, **{"a\nb\udcff\x1b[2J.cls": b"1", "png": b"x"}),
+            r"must have one image .* and \.cls, got \.a\\nb\\udcff\\x1b\[2j\.cls, \.png",
+        ),
+        (lambda path: one_shard(path, **{"a\nb.cls": b"1"}, **{"a\nb.CLS": b"1"}), r"got 0\.a\\nb\.CLS twice"),
         (holed, "damaged at byte 2560"),
         (lambda path: truncate(path, 1024), "damaged at byte 1024"),  # between two members
         (lambda path: truncate(path, 2000), "damaged"),
