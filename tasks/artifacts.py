@@ -1,7 +1,7 @@
 """Artifacts of flow and task runs, which show a sweep in the Prefect UI. docs/monitoring.md lists their keys.
 
-All are made from the store, so they are right after resuming too. Progress is for information only: if the server does
-not accept it, the sweep continues.
+All are made from the store, so they are right after resuming too, and for information only: if the server does not
+accept them, the sweep continues.
 """
 
 import base64
@@ -167,16 +167,19 @@ def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
     from netsim.report.figures import gallery_figure, heatmaps
     from netsim.report.svg import to_svg, to_webp
 
-    create_markdown_artifact(_summary(results, report), key="summary", description="Findings")
-    for title in ("natural", "inverted"):
-        description = f"Unbiased CKA on {title} images, with 95 % intervals: rows are through, columns are observers"
-        create_table_artifact(matrix_table(results, title), key=f"{title}-cka", description=description)
-    create_table_artifact(network_table(results), key="losses", description=NETWORK_TABLE)
-    picture = _data_uri("svg+xml", to_svg(heatmaps(results)).encode())
-    create_image_artifact(picture, key="heatmaps", description="Natural and inverted CKA")
-    if figure := gallery_figure(gallery):
-        description = "Seeds, targets, and the images inverted through each network"
-        create_image_artifact(_data_uri("webp", to_webp(figure)), key="gallery", description=description)
+    with _tolerate_outages():
+        create_markdown_artifact(_summary(results, report), key="summary", description="Findings")
+        for title in ("natural", "inverted"):
+            description = (
+                f"Unbiased CKA on {title} images, with 95 % intervals: rows are through, columns are observers"
+            )
+            create_table_artifact(matrix_table(results, title), key=f"{title}-cka", description=description)
+        create_table_artifact(network_table(results), key="losses", description=NETWORK_TABLE)
+        picture = _data_uri("svg+xml", to_svg(heatmaps(results)).encode())
+        create_image_artifact(picture, key="heatmaps", description="Natural and inverted CKA")
+        if figure := gallery_figure(gallery):
+            description = "Seeds, targets, and the images inverted through each network"
+            create_image_artifact(_data_uri("webp", to_webp(figure)), key="gallery", description=description)
 
 
 def _summary(results: Results, report: str) -> str:

@@ -18,6 +18,7 @@ from threading import Event
 from typing import Any
 from uuid import UUID
 
+import httpx
 from prefect import runtime, tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
@@ -72,7 +73,7 @@ def _close_at_end(store: str) -> Iterator[None]:
         with tags(store_tag, process_tag):
             yield
     except BaseException:  # including Ctrl-C
-        with get_client(sync_client=True) as client:
+        with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # this must not hide the reason
             _close_tasks(client, [process_tag], _crashed("The sweep ended before this task run."))
             time.sleep(1)  # for states that are on their way; the next sweep closes what arrives later
             _close_tasks(client, [process_tag], _crashed("The sweep ended before this task run."))

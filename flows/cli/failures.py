@@ -3,6 +3,8 @@
 import errno
 import resource
 
+import httpx
+
 from netsim.errors import printable
 
 NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't start new thread")
@@ -15,11 +17,24 @@ def explain_failure(error: Exception) -> str:
         return f"netsim: not enough memory ({_name(error)}). {_memory_hint()}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"netsim: no space left on a disk ({_name(error)}). Free some, and run the command again"
+    if isinstance(error, httpx.HTTPError):
+        return f"netsim: {_prefect_failure(error)}. See the log of the server, and run the command again to resume"
     return f"netsim: unexpected {_name(error)}\nrun it again with --debug for the traceback, and please report it"
 
 
 def _name(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error}")
+
+
+def _prefect_failure(error: httpx.HTTPError) -> str:
+    """Describe the failed request to the Prefect server, which is the only one that commands make by HTTP."""
+    if isinstance(error, httpx.HTTPStatusError):
+        request, status = error.request, error.response
+        return printable(
+            f"the Prefect server at {request.url.netloc.decode()} failed at {request.url.path} "
+            f"({status.status_code} {status.reason_phrase}); its disk may be full"
+        )
+    return f"the Prefect server does not answer any more ({_name(error)})"
 
 
 def _lacks_memory(error: Exception) -> bool:

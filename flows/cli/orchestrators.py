@@ -1,6 +1,7 @@
 """The settings of Prefect and Dask in a terminal: quiet, and checked before either is used."""
 
 import io
+import logging
 import os
 import sys
 import warnings
@@ -31,6 +32,7 @@ def _silence(debug: bool) -> None:
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # inherited by workers
+        logging.raiseExceptions = False  # or Prefect prints each line of a log that its server did not take
 
 
 def _require_prefect_settings() -> None:

@@ -1,5 +1,6 @@
 """Workers on this machine."""
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,11 +17,18 @@ from flows.clusters.settings import Local
 from tasks.devices import GPU, visible_gpus
 
 
-class IgnoreInterrupts(WorkerPlugin):
-    """Ignore Ctrl-C, and the end of a terminal, in workers: they reach all its processes, and the flow ends workers."""
+class ShareTerminal(WorkerPlugin):
+    """Leave the terminal to the flow: it prints, and it ends its workers itself.
+
+    Ctrl-C, and the end of a terminal, reach all processes of it.
+    """
+
+    def __init__(self) -> None:
+        self._print_errors_of_logging = logging.raiseExceptions
 
     def setup(self, worker: object) -> None:
-        """Ignore SIGINT and SIGHUP in this worker."""
+        """Ignore SIGINT and SIGHUP in this worker, and print of logging what the flow prints."""
+        logging.raiseExceptions = self._print_errors_of_logging
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
 
@@ -45,7 +53,7 @@ def start_local(cluster: Local) -> Iterator[SchedulerAddress]:
         SpecCluster(workers=workers, scheduler=scheduler, security=security, name="netsim", silence_logs=0) as started,
     ):
         with Client(started) as client:
-            client.register_plugin(IgnoreInterrupts())
+            client.register_plugin(ShareTerminal())
         yield SchedulerAddress(started.scheduler_address, security)
 
 

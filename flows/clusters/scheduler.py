@@ -107,15 +107,15 @@ def _answers(scheduler: SchedulerAddress) -> bool:
 
 def _require_same_versions(versions: Any, address: str) -> None:
     """Raise SettingsError if the scheduler or a worker has other versions than this process."""
-    here = versions["client"]["packages"]
+    client = versions["client"]["packages"]
     others = {f"the Dask scheduler at {address}": versions["scheduler"]}
     others |= {f"the Dask worker at {worker}": answer for worker, answer in versions["workers"].items()}
     for name, other in others.items():
         for package in SAME_VERSIONS:
-            there = other["packages"][package]
-            if _release(package, there) != _release(package, here[package]):
+            version = other["packages"][package]
+            if _release(package, version) != _release(package, client[package]):
                 raise SettingsError(
-                    f"{name} must have {package} {here[package]}, as this process, got {there}. "
+                    f"{name} must have {package} {client[package]}, as this process, got {version}. "
                     "Start it in an environment like this one"
                 )
 

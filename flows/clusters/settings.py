@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from netsim.errors import SettingsError
-from netsim.settings import Settings, explain, read_settings
+from netsim.settings import Settings, brief, explain, read_settings
 
 WALLTIME = r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$"
 
@@ -163,10 +163,10 @@ KINDS: dict[str, type[AnyCluster]] = {
 def parse_cluster(values: Any, *, origin: str = "cluster") -> AnyCluster:
     """Parse a `cluster:` group. Raises SettingsError naming the first invalid setting and its `origin`."""
     if not isinstance(values, dict):
-        raise SettingsError(f"{origin}: cluster must be a group of settings with a kind, got {values!r}")
+        raise SettingsError(f"{origin}: cluster must be a group of settings with a kind, got {brief(values)}")
     kind = values.get("kind", "local")
-    if kind not in KINDS:
-        raise SettingsError(f"{origin}: kind of cluster must be one of {', '.join(KINDS)}, got {kind!r}")
+    if not (isinstance(kind, str) and kind in KINDS):
+        raise SettingsError(f"{origin}: kind of cluster must be one of {', '.join(KINDS)}, got {brief(kind)}")
     try:
         return TypeAdapter(KINDS[kind]).validate_python(values)
     except ValidationError as error:

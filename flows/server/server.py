@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_BASE_PATH, PREF
 
 from flows.server.access import access_problem, redact_password, require_access
 from flows.server.listeners import other_users
-from flows.server.start import HOST, ensure_running, record_process
+from flows.server.start import HOST, ensure_running, record_process, require_space
 from netsim.errors import RunError
 
 
@@ -40,6 +40,7 @@ def prefect_server() -> Iterator[Server]:
     ensure_running(port, api)
     with temporary_settings({PREFECT_API_URL: api}):
         _require_own_server(port)
+        require_space()
         stoppable = record_process(port)
         stop = "Stop it with `prefect server stop`" if stoppable else "Stop it"
         require_access(f"the Prefect server at {api}", upgrade=f"{stop}, and run the command again")

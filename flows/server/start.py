@@ -7,6 +7,7 @@ waited for by the next holder.
 
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -34,6 +35,9 @@ START_TIMEOUT = 300
 BUSY_TIMEOUT = 15
 """Seconds to wait for a server that holds the port but does not answer: it may be loaded, or just starting."""
 
+MIN_FREE = 50_000_000
+"""Bytes that the database of a server must have room for; it grows by 20 kB per task run."""
+
 POLL_INTERVAL = 0.25
 """Seconds between two attempts to reach a server, or to get the lock."""
 
@@ -45,7 +49,9 @@ def ensure_running(port: int, api: str) -> None:
     """
     if healthy(api):
         return
-    with _exclusive(_writable_home() / "netsim-server.lock", until=lambda: healthy(api)):
+    home = _writable_home()
+    require_space()
+    with _exclusive(home / "netsim-server.lock", until=lambda: healthy(api)):
         if healthy(api):
             return
         if is_listening(HOST, port):
@@ -54,6 +60,17 @@ def ensure_running(port: int, api: str) -> None:
             _require_start(api, alive=lambda: bool(_starting_servers(port)))
         else:
             _start(port, api)
+
+
+def require_space() -> None:
+    """Raise RunError if the disk of a server on this machine is nearly full: its answers would be errors."""
+    with suppress(OSError):
+        free = shutil.disk_usage(_home()).free
+        if free < MIN_FREE:
+            raise RunError(
+                f"the disk of {_home()}, where a Prefect server keeps its database, must have {MIN_FREE / 1e6:.0f} MB "
+                f"free, got {free / 1e6:.0f} MB. Free some, or set PREFECT_HOME to another folder"
+            )
 
 
 def record_process(port: int) -> bool:

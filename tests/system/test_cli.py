@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 import yaml
@@ -284,6 +285,10 @@ def test_invalid_settings_of_prefect_and_dask_are_one_clear_line(variables, mess
     assert re.match(f"netsim.errors.SettingsError: the {message}", last), done.stderr
 
 
+def server_error(url: str) -> httpx.HTTPStatusError:
+    return httpx.HTTPStatusError("", request=httpx.Request("POST", url), response=httpx.Response(500))
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
@@ -296,6 +301,11 @@ def test_invalid_settings_of_prefect_and_dask_are_one_clear_line(variables, mess
         (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "not enough memory (OSError: [Errno 12]"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no space left on a disk (OSError: [Errno 28]"),
         (OSError(errno.EIO, os.strerror(errno.EIO)), "unexpected OSError: [Errno 5]"),
+        (httpx.ConnectError("refused"), "the Prefect server does not answer any more (ConnectError: refused)"),
+        (
+            server_error("http://me:secret@host:4200/api/flows/"),
+            "the Prefect server at host:4200 failed at /api/flows/",
+        ),
         (KeyError("total_threads"), "unexpected KeyError: 'total_threads'\nrun it again with --debug"),
     ],
 )
