@@ -254,9 +254,14 @@ def parse_settings(values: Mapping[str, Any], *, origin: str = "settings") -> Sw
         raise SettingsError(f"{origin}: {explain(error, SweepSettings)}") from None
 
 
-_brief = Repr()  # the aliases of YAML can make a page of a line
-_brief.maxlevel = 2
-_brief.maxstring = _brief.maxother = 200
+_short = Repr()
+_short.maxlevel = 2
+_short.maxstring = _short.maxother = 200
+
+
+def brief(value: Any) -> str:
+    """Return a value as text for an error message, in one short line: the aliases of YAML can make a page of a line."""
+    return _short.repr(value)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -272,7 +277,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         message = first["msg"].removeprefix("Value error, ")
         return f"{setting}: {message}" if keys else message
     requirement = re.sub(r"^\w+ should ", "must ", first["msg"])
-    return f"{setting} {requirement}, got {_brief.repr(first['input'])}"
+    return f"{setting} {requirement}, got {brief(first['input'])}"
 
 
 def _fields_at(model: Any, keys: list[str]) -> Iterable[str]:
@@ -313,7 +318,7 @@ def _read_yaml(source: str) -> dict[str, Any]:
 
 def _parse(text: str, source: str) -> dict[str, Any]:
     try:
-        values = yaml.load(text, Loader=_Loader)  # a SafeLoader
+        values = _load_yaml(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
@@ -326,9 +331,34 @@ def _parse(text: str, source: str) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """A SafeLoader that reads 1e-3 as a number, as YAML 1.2 does; PyYAML, at YAML 1.1, reads it as text.
 
+    A key that is given twice is an error: PyYAML would take the last. So are values of which PyYAML's own constructors
+    end in errors that are not YAML's, such as 2024-13-45, and whole numbers of more than 64 bits, which nothing holds.
+
     Kept instead of a library: pydantic-settings loads YAML with PyYAML's own SafeLoader and takes overrides from a
     command line of its own only, and ruamel.yaml changes the meaning of other values (`yes`, `010`) in existing files.
     """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping, and check that no key is given twice."""
+        node = super().compose_mapping_node(anchor)
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for position, (tag, name) in enumerate(keys) if (tag, name) in keys[:position]), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(None, None, f"the key {twice!r} is given twice", node.start_mark)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Construct a value, or raise a YAMLError."""
+        try:
+            value = super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except (ValueError, LookupError, AttributeError, TypeError, OverflowError):
+            kind = node.tag.rpartition(":")[2]
+            raise _invalid(node, f"{brief(node.value)} is no valid {kind}") from None
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise _invalid(node, "whole numbers must have at most 64 bits")
+        return value
 
 
 _Loader.add_implicit_resolver(
@@ -336,17 +366,29 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _invalid(node: yaml.Node, problem: str) -> yaml.YAMLError:
+    return yaml.MarkedYAMLError(None, None, problem, node.start_mark)
+
+
+def _load_yaml(text: str) -> Any:
+    """Parse YAML; raise YAMLError for all that cannot be parsed."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+
+
 def _override(values: dict[str, Any], override: str) -> None:
     """Apply `key.key=value` to nested settings in place."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise SettingsError(f"--set must be key=value, got {override!r}; write `--set inversion.iterations=500`")
+        raise SettingsError(f"--set must be key=value, got {brief(override)}; write `--set inversion.iterations=500`")
     *parents, last = key.split(".")
     for parent in parents:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
-            raise SettingsError(f"--set {override!r}: {parent!r} is a single setting, not a group of settings")
+            raise SettingsError(f"--set {brief(override)}: {parent!r} is a single setting, not a group of settings")
     try:
-        values[last] = yaml.load(text, Loader=_Loader)
+        values[last] = _load_yaml(text)
     except yaml.YAMLError:
-        raise SettingsError(f"--set {override!r}: the value must be valid YAML, got {text!r}") from None
+        raise SettingsError(f"--set {key}: the value must be valid YAML, got {brief(text)}") from None

@@ -42,6 +42,9 @@ def test_a_command_line_says_it_louder_and_once(tmp_path):
     ("values", "says"),
     [
         ({"kind": "slrum"}, r"kind of cluster must be one of local, scheduler, slurm, kubernetes, got 'slrum'"),
+        ({"kind": ["slurm"]}, r"kind of cluster must be one of local, .*, got \['slurm'\]"),
+        ({"kind": {"slurm": 1}}, r"kind of cluster must be one of local, .*, got \{'slurm': 1\}"),
+        (["slurm"] * 100, r"must be a group of settings with a kind, got \['slurm', 'slurm', .*\.\.\.\]$"),
         ("slurm", r"mine.yaml: cluster must be a group of settings with a kind, got 'slurm'"),
         (
             {"kind": "slurm", "walltim": "1:00:00"},

@@ -166,6 +166,8 @@ def test_settings_come_from_a_file_with_changes(tmp_path):
         ("pairs.cuont=4", "did you mean 'count'"),
         ("networks.x=4", "'networks' is a single setting, not a group of settings"),
         ("pairs.count=[", r"the value must be valid YAML, got '\['"),
+        ("pairs.count=2024-13-45", r"--set pairs.count: the value must be valid YAML, got '2024-13-45'"),
+        ("pairs.count=" + "[" * 3000, r"the value must be valid YAML, got '\[+\.\.\.\[+'$"),
     ],
 )
 def test_a_change_that_cannot_be_made_is_explained(tmp_path, override, message):
@@ -173,6 +175,41 @@ def test_a_change_that_cannot_be_made_is_explained(tmp_path, override, message):
     path.write_text(yaml.safe_dump(NETWORKS))
     with pytest.raises(SettingsError, match=message):
         load_settings(str(path), [override])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("2024-13-45", "'2024-13-45' is no valid timestamp .*line 2, column 20"),
+        ("!!int x", "'x' is no valid int"),
+        ("!!timestamp x", "'x' is no valid timestamp"),
+        ("!!bool maybe", "'maybe' is no valid bool"),
+        ("9" * 5000, r"'9+\.\.\.9+' is no valid int"),
+        ("0x" + "f" * 5000, "whole numbers must have at most 64 bits"),
+        (str(2**63), "whole numbers must have at most 64 bits"),
+        ("[" * 3000, "it is nested too deeply"),
+        ("{a: 1, b: 2, a: 3}", "the key 'a' is given twice .*line 2, column 20"),
+        ("{<<: {a: 1}, a: 2}", r"training.epochs must be a valid integer, got \{'a': 2\}"),  # not twice
+        (str(2**63 - 1), None),
+        ("0x10", None),
+    ],
+)
+def test_a_value_that_yaml_cannot_hold_is_explained_in_one_line(tmp_path, value, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"networks: [small:vgg, small:wrn2]\ntraining: {{epochs: {value} }}\n")
+    if message is None:
+        assert load_settings(str(path)).training.epochs == int(value, 0)
+        return
+    with pytest.raises(SettingsError, match=message) as refused:
+        load_settings(str(path))
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 1000
+
+
+def test_a_setting_that_is_given_twice_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(NETWORKS) + "pairs: {count: 64}\npairs: {count: 128}\n")
+    with pytest.raises(SettingsError, match="the key 'pairs' is given twice"):
+        load_settings(str(path))
 
 
 def test_a_settings_file_that_cannot_be_read_is_explained(tmp_path):
