@@ -25,9 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.inversion import cpu_seconds, processor
+from benchmarks.inversion import processor
 from benchmarks.published import attacker_model, published
 from benchmarks.trained import ARCHITECTURES, accuracies, draw_images, image_sets, trained
+from benchmarks.usage import usage_of
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import relative_distance
 from netsim.inversion.invert import Inversion, invert_batches
@@ -117,7 +118,7 @@ def time_to_equal_loss(
     best_so_far = fast(iterations).history.cummin(dim=0).values.mean(dim=1)
     fewest = int((best_so_far > loss).sum())
     reached = fast(fewest).final_loss.mean()
-    seconds = [(cpu_seconds(slow), cpu_seconds(lambda: fast(fewest))) for _ in range(pairs)]
+    seconds = [(usage_of(slow).cpu, usage_of(lambda: fast(fewest)).cpu) for _ in range(pairs)]
     ratios = sorted(slow / fast for slow, fast in seconds)
     return [
         network.name,

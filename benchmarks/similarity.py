@@ -73,17 +73,12 @@ def _array(group: zarr.Group, network: int) -> Any:
     return group[str(network)]
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Run `work`, and return the CPU seconds of all threads."""
-    return usage_of(work).cpu
-
-
 def float32_peak() -> float:
     """Measure FLOP/s of a matrix product of size 4096: the better BLAS of numpy's and torch's, best of three runs."""
     size = 4096
     a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
     t = torch.from_numpy(a)
-    times = [seconds_of(work) for work in (lambda: a @ a[::-1], lambda: t @ t.flip(0)) for _ in range(3)]
+    times = [usage_of(work).cpu for work in (lambda: a @ a[::-1], lambda: t @ t.flip(0)) for _ in range(3)]
     return 2 * size**3 / min(times)
 
 
@@ -165,12 +160,12 @@ def exact(n: int, shard_size: int, *, pairs_of_peers: int) -> None:
     chosen = PAIRS[:: max(1, len(PAIRS) // pairs_of_peers)] if pairs_of_peers else ()
     if chosen:
         tensors = {network: torch.from_numpy(array) for network, array in rows.items()}
-        theirs = sum(seconds_of(lambda: published_cka(tensors[x], tensors[y])) for x, y in PAIRS)  # noqa: B023
+        theirs = sum(usage_of(lambda: published_cka(tensors[x], tensors[y])).cpu for x, y in PAIRS)  # noqa: B023
         table.add_row(
             "published function, biased, float32, in memory", f"{theirs:.1f}", f"{theirs / ours:.2f}", "36 pairs"
         )
         if installed("thingsvision"):
-            spent = [seconds_of(lambda: thingsvision_pair(rows, pair)) for pair in chosen]  # noqa: B023
+            spent = [usage_of(lambda: thingsvision_pair(rows, pair)).cpu for pair in chosen]  # noqa: B023
             theirs = _of_all_pairs(spent, chosen)
             table.add_row(
                 "thingsvision, both, float32, in memory",
@@ -216,7 +211,7 @@ def blocked(n: int, shard_size: int) -> None:
     ):
         if installed(package):
             works[name] = lambda name=name, work=work: values.update({name: work(in_memory)})  # type: ignore[misc]
-    spent = {name: min(seconds_of(work) for _ in range(2)) for name, work in works.items()}
+    spent = {name: min(usage_of(work).cpu for _ in range(2)) for name, work in works.items()}
     table = table_of(f"blocks of {shard_size}, 36 pairs", "CPU seconds", "times netsim", "largest difference")
     for name, seconds in spent.items():
         off = np.abs(values[name.partition(",")[0]] - values["netsim"]).max()

@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.inversion import cpu_seconds, processor
+from benchmarks.inversion import processor
 from benchmarks.trained import draw_images
+from benchmarks.usage import usage_of
 from netsim.images import load_images
 from netsim.inversion.invert import Inversion, invert_batches
 from netsim.networks import Network, load_network
@@ -50,8 +51,8 @@ def compare(network: Network, seed: torch.Tensor, target: torch.Tensor, *, runs:
         slow[:] = waiting_for_the_slowest(network, seed, target, stopped.iterations, batch_size=batch_size)
 
     for _ in range(runs):
-        seconds = cpu_seconds(stop)
-        ratios.append(cpu_seconds(wait) / seconds)
+        seconds = usage_of(stop).cpu
+        ratios.append(usage_of(wait).cpu / seconds)
     # The loss of each image at the step at which it stopped, in a batch that continued, against its loss there.
     ends = zip(slow, stopped.iterations.split(batch_size), strict=True)
     continued = torch.cat([record.history[k, torch.arange(len(k))] for record, k in ends])
