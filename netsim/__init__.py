@@ -21,7 +21,8 @@ _HOMES = {
     "open_run": "netsim.results.labelled",
 }
 
-__all__ = ["Preprocessing", "draw_pairs", "invert_images", "linear_cka", "load_network", "open_run"]
+# imported when first used
+__all__ = ["Preprocessing", "draw_pairs", "invert_images", "linear_cka", "load_network", "open_run"]  # noqa: F822
 
 
 def __getattr__(name: str) -> Any:
