@@ -154,6 +154,7 @@ def test_commands_that_begin_at_once_share_one_server_though_one_is_killed_and_a
     env = os.environ | {"PREFECT_HOME": str(tmp_path), "PREFECT_SERVER_API_PORT": str(port)}
     env |= {"HTTP_PROXY": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9"}  # a port that refuses
     env = {name: value for name, value in env.items() if name not in ("PREFECT_API_URL", "NO_PROXY", "no_proxy")}
+    (tmp_path / "server.pid").write_text("1")  # left by a server that was killed
     processes = start(3, env)
     wait_until(lambda: _starting_servers(port), seconds=60)
     (server,) = _starting_servers(port)
