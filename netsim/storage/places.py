@@ -24,6 +24,9 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)")
 # What is left of a URL when a library takes it for a path and collapses its slashes; `file:/path` is a valid URL.
 _ONE_SLASH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)")
 
+# A name and a secret in a URL, or in one whose slashes a library has collapsed.
+_CREDENTIALS = re.compile(r"(://|^[A-Za-z][A-Za-z0-9+.-]+:/)[^/]*:[^/]*@")
+
 # The beginning of a path on Windows.
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -144,6 +147,8 @@ def read_file(name: str | os.PathLike[str], *, setting: str) -> bytes:
 def _text(name: object, setting: str) -> str:
     """Return a name as text that every file system, log and form can hold."""
     text = os.fspath(name) if isinstance(name, str | os.PathLike) else None
+    if isinstance(text, str) and "://" in text and _CREDENTIALS.search(text):
+        raise _credentials()  # before any other message repeats them
     if not isinstance(text, str) or not text:
         raise StoreError(f"{setting} must be a path or a URL, got {name!r}; write a path, as in runs/demo")
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
@@ -159,6 +164,10 @@ def _chain(text: str, setting: str) -> StoreError:
     return StoreError(f"{setting} must be one path or one URL, got {text}; netsim opens no chains of URLs")
 
 
+def _credentials() -> StoreError:
+    return StoreError("the URL must not contain credentials; use AWS_* variables or a profile instead")
+
+
 # ---- local paths
 
 
@@ -171,6 +180,8 @@ def _local_path(text: str, setting: str) -> str:
     match = _ONE_SLASH.fullmatch(text)
     if match and match[1].lower() in _LOCAL:
         return _path_of_file_url(text, f"/{match[2]}", setting)
+    if match and match[1].lower() in known_implementations and _CREDENTIALS.match(text):
+        raise _credentials()
     if match and match[1].lower() in known_implementations:
         raise StoreError(
             f"{setting} must be a path, or a URL with two slashes, got {text}; "
@@ -210,7 +221,7 @@ def _remote_url(scheme: str, rest: str, setting: str) -> str:
     url = f"{scheme}://{rest}".rstrip("/")
     user, at, _ = host.rpartition("@")
     if at and (":" in user or scheme == "s3"):
-        raise StoreError("the URL must not contain credentials; use AWS_* variables or a profile instead")
+        raise _credentials()
     if scheme == "s3" and not BUCKET.fullmatch(host):
         raise StoreError(f"s3://{rest} must name a valid bucket; write s3://bucket/sweep")
     if not host:

@@ -20,5 +20,6 @@ def nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("NETSIM_WEIGHTS", str(tmp_path / "home"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     yield
-    assert [path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.parent != tmp_path] == []
+    left = [path for path in tmp_path.rglob("*") if path.parent != tmp_path and "torchinductor" not in path.name]
+    assert left == []  # torch makes a folder when its compiler is imported
     assert os.getcwd() == str(tmp_path / "work")

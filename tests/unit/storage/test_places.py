@@ -178,11 +178,29 @@ def test_a_url_of_an_unknown_kind_is_refused():
         parse_place("nonsense://x").open()
 
 
-@pytest.mark.parametrize("url", ["s3://AKIAEXAMPLE:secret@bucket/run", "s3://AKIA@bucket", "https://me:secret@host/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("s3://AKIAEXAMPLE:secret@bucket/run", "s3://AKIA@bucket", "https://me:secret@host/x", "x://me:secret@host"),
+        *("zip://a::s3://AKIA:secret@bucket/x.zip", "simplecache::https://AKIA:secret@host/x", "zip://AKIA:secret@b"),
+        *(
+            "s3:/AKIA:secret@bucket",
+            "s3://AKIA:secret@bucket/\n",
+            "s3://AKIA:secret@bucket/\udcff",
+            "file://AKIA:secret@b/x",
+        ),
+    ],
+)
 def test_credentials_in_a_url_are_refused_and_not_repeated(url):
     with pytest.raises(StoreError, match="the URL must not contain credentials; use AWS_") as caught:
         place(url)
     assert "secret" not in str(caught.value) and "AKIA" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["s3:/a:b@c", "a:b@c", "x/s3:/a:b@c", "file:/a:b@c", "file:///a:b@c"])
+def test_an_at_in_a_path_is_no_credential(name, tmp_path):
+    text = name if name.startswith("file:") else f"{tmp_path}/{name}"
+    assert place(text) == (f"/{name.rpartition('/')[2]}" if name.startswith("file:") else text)
 
 
 def test_a_file_is_split_from_its_folder():
