@@ -235,7 +235,9 @@ def run_sweep(
         output = "\n".join(program.output() for program in (flow, dask.scheduler, *dask.workers))
         raise RuntimeError(f"the sweep failed:\n{output}")
     took, settled = time.monotonic() - start, cpu_of(watched)
-    report = json.loads(next(line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if line.startswith("{")))
+    report = json.loads(
+        next(line for line in reversed(log.read_text(encoding="utf-8").splitlines()) if line.startswith("{"))
+    )
     spent = {kind: settled[kind] - before[kind] for kind in watched}
     spent |= {"flow": report["cpu"], "start": cpu - report["cpu"]}
     return Spent(spent, report["seconds"], took, report["began"], memory)
@@ -492,7 +494,9 @@ def drained(server: Server, log: Path, count: int) -> tuple[str, str]:
             with suppress(httpx.TimeoutException):  # it may be too busy to answer
                 found.append((time.monotonic(), server.count("burst", "Completed")))
             if time.monotonic() > began + 1200:
-                raise RuntimeError(f"only {found[-1:]} of {count} task runs were recorded: {log.read_text(encoding='utf-8')[-2000:]}")
+                raise RuntimeError(
+                    f"only {found[-1:]} of {count} task runs were recorded: {log.read_text(encoding='utf-8')[-2000:]}"
+                )
         used = server.program.cpu() - cpu
         program.popen.wait(timeout=600)
     finally:
