@@ -34,11 +34,13 @@ def validate_rows(rows: Rows, name: str) -> np.ndarray:
     Raises
     ------
     DataError
-        With their `name`, unless they are real numbers, (n, d), finite, and at most `LARGEST`.
+        With their `name`, unless they are real numbers, (n, d) with d at least 1, finite, and at most `LARGEST`.
     """
     array = to_array(rows, name)
     if array.ndim != 2:
         raise DataError(f"{name} must have shape (n, d), got {array.shape}. Flatten the features of each image.")
+    if not array.shape[1]:
+        raise DataError(f"{name} must have at least one feature per image, got shape {array.shape}.")
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):
         raise DataError(

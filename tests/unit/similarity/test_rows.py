@@ -113,6 +113,8 @@ LOOK_ALIKES = [
     (lambda X: (row for row in X), r"must be an array of real numbers, got dtype object\."),
     (lambda X: X[:, 0], r"must have shape \(n, d\), got \(60,\)\. Flatten"),
     (lambda X: X[..., None], r"must have shape \(n, d\), got \(60, 7, 1\)\. Flatten"),
+    (lambda X: X[:, :0], r"must have at least one feature per image, got shape \(60, 0\)\."),
+    (lambda X: torch.tensor(X[:, :0]), r"must have at least one feature per image, got shape \(60, 0\)\."),
     (lambda X: 3.0, r"must have shape \(n, d\), got \(\)\. Flatten"),
     (lambda X: np.where(X > 1, np.nan, X), r"must be finite, got NaN or infinity in \d+ of 60 rows, first in row"),
     (lambda X: np.full(X.shape, np.float16(7e4)), r"must be finite, got NaN or infinity in 60 of 60 rows"),
