@@ -84,7 +84,7 @@ def find_weights(saved: Saved, network: Network, *, key: str | None = None, orig
     places = content.complete()
     chosen = [place for place in places if place.key == key] or places or [content.most_similar()]
     sets = [content.at(place) for place in chosen]
-    if not all(_equal(tensors, sets[0]) for tensors in sets):
+    if not all(_equal(tensors, sets[0]) for tensors in sets[1:]):
         keys = [repr(place.key) for place in chosen]
         raise SettingsError(
             f"{origin} must have one set of weights of {network.reference}, got {len(keys)} that differ: "
@@ -196,7 +196,12 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(a[name].dtype == b[name].dtype and torch.equal(a[name], b[name]) for name in a)
+    return a.keys() == b.keys() and all(_identical(a[name], b[name]) for name in a)
+
+
+def _identical(a: Tensor, b: Tensor) -> bool:
+    """Return True if both have the same bits; NaN would differ from itself."""
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(*(t.reshape(-1).view(torch.uint8) for t in (a, b)))
 
 
 def _check_statistics(ignored: Sequence[str], key: str, network: Network, origin: str) -> None:

@@ -152,7 +152,7 @@ class Preprocessing:
 def _are_numbers(values: Any, *, may_be_zero: bool) -> bool:
     try:
         numbers = torch.as_tensor(values, dtype=torch.float64, device="cpu")
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return False
     return bool(torch.isfinite(numbers).all()) and (may_be_zero or bool((numbers != 0).all()))
 

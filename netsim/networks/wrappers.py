@@ -90,7 +90,7 @@ def _numbers_in(value: Any) -> str:
 def _as_tuple(values: Any) -> str:
     try:
         numbers = torch.as_tensor(values, dtype=torch.float64).flatten().tolist()
-    except (TypeError, ValueError, RuntimeError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return "..."
     return str(tuple(float(f"{number:.6g}") for number in numbers))
 

@@ -10,6 +10,7 @@ from netsim.errors import NetworkError, SettingsError
 from netsim.networks import Network, as_network
 from netsim.networks.checkpoint import find_weights
 from netsim.networks.unpickle import tensors_of
+from netsim.networks.weights import fill
 
 
 class Small(nn.Module):
@@ -119,6 +120,16 @@ def test_the_first_parts_of_a_key_are_enough_and_equal_sets_are_one():
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in raw.items()}
     with pytest.raises(SettingsError, match="2 that differ"):
         find({"model": raw, "ema": half})
+
+
+def test_a_set_of_weights_that_are_not_finite_is_one_set():
+    """NaN differs from itself, but a copy has the same bits. Copying the weights then fails with their names."""
+    spoiled = weights() | {"fc.bias": torch.full((3,), float("nan"))}
+    for content in ({"model": spoiled}, {"model": spoiled, "ema": {name: t.clone() for name, t in spoiled.items()}}):
+        with pytest.raises(NetworkError, match=r"x\.pt must have the tensors of .*, got not finite fc\.bias"):
+            fill(as_network(Small(), torch.rand(2, 1, 5, 5)), find(content).tensors, origin="x.pt")
+    with pytest.raises(SettingsError, match="2 that differ"):
+        find({"model": spoiled, "ema": weights()})
 
 
 def test_a_network_of_other_shapes_is_no_second_set_but_another_number_of_classes_is():

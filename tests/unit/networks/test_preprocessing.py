@@ -99,6 +99,8 @@ def test_a_converted_file_replaces_mean_and_std_if_it_has_both():
     [
         ({"order": "bgr"}, "order of a Preprocessing must be RGB or BGR, got 'bgr'"),
         ({"mean": "grey"}, "mean of a Preprocessing must be finite numbers, got 'grey'"),
+        ({"mean": (10**400,)}, "mean of a Preprocessing must be finite numbers, got"),
+        ({"largest": 10**400}, "largest of a Preprocessing must be finite numbers other than 0, got 1000"),
         ({"mean": (float("nan"),) * 3}, "mean of a Preprocessing must be finite numbers"),
         ({"std": (0.2, 0.0, 0.2)}, "std of a Preprocessing must be finite numbers other than 0"),
         ({"largest": 0}, "largest of a Preprocessing must be finite numbers other than 0, got 0"),

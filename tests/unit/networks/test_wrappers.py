@@ -109,6 +109,7 @@ def test_two_that_disagree_are_refused(other):
         ),
         ({"mean": 0.5}, r"got dict\. Write netsim\.Preprocessing\(mean=\(0\.5,\)\)"),
         ({"mean": "grey"}, r"got dict\. Write netsim\.Preprocessing\(mean=\.\.\.\)"),
+        ({"mean": [10**400]}, r"got dict\. Write netsim\.Preprocessing\(mean=\.\.\.\)"),
         ({}, r"got dict\. Write netsim\.Preprocessing\(mean=\.\.\., std=\.\.\.\)"),
         (lambda x: x / 2, r"got function\. Write netsim\.Preprocessing\(mean=\.\.\., std=\.\.\.\)"),
         (netsim.Preprocessing, r"got the class itself\. Call it"),
