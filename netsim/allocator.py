@@ -37,6 +37,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class _MallInfo(ctypes.Structure):
+    """The struct mallinfo2 of malloc.h, glibc 2.33 or later: ten sizes, of which the ninth is free memory."""
+
+    _fields_ = (("_", 8 * ctypes.c_size_t), ("fordblks", ctypes.c_size_t), ("keepcost", ctypes.c_size_t))
+
+
 def retaining_memory(function: Callable[P, T]) -> Callable[P, T]:
     """Decorate a function that allocates large tensors: what it frees stays in the process for the next ones.
 
@@ -64,6 +70,12 @@ def release_memory() -> None:
     """Return free memory to the system, after work that was decorated with `retaining_memory`."""
     if libc := _glibc():
         libc.malloc_trim(0)
+
+
+def retained_bytes() -> int:
+    """Return the memory of this process that is free for its next tensors; 0 where that is not known."""
+    libc = _glibc()
+    return libc.mallinfo2().fordblks if libc and hasattr(libc, "mallinfo2") else 0
 
 
 def in_main_arena() -> bool:
@@ -108,6 +120,8 @@ def _glibc() -> ctypes.CDLL | None:
     libc.free.argtypes, libc.free.restype = [ctypes.c_void_p], None
     libc.mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
     libc.malloc_trim.argtypes = [ctypes.c_size_t]
+    if hasattr(libc, "mallinfo2"):
+        libc.mallinfo2.restype = _MallInfo
     return libc
 
 

@@ -11,6 +11,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from netsim.allocator import retained_bytes
+
 MAX_BATCH_SIZE = {"cpu": 32, "cuda": 256}
 """Largest batch size that is chosen: larger ones are hardly faster, unless images and network are tiny."""
 
@@ -55,10 +57,13 @@ def fitting_batch_size(bytes_of: Callable[[int], int], device: torch.device, *, 
 
 
 def _free_bytes(device: torch.device) -> float:
-    """Return the free memory of a GPU, or one core's share of the free memory of the machine."""
+    """Return the free memory of a GPU, or one core's share of the free memory of the machine.
+
+    What this process has retained is free for it, and as much again in each worker beside it.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available / (os.cpu_count() or 1)
+    return psutil.virtual_memory().available / (os.cpu_count() or 1) + retained_bytes()
 
 
 def peak_bytes(evaluate: Callable[[], object], device: torch.device) -> int:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import pytest
 
 from netsim import allocator
-from netsim.allocator import in_main_arena, release_memory, retaining_memory
+from netsim.allocator import in_main_arena, release_memory, retained_bytes, retaining_memory
 
 needs_glibc = pytest.mark.skipif(allocator._glibc() is None, reason="malloc is not glibc's")
 
@@ -68,6 +68,23 @@ def test_work_runs_in_the_main_arena_whatever_arena_the_caller_has():
     assert arenas["work"]
 
 
+@needs_glibc
+@pytest.mark.skipif(not hasattr(allocator._glibc(), "mallinfo2"), reason="glibc before 2.33")
+def test_memory_that_is_retained_is_known():
+    code = """
+        import torch
+        from netsim.allocator import retained_bytes, retaining_memory
+        keep = retaining_memory(lambda: torch.ones(25_000_000))
+        tensor = keep()
+        before = retained_bytes()
+        del tensor
+        print(retained_bytes() - before)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    freed = int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
+    assert 90_000_000 < freed < 110_000_000
+
+
 def test_arguments_results_errors_and_context_pass_through(monkeypatch):
     monkeypatch.setattr(allocator, "in_main_arena", lambda: False)
     monkeypatch.setattr(allocator, "_retain", lambda: True)
@@ -103,6 +120,7 @@ def test_nothing_is_done_without_glibc(missing, monkeypatch):
         assert in_main_arena()
         assert retaining_memory(threading.current_thread)() is threading.current_thread()
         release_memory()
+        assert retained_bytes() == 0
     finally:
         monkeypatch.undo()
         allocator._glibc.cache_clear()
