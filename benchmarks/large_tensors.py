@@ -55,7 +55,8 @@ def test_accuracy(arguments: argparse.Namespace) -> None:
 
     prepare(arguments)
     images = load_images(f"folder:{arguments.folder / 'photographs'}", size=arguments.pixels)
-    network = netsim.load_network(f"timm:{NETWORKS[0]}@none", input_shape=images.shape)
+    weights = arguments.folder / f"{NETWORKS[0]}.safetensors"
+    network = netsim.load_network(f"timm:{NETWORKS[0]}@{weights}", input_shape=images.shape)
     keep_memory(accuracy)(network, images)
 
 
@@ -83,7 +84,7 @@ def sweep(arguments: argparse.Namespace) -> None:
     """Run a sweep of three networks on two workers."""
     settings = {
         "images": {"source": f"folder:{arguments.folder / 'photographs'}", "size": arguments.pixels},
-        "networks": [f"{name}=timm:{name}@none" for name in NETWORKS],
+        "networks": [f"{name}=timm:{name}@{arguments.folder / name}.safetensors" for name in NETWORKS],
         "pairs": {"count": 64, "shard_size": 32},
         "inversion": {"iterations": arguments.iterations},
     }

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import timm
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import save_file
 
-from benchmarks.large_tensors import WORK
+from benchmarks.large_tensors import NETWORKS, WORK
 from benchmarks.usage import Usage, so_far
 
 CLASSES = 4
@@ -50,6 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder) / "photographs", arguments.photographs, arguments.pixels)
+        write_weights(Path(folder))
         for name in arguments.only:
             runs = compare(name, arguments, Path(folder))
             Console().print(table(name, runs, arguments))
@@ -134,6 +137,13 @@ def write_photographs(folder: Path, count: int, pixels: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         noise = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
         noise.resize((pixels * 3 // 2, pixels * 9 // 8), Image.Resampling.BICUBIC).save(path)
+
+
+def write_weights(folder: Path) -> None:
+    """Write random weights of each network with an output for each class of the photographs, so that it is tested."""
+    for name in NETWORKS:
+        tensors = timm.create_model(name, num_classes=CLASSES).state_dict()
+        save_file({path: tensor.contiguous() for path, tensor in tensors.items()}, folder / f"{name}.safetensors")
 
 
 if __name__ == "__main__":
