@@ -201,20 +201,21 @@ class Gate:
         leaf = self.images[1:].clone().requires_grad_()
         with torch.enable_grad():
             differentiated = _attempt(self.represent, leaf)
-        if not (self._is_cut(self.whole.entered) and self._is_row(alone, 0) and self._is_row(differentiated, 1)):
+        # the model may average what its last layer computes of several vectors: it is then one of their average
+        entered = self.whole.entered
+        both = entered if self._is_cut(entered) else _attempt(self.represent, self.images)
+        if not (self._is_cut(both) and _is_row(alone, both, 0) and _is_row(differentiated, both, 1)):
             raise NetworkError(self._explain(alone, differentiated))
-        assert isinstance(differentiated, Tensor)
-        self._require_gradient(differentiated, leaf)
+        assert isinstance(differentiated, Tensor) and isinstance(both, Tensor)
+        self._require_gradient(differentiated, leaf, both[:1] - both[1:])
 
     def _is_cut(self, representation: Tensor | Exception) -> bool:
         """Return True if the last layer computes the logits from a representation of the two images."""
-        if not isinstance(representation, Tensor) or representation.shape != (2, self.head.in_features):
+        if not isinstance(representation, Tensor) or representation.dtype != self.head.weight.dtype:
+            return False
+        if representation.shape != (2, self.head.in_features):
             return False
         return agree(self.head(representation), self.whole.logits, LOGIT_ROUNDING)
-
-    def _is_row(self, representation: Tensor | Exception, row: int) -> bool:
-        """Return True if a representation of one image alone is that of the same image beside another one."""
-        return agree(representation, self.whole.entered[row : row + 1], ROUNDING[self.images.dtype])
 
     def _explain(self, alone: Tensor | Exception, differentiated: Tensor | Exception) -> str:
         """Find out by further passes what makes representations differ."""
@@ -234,8 +235,8 @@ class Gate:
             )
         assert isinstance(both, Tensor)
         for row, single in enumerate((alone, _attempt(self.represent, self.images[1:]))):
-            if not self._is_row(single, row):
-                return self._batch_matters(single, self.whole.entered[row : row + 1])
+            if not _is_row(single, both, row):
+                return self._batch_matters(single, both[row : row + 1])
         if isinstance(differentiated, Exception):
             return self._no_gradient(cause(differentiated))
         return (
@@ -258,9 +259,8 @@ class Gate:
             "statistics, and normalise over an image, not over the batch."
         )
 
-    def _require_gradient(self, representation: Tensor, leaf: Tensor) -> None:
+    def _require_gradient(self, representation: Tensor, leaf: Tensor, difference: Tensor) -> None:
         """Differentiate the distance to the other image's representation, as an inversion does."""
-        difference = self.whole.entered[:1] - self.whole.entered[1:]
         length = float(torch.linalg.vector_norm(difference))
         cotangent = difference / length if length > MIN_DIFFERENCE else torch.ones_like(difference)
         gradient = self._gradient(representation, leaf, cotangent)
@@ -295,6 +295,9 @@ class Gate:
         if "reentrant" in got:
             got = "a re-entrant checkpoint"
             way_out = "Call torch.utils.checkpoint.checkpoint with use_reentrant=False."
+        if "inplace operation" in got:
+            got = "an in-place change of a value that the gradient needs"
+            way_out = "Give layers behind a ReLU, and all whose input is used again, inplace=False."
         return (
             f"representations of {self.name} must be differentiable with respect to images by torch.autograd.grad, "
             f"got {got}. {way_out or 'Remove no_grad, inference_mode and detach from its forward pass.'}"
@@ -338,6 +341,11 @@ def agree(result: Tensor | Exception, expected: Tensor, rounding: float) -> bool
     if not isinstance(result, Tensor) or result.shape != expected.shape:
         return False
     return torch.allclose(result.detach(), expected, rtol=rounding, atol=rounding * float(expected.abs().max()))
+
+
+def _is_row(representation: Tensor | Exception, both: Tensor | Exception, row: int) -> bool:
+    """Return True if a representation of one image alone is that of the same image beside another one."""
+    return isinstance(both, Tensor) and agree(representation, both[row : row + 1], ROUNDING[both.dtype])
 
 
 def _tensors_in(module: nn.Module) -> dict[str, Tensor]:

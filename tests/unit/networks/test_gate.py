@@ -205,6 +205,10 @@ SLOPE = r"must be differentiable with respect to images by torch\.autograd\.grad
         (through(lambda _, z: z.detach()), "no gradient. Remove no_grad"),
         (through(lambda _, z: z.detach().requires_grad_()), "no gradient. Remove no_grad"),
         (Viewed(), "RuntimeError: Can't call numpy"),
+        (
+            through(lambda _, z: nn.functional.silu(z.relu(), inplace=True)),
+            "an in-place change of a value that the gradient needs. Give layers .* inplace=False",
+        ),
         (through(lambda _, z: (100 * z).round()), "a gradient of zero everywhere. Remove rounding"),
         (through(lambda _, z: torch.sign(torch.sin(1000 * z))), "a gradient of zero everywhere"),
     ],
@@ -212,6 +216,20 @@ SLOPE = r"must be differentiable with respect to images by torch\.autograd\.grad
 def test_what_has_no_gradient_is_noticed(model, got):
     with pytest.raises(NetworkError, match=SLOPE + got):
         as_network(model, images(2))
+
+
+def test_logits_of_several_vectors_that_are_averaged_are_those_of_their_average():
+    """The last layer then runs on (n, tokens, d), but computes the logits from the mean."""
+    model = changed(
+        forward=lambda self, x: self.out(torch.stack([features(self, x), -2 * features(self, x)], 1)).mean(1)
+    )
+    network, x = as_network(model, images(2)), images(3)
+    assert torch.allclose(network(x), model.eval()(x), atol=1e-6) and network.represent(x).shape == (3, 12)
+    live = changed(
+        forward=lambda self, x: self.out(torch.stack([features(self, x)] * 2, 1) - features(self, x).mean(0)).mean(1)
+    )
+    with pytest.raises(NetworkError, match=BATCH + "representations that change by"):
+        as_network(live, images(2))
 
 
 def test_a_gradient_that_is_not_finite_is_noticed():
