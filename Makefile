@@ -20,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 pretrained test check audit bench faults slurm ui site format lock clean
+.PHONY: help demo demo-s3 pretrained test check audit bench fuzz faults slurm ui site format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  compare nine networks on embedded images, in minutes; run it again to resume'
@@ -30,6 +30,7 @@ help:
 	@echo 'make check                   format, lint, types, and the audit if its services answer'
 	@echo 'make audit                   compare the environment with the locks, and the locks with known vulnerabilities'
 	@echo 'make bench [BENCH=similarity] [ARGS=...]  compare speed with the published code; default: inversion; minutes'
+	@echo 'make fuzz [TIMES=10]          draw ten times as many inputs of every kind as the tests do, other ones each time; minutes'
 	@echo 'make faults [ARGS="--faults 50 --seed 1"]  inject every kind of fault into a sweep on object storage; half an hour'
 	@echo 'make slurm                   run a sweep as jobs of a real SLURM started here; needs root (tests/support/slurm.py)'
 	@echo 'make ui                      check a sweep in the UI with a browser; needs `apt-get install chromium`'
@@ -65,6 +66,11 @@ BENCH ?= inversion
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
 
+# A failure prints the smallest input that shows it, and a line that repeats it.
+TIMES ?= 10
+fuzz: $(INSTALLED_DEV)
+	NETSIM_FUZZ=$(TIMES) $(BIN)/python -m pytest -n 2 --dist load tests/integration/fuzz $(ARGS)
+
 faults: $(INSTALLED_DEV)
 	$(SUPPORT).faults $(ARGS)
 
@@ -84,7 +90,7 @@ format: $(INSTALLED_DEV)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist build
+	rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache dist build
 
 # --- the environment -------------------------------------------------------------------------------------------------
 # A stamp marks a complete .venv. It is removed before anything changes and restored last, so the next make discards
