@@ -17,7 +17,9 @@ from tempfile import mkdtemp
 from typing import Any, TypeVar
 
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from hypothesis.internal.conjecture import providers
+from hypothesis.strategies import SearchStrategy
 
 from netsim.errors import NetsimError, on_one_line
 
@@ -49,6 +51,12 @@ def inputs(count: int, **strategies: Any) -> Callable[[Callable[..., None]], Cal
         )(given(**strategies)(test))
 
     return decorate
+
+
+@st.composite
+def mostly(draw: st.DrawFn, usual: SearchStrategy[T], odd: SearchStrategy[T], *, times: int = 9) -> T:
+    """Draw what is usual so many times as often as what is odd: an input of many odd things is always refused."""
+    return draw(draw(st.sampled_from([usual] * times + [odd])))
 
 
 def outcome(call: Callable[[], T], *names: str, may_warn: str = "\0") -> T | NetsimError:

@@ -1,6 +1,6 @@
 """Arrays of any shape, type and container: CKA and each measure give what plain float64 gives, or refuse them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from netsim import linear_cka
 from netsim.errors import DataError, NetsimError
 from netsim.similarity.measures import measures
-from support.fuzz import inputs, outcome
+from support.fuzz import inputs, mostly, outcome
 
 MEASURES = measures()
 
@@ -130,24 +130,21 @@ class Side:
 
 
 @st.composite
-def sides(draw: st.DrawFn, *, odd: bool = True) -> tuple[Side, Side]:
+def sides(draw: st.DrawFn) -> tuple[Side, Side]:
     """Draw two sides, mostly of as many rows, mostly of real numbers."""
-    n = draw(st.sampled_from([12, 13, 20, 4, 5, 3, 1, 0] if odd else [12, 20]))
-    drawn = []
+
+    def often(usual: Sequence[Any], odd: Sequence[Any]) -> Any:
+        return draw(mostly(st.sampled_from(usual), st.sampled_from(odd), times=12))
+
+    n, drawn = often([12, 13, 20, 4, 5], [3, 1, 0]), []
     for _ in range(2):
-        rows = draw(st.sampled_from([n] * 12 + [n + 1]))
-        shape = draw(
-            st.sampled_from([(rows, d) for d in (1, 2, 3, 7, 30)] * 3 + [(rows, 0), (rows,), (rows, 2, 2), ()])
-        )
-        drawn.append(
-            Side(
-                shape,
-                draw(st.sampled_from(["quarters"] * 12 + list(CONTENTS))),
-                draw(st.sampled_from(TYPES[:11] * 3 + TYPES)),
-                draw(st.sampled_from([*list(CONTAINERS)[:13] * 3, *CONTAINERS])),
-                draw(st.sampled_from(range(30))),
-            )
-        )
+        rows = often([n], [n + 1])
+        shape = often([(rows, d) for d in (1, 2, 3, 7, 30)], [(rows, 0), (rows,), (rows, 2, 2), ()])
+        content = often(["quarters", "quarters", "one-hot", "of all sizes", "doubles", "large", "small"], [*CONTENTS])
+        dtype, container = often(TYPES[:12], TYPES), often([*CONTAINERS][:13], [*CONTAINERS])
+        if content in ("of all sizes", "large", "small") and dtype not in ("f8", ">f8", "g"):
+            dtype = "f8"
+        drawn.append(Side(shape, content, dtype, container, draw(st.sampled_from(range(30)))))
     return drawn[0], drawn[1]
 
 

@@ -127,10 +127,11 @@ def test_a_path_is_the_folder_that_the_system_means_or_refused(start: str, parts
             text,
             text.rstrip("/"),
             os.path.realpath(path or "."),
+            os.path.abspath(path or "."),
             "credentials",
         )
         after = files_below(root)
-        too_long = any(len(part.encode(errors="replace")) > 255 for part in parts)
+        too_long = any(len(part) > 255 for part in os.path.realpath(path or ".").split("/"))
         assert isinstance(written, StoreError) == (path is None or too_long), (written, path)
         if isinstance(written, StoreError):
             assert after == before
@@ -296,6 +297,7 @@ WORDS = (
         "IMAGENET1K_V1",
         "missing.safetensors",
     ),
+    *("@a=b.safetensors", "small:vgg", "robustness:cifar:"),
     *(
         ":",
         ":",
@@ -322,7 +324,13 @@ WORDS = (
     ),
     *("\n", "\x1b[2J", "\udcff", "é", "x" * 300, "\0", "'", '"', "%", "#", "http://[", "file:"),
 )
-_references = st.one_of(st.lists(st.sampled_from(WORDS), max_size=6).map("".join), st.text(max_size=10))
+_known = st.builds(
+    "{}:{}{}".format,
+    st.sampled_from(["small", "torchvision", "python"]),
+    st.sampled_from(["vgg", "resnet18", "lab.nets:mine", "a:b:c"]),
+    st.sampled_from(["", "@none", "@a=b", "@a@b.safetensors", "@s3://bucket/w=1:2", "@IMAGENET1K_V1", "@x:y"]),
+)
+_references = st.one_of(st.lists(st.sampled_from(WORDS), max_size=6).map("".join), st.text(max_size=10), _known)
 
 
 @inputs(200, reference=_references)
@@ -335,6 +343,7 @@ def test_a_reference_of_a_network_is_split_or_refused(reference: str) -> None:
     assert parsed.source in NETWORK_FORMS and reference.startswith(f"{parsed.source}:{parsed.name}")
     assert reference == f"{parsed.source}:{parsed.name}" + (f"@{parsed.weights}" if parsed.weights else "")
     assert without_name(f"mine={reference}") == reference and network_name(f"mine={reference}") == "mine"
+    assert without_name(reference) == reference and network_name(reference) == parsed.architecture
 
 
 @inputs(150, reference=_references, split=st.sampled_from(["test", "train"]), size=st.sampled_from([None, 1, 8, 0, -1]))
