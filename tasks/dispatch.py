@@ -50,7 +50,7 @@ CONNECTION_LOST = "scheduler-connection-lost"
 """Reason of Dask for a future that it dropped because the scheduler did not answer for a moment, or was restarted."""
 
 RESTART_HINT = "Restart it and its workers, and run the command again to resume"
-"""What to do when a scheduler is gone."""
+"""Hint for a scheduler that is gone."""
 
 RECONNECT_INTERVAL = 0.2
 """Seconds between two looks at a client that is connecting to its scheduler again."""

@@ -12,7 +12,7 @@ library = logging.getLogger("netsim")
 library.setLevel(logging.INFO)
 
 announcements = logging.getLogger("tasks.announcements")
-"""What a user should know while a flow runs. The command line prints it, though it keeps logs out of the terminal."""
+"""Logger of messages for the user of a flow: the command line prints them, though it keeps logs out of the terminal."""
 
 announcements.propagate = False
 announcements.addHandler(logging.NullHandler())

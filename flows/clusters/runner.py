@@ -31,7 +31,7 @@ WORKER_HINTS: dict[type[AnyCluster], str] = {
     Slurm: "`squeue --me` shows its jobs, and the folder of their logs what they print",
     Kubernetes: "`kubectl get pods` shows its pods",
 }
-"""What to do where no worker takes the work."""
+"""Hints for each kind of cluster whose workers do not take the work."""
 
 
 @contextmanager

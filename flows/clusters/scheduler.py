@@ -24,7 +24,7 @@ CONNECT_TIMEOUT = 10
 """Seconds to wait for an existing scheduler to answer."""
 
 SAME_VERSIONS = ("python", "dask", "distributed")
-"""What the processes of a Dask cluster must have in the same version, as Dask compares it: they exchange code."""
+"""Packages that all processes of a Dask cluster must have in the same version, because they exchange code."""
 
 
 @dataclass(frozen=True)

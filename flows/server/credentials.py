@@ -27,7 +27,7 @@ from prefect.settings import (
 )
 
 from flows.server.access import redact_password
-from netsim.errors import RunError, SettingsError
+from netsim.errors import RunError, SettingsError, first_line
 
 BLOCK_TYPE = "aws-credentials"
 
@@ -141,7 +141,7 @@ def _read(name: str) -> dict[str, Any]:
             except ObjectNotFound:
                 raise SettingsError(_no_block(client, name)) from None
     except httpx.HTTPError as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        reason = first_line(error) or type(error).__name__
         raise RunError(
             f"cannot read block {name!r} from the Prefect server at {redact_password(str(PREFECT_API_URL.value()))} "
             f"({reason})"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from netsim.errors import DataError
+from netsim.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,8 +75,8 @@ def to_array(rows: Rows, name: str) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         if isinstance(error, DataError):
             raise
-        reason = str(error).strip().partition("\n")[0]
-        raise DataError(f"{name} must be an array of real numbers, got {_kind(rows)} ({reason})") from error
+        got = f"{_kind(rows)} ({first_line(error)})"
+        raise DataError(f"{name} must be an array of real numbers, got {got}") from error
     if array.dtype.kind not in "fiub":
         hint = "Use the absolute value, or both parts as features." if array.dtype.kind == "c" else "Convert it first."
         raise DataError(f"{name} must be an array of real numbers, got dtype {array.dtype}. {hint}")
