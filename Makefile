@@ -51,7 +51,7 @@ pretrained: $(INSTALLED_DEV)
 	$(SUPPORT).seaweed runs/pretrained/s3 $(BIN)/python -m support.pretrained runs/pretrained
 
 test: check
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED_DEV)
 	$(BIN)/ruff format --check .
