@@ -1,6 +1,6 @@
 """`Hsic` of many pairs of networks over a stream of shards: exact, with leave-one-out sums for every shard.
 
-n = rows (images), d = features, D = features of all networks together, G = shards, m = rows without a shard.
+n = rows (images), d = features, G = shards, m = rows without a shard.
 
 The first pass computes the means; later passes read rows centred at them, in float64, scaled by a power of two if their
 products would overflow or vanish. Rows that vary by no more than rounding are read as zeros. A pair then requires
@@ -9,16 +9,17 @@ products would overflow or vanish. Rows that vary by no more than rounding are r
     <C, M_s>        of each shard s      M_s = X_s^T Y_s
     |M_s|^2         of each shard s
 
-and some sums that cost next to nothing (`_RowSums`). The three are computed in one of two spaces, whichever takes
-fewer multiplications:
+and some sums that cost next to nothing (`_RowSums`). The three are computed in one of two spaces:
 
     Gram      blocks K_st = X_s X_t^T of every network, shared by all its pairs:  <M_s, M_t> = <K_st, L_st>.
-              n^2 D / 2 multiplications for all pairs; the leave-one-out sums are free.
+              n^2 d / 2 multiplications per network; the leave-one-out sums are free.
     feature   C of every pair, then a second pass over the rows: <C, M_s> = sum over rows of x^T C y; |M_s|^2 from Gram
               matrices of the shard. n d d' multiplications per pair (half for a network with itself) in each pass.
 
-For one pair, Gram space is cheaper up to about n = 2 (d + d'). Memory does not grow with n, except for 8 bytes per
-feature and shard. Sums are taken in the order of the shards: the same shards and BLAS give the same bits.
+The values of a pair depend on its own rows only, to the last bit, not on the other pairs of the call: its space follows
+from its own widths, rows are multiplied in tiles that follow from the sizes of the shards, and every sum is taken in
+the order of the shards. So a matrix that grows has the same bits as one that is computed at once (with one BLAS and one
+number of threads). Memory does not grow with n, except for 8 bytes per feature and shard.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -38,15 +39,15 @@ Shard = Mapping[Any, Rows] | Sequence[Rows]
 ShardSource = Shard | Callable[[], Shard]
 Space = Literal["gram", "feature"]
 
-BLOCK_BYTES: dict[Space, int] = {"gram": 2**29, "feature": 2**28}
-"""Maximum bytes of centred rows in memory at once, unless a single shard has more. Feature space also holds the
-products; Gram space reads all later shards again for every block."""
+BLOCK_BYTES = 2**29
+"""Maximum bytes of centred rows in memory at once in Gram space, unless a single tile has more. All later shards are
+read again for every block."""
 
-BLOCK_ROWS = 4096
-"""Maximum rows in a block of shards: enough for BLAS to be efficient, few enough to keep Gram blocks small."""
+TILE_ROWS = 512
+"""Maximum rows of a tile, unless a single shard has more: enough for BLAS to be efficient."""
 
-COLUMNS = 512
-"""Rows of the other side in one Gram block."""
+PARTNERS = 3
+"""Pairs that are assumed to share the Gram matrices of a network, in the choice of a pair's space."""
 
 
 def pair_hsic(sources: Sequence[ShardSource], pairs: Sequence[Pair], *, space: Space | None = None) -> dict[Pair, Hsic]:
@@ -60,7 +61,7 @@ def pair_hsic(sources: Sequence[ShardSource], pairs: Sequence[Pair], *, space: S
     pairs
         Pairs of networks; a network may be paired with itself.
     space
-        Space to compute in; the cheaper one by default.
+        Space to compute in; by default, that of each pair by `cheaper_space`.
 
     Raises
     ------
@@ -69,51 +70,52 @@ def pair_hsic(sources: Sequence[ShardSource], pairs: Sequence[Pair], *, space: S
     """
     stream = _Stream(sources, pairs)
     validate_enough_rows(stream.n, "across all shards")
-    row_sums = _RowSums(stream, pairs)
-    if (space or cheaper_space(stream.n, stream.widths, pairs)) == "gram":
-        squares = _in_gram_space(stream, pairs, row_sums)
-    else:
-        squares = _in_feature_space(stream, pairs, row_sums)
-    return {pair: row_sums.hsic(pair, *squares[pair]) for pair in pairs}
+    by_space: dict[Space, list[Pair]] = {"gram": [], "feature": []}
+    for x, y in pairs:
+        by_space[space or cheaper_space(stream.n, stream.widths[x], stream.widths[y])].append((x, y))
+    sums = _in_gram_space(stream, by_space["gram"]) | _in_feature_space(stream, by_space["feature"])
+    return {pair: sums[pair] for pair in pairs}
 
 
-def cheaper_space(n: int, widths: Mapping[Any, int], pairs: Sequence[Pair]) -> Space:
-    """Return the space in which `pairs` take fewer multiplications, leave-one-out sums included."""
-    return "gram" if gram_cost(n, widths, pairs) < feature_cost(n, widths, pairs) else "feature"
+def cheaper_space(n: int, width: int, other_width: int) -> Space:
+    """Return the space in which a pair takes fewer multiplications, if `PARTNERS` pairs share each Gram matrix.
+
+    Examples
+    --------
+    >>> cheaper_space(10_000, 2048, 2048), cheaper_space(50_000, 2048, 2048)
+    ('gram', 'feature')
+    """
+    gram = n * (width + other_width)
+    return "gram" if gram < PARTNERS * 4 * width * other_width else "feature"
 
 
-def gram_cost(n: int, widths: Mapping[Any, int], pairs: Sequence[Pair]) -> int:
-    """Count the multiplications of `pairs` in Gram space."""
-    return n * n * sum(widths[key] for key in {key for pair in pairs for key in pair}) // 2
-
-
-def feature_cost(n: int, widths: Mapping[Any, int], pairs: Sequence[Pair]) -> int:
-    """Count the multiplications in feature space: the products (half if symmetric) and a second pass over the rows."""
-    return n * sum(widths[x] * widths[y] * (3 if x == y else 4) for x, y in pairs) // 2
+def multiplications(n: int, widths: Mapping[Any, int], pairs: Sequence[Pair]) -> int:
+    """Count the multiplications of `pairs` in their spaces: Gram matrices once per network, products once per pair."""
+    in_gram = [(x, y) for x, y in pairs if cheaper_space(n, widths[x], widths[y]) == "gram"]
+    shared = sum(widths[key] for key in {key for pair in in_gram for key in pair})
+    products = sum(widths[x] * widths[y] * (3 if x == y else 4) for x, y in set(pairs) - set(in_gram))
+    return (n * n * shared + n * products) // 2
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class _Tile:
     """Consecutive shards: centred float64 rows of each network, and the bounds of its shards."""
 
-    first: int  # number of the first shard
+    shards: range  # their numbers in the stream
     bounds: np.ndarray  # (shards + 1,) row at which each shard begins, then the number of rows
     rows: dict[Key, np.ndarray]
 
-    def __len__(self) -> int:
-        return len(self.bounds) - 1
-
     @property
-    def shards(self) -> slice:
-        """Numbers of the block's shards in the stream."""
-        return slice(self.first, self.first + len(self))
+    def part(self) -> slice:
+        """Place of the tile's shards in arrays over all shards."""
+        return slice(self.shards.start, self.shards.stop)
 
     def of_shard(self, shard: int) -> slice:
         """Return the rows of a shard, given its number in the stream."""
-        return slice(*self.bounds[shard - self.first : shard - self.first + 2])
+        return slice(*self.bounds[shard - self.shards.start : shard - self.shards.start + 2])
 
     def sums(self, per_row: np.ndarray) -> np.ndarray:
         """Sum over the rows of each shard: (rows, ...) -> (shards, ...)."""
@@ -126,7 +128,7 @@ class _Stream:
 
     def __init__(self, sources: Sequence[ShardSource], pairs: Sequence[Pair]) -> None:
         self._sources = sources
-        self.keys = list(dict.fromkeys(key for pair in pairs for key in pair))
+        self.keys = keys_of(pairs)
         self.widths: dict[Key, int] = {}
         self.means: dict[Key, np.ndarray] = {}
         self._extents = {key: Extent() for key in self.keys}
@@ -138,7 +140,7 @@ class _Stream:
         origins: dict[Key, np.ndarray] = {}  # a row near the mean: differences of large numbers would lose digits
         counts, sums = [], {key: [] for key in self.keys}  # type: ignore[var-annotated]
         for index in range(len(self._sources)):
-            unread = self._read(index)
+            unread = self._read(index, self.keys)
             shard = {key: validate_rows(rows, f"{key!r} in shard {index}") for key, rows in unread.items()}
             validate_same_rows(shard, where=f" in shard {index}")
             self._check_widths(shard, index)
@@ -164,16 +166,16 @@ class _Stream:
                     f"got {rows.shape[1]} in shard {index}. Use shards of the same network."
                 )
 
-    def _read(self, index: int) -> dict[Key, Rows]:
+    def _read(self, index: int, keys: Sequence[Key]) -> dict[Key, Rows]:
         source = self._sources[index]
         shard: Any = source() if callable(source) else source
-        return {key: shard[key] for key in self.keys}
+        return {key: shard[key] for key in keys}
 
-    def shard(self, index: int) -> dict[Key, np.ndarray]:
+    def shard(self, index: int, keys: Sequence[Key]) -> dict[Key, np.ndarray]:
         """Read the centred rows of a shard, float64, scaled."""
         return {
             key: self._scaled(key, to_array(rows, f"{key!r} in shard {index}") - self.means[key])
-            for key, rows in self._read(index).items()
+            for key, rows in self._read(index, keys).items()
         }
 
     def _scaled(self, key: Key, centred: np.ndarray) -> np.ndarray:
@@ -183,25 +185,25 @@ class _Stream:
             return np.zeros_like(centred)
         return np.ldexp(centred, -extent.exponent) if extent.exponent else centred
 
-    def blocks(self, space: Space) -> Iterator[_Block]:
-        """Yield all shards in order, as many per block as the limits allow."""
-        max_rows = min(BLOCK_ROWS, BLOCK_BYTES[space] // (8 * max(sum(self.widths.values()), 1)))
-        first = 0
-        while first < len(self.counts):
-            last, rows = first + 1, int(self.counts[first])
-            while last < len(self.counts) and rows + self.counts[last] <= max_rows:
-                rows += int(self.counts[last])
-                last += 1
-            yield self._block(first, last, rows)
-            first = last
+    def tiles(self) -> list[range]:
+        """Cut the shards into tiles: consecutive shards of at most `TILE_ROWS` rows together, whatever their widths."""
+        tiles, first, rows = [], 0, 0
+        for shard, count in enumerate(self.counts.tolist()):
+            if shard > first and rows + count > TILE_ROWS:
+                tiles.append(range(first, shard))
+                first, rows = shard, 0
+            rows += count
+        return [*tiles, range(first, len(self.counts))]
 
-    def _block(self, first: int, last: int, count: int) -> _Block:
-        bounds = np.concatenate([[0], np.cumsum(self.counts[first:last])])
-        rows = {key: np.empty((count, width)) for key, width in self.widths.items()}
-        for index, (start, stop) in enumerate(pairwise(bounds), start=first):
-            for key, centred in self.shard(index).items():
+    def read_tile(self, shards: range, keys: Sequence[Key]) -> _Tile:
+        """Read the centred rows of a tile."""
+        counts = self.counts[shards.start : shards.stop]
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        rows = {key: np.empty((int(bounds[-1]), self.widths[key])) for key in keys}
+        for shard, (start, stop) in zip(shards, pairwise(bounds), strict=True):
+            for key, centred in self.shard(shard, keys).items():
                 rows[key][start:stop] = centred
-        return _Block(first, bounds, rows)
+        return _Tile(shards, bounds, rows)
 
 
 def _sum_from(rows: np.ndarray, origin: np.ndarray | float) -> np.ndarray:
@@ -220,19 +222,19 @@ class _RowSums:
 
     def __init__(self, stream: _Stream, pairs: Sequence[Pair]) -> None:
         self._stream, shards = stream, len(stream.counts)
-        self._lengths = {key: np.zeros(shards) for key in stream.keys}
+        self._lengths = {key: np.zeros(shards) for key in keys_of(pairs)}
         names = ("kl", "kb", "la", "ab")
         self._all: dict[Pair, dict[str, np.ndarray]] = {p: {name: np.zeros(shards) for name in names} for p in pairs}
         self._within: dict[Pair, dict[str, np.ndarray]] = {p: {name: np.zeros(shards) for name in names} for p in pairs}
 
-    def add(self, block: _Block) -> None:
-        """Add a block. Call it once for every block, in order."""
-        lengths = {key: np.einsum("rd,rd->r", rows, rows) for key, rows in block.rows.items()}
-        onto = {key: rows @ self._stream.sums[key].T for key, rows in block.rows.items()}
-        shard_of_row = np.repeat(np.arange(len(block)) + block.first, np.diff(block.bounds))
+    def add(self, tile: _Tile) -> None:
+        """Add a tile. Call it once for every tile, in order."""
+        lengths = {key: np.einsum("rd,rd->r", rows, rows) for key, rows in tile.rows.items()}
+        onto = {key: rows @ self._stream.sums[key].T for key, rows in tile.rows.items()}
+        shard_of_row = np.repeat(tile.shards, np.diff(tile.bounds))
         onto_same = {key: a[np.arange(len(a)), shard_of_row] for key, a in onto.items()}
         for key, k in lengths.items():
-            self._lengths[key][block.shards] = block.sums(k)
+            self._lengths[key][tile.part] = tile.sums(k)
         for (x, y), sums in self._all.items():
             k, l, a, b = lengths[x], lengths[y], onto[x], onto[y]  # noqa: E741 (the letter of the formulas)
             sums["kb"] += k @ b
@@ -240,7 +242,7 @@ class _RowSums:
             sums["ab"] += np.einsum("rs,rs->s", a, b)
             a_same, b_same = onto_same[x], onto_same[y]
             for name, per_row in {"kl": k * l, "kb": k * b_same, "la": l * a_same, "ab": a_same * b_same}.items():
-                self._within[x, y][name][block.shards] = block.sums(per_row)
+                self._within[x, y][name][tile.part] = tile.sums(per_row)
 
     def hsic(self, pair: Pair, square: float, inner: np.ndarray, shard_square: np.ndarray) -> Hsic:
         """Return the sums of a pair, given |C|^2, <C, M_s> (G,) and |M_s|^2 (G,).
@@ -271,79 +273,87 @@ class _RowSums:
 
 # Sums that cost much -------------------------------------------------------------------------------------------------
 
-Squares = tuple[float, np.ndarray, np.ndarray]  # |C|^2, <C, M_s> (G,), |M_s|^2 (G,)
+
+def _in_gram_space(stream: _Stream, pairs: Sequence[Pair]) -> dict[Pair, Hsic]:
+    shards, keys, row_sums = len(stream.counts), keys_of(pairs), _RowSums(stream, pairs)
+    inner, squares = np.zeros((shards, len(pairs))), np.zeros((shards, len(pairs)))
+    products = _InnerProducts(keys, pairs)
+    tiles = stream.tiles() if pairs else []
+    for block in _blocks(stream, tiles, keys):
+        for tile in block:
+            row_sums.add(tile)
+        for shards_of_tile in tiles[tiles.index(block[0].shards) :]:
+            inside = next((tile for tile in block if tile.shards == shards_of_tile), None)
+            columns = inside or stream.read_tile(shards_of_tile, keys)
+            for tile in block:
+                if tile.shards.start > columns.shards.start:
+                    break
+                grams = np.stack([tile.rows[key] @ columns.rows[key].T for key in keys])
+                for t in columns.shards:
+                    for s in range(tile.shards.start, min(tile.shards.stop, t + 1)):
+                        values = products(grams[:, tile.of_shard(s), columns.of_shard(t)])
+                        inner[t] += values
+                        if s < t:
+                            inner[s] += values
+                        else:
+                            squares[t] += values
+    every = enumerate(pairs)
+    return {pair: row_sums.hsic(pair, float(inner[:, p].sum()), inner[:, p], squares[:, p]) for p, pair in every}
 
 
-def _in_gram_space(stream: _Stream, pairs: Sequence[Pair], row_sums: _RowSums) -> dict[Pair, Squares]:
-    shards, networks = len(stream.counts), len(stream.keys)
-    inner = np.zeros((shards, networks, networks))
-    squares = np.zeros((shards, networks, networks))
-    for block in stream.blocks("gram"):
-        row_sums.add(block)
-        for t in range(block.first, shards):
-            inside = t < block.shards.stop
-            others = {key: rows[block.of_shard(t)] for key, rows in block.rows.items()} if inside else stream.shard(t)
-            last = t if inside else block.shards.stop - 1
-            for start in range(0, int(stream.counts[t]), COLUMNS):
-                columns = {key: rows[start : start + COLUMNS] for key, rows in others.items()}
-                grams = _grams(block, columns, rows=int(block.bounds[last - block.first + 1]))
-                for s in range(block.first, last + 1):
-                    products = _inner_products(grams[:, block.of_shard(s)])
-                    inner[t] += products
-                    if s < t:
-                        inner[s] += products
-                    else:
-                        squares[t] += products
-    position = {key: index for index, key in enumerate(stream.keys)}
-    cells = {(x, y): (slice(None), position[x], position[y]) for x, y in pairs}
-    return {pair: (float(inner[cell].sum()), inner[cell], squares[cell]) for pair, cell in cells.items()}
+def _blocks(stream: _Stream, tiles: Sequence[range], keys: Sequence[Key]) -> Iterator[list[_Tile]]:
+    """Read all tiles in order, as many at a time as `BLOCK_BYTES` allows."""
+    width, first = sum(stream.widths[key] for key in keys), 0
+    while first < len(tiles):
+        last, rows = first, 0
+        while last < len(tiles) and (last == first or 8 * width * (rows + _rows(stream, tiles[last])) <= BLOCK_BYTES):
+            rows += _rows(stream, tiles[last])
+            last += 1
+        yield [stream.read_tile(tile, keys) for tile in tiles[first:last]]
+        first = last
 
 
-def _grams(block: _Block, columns: Mapping[Key, np.ndarray], *, rows: int) -> np.ndarray:
-    """Return the first `rows` rows of the block times other rows c, for every network: (M, rows, c)."""
-    count = len(next(iter(columns.values())))
-    grams = np.empty((len(columns), rows, count))
-    for index, (key, others) in enumerate(columns.items()):
-        np.matmul(block.rows[key][:rows], others.T, out=grams[index])
-    return grams
+def _rows(stream: _Stream, shards: range) -> int:
+    return int(stream.counts[shards.start : shards.stop].sum())
 
 
-def _inner_products(grams: np.ndarray) -> np.ndarray:
-    """Return the inner product of every two Gram matrices: (M, a, b) -> (M, M)."""
-    flat = grams.reshape(len(grams), -1)
-    return flat @ flat.T
+class _InnerProducts:
+    """Inner products of the Gram matrices of pairs, each from its own two matrices by one BLAS dot product."""
+
+    def __init__(self, keys: Sequence[Key], pairs: Sequence[Pair]) -> None:
+        self._sides = [[keys.index(pair[side]) for pair in pairs] for side in (0, 1)]
+
+    def __call__(self, grams: np.ndarray) -> np.ndarray:
+        """Multiply: (networks, a, b) -> (pairs,)."""
+        flat = grams.reshape(len(grams), -1)
+        return np.vecdot(*(flat[side] for side in self._sides))
 
 
-def _in_feature_space(stream: _Stream, pairs: Sequence[Pair], row_sums: _RowSums) -> dict[Pair, Squares]:
+def _in_feature_space(stream: _Stream, pairs: Sequence[Pair]) -> dict[Pair, Hsic]:
+    keys, row_sums, tiles = keys_of(pairs), _RowSums(stream, pairs), stream.tiles() if pairs else []
     C = {(x, y): np.zeros((stream.widths[x], stream.widths[y])) for x, y in pairs}
-    for block in stream.blocks("feature"):
-        row_sums.add(block)
+    for shards in tiles:
+        tile = stream.read_tile(shards, keys)
+        row_sums.add(tile)
         for x, y in pairs:
-            C[x, y] += block.rows[x].T @ block.rows[y]  # numpy halves the work where x is y
-    shards = len(stream.counts)
-    inner = {pair: np.zeros(shards) for pair in pairs}
-    squares = {pair: np.zeros(shards) for pair in pairs}
-    if shards > 1:  # no leave-one-out values with a single shard
-        for block in stream.blocks("feature"):
-            for x, y in pairs:
-                per_row = np.einsum("rd,rd->r", block.rows[x] @ C[x, y], block.rows[y])
-                inner[x, y][block.shards] = block.sums(per_row)
-            for pair, values in _shard_squares(block, pairs).items():
-                squares[pair][block.shards] = values
-    return {pair: (float(np.vdot(C[pair], C[pair])), inner[pair], squares[pair]) for pair in pairs}
+            C[x, y] += tile.rows[x].T @ tile.rows[y]  # numpy halves the work where x is y
+    inner = {pair: np.zeros(len(stream.counts)) for pair in pairs}
+    squares = np.zeros((len(stream.counts), len(pairs)))
+    products = _InnerProducts(keys, pairs)
+    for shards in tiles if len(stream.counts) > 1 else ():  # no leave-one-out values with a single shard
+        tile = stream.read_tile(shards, keys)
+        for x, y in pairs:
+            per_row = np.vecdot(tile.rows[x] @ C[x, y], tile.rows[y])
+            inner[x, y][tile.part] = tile.sums(per_row)
+        for shard in tile.shards:
+            rows = {key: each[tile.of_shard(shard)] for key, each in tile.rows.items()}
+            squares[shard] = products(np.stack([rows[key] @ rows[key].T for key in keys]))
+    return {
+        pair: row_sums.hsic(pair, float(np.vdot(C[pair], C[pair])), inner[pair], squares[:, p])
+        for p, pair in enumerate(pairs)
+    }
 
 
-def _shard_squares(block: _Block, pairs: Sequence[Pair]) -> dict[Pair, np.ndarray]:
-    """Compute |M_s|^2 of every pair and shard of a block, from the Gram matrices of each shard."""
-    position = {key: index for index, key in enumerate(block.rows)}
-    squares = {pair: np.zeros(len(block)) for pair in pairs}
-    for index in range(len(block)):
-        bounds = block.of_shard(block.first + index)
-        shard = {key: rows[bounds] for key, rows in block.rows.items()}
-        for start in range(0, bounds.stop - bounds.start, COLUMNS):
-            columns = {key: rows[start : start + COLUMNS] for key, rows in shard.items()}
-            grams = np.stack([shard[key] @ columns[key].T for key in block.rows])
-            products = _inner_products(grams)
-            for x, y in pairs:
-                squares[x, y][index] += products[position[x], position[y]]
-    return squares
+def keys_of(pairs: Sequence[Pair]) -> list[Key]:
+    """List the networks of pairs, each once, in order."""
+    return list(dict.fromkeys(key for pair in pairs for key in pair))

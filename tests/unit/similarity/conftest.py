@@ -19,7 +19,7 @@ def space(request, monkeypatch):
 
 
 @pytest.fixture
-def small_blocks(monkeypatch):
-    """Use blocks of few rows and Gram blocks of few columns, so that small data crosses their edges."""
-    monkeypatch.setattr(streaming, "BLOCK_ROWS", 7)
-    monkeypatch.setattr(streaming, "COLUMNS", 3)
+def small_tiles(monkeypatch):
+    """Use tiles of few rows, and one tile in memory at a time, so that small data crosses their edges."""
+    monkeypatch.setattr(streaming, "TILE_ROWS", 7)
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)

@@ -1,13 +1,15 @@
 """Sums over a stream of shards must equal those of all rows at once, in either space and for any blocks."""
 
+from itertools import combinations_with_replacement, pairwise
+
 import numpy as np
 import pytest
 
+from netsim.similarity import streaming
 from netsim.similarity.cka import similarity
 from netsim.similarity.streaming import (
     cheaper_space,
-    feature_cost,
-    gram_cost,
+    multiplications,
     pair_hsic,
 )
 from unit.similarity.definitions import (
@@ -24,7 +26,7 @@ SPACES = ("gram", "feature")
 @pytest.mark.parametrize("offset", [0, 1e3])
 @pytest.mark.parametrize(("dx", "dy"), [(12, 7), (45, 30), (90, 60)])
 def test_gram_and_feature_space_agree_with_the_definition_below_and_above_as_many_rows_as_features(
-    rng, space, small_blocks, dx, dy, offset
+    rng, space, small_tiles, dx, dy, offset
 ):
     """59 rows of uneven, drifting shards: fewer than dx + dy, about as many, more. One shard is empty."""
     X, Y = related(rng, 59, dx, dy)
@@ -57,7 +59,7 @@ def test_gram_and_feature_space_give_the_same_to_1e_10(rng):
             np.testing.assert_allclose(getattr(gram[pair], name), getattr(feature[pair], name), rtol=1e-10)
 
 
-def test_sums_are_those_of_the_rows_taken_one_by_one(rng, space, small_blocks):
+def test_sums_are_those_of_the_rows_taken_one_by_one(rng, space, small_tiles):
     X, Y = related(rng, 20)
     sums = pair_hsic([[X[:6], Y[:6]], [X[6:], Y[6:]]], [(0, 1)])[0, 1]
     for entry, kept in enumerate((slice(None), slice(6, None), slice(6))):
@@ -68,24 +70,49 @@ def test_sums_are_those_of_the_rows_taken_one_by_one(rng, space, small_blocks):
         np.testing.assert_allclose(actual, expected, rtol=1e-10)
 
 
-def test_the_cheaper_space_is_gram_for_few_rows_and_for_many_partners():
-    assert cheaper_space(250, {"a": 100, "b": 60}, [("a", "a"), ("a", "b"), ("b", "b")]) == "gram"
-    assert cheaper_space(450, {"a": 100, "b": 60}, [("a", "a"), ("a", "b"), ("b", "b")]) == "feature"
-    nine = dict(enumerate((2208, 1280, 2048, 512, 2048, 1024, 4096, 2048, 2048)))
-    all_pairs = [(x, y) for x in nine for y in nine if x <= y]
-    assert cheaper_space(10_000, nine, [(0, 0), (0, 1), (1, 1)]) == "feature"
-    assert cheaper_space(10_000, nine, all_pairs) == "gram"
-    assert cheaper_space(50_000, nine, all_pairs) == "feature"
+def test_the_cheaper_space_is_gram_for_few_rows():
+    assert cheaper_space(300, 100, 60) == "gram"
+    assert cheaper_space(500, 100, 60) == "feature"
 
 
 def test_costs_count_multiplications():
     widths, pairs = {"a": 100, "b": 60, "unused": 7}, [("a", "a"), ("a", "b")]
-    assert gram_cost(10, widths, pairs) == 10 * 10 * (100 + 60) // 2
-    symmetric_once, products_twice = 10 * 100 * 100 * 3 // 2, 10 * 100 * 60 * 2  # each with the second pass
-    assert feature_cost(10, widths, pairs) == symmetric_once + products_twice
+    assert multiplications(10, widths, pairs) == 10 * 10 * (100 + 60) // 2
+    symmetric_once, products_twice = 10_000 * 100 * 100 * 3 // 2, 10_000 * 100 * 60 * 2  # each with the second pass
+    assert multiplications(10_000, widths, pairs) == symmetric_once + products_twice
+    both = [("a", "a"), ("c", "c")]
+    assert multiplications(1000, {"a": 100, "c": 900}, both) == 1000 * 100 * 100 * 3 // 2 + 1000 * 1000 * 900 // 2
 
 
-def test_shards_are_read_when_needed_and_give_the_same_bits(rng, space, small_blocks):
+@pytest.mark.parametrize("sizes", [(32,) * 40, (700, 30, 0, 1, 550, 20)])
+def test_the_sums_of_a_pair_have_the_same_bits_whoever_else_is_in_the_call(rng, sizes):
+    """Widths are such that some pairs are computed in Gram and some in feature space, and blocks are cut otherwise."""
+    n, widths = sum(sizes), {"narrow": 12, "wide": 700, "mid": 90, "wider": 1100}
+    networks = {name: rng.normal(size=(n, width)).astype(np.float32) for name, width in widths.items()}
+    ends = np.cumsum((0, *sizes))
+    shards = [{name: rows[a:b] for name, rows in networks.items()} for a, b in pairwise(ends)]
+    every = list(combinations_with_replacement(widths, 2))
+    spaces = {cheaper_space(n, widths[x], widths[y]) for x, y in every}
+    together, backwards = pair_hsic(shards, every), pair_hsic(shards, every[::-1])
+    assert spaces == {"gram", "feature"}
+    for pair in every:
+        alone = pair_hsic([{name: shard[name] for name in pair} for shard in shards], [pair])[pair]
+        for other in (together[pair], backwards[pair]):
+            for field in ("n", "square", "q", "tx", "ty"):
+                np.testing.assert_array_equal(getattr(alone, field), getattr(other, field), strict=True)
+
+
+def test_how_many_tiles_fit_into_memory_changes_no_bit(rng, monkeypatch):
+    shards = [dict(zip("xy", related(rng, 60, 300, 200), strict=True)) for _ in range(40)]
+    pairs = [("x", "x"), ("x", "y"), ("y", "y")]
+    at_once = pair_hsic(shards, pairs, space="gram")
+    monkeypatch.setattr(streaming, "BLOCK_BYTES", 1)
+    one_by_one = pair_hsic(shards, pairs, space="gram")
+    for pair in pairs:
+        np.testing.assert_array_equal(at_once[pair].square, one_by_one[pair].square)
+
+
+def test_shards_are_read_when_needed_and_give_the_same_bits(rng, space, small_tiles):
     X, Y = related(rng, 40)
     reads = []
 
