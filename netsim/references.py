@@ -127,6 +127,17 @@ def has_photographs(reference: str) -> bool:
     return reference.partition(":")[0] in IMAGE_SOURCES and parse_image_source(reference)[0].photographs
 
 
+def is_trained_here(reference: str) -> bool:
+    """Return True if a run trains the network: its source has no weights, and the reference names none.
+
+    Examples
+    --------
+    >>> is_trained_here("small:vgg"), is_trained_here("small:vgg@none")
+    (True, False)
+    """
+    return reference.partition(":")[0] == "small" and "@" not in reference
+
+
 def network_name(reference: str) -> str:
     """Return the name of a network in its run: the given one, or else that of its architecture or function.
 

@@ -1,28 +1,30 @@
 """Settings of a sweep: one frozen, strict class for the YAML file, the form in the Prefect UI, and the store.
 
-`SweepSettings.digest` names the run. It covers every setting that is not at its default, and `ALGORITHM`: a changed
-setting never mixes with stored numbers, and a setting added by a later netsim leaves existing stores valid. Settings
+Settings are of three kinds. The protocol (`images`, `pairs.rng_seed`, `pairs.shard_size`, `inversion` without its
+tolerance) is shared by all values of a store; netsim/store/protocol.py digests it. Members (`networks`, `observers`,
+`pairs.count`) are added to a store. The rest is presentation: names, groups, order, `inversion.tolerance`. Settings
 that only say *where* a run executes (`cluster:`) are in flows/clusters/settings.py, because they change no number.
 """
 
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from reprlib import Repr
 from shlex import quote
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from netsim.errors import SettingsError, nearest
-from netsim.references import IMAGE_SOURCES_HELP, NAME, NETWORK_FORMS, network_name, without_name
+from netsim.references import IMAGE_SOURCES_HELP, NAME, NETWORK_FORMS, is_trained_here, network_name, without_name
 
 # Raised when a change to the code, or to the default of a setting, alters stored numbers: old and new never mix.
-ALGORITHM = 4
+ALGORITHM = 5
 
 # Reasons why the inversion of an image ended: all iterations done, `stop_loss` reached, a value not finite. The store
 # keeps the index.
@@ -157,14 +159,109 @@ class InversionSettings(Settings):
         return self
 
 
+@dataclass(frozen=True)
+class Member:
+    """A network of a sweep, as its settings name it.
+
+    Attributes
+    ----------
+    name
+        Name in results.
+    reference
+        `source:name[@weights]`.
+    training
+        How it is trained; None for a network that comes with weights.
+    group
+        Networks of one group are replicates of each other.
+    """
+
+    name: str
+    reference: str
+    training: TrainingSettings | None
+    group: str
+
+
+class NetworkSettings(Settings):
+    """A network with settings of its own, or, with `grid`, several: one for each combination of the grid's values."""
+
+    reference: str = Field(description="The network, as `source:name[@weights]`; `{key}` is replaced by grid values.")
+    name: str | None = Field(
+        None, description="Name in results; null: that of the architecture, with the values of the grid."
+    )
+    training: dict[str, Any] | None = Field(
+        None, description="Changes to the group `training` for this network, as in {rng_seed: 1, epochs: 16}."
+    )
+    group: str | None = Field(
+        None, description="Networks of one group are replicates; null: the architecture, for those of a grid."
+    )
+    grid: dict[str, Annotated[tuple[Any, ...], Field(strict=False)]] | None = Field(
+        None,
+        description="Values by key, of which every combination is a network: settings of `training`, and keys in "
+        "`reference` or `name`.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, serialize: Any) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None}
+
+    def members(self, training: TrainingSettings) -> Iterator[Member]:
+        """Yield the networks; `training` is what `self.training` changes. Raises ValueError for invalid settings."""
+        for values in self._combinations():
+            reference = _filled(self.reference, values)
+            base = network_name(reference)
+            label = "".join(f"-{key}{value}" for key, value in values.items() if f"{{{key}}}" not in self.reference)
+            name = f"{base}{label}" if self.name is None else _filled(self.name, values)
+            trained = {key: value for key, value in values.items() if key in TrainingSettings.model_fields}
+            changes = (self.training or {}) | trained
+            group = self.group or (base if self.grid else name)
+            yield Member(name, without_name(reference), _training(training, changes, name, reference), group)
+
+    def _combinations(self) -> Iterator[dict[str, Any]]:
+        grid = self.grid or {}
+        for key, values in grid.items():
+            used = f"{{{key}}}" in f"{self.reference} {self.name or ''}"
+            if key not in TrainingSettings.model_fields and not used:
+                known = nearest(key, TrainingSettings.model_fields)
+                raise ValueError(f"the grid's key {key!r} must be a setting of training or occur in reference{known}")
+            if not values:
+                raise ValueError(f"the grid must have a value for {key!r}, got none")
+        for combination in product(*grid.values()):
+            yield dict(zip(grid, combination, strict=True))
+
+
+def _filled(template: str, values: Mapping[str, Any]) -> str:
+    """Replace each `{key}` by its value."""
+    for key, value in values.items():
+        template = template.replace(f"{{{key}}}", str(value))
+    return template
+
+
+def _training(base: TrainingSettings, changes: Mapping[str, Any], name: str, reference: str) -> TrainingSettings | None:
+    """Merge the training of one network. Raises ValueError if it is invalid, or the network is not trained."""
+    if not is_trained_here(without_name(reference)):
+        if changes:
+            raise ValueError(f"{name} must have no training of its own, got {dict(changes)}: it comes with weights")
+        return None
+    try:
+        return TrainingSettings.model_validate(base.model_dump() | dict(changes))
+    except ValidationError as error:
+        raise ValueError(f"the training of {name}: {explain(error, TrainingSettings)}") from None
+
+
+Networks = Annotated[tuple[str | NetworkSettings, ...], Field(strict=False)]
+
+
 class SweepSettings(Settings):
-    """Everything that the numbers of a sweep depend on."""
+    """Everything that the numbers of a sweep depend on, and how they are shown."""
 
     images: ImageSettings = ImageSettings()
-    networks: Annotated[tuple[str, ...], Field(strict=False, min_length=2)] = Field(
-        description="Two or more networks to compare, as `[name=]source:name[@weights]` with the sources "
+    networks: Annotated[Networks, Field(min_length=1)] = Field(
+        description="Two or more networks to compare, each as `[name=]source:name[@weights]` with the sources "
         + ", ".join(NETWORK_FORMS)
-        + "."
+        + ", or as a mapping with reference, name, training, group and grid."
+    )
+    observers: Networks = Field(
+        (), description="Networks that only look: each is a column of both matrices, and is not inverted."
     )
     training: TrainingSettings = TrainingSettings()
     pairs: PairSettings = PairSettings()
@@ -172,35 +269,50 @@ class SweepSettings(Settings):
 
     @model_validator(mode="after")
     def _names_are_valid_and_unique(self) -> Self:
-        names = [network_name(reference) for reference in self.networks]
-        for reference, name in zip(self.networks, names, strict=True):
-            if not NAME.fullmatch(name):
+        members = [*self.members, *self.observing]
+        if len(self.members) < 2:
+            raise ValueError(f"networks must be two or more, got {len(self.members)}")
+        for member in members:
+            if not NAME.fullmatch(member.name):
                 raise ValueError(
-                    f"a network name must consist of letters, digits and '._-', got {name!r} in {reference!r}"
+                    "a network name must consist of letters, digits and '._-', "
+                    f"got {member.name!r} in {member.reference!r}"
                 )
-        folded = [name.casefold() for name in names]  # names become files, and some file systems ignore case
-        twice = [name for name in names if folded.count(name.casefold()) > 1]
+        folded = [member.name.casefold() for member in members]  # names become files; some systems ignore case
+        twice = [member for member in members if folded.count(member.name.casefold()) > 1]
         if twice:
-            again = without_name(self.networks[names.index(twice[0])])
-            raise ValueError(f"network names must differ, got {twice[0]!r} twice; rename one, as in 'other={again}'")
+            raise ValueError(
+                f"network names must differ, got {twice[0].name!r} twice; rename one, as in "
+                f"'other={twice[0].reference}'"
+            )
         return self
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """The networks to invert and compare, in order."""
+        return tuple(self._members(self.networks))
+
+    @cached_property
+    def observing(self) -> tuple[Member, ...]:
+        """The networks that only look, in order."""
+        return tuple(self._members(self.observers))
+
+    def _members(self, networks: Iterable[str | NetworkSettings]) -> Iterator[Member]:
+        for network in networks:
+            single = NetworkSettings(reference=network) if isinstance(network, str) else network
+            yield from single.members(self.training)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some settings changed, which are not validated."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in ("members", "observing"):  # pydantic copies what was computed from the settings before the change
+            copy.__dict__.pop(name, None)
+        return copy
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the networks, in the order of the settings."""
-        return tuple(network_name(reference) for reference in self.networks)
-
-    def reference(self, name: str) -> str:
-        """Return the reference of the network called `name`, without its `name=`."""
-        for reference in self.networks:
-            if network_name(reference) == name:
-                return without_name(reference)
-        raise SettingsError(f"no network {name!r} in these settings{nearest(name, self.names)}")
-
-    def digest(self) -> str:
-        """Return 16 hex digits that name the run: equal settings have equal digests on every machine."""
-        content = {"algorithm": ALGORITHM, "settings": self.model_dump(mode="json", exclude_defaults=True)}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        """The names of the networks to invert and compare, in order."""
+        return tuple(member.name for member in self.members)
 
     def to_yaml(self) -> str:
         """Return a settings file with all settings, defaults included."""
@@ -264,10 +376,20 @@ def brief(value: Any) -> str:
     return _short.repr(value)
 
 
+PLAIN = {
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "string_type": "must be text",
+    "too_short": "must not be empty",
+}
+"""Requirements in the words of YAML instead of Python's, by pydantic's type of the error."""
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first error of validating `model` in one line: the setting, what it must be, and the value."""
-    first = error.errors()[0]
-    keys = [str(part) for part in first["loc"]]
+    first = _plainest(error)
+    keys = [str(part) for part in first["loc"] if part not in ("str", "NetworkSettings")]
     setting = ".".join(keys) or "settings"
     if first["type"] == "extra_forbidden":
         return f"no setting {setting!r}{nearest(keys[-1], _fields_at(model, keys[:-1]))}"
@@ -276,14 +398,31 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
         return f"{setting}: {message}" if keys else message
-    requirement = re.sub(r"^\w+ should ", "must ", first["msg"])
+    if first["type"] == "invalid_key" or keys[-1:] == ["[key]"]:
+        group = keys[:-1] if first["type"] == "invalid_key" else keys[:-2]
+        return f"the keys of {'.'.join(group) or 'settings'} must be text, got {brief(first['input'])}"
+    requirement = re.sub(r"^\w+ should ", "must ", PLAIN.get(first["type"], first["msg"]))
     return f"{setting} {requirement}, got {brief(first['input'])}"
+
+
+def _plainest(error: ValidationError) -> Any:
+    """Return the error to tell: of a network that is a mapping, what is wrong in it, and not that it is no text."""
+    errors = error.errors()
+    if errors[0]["loc"][-1:] != ("str",):
+        return errors[0]
+    if isinstance(errors[0]["input"], Mapping):
+        inside = [each for each in errors if "NetworkSettings" in each["loc"] and each["loc"][1] == errors[0]["loc"][1]]
+        return min(inside, key=lambda each: each["type"] != "extra_forbidden")  # a misspelt key explains a missing one
+    return errors[0] | {"type": "network", "msg": "Input should be text or a mapping with `reference`"}
 
 
 def _fields_at(model: Any, keys: list[str]) -> Iterable[str]:
     """Return the names of the settings in the group that `keys` lead to."""
     for key in keys:
+        if key.isdigit():  # in a list of networks
+            return NetworkSettings.model_fields
         model = model.model_fields[key].annotation
+        model = model if hasattr(model, "model_fields") else NetworkSettings
     return model.model_fields
 
 

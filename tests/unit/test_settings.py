@@ -1,11 +1,13 @@
 """Settings: strict, frozen, named by their content, with errors that give the value and what is valid."""
 
+from typing import Any
+
 import pytest
 import yaml
 
 from netsim.errors import SettingsError
 from netsim.settings import ALGORITHM, SweepSettings, load_settings, parse_settings, shipped_settings, shipped_sweeps
-from netsim.store.run import flatten
+from netsim.store.protocol import flatten
 
 NETWORKS = {"networks": ["small:vgg", "small:resnet18"]}
 
@@ -21,22 +23,12 @@ def test_published_recipe_is_the_default():
     assert (inversion.precision, inversion.stop_loss) == ("float32", None)
 
 
-def test_digest_is_the_same_on_every_machine_and_version():
-    assert parse_settings(NETWORKS).digest() == "73b2879076b46651"
-
-
-def test_a_value_that_is_the_default_does_not_change_the_digest():
-    """So a setting that is added leaves the stores that are there as they are."""
-    plain = parse_settings(NETWORKS)
-    assert parse_settings(NETWORKS | {"inversion": {"stored_as": "uint16"}}).digest() == plain.digest()
-    assert parse_settings(plain.model_dump(mode="json")).digest() == plain.digest()
-
-
-DEFAULTS_OF_ALGORITHM_4 = {
+DEFAULTS_OF_ALGORITHM_5: dict[str, Any] = {
     "images.source": "fashion-mnist",
     "images.size": None,
     "images.unreadable": "stop",
     "images.class_order": "listed",
+    "observers": [],
     "training.epochs": 8,
     "training.batch_size": 128,
     "training.learning_rate": 0.2,
@@ -55,37 +47,72 @@ DEFAULTS_OF_ALGORITHM_4 = {
     "inversion.stored_as": "uint16",
     "inversion.tolerance": 0.1,
 }
-"""The digest does not cover defaults: one that changes must come with another ALGORITHM, and another table here."""
+"""The digest of the protocol does not cover defaults: one that changes must come with another ALGORITHM and table."""
 
 
 def test_no_default_changes_within_an_algorithm():
-    found = flatten(parse_settings(NETWORKS).model_dump(mode="json"))
-    assert ALGORITHM == 4 and found == DEFAULTS_OF_ALGORITHM_4 | {"networks": NETWORKS["networks"]}
+    defaults = flatten(parse_settings(NETWORKS).model_dump(mode="json"))
+    assert ALGORITHM == 5 and defaults == DEFAULTS_OF_ALGORITHM_5 | {"networks": NETWORKS["networks"]}
 
 
-def test_every_setting_changes_the_digest():
-    plain = parse_settings(NETWORKS)
-    changes = [
-        {"networks": ["small:vgg", "small:resnet50"]},
-        {"images": {"source": "folder:x"}},
-        {"images": {"unreadable": "skip"}},
-        {"training": {"epochs": 9}},
-        {"pairs": {"count": 64}},
-        {"pairs": {"rng_seed": 1}},
-        {"inversion": {"iterations": 1999}},
-        {"inversion": {"tolerance": 0.2}},
-        {"inversion": {"stop_loss": 0.1}},
-        {"inversion": {"precision": "auto"}},
-        {"inversion": {"preset": "fast"}},
-        {"inversion": {"stored_as": "float32"}},
+def test_yaml_round_trip_keeps_the_settings():
+    network = {"reference": "small:resnet18", "name": "{epochs}x", "grid": {"epochs": [1, 2]}, "group": "r"}
+    settings = parse_settings(NETWORKS | {"networks": ["small:vgg", network], "observers": ["small:vgg@none"]} | OTHER)
+    again = parse_settings(yaml.safe_load(settings.to_yaml()))
+    assert again == settings and again.members == settings.members
+
+
+OTHER = {"observers": ["seer=small:vgg@none"]}
+
+
+def members(*networks, **others):
+    """Return name, reference, training seed and group of the networks of some settings."""
+    settings = parse_settings({"networks": list(networks)} | others)
+    return [
+        (member.name, member.reference, member.training and member.training.rng_seed, member.group)
+        for member in settings.members
     ]
-    digests = {parse_settings(NETWORKS | change).digest() for change in changes}
-    assert len(digests) == len(changes) and plain.digest() not in digests
 
 
-def test_yaml_round_trip_keeps_the_digest():
-    settings = parse_settings(NETWORKS)
-    assert parse_settings(yaml.safe_load(settings.to_yaml())).digest() == settings.digest()
+def test_a_network_has_the_training_of_the_sweep_with_its_own_changes():
+    changed = {"reference": "small:vgg", "name": "late", "training": {"rng_seed": 3, "epochs": 2}, "group": "vggs"}
+    settings = parse_settings({"networks": ["small:vgg", changed, "a=small:vgg@none"], "training": {"batch_size": 64}})
+    vgg, late, given = settings.members
+    assert vgg.training and late.training
+    assert (vgg.training.rng_seed, vgg.training.epochs, vgg.training.batch_size) == (0, 8, 64)
+    assert (late.training.rng_seed, late.training.epochs, late.training.batch_size) == (3, 2, 64)
+    assert given.training is None
+    assert [member.group for member in settings.members] == ["vgg", "vggs", "a"]
+
+
+def test_a_grid_is_a_network_for_each_combination():
+    grid = {"reference": "small:{arch}", "grid": {"arch": ["vgg", "resnet18"], "rng_seed": [0, 1]}}
+    assert members(grid) == [
+        ("vgg-rng_seed0", "small:vgg", 0, "vgg"),
+        ("vgg-rng_seed1", "small:vgg", 1, "vgg"),
+        ("resnet18-rng_seed0", "small:resnet18", 0, "resnet18"),
+        ("resnet18-rng_seed1", "small:resnet18", 1, "resnet18"),
+    ]
+    named = {"reference": "small:vgg", "name": "v{rng_seed}", "grid": {"rng_seed": [5, 6]}, "group": "all"}
+    assert members(named) == [("v5", "small:vgg", 5, "all"), ("v6", "small:vgg", 6, "all")]
+    assert members({"reference": "x=small:vgg"}, "small:vgg") == [
+        ("x", "small:vgg", 0, "x"),
+        ("vgg", "small:vgg", 0, "vgg"),
+    ]
+
+
+def test_networks_that_only_look_are_apart():
+    settings = parse_settings(NETWORKS | OTHER)
+    assert settings.names == ("vgg", "resnet18") and [member.name for member in settings.observing] == ["seer"]
+
+
+def test_a_changed_copy_has_the_networks_of_the_change():
+    settings = parse_settings(NETWORKS | OTHER)
+    assert settings.names == ("vgg", "resnet18")
+    changed = settings.model_copy(update={"networks": ("small:wrn2", "small:vgg"), "observers": ()})
+    assert changed.names == ("wrn2", "vgg") and changed.observing == ()
+    longer = settings.model_copy(update={"training": settings.training.model_copy(update={"epochs": 9})})
+    assert longer.members[0].training.epochs == 9 and settings.members[0].training.epochs == 8
 
 
 def test_settings_do_not_change_after_they_are_made():
@@ -109,7 +136,7 @@ def test_settings_do_not_change_after_they_are_made():
         ({"pairs": {"count": 3}}, r"pairs.count must be greater than or equal to 4, got 3$"),
         (
             {"networks": ["small:vgg"]},
-            r"networks must have at least 2 items after validation, not 1, got \['small:vgg'\]$",
+            r"networks must be two or more, got 1$",
         ),
         (
             {"networks": ["small:vgg", "torchvision:vgg"]},
@@ -119,8 +146,64 @@ def test_settings_do_not_change_after_they_are_made():
         ({"networks": ["a=small:vgg", "A=small:vgg"]}, r"names must differ, got 'a' twice; .* 'other=small:vgg'$"),
         (
             {"networks": ["small:vgg", "a/b=small:vgg"]},
-            r"a network name must consist of letters, digits and '._-', got 'a/b' in 'a/b=small:vgg'$",
+            r"a network name must consist of letters, digits and '._-', got 'a/b' in 'small:vgg'$",
         ),
+        (
+            {"networks": [{"referenc": "small:vgg"}, "small:vgg"]},
+            r"no setting 'networks.0.referenc'; did you mean 'reference'",
+        ),
+        ({"networks": [3, "small:vgg"]}, r"networks.0 must be text or a mapping with `reference`, got 3$"),
+        ({"networks": ["small:vgg", None]}, r"networks.1 must be text or a mapping with `reference`, got None$"),
+        ({"networks": [{"name": "x"}, "small:vgg"]}, r"the setting 'networks.0.reference' is missing"),
+        ({"networks": ["small:vgg", {"reference": 3}]}, r"networks.1.reference must be text, got 3$"),
+        ({"networks": "small:vgg"}, r"networks must be a list, got 'small:vgg'$"),
+        ({"networks": []}, r"networks must not be empty, got \[\]$"),
+        ({"observers": ["a=small:vgg", {"referenc": "x"}]}, r"no setting 'observers.1.referenc'; did you mean 'ref"),
+        ({"observers": [7]}, r"observers.0 must be text or a mapping with `reference`, got 7$"),
+        ({"observer": ["small:wrn2"]}, r"no setting 'observer'; did you mean 'observers'\?$"),
+        ({"pairs": 3}, r"pairs must be a mapping, got 3$"),
+        ({"pairs": {1: 2}}, r"the keys of pairs must be text, got 1$"),
+        (
+            {"networks": ["small:vgg", {"reference": "small:wrn2", "training": {1: 2}}]},
+            r"the keys of networks.1.training must be text, got 1$",
+        ),
+        (
+            {"networks": ["small:vgg", {"reference": "small:wrn2", "grid": {"rng_seed": 3}}]},
+            r"networks.1.grid.rng_seed must be a list, got 3$",
+        ),
+        (
+            {"networks": ["small:vgg", {"reference": "small:wrn2", "grid": {"rng_seed": ["x"]}}]},
+            r"the training of wrn2-rng_seedx: rng_seed must be a valid integer, got 'x'$",
+        ),
+        (
+            {"networks": ["small:vgg", {"reference": "small:wrn2", "name": "x", "grid": {"rng_seed": [1, 2]}}]},
+            r"names must differ, got 'x' twice; rename one",
+        ),
+        (
+            {"networks": ["small:vgg", {"reference": "small:wrn2@none", "grid": {"rng_seed": [1]}}]},
+            r"wrn2-rng_seed1 must have no training of its own, got \{'rng_seed': 1\}: it comes with weights$",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg", "training": {"epoch": 1}}, "small:resnet18"]},
+            r"the training of vgg: no setting 'epoch'; did you mean 'epochs'\?$",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg", "training": {"epochs": 0}}, "small:resnet18"]},
+            r"the training of vgg: epochs must be greater than 0, got 0$",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg@none", "training": {"epochs": 1}}, "small:resnet18"]},
+            r"vgg must have no training of its own, got \{'epochs': 1\}: it comes with weights$",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg", "grid": {"rngseed": [1]}}, "small:resnet18"]},
+            r"the grid's key 'rngseed' must be a setting of training or occur in reference; did you mean 'rng_seed'",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg", "grid": {"rng_seed": []}}, "small:vgg"]},
+            r"the grid must have a value",
+        ),
+        ({"networks": NETWORKS["networks"], "observers": ["small:vgg@none"]}, r"names must differ, got 'vgg' twice"),
         ({"networks": ["small:vgg", "..=small:vgg"]}, r"must consist of letters, digits and '._-', got '..' in"),
         ({"networks": ["small:vgg", "=small:vgg"]}, r"must consist of letters, digits and '._-', got '' in"),
         ({"inversion": {"preset": "fsat"}}, r"inversion.preset must be 'published' or 'fast', got 'fsat'$"),
@@ -145,7 +228,7 @@ def test_missing_networks_are_named():
 def test_a_given_name_is_not_part_of_the_reference():
     settings = parse_settings({"networks": ["a=small:vgg", "b=small:vgg@none"]})
     assert settings.names == ("a", "b")
-    assert [settings.reference(name) for name in settings.names] == ["small:vgg", "small:vgg@none"]
+    assert [member.reference for member in settings.members] == ["small:vgg", "small:vgg@none"]
 
 
 def test_settings_come_from_a_file_with_changes(tmp_path):
