@@ -75,7 +75,8 @@ def show_status(run: Run) -> None:
         left = _duration(stage.seconds_left) if behind else ""
         missing = _first_few(behind)
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
-    show(f"{run.url}  (run {run.digest})", table)
+    label = f", sweep {run.sweep.label}" if run.sweep.label else ""
+    show(f"{run.url}  (run {run.digest}{label})", table)
     for split, checked in splits.items():
         if names := [f"{image.name} ({image.why})" for image in checked.unreadable]:
             summary = f"{len(names)} of {checked.listed} {split} images are unreadable and skipped"
@@ -112,7 +113,7 @@ def _duration(seconds: float | None) -> str:
 def progress_bars(run: Run, stages: Sequence[Stage] = STAGES, *, every: float = 1.0) -> Iterator[None]:
     """Show bars that follow the store until the block ends; without a terminal, print one line per finished stage."""
     stop = Event()
-    stages = [stage for stage in stages if stage.total(run.settings)]
+    stages = [stage for stage in stages if stage.total(run.sweep)]
     follow = _draw_bars if console.is_terminal else _print_stages
     thread = Thread(target=follow, args=(run, stages, stop, every), daemon=True)
     thread.start()
@@ -166,7 +167,7 @@ def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> 
         _RateAndTimeLeft(),
     )
     with Progress(*columns, console=console) as progress:
-        bars = [progress.add_task(stage.label, total=stage.total(run.settings), start=False) for stage in stages]
+        bars = [progress.add_task(stage.label, total=stage.total(run.sweep), start=False) for stage in stages]
         ended, took = False, 0.0
         while not ended:
             ended = stop.wait(_poll_interval(every, took))  # and once more after the end

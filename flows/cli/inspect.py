@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import Credentials, Debug, Json, Store
+from flows.cli.options import Credentials, Debug, Json, Networks, Pairs, Store, Sweep, names
 from flows.cli.session import use_credentials
 
 
@@ -16,6 +16,7 @@ def status(
     throughput: Annotated[
         bool, typer.Option("--throughput", help="Show images per second of every worker. Reads every record.")
     ] = False,
+    sweep: Sweep = None,
     credentials: Credentials = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -27,10 +28,10 @@ def status(
     from netsim.store.run import Run
 
     use_credentials(credentials, debug)
-    opened = Run.open(store)
+    opened = Run.open(store, sweep)
     workers = speed.throughput(opened) if throughput else []
     if as_json:
-        content: dict[str, Any] = {"run": opened.digest}
+        content: dict[str, Any] = {"run": opened.digest, "sweep": opened.sweep.id, "name": opened.sweep.label}
         content |= {"stages": [stage.to_json() for stage in progress.status(opened)]}
         content |= {"images": {split: checked.model_dump() for split, checked in progress.unreadable(opened).items()}}
         content |= {"throughput": [worker.to_json() for worker in workers]} if throughput else {}
@@ -45,6 +46,9 @@ def results(
     compare: Annotated[
         str | None, typer.Option(help="Compare with published matrices: `jones2022`.", metavar="NAME")
     ] = None,
+    sweep: Sweep = None,
+    networks: Networks = None,
+    pairs: Pairs = None,
     credentials: Credentials = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -54,6 +58,7 @@ def results(
     For example:
 
     * `netsim results runs/demo`
+    * `netsim results runs/demo --networks resnet18,vgg --pairs 256`
     * `netsim results runs/demo --json > demo.json`
     * `netsim results runs/imagenet-nine --compare jones2022`
     """
@@ -64,10 +69,11 @@ def results(
     from netsim.results.results import load_results
     from netsim.storage.concurrency import concurrently
     from netsim.store.run import Run
+    from netsim.store.views import view
 
     reference = published.published_matrices(compare) if compare else None
     use_credentials(credentials, debug)
-    run = Run.open(store)
+    run = view(Run.open(store, sweep), names(networks), pairs)
     load: list[Callable[[Run], Any]] = [load_results, load_measured]
     run_results, measured = concurrently(lambda part: part(run), load)
     comparison = published.compare(run_results, reference) if reference else None
@@ -127,6 +133,9 @@ def verify(
 def report(
     store: Store,
     output: Annotated[str, typer.Option("--output", "-o", help="Folder to write to.", metavar="FOLDER")] = "report",
+    sweep: Sweep = None,
+    networks: Networks = None,
+    pairs: Pairs = None,
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
@@ -137,9 +146,10 @@ def report(
     from netsim.results.results import load_results
     from netsim.storage.concurrency import concurrently
     from netsim.store.run import Run
+    from netsim.store.views import view
 
     use_credentials(credentials, debug)
-    opened = Run.open(store)
+    opened = view(Run.open(store, sweep), names(networks), pairs)
     load: list[Callable[[Run], Any]] = [load_results, gallery]
     run_results, images = concurrently(lambda part: part(opened), load)
     written = write_report(run_results, images, output, settings_yaml=opened.settings.to_yaml())

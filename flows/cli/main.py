@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import inspect, measure, planning, run, tools
+from flows.cli import grow, inspect, measure, planning, run, tools
 from flows.cli.failures import explain_failure
 from flows.cli.streams import prepare_streams, use_utf8
 from netsim import __version__
@@ -44,14 +44,20 @@ def netsim(
     """
 
 
-RUN, READ, ANALYZE, PREPARE = "Run sweeps", "Read runs", "Analyze further", "Prepare"
+RUN, GROW, READ, ANALYZE, PREPARE = "Run sweeps", "Grow runs", "Read runs", "Analyze further", "Prepare"
 
 app.command(rich_help_panel=RUN)(run.demo)
 app.command(rich_help_panel=RUN, epilog=NETWORKS_HELP)(run.run)
 app.command(rich_help_panel=RUN)(planning.plan)
+app.command(rich_help_panel=GROW, epilog=NETWORKS_HELP)(grow.add)
+app.command(rich_help_panel=GROW)(grow.extend)
+app.command(rich_help_panel=GROW)(grow.score)
+app.command(rich_help_panel=GROW)(grow.drop)
+app.command("list", rich_help_panel=READ)(grow.list_)
 app.command(rich_help_panel=READ)(inspect.status)
 app.command(rich_help_panel=READ)(inspect.results)
 app.command(rich_help_panel=READ)(inspect.report)
+app.command(rich_help_panel=READ)(grow.compare)
 app.command(rich_help_panel=READ)(inspect.verify)
 app.command(rich_help_panel=ANALYZE)(measure.measure)
 app.command(rich_help_panel=ANALYZE)(measure.layers)

@@ -4,7 +4,19 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import ClusterFile, Credentials, Debug, Scheduler, Store, Tls, Workers
+from flows.cli.options import (
+    ClusterFile,
+    Credentials,
+    Debug,
+    Networks,
+    Pairs,
+    Scheduler,
+    Store,
+    Sweep,
+    Tls,
+    Workers,
+)
+from flows.cli.options import names as split_names
 from flows.cli.session import exit_on_interrupt, flow_session, report_nothing_to_do, use_credentials
 from netsim.errors import SettingsError
 
@@ -20,6 +32,9 @@ def measure(
             metavar="MEASURE", help="Measures by name, or your own as `module:function`.", show_default=False
         ),
     ] = None,
+    sweep: Sweep = None,
+    networks: Networks = None,
+    pairs: Pairs = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     tls: Tls = None,
@@ -44,20 +59,20 @@ def measure(
         return
     from flows.clusters.settings import resolve_cluster
     from netsim.results.measured import load_measured, measure_stage
-    from netsim.store.run import Run
-    from tasks.prepare import prepare_measures
+    from tasks.prepare import open_view, prepare_measures
 
     chosen_cluster = resolve_cluster(
         None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials
     )
     use_credentials(chosen_cluster.credentials, debug)
-    opened = Run.open(prepare_measures(store, names))
+    chosen = split_names(networks)
+    opened = prepare_measures(open_view(store, sweep, chosen, pairs), names)
     stage = measure_stage(names)
     if stage.missing(opened):
         with exit_on_interrupt(), flow_session(opened, (stage,), debug):
             from flows.measure import measure as flow
 
-            flow(opened.url, names, chosen_cluster)
+            flow(opened.url, names, chosen_cluster, sweep, chosen, pairs)
     else:
         report_nothing_to_do(opened, debug)
     tables.show_measured({name: measured for name, measured in load_measured(opened).items() if name in names})
@@ -88,6 +103,8 @@ def layers(
     output: Annotated[
         str, typer.Option("--output", "-o", help="Folder to write the heatmap and the table to.", metavar="FOLDER")
     ] = "layers",
+    sweep: Sweep = None,
+    pairs: Pairs = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
     tls: Tls = None,
@@ -107,8 +124,7 @@ def layers(
     from flows.clusters.settings import resolve_cluster
     from netsim.report.page import write_layers
     from netsim.results.layers import find_spec, layer_stage
-    from netsim.store.run import Run
-    from tasks.prepare import prepare_layers
+    from tasks.prepare import open_view, prepare_layers
 
     if not layer or activations is None:
         raise SettingsError(
@@ -118,8 +134,8 @@ def layers(
         None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials
     )
     use_credentials(chosen_cluster.credentials, debug)
-    url, key = prepare_layers(store, networks, layer, activations)
-    opened = Run.open(url)
+    opened = open_view(store, sweep, pairs=pairs)
+    key = prepare_layers(opened, networks, layer, activations)
     spec = find_spec(opened, key)
     for name, refused in zip(spec.networks, spec.refused, strict=True):
         for left_out, reason in refused.items():
@@ -130,7 +146,7 @@ def layers(
         with exit_on_interrupt(), flow_session(opened, (stage,), debug):
             from flows.layers import layers as flow
 
-            flow(url, networks, layer, activations, chosen_cluster)  # type: ignore[call-overload]
+            flow(opened.url, networks, layer, activations, chosen_cluster, sweep, pairs)  # type: ignore[call-overload]
     else:
         report_nothing_to_do(opened, debug)
     written = write_layers(opened, spec, output)

@@ -105,3 +105,36 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show logs, and the full traceback of an error.")]
+
+
+Sweep = Annotated[
+    str | None,
+    typer.Option(
+        "--sweep",
+        help="Sweep of the store, by its name or id.",
+        metavar="NAME",
+        show_default="the one run last",
+    ),
+]
+
+
+Networks = Annotated[
+    str | None,
+    typer.Option(
+        "--networks",
+        help="Networks to show, in this order.",
+        metavar="NAME,NAME,...",
+        show_default="those of the sweep",
+    ),
+]
+
+
+Pairs = Annotated[
+    int | None,
+    typer.Option("--pairs", help="Number of pairs to use.", metavar="N", show_default="those of the sweep"),
+]
+
+
+def names(listed: str | None) -> list[str] | None:
+    """Split names at commas."""
+    return None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]

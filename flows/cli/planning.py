@@ -81,7 +81,7 @@ def plan(
         planning.device_from_tflops(tflops) if tflops else planning.device_from_run(Run.open(like)) if like else None
     )
     block = chosen_cluster.shards_per_task
-    with progress_bar("Measuring networks", len(sweep_settings.names)) as advance:
+    with progress_bar("Measuring networks", len(sweep_settings.members) + len(sweep_settings.observing)) as advance:
         estimate = planning.estimate(
             sweep_settings,
             store or f"runs/{Path(settings).stem}",

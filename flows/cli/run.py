@@ -44,12 +44,13 @@ def demo(
     from flows.clusters.settings import resolve_cluster
     from netsim.settings import shipped_settings
 
-    _run(
+    run_sweep(
         shipped_settings("demo"),
         store,
         resolve_cluster(None, workers=workers),
         f"netsim demo --store {quote(store)}",
         debug,
+        label="demo",
     )
 
 
@@ -75,7 +76,8 @@ def run(
     """Start a sweep, or resume one.
 
     The store records what is complete, and nothing in it is computed twice: to resume a sweep, run the same command
-    again, or give `--store` alone to reuse the settings saved there.
+    again, or give `--store` alone to reuse the settings saved there. Settings with more networks, observers or pairs
+    compute only what is new.
 
     For example:
 
@@ -106,38 +108,43 @@ def run(
         assert store is not None
         chosen_cluster = resolve_cluster(None, **options)
         use_credentials(chosen_cluster.credentials, debug)
-        sweep_settings = Run.open(store).settings
+        last = Run.open(store).sweep
+        sweep_settings, label = last.settings, last.label
     else:
         values = read_settings(settings, set_ or ())
         chosen_cluster = resolve_cluster(values.pop("cluster", None), origin=settings, **options)
         sweep_settings = parse_settings(values, origin=settings)
-        store = f"runs/{Path(settings).stem}" if store is None else store
+        label = Path(settings).stem
+        store = f"runs/{label}" if store is None else store
         use_credentials(chosen_cluster.credentials, debug)
     resume = f"netsim run --store {quote(store)}{cluster_options(chosen_cluster, cluster or settings)}"
-    _run(sweep_settings, store, chosen_cluster, resume, debug)
+    run_sweep(sweep_settings, store, chosen_cluster, resume, debug, label=label)
 
 
-def _run(settings: "SweepSettings", store: str, cluster: "AnyCluster", resume: str, debug: bool) -> None:
+def run_sweep(
+    settings: "SweepSettings", store: str, cluster: "AnyCluster", resume: str, debug: bool, *, label: str
+) -> None:
     """Compute what is missing while progress bars follow the store, then print the results."""
     from flows.cli import console, tables
     from netsim.results.results import load_results
     from netsim.store import status as progress
-    from netsim.store.run import Run
+    from netsim.store.layout import report_path
     from netsim.store.stages import STAGES
     from tasks.prepare import prepare
 
-    opened = Run.open(prepare(settings, store))
+    opened = prepare(settings, store, label)
     console.console.print(f"run {opened.digest} at {opened.url}", soft_wrap=True)
     if not all(stage.finished for stage in progress.status(opened)):
         try:
             with flow_session(opened, STAGES, debug):
                 from flows.sweep import sweep
 
-                sweep(settings, opened.url, cluster)
+                sweep(settings, opened.url, cluster, label)
         except KeyboardInterrupt as error:
             report_stopped(opened, resume)
             raise typer.Exit(exit_code(error)) from None
     else:
         report_nothing_to_do(opened, debug)
     tables.show_results(load_results(opened))
-    console.console.print(f"report: {opened.files.place('report/report.html')}", soft_wrap=True)
+    report = opened.files.place(report_path(opened.sweep.id, "report.html"))
+    console.console.print(f"report: {report}", soft_wrap=True)

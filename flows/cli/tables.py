@@ -10,21 +10,28 @@ from flows.cli.console import console, plain, show, table_of
 from netsim.results.findings import (
     NETWORK_TABLE,
     biased_headline,
+    digits_for,
     equal_weights,
     headline,
     intervals,
     network_table,
     number,
+    probability,
     warnings,
     with_error,
 )
+from netsim.results.listing import age
 from netsim.results.measured import Measured
 from netsim.results.published import Comparison
 from netsim.results.results import Results
 from netsim.similarity.measures import measures
+from netsim.similarity.uncertainty import Estimate
 
 if TYPE_CHECKING:
     from netsim.planning.estimate import CostEstimate, Range
+    from netsim.results.compared import ComparedSweeps
+    from netsim.results.listing import ListedStore
+    from netsim.score import Score
 
 
 def show_results(results: Results) -> None:
@@ -82,12 +89,15 @@ def show_comparison(comparison: Comparison) -> None:
 
 def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     """Print the missing work by stage, the cost of each network, the total time, and the weights to download."""
-    table = table_of("stage", "shards", "tasks", "FLOP", "stored", "worker time")
-    for stage in estimate.stages:
+    table = table_of("stage", "kept", "to compute", "tasks", "FLOP", "stored", "worker time")
+    table.add_column("why")
+    for stage in (stage for stage in estimate.stages if stage.kept or stage.shards):
         counted = f"{stage.flops:.2e}" if stage.flops else ""
         hours = _time(stage.seconds) if stage.seconds.mean else ""
-        table.add_row(stage.stage, f"{stage.shards:,}", f"{stage.tasks:,}", counted, _bytes(stage.stored), hours)
-    show("Missing work", table)
+        numbers = (f"{stage.kept:,}", f"{stage.shards:,}", f"{stage.tasks:,}")
+        stored = _bytes(stage.stored) if stage.shards else ""
+        table.add_row(stage.stage, *numbers, counted, stored, hours, ", ".join(stage.reasons))
+    show("Work of each stage, in shards", table)
     measured = any(fmean(network.iteration) for network in estimate.networks)  # 0 if planned for another device
     speed = ["images × steps / s"] if measured else []
     table = table_of("", "parameters", "GFLOP per image", "precision", "batch", "tensors", "worker memory", *speed)
@@ -144,7 +154,7 @@ def _bytes(count: float) -> str:
 
 def _show_matrix(title: str, results: Results, set_name: str) -> None:
     largest = np.nanmax(results.cells(set_name, kind="se"))
-    table = table_of("", *results.networks)
+    table = table_of("", *results.everyone)
     for name, row in zip(results.networks, results.cells(set_name), strict=True):
         table.add_row(name, *(number(value, 2) for value in row))
     show(f"{title}, unbiased; largest standard error of a cell: {largest:.3f}", table)
@@ -157,3 +167,71 @@ def _show_networks(results: Results) -> None:
         style = "green" if results.converged[row["network"]] else "bold red"
         table.add_row(*(Text(cell, style=style if column == "converged" else "") for column, cell in row.items()))
     show(NETWORK_TABLE, table)
+
+
+def show_score(score: "Score") -> None:
+    """Print the column of a network that only looks, its means and its warnings."""
+    table = table_of("inverted through", "natural", "95 % interval", "inverted", "95 % interval")
+    for name in score.natural:
+        values = (score.natural[name], score.inverted[name])
+        table.add_row(name, *(cell for value in values for cell in (with_error(value), _ends(value))))
+    show(f"Unbiased CKA with {score.name}, which only looks; n = {score.n:,} images in {score.shards:,} shards", table)
+    means = {kind: score.means[kind] for kind in ("natural", "inverted", "difference")}
+    listed = "; ".join(f"{kind} {with_error(value)} ({_ends(value)})" for kind, value in means.items())
+    console.print(f"Means: {listed}.", soft_wrap=True)
+    if score.twins:
+        warning = f"{score.name} has the weights of {', '.join(score.twins)}, whose cells are left out of means."
+        console.print(plain(f"WARNING  {warning}"), style="bold red", soft_wrap=True)
+
+
+def show_stores(place: str, stores: "list[ListedStore]") -> None:
+    """Print the sweeps of every store, one line each."""
+    table = table_of("run")
+    for title in ("sweep", "state", "size", "age", "pairs", "networks"):
+        table.add_column(title, justify="right" if title in ("size", "age", "pairs") else "left", overflow="fold")
+    for store in stores:
+        if store.fault or not store.sweeps:
+            table.add_row(plain(store.url), "", plain(store.fault or "no sweep"), _bytes(store.bytes))
+        for position, sweep in enumerate(reversed(store.sweeps)):
+            observers = f" + {', '.join(sweep.observers)}" if sweep.observers else ""
+            networks = f"{len(sweep.networks)}: {', '.join(sweep.networks)}{observers}"
+            first = (plain(store.url), _bytes(store.bytes)) if not position else ("", "")
+            name = f"{sweep.name} {sweep.id}"
+            table.add_row(first[0], name, sweep.state, first[1], age(sweep.asked), f"{sweep.pairs:,}", networks)
+    show(f"{len(stores):,} runs below {place}", table)
+
+
+def show_compared(compared: "ComparedSweeps", first: str, second: str) -> None:
+    """Print the differences of two sweeps: of means, of rows, and of every cell."""
+    console.print(plain(f"A: {first}\nB: {second}"), soft_wrap=True)
+    paired = f"unpaired, because {compared.unpaired}" if compared.unpaired else "paired: both are of the same pairs"
+    images = " and ".join(f"{n:,}" for n in dict.fromkeys(compared.n))
+    console.print(f"Unbiased CKA on {images} pairs; {paired}.", soft_wrap=True)
+    if compared.other_weights:
+        console.print(plain(f"Weights differ: {', '.join(compared.other_weights)}."), soft_wrap=True)
+    table = table_of("mean", "A", "B", "B − A", "95 % interval", "p")
+    rows = dict(compared.means)
+    rows |= {f"{kind}, row {name}": value for kind, each in compared.rows.items() for name, value in each.items()}
+    for name, value in rows.items():
+        difference = value.difference
+        digits = digits_for(difference.se)
+        table.add_row(
+            name,
+            with_error(value.first),
+            with_error(value.second),
+            with_error(difference, digits),
+            _ends(difference),
+            probability(difference),
+        )
+    show("Means, and their differences", table)
+    for kind, cells in compared.cells.items():
+        table = table_of("", *compared.networks)
+        for name, row, errors in zip(compared.networks, cells, compared.errors[kind], strict=True):
+            table.add_row(name, *(f"{number(v)} ± {number(e)}" for v, e in zip(row, errors, strict=True)))
+        show(f"{kind.capitalize()} CKA, B − A, row = inverted through", table)
+
+
+def _ends(value: Estimate) -> str:
+    low, high = value.interval
+    digits = digits_for(value.se)
+    return f"{number(low, digits)} to {number(high, digits)}"

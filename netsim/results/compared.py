@@ -1,0 +1,184 @@
+"""Two sweeps compared: the differences of what both measured, with intervals. M = networks that both have, G = shards.
+
+Where both are of the same pairs, the jackknife deletes the same images from both at once (paired): what images have in
+common with themselves is no difference. Otherwise errors of independent samples are added.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import hypot
+from typing import Any
+
+import numpy as np
+
+from netsim.errors import RunError, StoreError
+from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices
+from netsim.results.twins import counted_mean
+from netsim.similarity.uncertainty import Estimate, jackknife, plain
+from netsim.store.provenance import weights_hash
+from netsim.store.run import Run
+from netsim.store.stages import AGGREGATE, require_finished
+from netsim.store.views import view
+
+FEWEST = 2
+"""Least number of networks in common."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value of the first sweep, of the second, and the second minus the first."""
+
+    first: Estimate
+    second: Estimate
+    difference: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to plain values."""
+        return {name: getattr(self, name).to_json() for name in ("first", "second", "difference")}
+
+
+@dataclass(frozen=True)
+class ComparedSweeps:
+    """Unbiased CKA of two sweeps.
+
+    Attributes
+    ----------
+    networks
+        Networks that both have, by the name under which both show them.
+    n
+        Number of pairs that were compared, of each.
+    unpaired
+        The reason why errors are those of independent samples; "" where both are of the same pairs.
+    other_weights
+        Networks whose weights differ.
+    means
+        "natural", "inverted" and "natural minus inverted" -> means over the cells of two networks.
+    rows
+        "natural" and "inverted" -> network -> mean of its row.
+    cells, errors
+        "natural" and "inverted" -> the second minus the first (M, M), and its standard error.
+    """
+
+    networks: tuple[str, ...]
+    n: tuple[int, int]
+    unpaired: str
+    other_weights: tuple[str, ...]
+    means: Mapping[str, Difference]
+    rows: Mapping[str, Mapping[str, Difference]]
+    cells: Mapping[str, np.ndarray]
+    errors: Mapping[str, np.ndarray]
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to plain lists and mappings."""
+        matrices = {kind: {name: plain(cells.tolist()) for name, cells in getattr(self, kind).items()} for kind in
+                    ("cells", "errors")}  # fmt: skip
+        return {
+            "networks": list(self.networks),
+            "n": list(self.n),
+            "unpaired": self.unpaired,
+            "other_weights": list(self.other_weights),
+            "means": {name: each.to_json() for name, each in self.means.items()},
+            "rows": {name: {row: each.to_json() for row, each in rows.items()} for name, rows in self.rows.items()},
+            **matrices,
+        }
+
+
+def compare_sweeps(first: Run, second: Run) -> ComparedSweeps:
+    """Compare two finished sweeps, of one store or of two, on the networks that both have.
+
+    Raises
+    ------
+    RunError
+        If fewer than two networks are in both.
+    StoreError
+        If a sweep is not finished or damaged.
+    """
+    names = [name for name in first.settings.names if name in second.settings.names]
+    if len(names) < FEWEST:
+        raise RunError(
+            f"two sweeps must have at least {FEWEST} networks in common, got {len(names)}: {first.url} has "
+            f"{', '.join(first.settings.names)}, {second.url} has {', '.join(second.settings.names)}"
+        )
+    sides, unpaired = _on_the_same_pairs(view(first, names), view(second, names))
+    for side in sides:
+        require_finished(side, [AGGREGATE])
+    both = [matrices(side) for side in sides]
+    weights = [{name: weights_hash(side, side.sweep.shown[name]) for name in names} for side in sides]
+    counted = np.logical_and(*(cells["natural"].comparable for cells in both))
+    estimates = {name: _sides(name, both) for name in (*SETS, "natural minus inverted")}
+
+    def average(name: str, selected: np.ndarray) -> Difference:
+        return _difference([_mean(values, selected) for values in estimates[name]], paired=not unpaired)
+
+    cells = {name: _cell_differences(estimates[name], paired=not unpaired) for name in SETS}
+    return ComparedSweeps(
+        networks=tuple(names),
+        n=(sides[0].settings.pairs.count, sides[1].settings.pairs.count),
+        unpaired=unpaired,
+        other_weights=tuple(name for name in names if weights[0][name] != weights[1][name]),
+        means={name: average(name, counted) for name in estimates},
+        rows={
+            kind: {
+                name: average(kind, counted & (np.arange(len(names)) == row)[:, None]) for row, name in enumerate(names)
+            }
+            for kind in SETS
+        },
+        cells={name: values for name, (values, _) in cells.items()},
+        errors={name: errors for name, (_, errors) in cells.items()},
+    )
+
+
+def _on_the_same_pairs(first: Run, second: Run) -> tuple[list[Run], str]:
+    """Restrict two runs to their first pairs, where these are the same; else return them with the reason."""
+    one, other = first.protocol, second.protocol
+    if one.images != other.images:
+        return [first, second], "the images are others"
+    if one.pairs != other.pairs:
+        return [first, second], "the pairs are drawn or cut otherwise (pairs.rng_seed, pairs.shard_size)"
+    counts = [run.settings.pairs.count for run in (first, second)]
+    if counts[0] == counts[1]:
+        return [first, second], ""
+    shorter = [view(run, pairs=min(counts)) for run in (first, second)]
+    try:
+        for run in shorter:
+            require_finished(run, [AGGREGATE])
+    except StoreError:
+        return [first, second], f"one has {counts[0]} pairs and the other {counts[1]}"
+    return shorter, ""
+
+
+Values = tuple[np.ndarray, np.ndarray]
+"""Unbiased CKA of every cell (M, M), and without each shard (M, M, G)."""
+
+
+def _sides(name: str, both: list[dict[str, Cells]]) -> list[Values]:
+    e = ESTIMATORS.index("unbiased")
+    chosen = [cells["natural"].minus(cells["inverted"]) if name not in SETS else cells[name] for cells in both]
+    return [(cells.cka[e], cells.leave_one_out[e]) for cells in chosen]
+
+
+def _mean(values: Values, counted: np.ndarray) -> tuple[float, np.ndarray]:
+    cka, left_out = values
+    return float(counted_mean(cka, counted)), counted_mean(left_out, counted)
+
+
+def _difference(sides: list[tuple[float, np.ndarray]], *, paired: bool) -> Difference:
+    """Subtract the first from the second."""
+    first, second = (jackknife(*side) for side in sides)
+    if paired:
+        (a, without_a), (b, without_b) = sides
+        return Difference(first, second, jackknife(b - a, without_b - without_a))
+    error = Estimate(second.value - first.value, hypot(first.se, second.se), min(first.df, second.df))
+    return Difference(first, second, error)
+
+
+def _cell_differences(sides: list[Values], *, paired: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Subtract cell by cell; return the differences and their standard errors, (M, M) each."""
+
+    def cell(i: int, j: int) -> Estimate:
+        return _difference([(float(cka[i, j]), left_out[i, j]) for cka, left_out in sides], paired=paired).difference
+
+    m = range(len(sides[0][0]))
+    each = [[cell(i, j) for j in m] for i in m]
+    values, errors = ([[getattr(cell, name) for cell in row] for row in each] for name in ("value", "se"))
+    return np.array(values), np.array(errors)

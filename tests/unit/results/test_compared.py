@@ -1,0 +1,101 @@
+"""Two sweeps are compared pair by pair where their pairs are the same, and as independent samples elsewhere."""
+
+import shutil
+from math import hypot
+
+import numpy as np
+import pytest
+
+from netsim.errors import RunError, StoreError
+from netsim.results.compared import compare_sweeps
+from netsim.results.matrices import matrices
+from netsim.results.results import load_results
+from netsim.store.run import Run
+from netsim.store.views import view
+from support.sweeps import TINY, new_run, run_all, tiny
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory) -> Run:
+    """The tiny sweep with one iteration more."""
+    url = tmp_path_factory.mktemp("longer") / "run"
+    run = new_run(str(url), tiny(inversion=TINY["inversion"] | {"iterations": 6}), label="longer")
+    run_all(run)
+    return run
+
+
+def jackknife_error(replicates: np.ndarray) -> float:
+    """Compute the standard error by its definition."""
+    count = len(replicates)
+    return float(np.sqrt((count - 1) / count * ((replicates - replicates.mean()) ** 2).sum()))
+
+
+def test_a_sweep_does_not_differ_from_itself(finished):
+    compared = compare_sweeps(finished, finished)
+    assert compared.unpaired == "" and compared.other_weights == () and compared.n == (32, 32)
+    for difference in compared.means.values():
+        assert (difference.difference.value, difference.difference.se) == (0, 0)
+        assert difference.first == difference.second
+    assert compared.means["natural"].first == load_results(finished).means["natural", "unbiased"]
+
+
+def test_differences_of_the_same_pairs_are_paired_by_shard(finished, longer):
+    compared, off = compare_sweeps(finished, longer), ~np.eye(3, dtype=bool)
+    one, other = (matrices(run)["inverted"] for run in (finished, longer))
+    values = other.cka[0][off].mean() - one.cka[0][off].mean()
+    replicates = other.leave_one_out[0][off].mean(axis=0) - one.leave_one_out[0][off].mean(axis=0)
+    difference = compared.means["inverted"].difference
+    assert compared.unpaired == "" and difference.df == 3
+    assert difference.value == pytest.approx(values) and difference.value != 0
+    assert difference.se == pytest.approx(jackknife_error(replicates))
+    cell = other.leave_one_out[0][0, 1] - one.leave_one_out[0][0, 1]
+    assert compared.cells["inverted"][0, 1] == pytest.approx(other.cka[0][0, 1] - one.cka[0][0, 1])
+    assert compared.errors["inverted"][0, 1] == pytest.approx(jackknife_error(cell))
+    assert compared.cells["natural"] == pytest.approx(np.zeros((3, 3)))
+
+
+def test_rows_are_those_of_the_results(finished, longer):
+    compared, results = compare_sweeps(finished, longer), load_results(longer)
+    for name in results.networks:
+        row = compared.rows["inverted"][name]
+        assert row.second == results.rows["inverted", "unbiased"][name]
+        assert row.difference.value == pytest.approx(row.second.value - row.first.value)
+
+
+def test_other_pairs_are_independent_samples(finished, tmp_path):
+    other = new_run(str(tmp_path / "run"), tiny(pairs={"count": 32, "shard_size": 8, "rng_seed": 1}))
+    run_all(other)
+    compared = compare_sweeps(finished, other)
+    assert compared.unpaired.startswith("the pairs are drawn or cut otherwise")
+    mean = compared.means["natural"]
+    assert mean.difference.se == pytest.approx(hypot(mean.first.se, mean.second.se)) and mean.difference.se > 0
+
+
+def test_a_longer_sweep_is_compared_on_the_pairs_that_both_have(finished, tmp_path):
+    shutil.copytree(finished.url, tmp_path / "run")
+    grown = new_run(str(tmp_path / "run"), tiny(pairs={"count": 48, "shard_size": 8}), label="grown")
+    run_all(grown)
+    compared = compare_sweeps(grown, finished)
+    assert compared.unpaired == "" and compared.n == (32, 32) and compared.means["inverted"].difference.se == 0
+    alone = new_run(str(tmp_path / "alone"), tiny(pairs={"count": 48, "shard_size": 8}))
+    run_all(alone)
+    assert compare_sweeps(alone, finished).unpaired == "one has 48 pairs and the other 32"
+
+
+def test_networks_that_both_have_are_compared(finished):
+    pair = compare_sweeps(view(finished, ["resnet18", "vgg"]), finished)
+    assert pair.networks == ("resnet18", "vgg") and pair.cells["natural"].shape == (2, 2)
+    with pytest.raises(RunError, match="two sweeps must have at least 2 networks in common, got 1"):
+        compare_sweeps(view(finished, ["resnet18", "vgg"]), view(finished, ["vgg", "shufflenet"]))
+
+
+def test_an_unfinished_sweep_is_refused(finished, tmp_path):
+    with pytest.raises(StoreError, match="is not finished"):
+        compare_sweeps(finished, new_run(str(tmp_path / "run"), tiny()))
+
+
+def test_json_has_plain_values_only(finished, longer):
+    printed = compare_sweeps(finished, longer).to_json()
+    assert list(printed) == ["networks", "n", "unpaired", "other_weights", "means", "rows", "cells", "errors"]
+    assert set(printed["means"]["natural"]) == {"first", "second", "difference"}
+    assert len(printed["cells"]["inverted"]) == 3
