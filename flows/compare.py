@@ -4,6 +4,7 @@ from prefect import flow
 
 from tasks.dispatch import finish
 from tasks.prefect_runs import named_after_store
+from tasks.prepare import open_run
 from tasks.verbs import aggregate, draw, embed, invert, report
 
 EMBED_FACTOR = 8
@@ -11,10 +12,11 @@ EMBED_FACTOR = 8
 
 
 @flow(name="compare", flow_run_name=named_after_store("compare"))
-def compare(store: str, shards_per_task: int) -> None:
+def compare(store: str, sweep: str, shards_per_task: int) -> None:
     """Compare the networks of the run at `store`, naturally and after inversion; complete shards are skipped."""
-    finish(store, draw, shards_per_task=shards_per_task)
-    finish(store, invert, shards_per_task=shards_per_task)
-    finish(store, embed, shards_per_task=EMBED_FACTOR * shards_per_task)
-    finish(store, aggregate)
-    finish(store, report)
+    run = open_run(store, sweep)
+    finish(run, draw, shards_per_task=shards_per_task)
+    finish(run, invert, shards_per_task=shards_per_task)
+    finish(run, embed, shards_per_task=EMBED_FACTOR * shards_per_task)
+    finish(run, aggregate)
+    finish(run, report)

@@ -9,7 +9,7 @@ from flows.clusters.settings import Cluster, Local
 from flows.server.credentials import use_block
 from tasks.dispatch import require_none_quarantined
 from tasks.prefect_runs import mark_cancelled, named_after_store, tracked_runs
-from tasks.prepare import prepare_layers
+from tasks.prepare import open_view, prepare_layers
 from tasks.verbs import finish_layers
 
 
@@ -22,20 +22,25 @@ def layers(
     layers: list[str],
     activations: Literal["pooled", "flattened"],
     cluster: Cluster = Local(),  # noqa: B008 (frozen)
+    sweep: str | None = None,
+    pairs: int | None = None,
 ) -> str:
     """Compare the layers that match the patterns `layers`; complete shards are skipped.
+
+    `sweep` and `pairs` choose what to compare on: by default, all pairs of the sweep that was run last.
 
     Returns the key of this comparison in the store.
     """
     use_block(cluster.credentials)
-    store, key = prepare_layers(store, networks, layers, activations)
-    with tracked_runs(store), task_runner(cluster) as runner:
-        compare_layers.with_options(task_runner=runner)(store, key, cluster.shards_per_task)
-        require_none_quarantined(store)
+    run = open_view(store, sweep, pairs=pairs)
+    key = prepare_layers(run, networks, layers, activations)
+    with tracked_runs(run.url), task_runner(cluster) as runner:
+        compare_layers.with_options(task_runner=runner)(run.url, key, cluster.shards_per_task, sweep, pairs)
+        require_none_quarantined(run)
     return key
 
 
 @flow(name="look", flow_run_name=named_after_store("look"))
-def compare_layers(store: str, key: str, shards_per_task: int) -> None:
+def compare_layers(store: str, key: str, shards_per_task: int, sweep: str | None, pairs: int | None) -> None:
     """Compute the missing shards of the natural set and of both networks' inverted sets."""
-    finish_layers(store, key, shards_per_task)
+    finish_layers(open_view(store, sweep, pairs=pairs), key, shards_per_task)

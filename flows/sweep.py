@@ -14,15 +14,16 @@ from tasks.prepare import prepare
 
 
 @flow(name="sweep", flow_run_name=named_after_store("sweep"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled])
-def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local()) -> str:  # noqa: B008 (frozen)
+def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local(), label: str = "") -> str:  # noqa: B008
     """Train networks without weights, invert every network, and compare all of them on all image sets.
 
-    The store records what is complete: calling it again resumes. Returns the store's URL.
+    The store records what is complete: calling it again resumes, and settings with more networks or pairs compute only
+    what is new. Returns the store's URL.
     """
     use_block(cluster.credentials)
-    store = prepare(settings, store)
-    with tracked_runs(store), task_runner(cluster) as runner:
-        train.with_options(task_runner=runner)(store)
-        compare.with_options(task_runner=runner)(store, cluster.shards_per_task)
-        require_none_quarantined(store)
-    return store
+    run = prepare(settings, store, label)
+    with tracked_runs(run.url), task_runner(cluster) as runner:
+        train.with_options(task_runner=runner)(run.url, run.sweep.id)
+        compare.with_options(task_runner=runner)(run.url, run.sweep.id, cluster.shards_per_task)
+        require_none_quarantined(run)
+    return run.url

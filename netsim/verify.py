@@ -7,10 +7,9 @@ follow from the settings and can be written again. Nothing else is modified.
 Only recomputing losses needs torch, so it is imported there.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -23,10 +22,11 @@ from netsim.store.arrays import ArraySpec
 from netsim.store.documents import array_faults, repair_arrays
 from netsim.store.layout import NATURAL, inverted
 from netsim.store.metadata import Metadata, TrainMetadata
-from netsim.store.provenance import made_from
+from netsim.store.provenance import Contents, is_current, source_units, sources_of
 from netsim.store.records import Record
-from netsim.store.run import READERS, Run
-from netsim.store.stages import STAGES, TRAIN, Stage, Unit, dependencies
+from netsim.store.run import READERS, Run, all_sweeps
+from netsim.store.stages import EMBED, REPORT, STAGES, TRAIN, Stage, Unit
+from netsim.store.views import whole
 
 # Shards read concurrently: reading waits for storage, and hashing lets other threads run.
 THREADS = 16
@@ -88,6 +88,7 @@ def verify(
     UnreachableError
         If the store does not answer.
     """
+    run = whole(run)
     faults = _document_faults(run, custom_measures=sample > 0, repair=repair)
     unreadable = frozenset() if repair else frozenset(fault.name for fault in faults)
     origins: dict[Unit, Origin] = {}
@@ -101,7 +102,7 @@ def verify(
     faults += [fault for unit_faults in concurrently(check, units, threads=THREADS) for fault in unit_faults]
     intact = {unit: origins[unit] for unit in set(units) - {(fault.stage, fault.name, fault.shard) for fault in faults}}
     faults += _stale(run, intact)
-    for name in run.settings.names if sample and not unreadable else ():
+    for name in run.sweep.names if sample and not unreadable else ():
         faults += _loss_faults(run, name, sample, intact.keys())
     for stage, name, shard in {
         (fault.stage, fault.name, fault.shard) for fault in faults if fault.repairable and repair
@@ -112,10 +113,10 @@ def verify(
 
 
 class Origin(NamedTuple):
-    """Hashes of a shard: its values, the values they were computed from, and the weights by network."""
+    """Origin of a shard: its record, the hash of what it was computed from, and the weights by network."""
 
-    content: str
-    made_from: str | None  # None in records of older versions
+    record: Record
+    made_from: str | None
     weights: Mapping[str, str]
 
 
@@ -136,21 +137,41 @@ def _document_faults(run: Run, *, custom_measures: bool, repair: bool) -> list[F
 
 
 def _specs(run: Run, custom_measures: bool) -> list[ArraySpec]:
-    """Return the arrays of every stage that has begun, except those that a corrupted record would have told."""
-    begun = run.stages_done()
-    stages = [stage for stage in STAGES if stage.name in begun]
-    specs = [spec for some in concurrently(partial(_specs_of, run), stages) for spec in some]
-    measures = sorted({name.partition("/")[0] for name, _ in run.done("measure")})
-    for measure in (name for name in measures if custom_measures or ":" not in name):
-        with suppress(NetsimError):  # the module of a custom measure may be missing
-            specs += measure_stage([measure]).specs(run)
+    """Return the arrays of every unit that is done, except those that a corrupted record would have told."""
+    units = committed(run)
+    stages = {stage.name: stage for stage in STAGES if stage is not REPORT}
+    by_stage: dict[str, list[str]] = {}
+    for stage, name, _ in units:
+        by_stage.setdefault(stage, []).append(name)
+    known = [(stages[name], list(dict.fromkeys(names))) for name, names in by_stage.items() if name in stages]
+    specs = [spec for some in concurrently(lambda stage: _specs_of(run, *stage), known) for spec in some]
+    for name in dict.fromkeys(by_stage.get("measure", [])):
+        measure = name.partition("/")[0]
+        if custom_measures or ":" not in measure:
+            with suppress(NetsimError):  # the module of a custom measure may be missing
+                specs += measure_stage([measure]).specs(run, [name])
+    specs = _as_long_as_done(run, specs, units)
+    for sweep in all_sweeps(run.files):
+        if sweep.id in by_stage.get(REPORT.name, []):
+            specs += REPORT.specs(run.seen_by(sweep), [sweep.id])
     return specs
 
 
-def _specs_of(run: Run, stage: Stage) -> list[ArraySpec]:
-    """Return the arrays of a stage; none if they depend on a corrupted record, whose fault is reported."""
+def _as_long_as_done(run: Run, specs: Sequence[ArraySpec], units: Iterable[Unit]) -> list[ArraySpec]:
+    """Give per-pair arrays the pairs of the shards that are done in their group: sweeps differ in their pairs."""
+    pairs: dict[str, int] = {}
+    for stage, name, shard in units:
+        for group in layout.pair_groups(stage, name):
+            pairs[group] = max(pairs.get(group, 0), (shard + 1) * run.settings.pairs.shard_size)
+    groups = {spec.path: spec.path.rpartition("/")[0] for spec in specs if spec.per_pair}
+    shapes = {path: (pairs[group],) for path, group in groups.items() if group in pairs}
+    return [replace(spec, shape=(*shapes.get(spec.path, spec.shape[:1]), *spec.shape[1:])) for spec in specs]
+
+
+def _specs_of(run: Run, stage: Stage, names: list[str]) -> list[ArraySpec]:
+    """Return the arrays of units; none if they depend on a corrupted record, whose fault is reported."""
     try:
-        return stage.specs(run)
+        return stage.specs(run, names)
     except UnreachableError:
         raise
     except StoreError:
@@ -168,12 +189,21 @@ def _faults(run: Run, unit: Unit, unreadable: Set[str], origins: dict[Unit, Orig
         return
     metadata = Metadata.of(record)
     weights = {unit[1]: TrainMetadata.of(record).weights_hash} if unit[0] == TRAIN.name else metadata.weights
-    origins[unit] = Origin(record.content, metadata.made_from, weights)
+    origins[unit] = Origin(record, metadata.made_from, weights)
     # the values of an array with a corrupted document cannot be checked before the document is written again
-    readable = [path for path in record.arrays if f"{path}/zarr.json" not in unreadable]
+    readable = [path for path in _kept_arrays(run, record) if f"{path}/zarr.json" not in unreadable]
     reads = [*((run.read, path) for path in readable), *((run.read_file, path) for path in record.files)]
     for faults in concurrently(lambda part: _read_faults(unit, record, *part), reads, threads=READERS):
         yield from faults
+
+
+def _kept_arrays(run: Run, record: Record) -> list[str]:
+    """List the arrays that a record covers, but those of networks that were dropped from the store."""
+    if record.stage != EMBED.name:
+        return list(record.arrays)
+    set_name, _, cohort = record.name.rpartition("/")
+    kept = {layout.representation_path(set_name, name) for name in run.current(cohort)}
+    return [path for path in record.arrays if path in kept]
 
 
 def _read_faults(unit: Unit, record: Record, read: Callable[[Record, str], object], path: str) -> list[Fault]:
@@ -192,24 +222,45 @@ def _stale(run: Run, intact: Mapping[Unit, Origin]) -> Iterator[Fault]:
     order = [*(stage.name for stage in STAGES), "measure", "layers"]
     stale: set[Unit] = set()
     known = [unit for unit in intact if unit[0] in order]
+    contents = Contents(intact[unit].record for unit in sorted(known))
+    sweeps = {sweep.id: run.seen_by(sweep) for sweep in all_sweeps(run.files)}
     for unit in sorted(known, key=lambda unit: (order.index(unit[0]), unit)):
-        origin, upstream = intact[unit], dependencies(run.settings, unit)
+        origin, seen = intact[unit], sweeps.get(unit[1], run)
         weights = {
             name: intact["train", name, 0].weights[name] for name in origin.weights if ("train", name, 0) in intact
         }
         if other := [name for name, stored in weights.items() if stored != origin.weights[name]]:
             yield Fault(*unit, f"it was computed with other weights of {', '.join(other)} than are stored")
-        elif not stale.isdisjoint(upstream):
+        elif not stale.isdisjoint(upstream := _upstream(seen, origin.record)):
             yield Fault(*unit, "it was computed from a shard that is at fault")
         elif (
             origin.made_from
-            and intact.keys() >= set(upstream)
-            and origin.made_from != made_from(intact[source].content for source in upstream)
+            and set(upstream) <= intact.keys()
+            and origin.made_from != _expected(seen, origin, contents)
         ):
             yield Fault(*unit, "it was computed from other values than are stored")
         else:
             continue
         stale.add(unit)
+
+
+def _upstream(run: Run, record: Record) -> list[Unit]:
+    """List the units that a unit was computed from; empty where one of them is missing, which is a fault of its own."""
+    try:
+        return source_units(run, record)
+    except UnreachableError:
+        raise
+    except StoreError:
+        return []
+
+
+def _expected(run: Run, origin: Origin, contents: Contents) -> str | None:
+    """Hash what a unit would be computed from now; its own hash where that is not stored."""
+    unit = origin.record.stage, origin.record.name, origin.record.shard
+    if not is_current(run, unit):
+        return origin.made_from
+    parts = sources_of(run, origin.record)
+    return contents.hash_of(parts) if all(part in contents for part in parts) else origin.made_from
 
 
 def _loss_faults(run: Run, name: str, sample: int, intact: Set[Unit]) -> Iterator[Fault]:

@@ -65,7 +65,7 @@ class StageProgress:
 
     def __init__(self, run: Run, stage: Stage, missing: int) -> None:
         self._run, self._stage = run, stage
-        self._total = stage.total(run.settings)
+        self._total = stage.total(run.sweep)
         self._done = self._total - missing
         self._bar: UUID | None = None
         self._table: UUID | None = None
@@ -107,7 +107,7 @@ class StageProgress:
     def _show_table(self, tally: Tally) -> None:
         watch = Stopwatch()
         with _tolerate_outages():
-            tally.read(self._stage.done(self._run))
+            tally.read(self._stage.units_done(self._run))
             rows = throughput_table(tally.workers, limit=MAX_ROWS)
             if rows and self._table is None:
                 description = (

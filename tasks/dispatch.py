@@ -28,7 +28,7 @@ from netsim.errors import NetsimError, RunError
 from netsim.stages.work import ShardError
 from netsim.store.quarantine import quarantine, quarantined
 from netsim.store.run import Run
-from netsim.store.stages import INVERT, STAGES, TRAIN, Block, Stage, Unit, blocked_units, blocks, unit_label
+from netsim.store.stages import INVERT, STAGES, TRAIN, Block, Stage, Unit, blocked_goals, blocks, unit_label
 from tasks.artifacts import StageProgress, show_quarantined, stage_progress
 from tasks.devices import GPU
 from tasks.interrupts import raise_if_interrupted
@@ -62,13 +62,13 @@ LOST = (KilledWorker, FutureCancelledError)
 # ---- a stage
 
 
-def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage: Stage | None = None) -> None:
+def finish(run: Run, verb: Task[..., Any], *, shards_per_task: int = 1, stage: Stage | None = None) -> None:
     """Compute the missing shards of a stage, and quarantine those that fail in every pass.
 
     Parameters
     ----------
-    store
-        URL of the run.
+    run
+        The store, as the sweep sees it.
     verb
         Task that computes a block of shards. It is not submitted if nothing is missing.
     shards_per_task
@@ -83,13 +83,12 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
     RunError
         If the failures are not those of single shards.
     """
-    run = Run.open(store)
     stage = stage or next(stage for stage in STAGES if stage.name == verb.name)
-    blocked = blocked_units(run.settings, quarantined(run))
+    blocked = blocked_goals(run.sweep, quarantined(run))
     (missing, units), failures, number = _missing(run, stage, blocked), Failures(), 0
     with stage_progress(run, stage, missing) as progress, _CachedSettings.now():
         while units and number < PASSES:
-            stage.prepare(run)
+            stage.prepare(run, units)
             outcome = _Pass(run, stage, verb, failures, progress, number).run(units, shards_per_task)
             before, (missing, units) = units, _missing(run, stage, blocked)
             progress.set_missing(missing)
@@ -104,7 +103,7 @@ def finish(store: str, verb: Task[..., Any], *, shards_per_task: int = 1, stage:
 def _missing(run: Run, stage: Stage, blocked: set[Unit]) -> tuple[int, list[tuple[str, int]]]:
     """Count the missing units, and list those that can be computed in the order in which to submit them."""
     missing = stage.missing(run)
-    possible = [unit for unit in missing if (stage.name, *unit) not in blocked]
+    possible = [(name, shard) for name, shard in missing if (stage.name, stage.goal(name), shard) not in blocked]
     return len(missing), slowest_first(run, possible) if stage is INVERT else possible
 
 
@@ -169,9 +168,9 @@ def _quarantine(run: Run, stage: Stage, units: list[tuple[str, int]], failures: 
     )
 
 
-def require_none_quarantined(store: str) -> None:
+def require_none_quarantined(run: Run) -> None:
     """Raise RunError if shards are quarantined; call it at the end of a sweep."""
-    units = quarantined(Run.open(store))
+    units = quarantined(run)
     if not units:
         return
     first = next(iter(units))
@@ -259,7 +258,7 @@ class _Pass:
 
     def _submit(self, block: Block) -> Any:
         with self._placement(block), TagsContext():  # no tags at the beginning: see tasks.worker._tag
-            return self._verb.submit(self._run.url, block.name, block.shards)
+            return self._verb.submit(self._run.url, block.name, block.shards, self._run.sweep.id)
 
     def _placement(self, block: Block) -> AbstractContextManager[Any]:
         """Restrict a block to GPUs if the stage gains from one, and prefer workers on which it has not failed.

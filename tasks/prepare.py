@@ -5,62 +5,92 @@ Modules that load torch are imported in the functions that need them: resuming a
 
 from collections.abc import Sequence
 
+from netsim.errors import DataError
 from netsim.results.layers import keep_spec
 from netsim.results.measured import measure_stage
 from netsim.settings import SweepSettings
 from netsim.store.quarantine import release
 from netsim.store.run import Run
 from netsim.store.stages import DRAW, EMBED, INVERT, TRAIN, Stage, require_finished
+from netsim.store.status import unreadable_counts
+from netsim.store.views import view
 
 
-def prepare(settings: SweepSettings, store: str) -> str:
-    """Check the settings, then create or open their run at `store`.
+def prepare(settings: SweepSettings, store: str, label: str = "") -> Run:
+    """Check the settings, then ask them of the store at `store`, which is made if there is none.
 
     Returns
     -------
-    str
-        URL of the run, which means the same on every worker.
+    Run
+        The store, as the sweep sees it. Its URL means the same on every worker.
 
     Raises
     ------
     SettingsError, NetworkError, DataError, StoreError
         If the sweep cannot run. Nothing in the store has been changed then.
     """
-    if not _has_its_inputs(settings, store):
+    from netsim.planning.resolve import resolve
+
+    sweep = resolve(settings, store, label=label)
+    run = Run.at(store, sweep) if Run.exists(store) else None
+    if run:
+        run.require(sweep.protocol)
+        _require_readable(run)
+    unrecorded = {name for name, _ in TRAIN.missing(run)} if run else set(sweep.columns)
+    if run is None or unrecorded or DRAW.missing(run):
         from netsim.planning.preflight import preflight  # builds the networks with torch
 
-        preflight(settings)
-    run = Run.create(store, settings)
+        preflight(sweep, [name for name in sweep.columns if name in unrecorded])
+    run = Run.create(store, sweep)
     release(run)
-    return run.url
+    return run
 
 
-def prepare_measures(store: str, measures: Sequence[str]) -> str:
-    """Check that `measures` exist and that the run at `store` has the representations they need.
+def _require_readable(run: Run) -> None:
+    """Raise DataError if images are unreadable, as an earlier sweep found that skips them, but this one does not."""
+    if run.settings.images.unreadable == "skip":
+        return
+    for split, (count, listed) in unreadable_counts(run).items():
+        if count:
+            raise DataError(
+                f"{count} of {listed} {split} images are unreadable, and an earlier sweep of {run.url} skipped them; "
+                "skip them too with --set images.unreadable=skip"
+            )
 
-    Returns
-    -------
-    str
-        URL of the run.
+
+def open_run(store: str, sweep: str) -> Run:
+    """Open a store as a sweep sees it; raises as `Run.open` does."""
+    return Run.open(store, sweep)
+
+
+def open_view(
+    store: str, sweep: str | None = None, networks: Sequence[str] | None = None, pairs: int | None = None
+) -> Run:
+    """Open a store as a sweep sees it, or some networks and pairs; raises as `Run.open` and `view` do."""
+    return view(Run.open(store, sweep), networks, pairs)
+
+
+def prepare_measures(run: Run, measures: Sequence[str]) -> Run:
+    """Check that `measures` exist and that a run has the representations they need.
 
     Raises
     ------
     SettingsError
         If a measure is unknown.
     StoreError
-        If there is no run at `store`, or its representations are not complete.
+        If its representations are not complete.
     """
     measure_stage(measures)
-    return _open_finished(store, EMBED, retry="measure").url
+    return _finished(run, EMBED, retry="measure")
 
 
-def prepare_layers(store: str, networks: Sequence[str], layers: Sequence[str], activations: str) -> tuple[str, str]:
-    """Check that a comparison of layers is possible, and save its specification in the run at `store`.
+def prepare_layers(run: Run, networks: Sequence[str], layers: Sequence[str], activations: str) -> str:
+    """Check that a comparison of layers is possible, and save its specification in the run.
 
     Parameters
     ----------
-    store
-        Path or URL of the run.
+    run
+        The run.
     networks
         Names of one or two networks of the run.
     layers
@@ -70,35 +100,26 @@ def prepare_layers(store: str, networks: Sequence[str], layers: Sequence[str], a
 
     Returns
     -------
-    tuple of str
-        URL of the run, and the key of the specification.
+    str
+        Key of the specification.
 
     Raises
     ------
     SettingsError
         If a network is unknown or no layer matches.
     StoreError
-        If there is no run at `store`, or its inversions are not complete.
+        If its inversions are not complete.
     """
     from netsim.stages.layers import layer_spec  # loads the networks with torch
 
-    run = _open_finished(store, INVERT, retry="layers")
+    _finished(run, INVERT, retry="layers")
     spec = layer_spec(run, networks, layers, activations)
     keep_spec(run, spec)
-    return run.url, spec.key
+    return spec.key
 
 
-def _open_finished(store: str, required: Stage, *, retry: str) -> Run:
-    """Open a run whose stage `required` is complete, and release what is quarantined of the stage named `retry`."""
-    run = Run.open(store)
+def _finished(run: Run, required: Stage, *, retry: str) -> Run:
+    """Require that the stage `required` is complete, and release what is quarantined of the stage named `retry`."""
     require_finished(run, [required])
     release(run, retry)
     return run
-
-
-def _has_its_inputs(settings: SweepSettings, store: str) -> bool:
-    """Tell whether all networks are recorded and all pairs drawn: then the image source may be gone."""
-    if not Run.exists(store):
-        return False
-    run = Run.create(store, settings)
-    return not TRAIN.missing(run) and not DRAW.missing(run)

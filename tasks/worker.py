@@ -17,6 +17,7 @@ from netsim.store.metadata import InvertMetadata
 from netsim.store.records import Record
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, Block, Stage, unit_label
+from netsim.store.views import open_run
 from tasks import metrics
 from tasks.cancellation import CancellationCheck
 from tasks.logs import forward_logs
@@ -44,8 +45,10 @@ OPTIONS: dict[str, Any] = {
 """Options of every verb's task."""
 
 
-def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
+def run_block(store: str, stage: Stage, name: str, shards: list[int], sweep: str | None = None) -> Any:
     """Compute the shards of a block that are not done, until the worker has to leave.
+
+    The store is seen by `sweep`, as `netsim.store.views.open_run` takes it: by default, the one run last.
 
     Returns
     -------
@@ -53,7 +56,7 @@ def run_block(store: str, stage: Stage, name: str, shards: list[int]) -> Any:
         Numbers of shards ``computed``, ``skipped`` (done already) and ``returned`` (left to other workers), and
         ``seconds`` in all and ``waited`` for the store. Prefect's state Cancelled if the task was dropped.
     """
-    run, watch, check = Run.open(store), Stopwatch(), CancellationCheck(stage)
+    run, watch, check = open_run(store, sweep), Stopwatch(), CancellationCheck(stage)
     _tag(run, stage, Block(name, shards))
     logger = get_run_logger()
     computed = 0
@@ -96,12 +99,12 @@ def _tag(run: Run, stage: Stage, block: Block) -> None:
     another state is being recorded, one time in three; the request is repeated after 2 s or more while a GPU waits.
     """
     if context := TaskRunContext.get():
-        context.task_run.tags = [f"store:{run.url}", *tags_of(stage, block, run.settings.names)]
+        context.task_run.tags = [f"store:{run.url}", *tags_of(stage, block, run.sweep.columns)]
 
 
 def tags_of(stage: Stage, block: Block, networks: Collection[str]) -> list[str]:
     """List the tags of a task run besides that of its store: its stage and, if it has one, its network."""
-    last = block.name.rpartition("/")[2]  # of `vgg`, `inverted/vgg`, `rsa/natural/vgg`
+    last = stage.goal(block.name).rpartition("/")[2]  # of `vgg`, `inverted/vgg`, `rsa/natural/vgg`
     return [f"stage:{stage.name}", *([f"network:{last}"] if last in networks else [])]
 
 

@@ -12,7 +12,7 @@ import torch
 from netsim.store.run import Run
 from support.seaweed import SeaweedFS, free_ports
 from support.servers import healthy, wait_until
-from support.sweeps import run_all, tiny
+from support.sweeps import new_run, run_all, tiny
 
 torch.set_num_threads(1)  # as in a worker; two test processes share the machine
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what is in the background deaf to Ctrl-C
@@ -21,7 +21,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what is
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A finished tiny run. Read it only."""
-    run = Run.create(str(tmp_path_factory.mktemp("finished") / "run"), tiny())
+    run = new_run(str(tmp_path_factory.mktemp("finished") / "run"), tiny())
     run_all(run)
     return run
 

@@ -1,16 +1,17 @@
 """The interface of image sets, and the image set that is held in memory. n, k = images; C, H, W = shape of one."""
 
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
 from blake3 import blake3
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from netsim.errors import DataError
 from netsim.images.decoding import map_in_threads, scale
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Split = Literal["train", "test"]
 
@@ -49,7 +50,7 @@ class ImageSet(Protocol):
         """
 
 
-def to_unit(images: np.ndarray) -> Tensor:
+def to_unit(images: np.ndarray) -> "Tensor":
     """Convert uint8 pixels to float32 in [0, 1].
 
     Raises
@@ -57,6 +58,8 @@ def to_unit(images: np.ndarray) -> Tensor:
     DataError
         For any other dtype: whether floats mean 0 to 1 or 0 to 255 would be a guess.
     """
+    import torch  # listing and hashing images needs none
+
     if images.dtype != np.uint8:
         raise DataError(f"images must be uint8, got {images.dtype}; netsim stores and reads 8-bit images")
     return torch.from_numpy(images.astype(np.float32)).div_(255)

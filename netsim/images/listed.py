@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import ArrayLike
 
 from netsim.errors import DataError
@@ -59,10 +60,13 @@ class Inspection:
         Index -> reason of the images that cannot be decoded.
     pictures : array (n,) of int64
         For each image, the index of the first one with the same pixels; its own index if it is unreadable.
+    digests : array (n,) of uint64
+        For each image, a hash of its bytes; 0 if there are none.
     """
 
     unreadable: dict[int, str]
     pictures: np.ndarray
+    digests: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -118,17 +122,23 @@ class ListedImages:
         DataError
             If any image is unreadable: the first few by name and reason, and the number of all.
         """
+        return self.read_with_digests(indices)[0]
+
+    def read_with_digests(self, indices: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Return the images at `indices` like `read`, and a hash of the bytes of each: (k,) uint64."""
         indices = np.asarray(indices, dtype=np.int64)
         images = np.empty((len(indices), *self.shape), dtype=np.uint8)
+        digests = np.empty(len(indices), dtype=np.uint64)
         reasons: dict[int, str] = {}
-        for position, image in enumerate(self._decoded(indices)):
+        for position, (digest, image) in enumerate(self._digested(indices)):
+            digests[position] = digest
             if isinstance(image, Unreadable):
                 reasons[int(indices[position])] = image.reason
             else:
                 images[position] = image
         if reasons:
             raise DataError(self.describe_unreadable(reasons, total=len(indices)))
-        return images
+        return images, digests
 
     def inspect(self, on_image: Callable[[int], None] = lambda _: None) -> Inspection:
         """Decode every image, and find the unreadable ones and those that are the same picture.
@@ -140,14 +150,15 @@ class ListedImages:
         """
         reasons = {}
         first_with: dict[bytes, int] = {}
-        pictures = np.arange(len(self))
-        for index, image in enumerate(self._decoded(pictures)):
+        pictures, digests = np.arange(len(self)), np.zeros(len(self), dtype=np.uint64)
+        for index, (digest, image) in enumerate(self._digested(np.arange(len(self)))):
+            digests[index] = digest
             if isinstance(image, Unreadable):
                 reasons[index] = image.reason
             else:
                 pictures[index] = first_with.setdefault(picture_digest(image), index)
             on_image(index + 1)
-        return Inspection(reasons, pictures)
+        return Inspection(reasons, pictures, digests)
 
     def without(self, indices: Sequence[int]) -> "ListedImages":
         """Return the set without some images. All classes stay, because labels are indices into them."""
@@ -169,9 +180,23 @@ class ListedImages:
 
     def _decoded(self, indices: np.ndarray) -> Iterator[np.ndarray | Unreadable]:
         """Yield the decoded images at `indices`, in order."""
+        for _, image in self._digested(indices):
+            yield image
+
+    def _digested(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray | Unreadable]]:
+        """Yield the digests of the bytes of the images at `indices`, and what they decode to, in order."""
+
+        def decode(data: bytes | Unreadable) -> tuple[int, np.ndarray | Unreadable]:
+            return bytes_digest(data), self.decode(data)
+
         groups = split_into_groups(indices, self.contents.sizes)
-        for images in map_groups(groups, self.contents.get, self.decode):
+        for images in map_groups(groups, self.contents.get, decode):
             yield from images
+
+
+def bytes_digest(data: bytes | Unreadable) -> int:
+    """Hash the bytes of an image to 64 bits; 0 if there are none. Pixels may depend on the version of the decoder."""
+    return 0 if isinstance(data, Unreadable) else int.from_bytes(blake3(data).digest(length=8), "little")
 
 
 def split_into_groups(indices: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:

@@ -46,10 +46,15 @@ def content_hash(module: nn.Module) -> str:
 
     Two networks that differ in one bit have different hashes; the memory format does not matter.
     """
+    return hash_tensors(module.state_dict())
+
+
+def hash_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """Compute the BLAKE3 hash, in hex, of name, dtype, shape and bytes of every tensor."""
     digest = blake3()
-    for name, tensor in sorted(module.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

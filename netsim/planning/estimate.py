@@ -26,19 +26,22 @@ import torch
 from netsim import errors
 from netsim.errors import NetsimError, NetworkError, SettingsError, StoreError
 from netsim.images import Split
-from netsim.networks import needs_download, needs_training
+from netsim.networks import needs_download
 from netsim.planning.preflight import preflight
 from netsim.planning.probe import Probe, ProbeRequest
+from netsim.planning.reasons import reasons
+from netsim.planning.resolve import Known, resolve
 from netsim.results.twins import twin_groups
 from netsim.settings import SweepSettings
-from netsim.similarity.streaming import feature_cost, gram_cost
+from netsim.similarity.streaming import multiplications
 from netsim.stages.inputs import used_images
 from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files
-from netsim.store.layout import row_pairs
+from netsim.store.layout import unit_pairs
 from netsim.store.metadata import InvertMetadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, STAGES, Stage, blocks
+from netsim.store.sweeps import Sweep
 
 # Minimum relative uncertainty of an estimate: measuring for seconds does not show how a machine behaves for hours.
 MIN_UNCERTAINTY = 0.1
@@ -112,8 +115,12 @@ class StageEstimate:
     ----------
     stage
         Name of the stage.
+    kept
+        Number of shards that the store has.
     shards, tasks
         Number of missing shards, and of the task runs that they are grouped into.
+    reasons
+        Why they are missing.
     flops, stored
         Floating-point operations, and bytes to be stored.
     seconds
@@ -127,8 +134,10 @@ class StageEstimate:
     """
 
     stage: str
+    kept: int
     shards: int
     tasks: int
+    reasons: tuple[str, ...]
     flops: int
     stored: int
     seconds: Range
@@ -154,7 +163,7 @@ class CostEstimate:
     downloaded
         Names of networks whose published weights are downloaded, unless they are cached.
     twins
-        Groups of networks with the same reference, which will have equal weights.
+        Groups of names for one and the same network.
     free
         Free bytes at the store, if known.
     """
@@ -243,32 +252,32 @@ def estimate(
         For everything that would make the run fail: references, files, classes, pairs, a store of another run, a store
         that is not writable or has too little space, a network that does not fit into memory.
     """
-    preflight(settings)
-    missing = _missing(settings, store)
+    sweep = resolve(settings, store)
+    run, known = seen_by(store, sweep), Known.at(store)
+    preflight(sweep)
+    missing = dict(zip(STAGES, concurrently(lambda stage: stage.missing(run), STAGES), strict=True))
     exclusive = device is not None or torch.cuda.is_available()  # workers do not share a GPU
     probes = []
-    for name in settings.names:
+    for name in sweep.shown:
         request = ProbeRequest(
             settings.model_dump(mode="json"), name, threads, timed=device is None, imports=tuple(imports)
         )
         probes.append(run_probes(request, 1 if exclusive else workers, environment))
         on_network()
     image_counts = {split: len(images) for split, images in used_images(settings).items()}
-    costs = _Costs(settings, image_counts, {probe.name: probe for probe in probes}, device)
-    stored = _stored(settings, probes)
+    by_name = {sweep.shown[probe.name]: probe for probe in probes}
+    costs = _Costs(run, image_counts, by_name, device)
     result = CostEstimate(
         stages=tuple(
-            _estimate_stage(
-                costs, stage, missing[stage.name], stored[stage.name], workers, shards_per_task.get(stage.name, 1)
-            )
+            _estimate_stage(costs, known, stage, missing[stage], workers, shards_per_task.get(stage.name, 1))
             for stage in STAGES
         ),
         networks=tuple(probes),
         workers=workers,
         on=device.label if device else _this_device(),
         at_most=settings.inversion.stop_loss is not None,
-        downloaded=tuple(name for name in settings.names if needs_download(settings.reference(name))),
-        twins=twin_groups(settings.names, [settings.reference(name) for name in settings.names]),
+        downloaded=tuple(name for name in sweep.columns if needs_download(sweep.network(name).reference)),
+        twins=twin_groups(list(sweep.shown), list(sweep.shown.values())),
         free=check_writable(store),
     )
     if result.free is not None and result.free < result.stored:
@@ -328,7 +337,7 @@ def device_from_run(run: Run) -> Device:
     """
     network_flops: dict[str, Range] = {}
     devices: set[str] = set()
-    for name, group in groupby(sorted(INVERT.done(run)), key=lambda unit: unit[0]):
+    for name, group in groupby(sorted(INVERT.units_done(run)), key=lambda unit: unit[0]):
         records = run.records("invert", name, [shard for _, shard in group])
         metadata = [InvertMetadata.of(record) for record in records]
         devices |= {data.device for data in metadata}
@@ -371,38 +380,35 @@ def device_from_tflops(text: str) -> Device:
 # ---- missing work
 
 
-def _missing(settings: SweepSettings, store: str) -> dict[str, list[tuple[str, int]]]:
-    """Return the missing (name, shard) of each stage."""
+def seen_by(store: str, sweep: Sweep) -> Run:
+    """Return the store at `store` as a sweep sees it, whether it exists or not.
+
+    Raises
+    ------
+    StoreError
+        If it exists and has another protocol.
+    """
+    protocol = sweep.protocol
     if Run.exists(store):
-        run = Run.open(store)
-        run.require(settings)
-        missing = concurrently(lambda stage: stage.missing(run), STAGES)
-        return {stage.name: units for stage, units in zip(STAGES, missing, strict=True)}
-    return {stage.name: stage.every(settings) for stage in STAGES}
-
-
-def _stored(settings: SweepSettings, probes: Sequence[Probe]) -> dict[str, float]:
-    """Return the mean bytes that a shard stores, by stage."""
-    networks = {probe.name: probe for probe in probes}
-    stored = {}
-    for stage in STAGES:
-        specs = stage.arrays(settings, networks.__getitem__)
-        total = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in specs)
-        if stage.name == "train":
-            total = sum(p.weight_bytes for p in probes if needs_training(settings.reference(p.name)))
-        units = stage.total(settings)
-        stored[stage.name] = RECORD_BYTES + total / units if units else 0.0
-    return stored
+        run = Run.at(store, sweep)
+        run.require(protocol)
+        return run
+    return Run(store, {"digest": protocol.digest(), "protocol": protocol.model_dump(mode="json")}, sweep)
 
 
 @dataclass(frozen=True)
 class _Costs:
     """Cost of one shard, by stage and name of the network or row."""
 
-    settings: SweepSettings
+    run: Run
     image_counts: Mapping[Split, int]  # of the splits that are used
-    probes: Mapping[str, Probe]
+    probes: Mapping[str, Probe]  # by name in the store
     device: Device | None
+
+    @property
+    def settings(self) -> SweepSettings:
+        """The settings of the sweep."""
+        return self.run.settings
 
     def flops(self, stage: str, name: str) -> int:
         """Return the floating-point operations of one shard."""
@@ -413,14 +419,15 @@ class _Costs:
         if stage == "invert":
             return 2 * self.probes[name].flops * size * settings.inversion.iterations
         if stage == "embed":
-            return size * sum(probe.flops for probe in self.probes.values())
+            return size * sum(self.probes[observer].flops for observer in self._cohort(name))
         return 2 * self._multiplications(name) if stage == "aggregate" else 0
 
     def seconds(self, stage: str, name: str) -> Range:
         """Return the seconds of one shard."""
         size, read = self.settings.pairs.shard_size, fmean(probe.read for probe in self.probes.values())
         if stage == "check":
-            return Range.exact(read * sum(self.image_counts.values()))
+            split: Split = "test" if name == "test" else "train"
+            return Range.exact(read * self.image_counts[split])
         if stage == "draw":
             return Range.exact(2 * size * read)
         if stage == "aggregate":
@@ -431,7 +438,7 @@ class _Costs:
         if self.device is not None:
             return self._on_device(self.device, stage, name, read)
         if stage == "embed":
-            return Range.exact(size * sum(probe.look for probe in self.probes.values()))
+            return Range.exact(size * sum(self.probes[observer].look for observer in self._cohort(name)))
         probe = self.probes[name]
         if stage == "invert":
             each = Range.over(probe.iteration) * self.settings.inversion.iterations
@@ -448,33 +455,55 @@ class _Costs:
         if stage == "invert":
             return device.seconds(name, self.flops(stage, name))
         size = self.settings.pairs.shard_size
-        return _sum(device.seconds(other, size * probe.flops) for other, probe in self.probes.items())
+        observers = self._cohort(name)
+        return _sum(device.seconds(other, size * self.probes[other].flops) for other in observers)
 
-    def _multiplications(self, row: str) -> int:
-        """Return the multiplications of comparing one row, as `netsim.similarity.streaming` counts them."""
-        pairs, widths = row_pairs(self.settings.names, row), {name: p.width for name, p in self.probes.items()}
-        n = self.settings.pairs.count
-        return min(gram_cost(n, widths, pairs), feature_cost(n, widths, pairs))
+    def _cohort(self, unit: str) -> Iterable[str]:
+        """Return the networks that look in a unit of `embed`."""
+        return self.run.cohort(unit.rpartition("/")[2])
+
+    def _multiplications(self, unit: str) -> int:
+        """Return the multiplications of a unit of `aggregate`, as `netsim.similarity.streaming` counts them."""
+        widths = {name: probe.width for name, probe in self.probes.items()}
+        return multiplications(self.settings.pairs.count, widths, unit_pairs(self.run, unit))
+
+    def stored(self, stage: Stage, name: str) -> float:
+        """Return the bytes that one shard stores."""
+        specs = stage.arrays(self.run, name, self.probes.__getitem__)
+        count, size = self.settings.pairs.count, self.settings.pairs.shard_size
+        total: float = sum(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize for spec in specs)
+        if stage.per_pair:
+            total = total * size / count
+        if stage.name == "train" and self.run.sweep.network(name).training is not None:
+            total = self.probes[name].weight_bytes
+        return RECORD_BYTES + total
 
     def _trained_and_tested(self, name: str) -> tuple[int, int]:
         """Return the number of images that a network is trained on, over all epochs, and that it is tested on."""
-        training = needs_training(self.settings.reference(name))
-        trained = self.settings.training.epochs * self.image_counts["train"] if training else 0
+        training = self.run.sweep.network(name).training
+        trained = training.epochs * self.image_counts["train"] if training else 0
         return trained, self.image_counts["test"] if self.probes[name].asked else 0
 
 
 def _estimate_stage(
-    costs: _Costs, stage: Stage, missing: Sequence[tuple[str, int]], stored: float, workers: int, shards_per_task: int
+    costs: _Costs,
+    known: Known,
+    stage: Stage,
+    missing: Sequence[tuple[str, int]],
+    workers: int,
+    shards_per_task: int,
 ) -> StageEstimate:
-    """Return the cost of the missing shards of a stage, of which each stores `stored` bytes."""
+    """Return the cost of the missing shards of a stage."""
     shard = {name: costs.seconds(stage.name, name) for name, _ in missing}
     tasks = [shard[block.name] * len(block.shards) for block in blocks(missing, shards_per_task)]
     return StageEstimate(
         stage=stage.name,
+        kept=len(stage.used(costs.run, stage.units_done(costs.run)) if stage.used else stage.done(costs.run)),
         shards=len(missing),
         tasks=len(tasks),
+        reasons=tuple(reasons(costs.run, known, stage, missing)),
         flops=sum(costs.flops(stage.name, name) for name, _ in missing),
-        stored=round(stored * len(missing)),
+        stored=round(sum(costs.stored(stage, name) for name, _ in missing)),
         seconds=_sum(tasks),
         wall=Range(*(_makespan(bound, workers) for bound in zip(*tasks, strict=True))) if tasks else ZERO,
         longest=max(shard.values(), key=lambda seconds: seconds.mean, default=ZERO),

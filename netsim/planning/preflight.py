@@ -1,25 +1,34 @@
 """Find everything that would make a sweep fail, before it starts and costs anything."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
-from netsim.errors import NetsimError, NetworkError
-from netsim.images import ImageSet, ListedImages
+from netsim.errors import NetsimError
+from netsim.images import ImageSet, ListedImages, load_images
 from netsim.images.doubles import same_pictures
 from netsim.images.pairs import draw_pairs
-from netsim.networks import Network, load_network, needs_download, needs_training, parse_reference, untrained
+from netsim.networks import Network, load_network, load_once, needs_download, needs_training, parse_reference, untrained
+from netsim.planning.resolve import raise_faults
 from netsim.references import has_photographs
-from netsim.settings import SweepSettings
-from netsim.stages.inputs import count_classes, require_matching, used_images
+from netsim.settings import ImageSettings, Member
+from netsim.stages.inputs import count_classes, require_matching, splits_of, used_images
+from netsim.store.sweeps import StoredNetwork, Sweep
 
 logger = logging.getLogger(__name__)
 
 
-def preflight(settings: SweepSettings) -> None:
-    """Check that the images, networks and pairs of these settings exist and fit together.
+def preflight(sweep: Sweep, names: Collection[str] | None = None) -> None:
+    """Check that the images, networks and pairs of a sweep exist and fit together.
 
-    Lists the images and builds every network, but neither trains nor downloads weights.
+    Lists the images and builds networks, but neither trains nor downloads weights.
+
+    Parameters
+    ----------
+    sweep
+        The sweep.
+    names
+        Networks to check, by their names in the store; all by default.
 
     Raises
     ------
@@ -30,36 +39,47 @@ def preflight(settings: SweepSettings) -> None:
     DataError
         For images that cannot be used.
     """
-    references = {name: settings.reference(name) for name in settings.names}
-    _require_each(parse_reference, references)
+    settings = sweep.settings
+    chosen = {name: sweep.network(name) for name in (sweep.columns if names is None else names)}
+    _require_each(parse_reference, chosen)
     sets = used_images(settings)
     images, classes = sets["test"], count_classes(sets.values())
     for note in (note for listed in sets.values() if isinstance(listed, ListedImages) for note in listed.notes):
         logger.warning("%s", note)
     pictures = None if has_photographs(settings.images.source) else same_pictures(images)
     draw_pairs(images.labels, settings.pairs.count, pictures=pictures, rng_seed=settings.pairs.rng_seed)
-    _require_each(partial(_check_network, images=images, classes=classes), references)
+    _require_each(partial(_check_network, images=images, classes=classes), chosen)
 
 
-def _require_each(check: Callable[[str], object], references: Mapping[str, str]) -> None:
+def _require_each(check: Callable[[str], object], networks: Mapping[str, StoredNetwork]) -> None:
     """Check every reference by name, and raise one error with the faults of all."""
     faults: dict[str, NetsimError] = {}
-    for name, reference in references.items():
+    for name, network in networks.items():
         try:
-            check(reference)
+            check(network.reference)
         except NetsimError as error:
             faults[name] = error
-    if len(faults) == 1:
-        raise next(iter(faults.values()))
-    if faults:
-        kinds = {type(error) for error in faults.values()}
-        lines = [f"{name}: {error}" for name, error in faults.items()]
-        kind = kinds.pop() if len(kinds) == 1 else NetworkError
-        raise kind("\n  ".join([f"{len(faults)} of {len(references)} networks cannot be used:", *lines]))
+    raise_faults(faults, total=len(networks))
+
+
+def fault_of(member: Member, images: ImageSettings) -> NetsimError | None:
+    """Return what is wrong with a network, by itself; None for a sound one, or if its images are at fault."""
+    try:
+        splits = splits_of(trained=member.training is not None)
+        sets = [load_images(images.source, split, images.size, images.class_order) for split in splits]
+    except NetsimError:
+        return None
+    try:
+        parse_reference(member.reference)
+        _check_network(member.reference, sets[0], count_classes(sets))
+    except NetsimError as error:
+        return error
+    return None
 
 
 def _check_network(reference: str, images: ImageSet, classes: int) -> None:
-    require_matching(build_network(reference, images, classes), images)
+    # resolving the sweep has called a function twice, and compared the networks
+    require_matching(build_network(reference, images, classes, load=load_once), images)
 
 
 def build_network(

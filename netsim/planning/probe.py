@@ -32,12 +32,12 @@ from netsim.inversion.flops import forward_flops
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.precision import Precision
 from netsim.inversion.steps import kept_bytes, update_rule_of
-from netsim.networks import Network, content_hash, load_once, needs_training
+from netsim.networks import Network, content_hash, load_once
 from netsim.networks.batches import evaluation_batches, forward_bytes
 from netsim.networks.training import accuracy, train_epochs
 from netsim.planning.preflight import build_network
-from netsim.settings import InversionSettings, SweepSettings, parse_settings
-from netsim.similarity.streaming import gram_cost, pair_hsic
+from netsim.settings import InversionSettings, SweepSettings, TrainingSettings, parse_settings
+from netsim.similarity.streaming import pair_hsic
 from netsim.stages import inputs, train
 
 # Images that are inverted at once if one iteration with as many as in a sweep takes longer than MAX_ITERATION_SECONDS.
@@ -70,7 +70,7 @@ class ProbeRequest:
     settings
         Settings of the sweep, as JSON values.
     name
-        Name of one of its networks.
+        Name of one of its networks, as the settings have it.
     threads
         Threads of a worker.
     timed
@@ -157,7 +157,8 @@ def probe(request: ProbeRequest) -> Probe:
     settings = parse_settings(request.settings)
     sets = inputs.used_images(settings)
     images, classes = _skipping_unreadable(sets["test"], settings), inputs.count_classes(sets.values())
-    load, network = timed(lambda: _load(settings.reference(request.name), images, classes))
+    member = next(m for m in (*settings.members, *settings.observing) if m.name == request.name)
+    load, network = timed(lambda: _load(member.reference, images, classes))
     network.eval().to(inputs.device())
     sample = to_unit(images.read(np.arange(min(train.CALIBRATION_IMAGES, len(images)))))
     precision = choose_precision(network, settings.inversion.precision, sample)
@@ -179,8 +180,7 @@ def probe(request: ProbeRequest) -> Probe:
         inversion = _Inversion(network, seed[:FEW_IMAGES], target[:FEW_IMAGES], settings.inversion, precision)
     seconds: dict[str, Any] = {}
     if request.timed:
-        trains = needs_training(settings.reference(request.name))
-        seconds = inversion.seconds() | _label_seconds(settings, network, images, classes, trains=trains)
+        seconds = inversion.seconds() | _label_seconds(member.training, network, images, classes)
     return Probe(
         name=request.name,
         parameters=sum(parameter.numel() for parameter in network.parameters()),
@@ -294,16 +294,15 @@ class _Inversion:
 
 
 def _label_seconds(
-    settings: SweepSettings, network: Network, images: ImageSet, classes: int, *, trains: bool
+    training: TrainingSettings | None, network: Network, images: ImageSet, classes: int
 ) -> dict[str, float]:
     """Return `train` and `ask` of a Probe: seconds per image of training and testing. Changes the weights."""
-    training = settings.training
-    count = min(TRAINING_STEPS * training.batch_size, len(images)) if trains else min(4 * FEW_IMAGES, len(images))
+    count = min(4 * FEW_IMAGES if training is None else TRAINING_STEPS * training.batch_size, len(images))
     indices = np.arange(count)
     some = ArrayImages(images.name, images.read(indices), images.labels[indices], images.classes)
     seconds = {"ask": best(lambda: accuracy(network, some)) / count} if network.num_classes == classes else {}
     times = [time.perf_counter()]
-    if trains:
+    if training is not None:
         train_epochs(
             network,
             some,
@@ -326,7 +325,7 @@ def _multiplications_per_second(settings: SweepSettings, network: Network) -> fl
     bounds = range(0, len(rows) + 1, pairs.shard_size)
     shards = [{0: rows[start:stop]} for start, stop in pairwise(bounds)]
     seconds = best(lambda: pair_hsic(shards, [(0, 0)], space="gram"))
-    return gram_cost(len(rows), {0: network.width}, [(0, 0)]) / seconds
+    return len(rows) ** 2 * network.width // 2 / seconds
 
 
 def best(work: Callable[[], Any]) -> float:

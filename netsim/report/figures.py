@@ -56,24 +56,24 @@ def heatmaps(results: Results, estimator: Estimator = "unbiased") -> Figure:
     Colours run from 0 to 1 in both. A value below 0, which the unbiased estimator may give, has the colour of 0; NaN is
     grey with an en dash.
     """
-    names = results.networks
-    cell = cell_points(len(names))
-    side = cell * len(names)
-    label = 8.0 if len(names) <= 12 else 9.0
-    room = 16 + round(0.62 * label * max(map(len, names)))  # points for the longest name
+    names, columns = results.networks, results.everyone
+    cell = cell_points(len(columns))
+    wide, side = cell * len(columns), cell * len(names)
+    label = 8.0 if len(columns) <= 12 else 9.0
+    room = 16 + round(0.62 * label * max(map(len, columns)))  # points for the longest name
     left, bottom, top, gap, right = room + 24, round(0.65 * room) + 24, 44, 24, 62
-    width, height = left + 2 * side + gap + right, bottom + side + top
+    width, height = left + 2 * wide + gap + right, bottom + side + top
 
     figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
     for column, set_name in enumerate(SETS):
-        corner = left + column * (side + gap)
-        axes = figure.add_axes((corner / width, bottom / height, side / width, side / height))
-        _panel(axes, results.cells(set_name, estimator), names, names, cell=cell, label=label, row_names=column == 0)
+        corner = left + column * (wide + gap)
+        axes = figure.add_axes((corner / width, bottom / height, wide / width, side / height))
+        _panel(axes, results.cells(set_name, estimator), columns, names, cell=cell, label=label, row_names=column == 0)
         axes.set_title(f"{set_name.capitalize()} images\n", fontsize=11, color=INK, fontweight="bold")
         _text(
             axes, 0.5, 1, f"mean {with_error(results.means[set_name, estimator])}", size=9, offset=(0, 6), va="bottom"
         )
-    bar = figure.add_axes(((left + 2 * side + gap + 14) / width, bottom / height, 10 / width, side / height))
+    bar = figure.add_axes(((left + 2 * wide + gap + 14) / width, bottom / height, 10 / width, side / height))
     _color_bar(bar, label=f"linear CKA, {estimator}, n = {results.n:,}")
     return figure
 

@@ -23,7 +23,6 @@ from netsim.report.tables import (
     losses_csv,
     matrix_csv,
     networks_csv,
-    row_and_column_means,
     row_differences_csv,
     rows_csv,
 )
@@ -141,7 +140,6 @@ _templates.globals.update(all_well=all_well, with_error=with_error, floor_mean=f
 
 def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> str:
     """Render the page, with figures as inline SVG in the page's colours and images as data URIs."""
-    row_means, column_means = row_and_column_means(results.cells("inverted"), results.counted)
     return _templates.get_template("report.html.j2").render(
         results=results,
         headline=headline(results),
@@ -160,10 +158,18 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
                 "initial": float(np.median(results.loss[name].initial)),
                 "distance": float(np.median(results.loss[name].distance)),
                 "converged": results.converged[name],
-                "row_mean": row_means[index],
-                "column_mean": column_means[index],
+                "row_mean": results.rows["inverted", "unbiased"][name].value,
+                "column_mean": results.columns["inverted", "unbiased"][name].value,
             }
-            for index, name in enumerate(results.networks)
+            for name in results.networks
+        ],
+        observers=[
+            {
+                "summary": results.summaries[name],
+                "natural": results.columns["natural", "unbiased"][name],
+                "inverted": results.columns["inverted", "unbiased"][name],
+            }
+            for name in results.observers
         ],
         gallery=gallery_rows(results, gallery),
         gallery_networks=[name for name in results.networks if name in gallery.inverted],

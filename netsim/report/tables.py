@@ -7,17 +7,22 @@ import numpy as np
 import pandas as pd
 
 from netsim.results.layers import LayerSimilarity, LayerSpec
-from netsim.results.results import Results
+from netsim.results.results import NetworkSummary, Results
 from netsim.similarity.uncertainty import Estimate
 
 COLUMNS = {"biased": "cka", "unbiased": "cka_unbiased"}
 """Stem of the columns of an estimator."""
 
+COUNTS = ("stopped", "stalled", "nonfinite")
+"""Columns of `networks_csv` that count images."""
+
 
 def matrix_csv(results: Results, set_name: str) -> bytes:
     """Render one matrix in long format, one line per cell."""
     cells = results.similarity.sel(set=set_name)
-    table = pd.DataFrame(index=pd.MultiIndex.from_product([results.networks] * 2, names=["through", "observer"]))
+    table = pd.DataFrame(
+        index=pd.MultiIndex.from_product([results.networks, results.everyone], names=["through", "observer"])
+    )
     for estimator, stem in COLUMNS.items():
         for variable, suffix in (("cka", ""), ("se", "_se"), ("low", "_low"), ("high", "_high")):
             table[f"{stem}{suffix}"] = cells[variable].sel(estimator=estimator).values.ravel()
@@ -44,7 +49,7 @@ def layers_csv(spec: LayerSpec, similarities: Mapping[str, LayerSimilarity]) -> 
 
 
 def rows_csv(results: Results) -> bytes:
-    """Render the mean of each row of either matrix over its observers, unbiased."""
+    """Render the mean of each row of either matrix over the other networks, unbiased."""
     return _csv(
         {"set": set_name, "through": name} | _estimate(row)
         for (set_name, estimator), rows in results.rows.items()
@@ -82,19 +87,24 @@ def losses_csv(results: Results) -> bytes:
 
 
 def networks_csv(results: Results) -> bytes:
-    """Render each network and how its inversions went."""
-    return _csv(_network(results, name) for name in results.networks)
+    """Render each network and how its inversions went; of a network that only looks, those fields are empty."""
+    table = pd.DataFrame([_network(results, name) for name in results.everyone])
+    return _csv(table.astype(dict.fromkeys(COUNTS, "Int64")))  # which may be missing without becoming 0.0
 
 
 def _network(results: Results, name: str) -> dict[str, Any]:
-    summary, loss = results.summaries[name], results.loss[name]
-    return {
+    summary, loss = results.summaries[name], results.loss.get(name)
+    described = {
         "network": name,
         "reference": summary.reference,
         "parameters": summary.parameters,
         "width": summary.width,
         "accuracy": summary.accuracy,
         "chance": results.chance,
+    }
+    if loss is None:  # it only observes
+        return described | _origin(summary)
+    return described | {
         "median_initial_loss": np.median(loss.initial),
         "median_final_loss": loss.median,
         "tolerance": results.tolerance,
@@ -105,9 +115,12 @@ def _network(results: Results, name: str) -> dict[str, Any]:
         "stopped": loss.stopped,
         "stalled": loss.stalled,
         "nonfinite": loss.nonfinite,
-        "trained_here": str(summary.trained_here).lower(),
-        "weights_hash": summary.weights_hash,
+        **_origin(summary),
     }
+
+
+def _origin(summary: NetworkSummary) -> dict[str, Any]:
+    return {"trained_here": str(summary.trained_here).lower(), "weights_hash": summary.weights_hash}
 
 
 def _estimate(estimate: Estimate) -> dict[str, float]:
@@ -121,9 +134,3 @@ def _csv(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> bytes:
     numbers = table.select_dtypes(np.floating)
     table[numbers.columns] = numbers.astype(np.float64).where(np.isfinite(numbers))
     return table.to_csv(index=False, lineterminator="\n").encode()
-
-
-def row_and_column_means(values: np.ndarray, counted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average the cells of each row and of each column that are `counted`, all (M, M); NaN if there is none."""
-    rest, others = np.where(counted, values, 0), np.where(counted.any(axis=1), counted.sum(axis=1), np.nan)
-    return rest.sum(axis=1) / others, rest.sum(axis=0) / others

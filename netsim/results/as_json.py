@@ -1,6 +1,6 @@
 """Results as plain JSON: what `netsim results --json` prints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from itertools import permutations
 from typing import Any
 
@@ -18,6 +18,7 @@ def to_json(results: Results) -> dict[str, Any]:
     """Convert to plain lists and mappings, with None for what is undefined."""
     return {
         "networks": list(results.networks),
+        "observers": list(results.observers),
         "n": results.n,
         "shards": results.shards,
         "natural": _matrix_json(results, "natural"),
@@ -46,7 +47,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "accuracy": {name: plain(summary.accuracy) for name, summary in results.summaries.items()},
         "chance": results.chance,
         "weights": {name: summary.weights_hash for name, summary in results.summaries.items()},
-        "twins": [_twins_json(group) for group in results.twins],
+        "twins": [_twins_json(group, results.networks) for group in results.twins],
         "left_out": {
             split: {"unreadable": unreadable, "listed": listed}
             for split, (unreadable, listed) in results.skipped.items()
@@ -56,9 +57,10 @@ def to_json(results: Results) -> dict[str, Any]:
     }
 
 
-def _twins_json(group: tuple[str, ...]) -> dict[str, Any]:
+def _twins_json(group: tuple[str, ...], rows: Container[str]) -> dict[str, Any]:
     """List networks with equal weights, and their cells, (through, observer), that no mean includes."""
-    return {"networks": list(group), "left_out_of_means": [list(cell) for cell in permutations(group, 2)]}
+    cells = [[through, observer] for through, observer in permutations(group, 2) if through in rows]
+    return {"networks": list(group), "left_out_of_means": cells}
 
 
 def _matrix_json(results: Results, set_name: str) -> dict[str, Any]:
@@ -77,6 +79,9 @@ def _matrix_json(results: Results, set_name: str) -> dict[str, Any]:
     def rows(estimator: Estimator) -> dict[str, Any]:
         return {name: row.to_json() for name, row in results.rows[set_name, estimator].items()}
 
+    def columns(estimator: Estimator) -> dict[str, Any]:
+        return {name: column.to_json() for name, column in results.columns[set_name, estimator].items()}
+
     return {
         **each("cka", cells("cka")),
         "floor": plain(results.floor(set_name).tolist()),
@@ -84,6 +89,7 @@ def _matrix_json(results: Results, set_name: str) -> dict[str, Any]:
         **each("interval", ends),
         **each("mean", lambda estimator: results.means[set_name, estimator].to_json()),
         **each("rows", rows),
+        **each("columns", columns),
         "undefined": _undefined_json(results, set_name),
     }
 
@@ -95,6 +101,6 @@ def _undefined_json(results: Results, set_name: str) -> list[dict[str, str]]:
         {"estimator": estimator, "through": through, "observer": observer, "reason": str(cells[row, column])}
         for estimator, cells in reasons.items()
         for row, through in enumerate(results.networks)
-        for column, observer in enumerate(results.networks)
+        for column, observer in enumerate(results.everyone)
         if cells[row, column]
     ]

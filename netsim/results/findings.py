@@ -108,7 +108,7 @@ def _other_steps(results: Results) -> Iterable[str]:
 
 def all_well(results: Results) -> str:
     """State that all checks passed, for results without `warnings`."""
-    unknown = [name for name in results.networks if not np.isfinite(results.summaries[name].accuracy)]
+    unknown = [name for name in results.everyone if not np.isfinite(results.summaries[name].accuracy)]
     converged = f"All networks converged (median final relative loss at most {results.tolerance:g})"
     if not unknown:
         return f"{converged} and are clearly better than chance; no image stalled; all values are defined."
@@ -152,7 +152,7 @@ def _troubled_images(results: Results) -> Iterable[str]:
 def _guessing(results: Results) -> Iterable[str]:
     guessing = [
         name
-        for name in results.networks
+        for name in results.everyone
         if np.isfinite(results.summaries[name].accuracy)  # NaN for a network trained on other classes
         and not better_than_chance(results.summaries[name].accuracy, results.chance)
     ]
@@ -165,7 +165,7 @@ def _guessing(results: Results) -> Iterable[str]:
 
 
 def _of_other_sizes(results: Results) -> Iterable[str]:
-    sizes = {name: results.summaries[name].other_size for name in results.networks}
+    sizes = {name: results.summaries[name].other_size for name in results.everyone}
     named = [f"{name} ({size} pixels a side)" for name, size in sizes.items() if size is not None]
     if named:
         yield (
@@ -211,7 +211,7 @@ def percent(fraction: float) -> str:
 
 def floor_mean(results: Results, set_name: str) -> float:
     """Average the floor of a matrix over the cells that count: the biased mean of unrelated representations."""
-    return float(counted_mean(results.floor(set_name), results.counted))
+    return float(counted_mean(results.floor(set_name)[:, : len(results.networks)], results.counted))
 
 
 # ---- tables: a list of rows, each a mapping from column to text -----------------------------------------------------
@@ -225,7 +225,7 @@ def matrix_table(results: Results, set_name: str) -> list[dict[str, str]]:
         return f"{number(values[index])} [{number(low[index])}, {number(high[index])}]"
 
     return [
-        {"through": name} | {observer: cell((row, column)) for column, observer in enumerate(results.networks)}
+        {"through": name} | {observer: cell((row, column)) for column, observer in enumerate(results.everyone)}
         for row, name in enumerate(results.networks)
     ]
 

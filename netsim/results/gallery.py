@@ -43,7 +43,7 @@ def gallery(run: Run, *, rows: int = 8) -> Gallery:
     StoreError
         If one of the arrays is missing or damaged.
     """
-    names = run.settings.names
+    names, shown = run.sweep.names, run.settings.names
     records = run.records_of([("draw", "pairs", 0), *(("invert", name, 0) for name in names)])
     draw = records["draw", "pairs", 0]
     columns = ("pairs/target_label", "pairs/seed_label", "images/seed", "images/target")
@@ -54,11 +54,12 @@ def gallery(run: Run, *, rows: int = 8) -> Gallery:
     def pixels(name: str) -> np.ndarray:
         return layout.from_stored(run.read(records["invert", name, 0], f"{inverted_set(name)}/image")[chosen])
 
+    by_name = dict(zip(names, concurrently(pixels, names), strict=True))
     return Gallery(
         pairs=chosen,
         seed=seed[chosen],
         target=target[chosen],
-        inverted=dict(zip(names, concurrently(pixels, names), strict=True)),
+        inverted={name: by_name[run.sweep.shown[name]] for name in shown},
         seed_labels=[classes[label] for label in seed_labels[chosen]],
         target_labels=[classes[label] for label in labels[chosen]],
     )

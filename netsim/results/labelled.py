@@ -116,9 +116,10 @@ def _losses(results: Results) -> xr.Dataset:
 
 def _images(run: Run) -> xr.Dataset:
     drawn = _group(run, "images")
-    through = [_group(run, inverted(name)).image for name in run.settings.names]
+    pairs = slice(run.settings.pairs.count)  # the store may have more
+    through = [_group(run, inverted(network.name)).image for network in run.sweep.networks]
     both = drawn.assign(inverted=xr.concat(through, dim="through")).assign_coords(through=list(run.settings.names))
-    return both.astype(np.float32)  # xarray decodes fixed point as float64
+    return both.isel(pair=pairs).astype(np.float32)  # xarray decodes fixed point as float64
 
 
 def _group(run: Run, group: str) -> xr.Dataset:

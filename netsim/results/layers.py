@@ -22,13 +22,13 @@ from typing import Literal
 import numpy as np
 
 from netsim.errors import StoreError
-from netsim.settings import SweepSettings
 from netsim.similarity.blocked import cka_of_blocks
 from netsim.similarity.uncertainty import jackknife_se
 from netsim.store import provenance
 from netsim.store.layout import NATURAL, inverted
 from netsim.store.run import Run
 from netsim.store.stages import Stage
+from netsim.store.sweeps import Sweep
 
 Activations = Literal["pooled", "flattened"]
 
@@ -115,11 +115,11 @@ def load_layers(run: Run, spec: LayerSpec) -> dict[str, LayerSimilarity]:
 
 def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
     name, hsic, magnitudes = f"{spec.key}/{set_name}", [], []
-    shards = range(run.settings.pairs.shards)
-    known = provenance.dependency_records(run, (("layers", name, shard) for shard in shards))
-    for shard, record in zip(shards, run.records("layers", name, shards), strict=True):
+    shards = range(run.sweep.shards)
+    records = run.records("layers", name, shards)
+    provenance.check_origins(run, records)
+    for shard, record in zip(shards, records, strict=True):
         provenance.check_weights(run, record)
-        provenance.check_origin(run, record, known)
         path = layer_file(name, shard)
         try:
             with np.load(io.BytesIO(run.read_file(record, path)), allow_pickle=False) as stored:
@@ -136,7 +136,7 @@ def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
 def layer_stage(spec: LayerSpec) -> Stage:
     """Return the stage that computes a spec: one unit per set and shard."""
 
-    def shards(settings: SweepSettings) -> dict[str, int]:
-        return {f"{spec.key}/{name}": settings.pairs.shards for name in spec.sets}
+    def shards(sweep: Sweep) -> dict[str, int]:
+        return {f"{spec.key}/{name}": sweep.shards for name in spec.sets}
 
     return Stage("layers", "Shards compared layer by layer", shards, gpu=True, per_pair=True)

@@ -1,4 +1,6 @@
-"""Both CKA matrices of a run, by estimator, from the sums in its store. E estimators, M networks, G shards.
+"""Both CKA matrices of a run, by estimator, from the sums in its store.
+
+E estimators, M networks, C = M + those that only observe, G shards.
 
 The unit of every error is the image: a jackknife deletes one shard of images from all cells at once, so errors of means
 and differences allow for cells that share images.
@@ -16,7 +18,8 @@ from netsim.similarity.streaming import Pair
 from netsim.similarity.uncertainty import Estimate, jackknife
 from netsim.storage.concurrency import concurrently
 from netsim.store import layout
-from netsim.store.layout import NATURAL, inverted
+from netsim.store.coverage import SUMS
+from netsim.store.layout import NATURAL
 from netsim.store.provenance import weights_hash
 from netsim.store.run import Run
 
@@ -34,29 +37,48 @@ class Cells:
     Attributes
     ----------
     cka
-        (E, M, M); NaN where undefined.
+        (E, M, C); NaN where undefined.
     leave_one_out
-        (E, M, M, G), CKA without each shard.
+        (E, M, C, G), CKA without each shard.
     floor
-        (M, M), mean of the biased estimator over all permutations of one side's rows: what it gives for unrelated
+        (M, C), mean of the biased estimator over all permutations of one side's rows: what it gives for unrelated
         representations of these spectra (`netsim.similarity.hsic.null_floor`).
     undefined
-        (E, M, M), the reason where a value is undefined, else "".
-    counted
-        (M, M), the cells that means are taken over: those of two networks with different weights.
+        (E, M, C), the reason where a value is undefined, else "".
+    comparable
+        (M, C), the cells that can be averaged: those of two networks with different weights. Means of a matrix and of
+        its rows are over the M networks, without those that only observe.
     """
 
     cka: np.ndarray
     leave_one_out: np.ndarray
     floor: np.ndarray
     undefined: np.ndarray
-    counted: np.ndarray
+    comparable: np.ndarray
+
+    @property
+    def _inside(self) -> np.ndarray:
+        """The cells (M, M) that means are taken over."""
+        return self.comparable[:, : len(self.comparable)]
+
+    def _square(self, estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
+        """Select the cells between networks that are inverted: over all shards (M, M), and without each (M, M, G)."""
+        e, m = ESTIMATORS.index(estimator), len(self.comparable)
+        return self.cka[e][:, :m], self.leave_one_out[e][:, :m]
 
     def mean(self, estimator: Estimator) -> Estimate:
         """Average the cells that count."""
-        e = ESTIMATORS.index(estimator)
-        value, replicates = (counted_mean(cells[e], self.counted) for cells in (self.cka, self.leave_one_out))
+        value, replicates = (counted_mean(cells, self._inside) for cells in self._square(estimator))
         return jackknife(float(value), replicates)
+
+    def columns(self, estimator: Estimator) -> list[Estimate]:
+        """Average the cells of each of the C columns that count."""
+        e = ESTIMATORS.index(estimator)
+        values, replicates = (
+            np.stack([counted_mean(cells[e][:, c], self.comparable[:, c]) for c in range(self.comparable.shape[1])])
+            for cells in (self.cka, self.leave_one_out)
+        )
+        return [jackknife(*column) for column in zip(values, replicates, strict=True)]
 
     def rows(self, estimator: Estimator) -> list[Estimate]:
         """Average the cells of each row that count."""
@@ -70,15 +92,14 @@ class Cells:
         values, replicates = self._row_means(estimator)
         return {
             (int(i), int(j)): jackknife(values[i] - values[j], replicates[i] - replicates[j])
-            for i, j in np.argwhere(np.triu(self.counted))
+            for i, j in np.argwhere(np.triu(self._inside))
         }
 
     def _row_means(self, estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
         """Average the cells of each row that count: over all shards (M,), and without each shard (M, G)."""
-        e = ESTIMATORS.index(estimator)
         values, replicates = (
-            np.stack([counted_mean(row, counted) for row, counted in zip(cells[e], self.counted, strict=True)])
-            for cells in (self.cka, self.leave_one_out)
+            np.stack([counted_mean(row, counted) for row, counted in zip(cells, self._inside, strict=True)])
+            for cells in self._square(estimator)
         )
         return values, replicates
 
@@ -92,35 +113,54 @@ class Cells:
         )
 
 
-def row_sums(run: Run, row: str) -> dict[tuple[str, str], Hsic]:
-    """Read the sums behind one row of a matrix, by model pair."""
-    record, pairs = run.record("aggregate", row), run.settings.pairs
-    n = np.array([pairs.count, *[pairs.count - pairs.shard_size] * pairs.shards])
-    moments = run.read(record, layout.moments_path(row))
-    model_pairs = layout.row_pairs(run.settings.names, row)
-    return {pair: Hsic(n, *sums) for pair, sums in zip(model_pairs, moments, strict=True)}
+def matrices(run: Run) -> dict[str, Cells]:
+    """Compute CKA of every cell of both matrices of the sweep, by the name of the matrix."""
+    sums = sums_of(run)
+    through, observers = row_names(run), column_names(run)
+    identities = run.sweep.identities(run.sweep.columns)
+    natural = [[layout.cell(f"{NATURAL}/{x}", y, identities) for y in observers] for x in through]
+    inverted = [[(x, y) for y in observers] for x in through]
+    rows = [pair_similarities(sums[layout.inverted(x)], row) for x, row in zip(through, inverted, strict=True)]
+    return {
+        "natural": _cells(run, [pair_similarities(sums[NATURAL], row) for row in natural], natural),
+        "inverted": _cells(run, rows, inverted),
+    }
 
 
-def natural_cells(run: Run) -> Cells:
-    """Compute CKA of every model pair on natural images."""
-    names = run.settings.names
-    every = concurrently(lambda name: row_sums(run, f"{NATURAL}/{name}"), names)
-    sums = {pair: value for row in every for pair, value in row.items()}
-    pairs = [[(x, y) if (x, y) in sums else (y, x) for y in names] for x in names]
-    return _cells(run, [pair_similarities(sums, row) for row in pairs], pairs)
+def row_names(run: Run) -> list[str]:
+    """List the networks of the rows, by their names in the store, in the order of the sweep."""
+    return [network.name for network in run.sweep.networks]
 
 
-def inverted_cells(run: Run) -> Cells:
-    """Compute CKA on inverted images, each row from the sums over its own set."""
-    names = run.settings.names
-    pairs = [[(through, observer) for observer in names] for through in names]
-    rows = zip(concurrently(lambda name: row_sums(run, inverted(name)), names), pairs, strict=True)
-    return _cells(run, [pair_similarities(sums, row) for sums, row in rows], pairs)
+def column_names(run: Run) -> list[str]:
+    """List the networks of the columns likewise: those of the rows, then those that only observe."""
+    return [*row_names(run), *(network.name for network in run.sweep.observers)]
 
 
-def counted(run: Run) -> np.ndarray:
-    """Select the cells (M, M) of a run that means are taken over."""
-    return counted_cells([weights_hash(run, name) for name in run.settings.names])
+def sums_of(run: Run) -> dict[str, dict[Pair, Hsic]]:
+    """Read the sums of every model pair of the sweep, by set."""
+    settings = run.settings.pairs
+    n = np.array([settings.count, *[settings.count - settings.shard_size] * settings.shards])
+    covered = SUMS.covered(run, run.done("aggregate"))
+    units = sorted({unit for pairs in covered.values() for unit in pairs.values()})
+    records = run.records_of(("aggregate", unit, 0) for unit in units)
+
+    def read(unit: str) -> dict[Pair, np.ndarray]:
+        moments = run.read(records["aggregate", unit, 0], layout.moments_path(unit))
+        return dict(zip(layout.unit_pairs(run, unit), moments, strict=True))
+
+    by_unit = dict(zip(units, concurrently(read, units), strict=True))
+    return {
+        set_name: {pair: Hsic(n, *by_unit[unit][pair]) for pair, unit in pairs.items()}
+        for set_name, pairs in covered.items()
+    }
+
+
+def comparable(run: Run) -> np.ndarray:
+    """Select the cells (M, C) of a run that can be averaged."""
+    hashes = {name: weights_hash(run, name) for name in run.sweep.columns}
+    rows = [hashes[network.name] for network in run.sweep.networks]
+    return counted_cells(rows, [hashes[network.name] for network in run.sweep.observers])
 
 
 def _cells(
@@ -138,7 +178,7 @@ def _cells(
         leave_one_out=_one_for_itself(stack("leave_one_out_unbiased", "leave_one_out"), itself[..., None]),
         floor=stack("floor")[0],
         undefined=stack("undefined_unbiased", "undefined"),
-        counted=counted(run),
+        comparable=comparable(run),
     )
 
 

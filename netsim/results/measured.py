@@ -1,33 +1,35 @@
 """Results of other measures: both matrices by any measure, with errors and null values. M = networks, K = resamples.
 
 Measures are not part of a sweep's settings: they are functions of stored representations, so they can be computed at
-any time and change nothing else in the store. A unit of work is one row of a matrix by one measure:
+any time and change nothing else in the store. A unit of work is one row of a matrix by one measure, for a cohort of C
+networks:
 
-    measures/<measure>/<row>/value       (M,)     by observer; NaN if undefined, or stored in another row (symmetric)
-    measures/<measure>/<row>/resampled   (M, K)   values without each shard, or on random halves of the images
-    measures/<measure>/<row>/null        (M, 5)   values with one side's images permuted
+    measures/<measure>/<row>/<cohort>-<shards>/value       (C,)     NaN if undefined
+    measures/<measure>/<row>/<cohort>-<shards>/resampled   (C, K)   without each shard, or on random halves of images
+    measures/<measure>/<row>/<cohort>-<shards>/null        (C, 5)   with one side's images permuted
 
 Halves and permutations are the same for all cells, so errors of means and of differences allow for shared images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from netsim.results.matrices import counted
+from netsim.results.matrices import comparable
 from netsim.results.twins import counted_mean
-from netsim.settings import SweepSettings
 from netsim.similarity.measures import Measure, find_measure
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife, plain
 from netsim.storage.concurrency import concurrently
-from netsim.store import provenance
 from netsim.store.arrays import ArraySpec
-from netsim.store.layout import NATURAL, Networks, row_parts, rows
+from netsim.store.coverage import Pair, Rows
+from netsim.store.layout import NATURAL, Networks, RowUnit, row_parts, rows
 from netsim.store.metadata import MeasureMetadata
+from netsim.store.provenance import check_origins
 from netsim.store.run import Run
-from netsim.store.stages import Stage
+from netsim.store.stages import Done, Stage
+from netsim.store.sweeps import Sweep
 
 HALVES = 20
 """Number of random halves for the error of a measure that does not stream."""
@@ -78,36 +80,39 @@ class Measured:
 
 
 def load_measured(run: Run) -> dict[str, Measured]:
-    """Read every measure that is complete in the store, by name.
+    """Read every measure that is complete for the sweep, by name.
 
     Raises
     ------
     StoreError
         If values are damaged, or were computed from other representations than the store has now.
     """
-    done = {name for name, _ in run.done("measure")}
-    names = sorted({name.partition("/")[0] for name in done})
-    inverted_rows = [row for row in rows(run.settings) if row_parts(row)[0] != NATURAL]
-    natural_rows = [row for row in rows(run.settings) if row_parts(row)[0] == NATURAL]
-    complete: dict[str, tuple[MeasureMetadata, list[str]]] = {}
-    for name in names:
-        if not all(f"{name}/{row}" in done for row in inverted_rows):
-            continue
-        metadata = MeasureMetadata.of(run.record("measure", f"{name}/{inverted_rows[0]}"))
-        natural_done = [row for row in natural_rows if f"{name}/{row}" in done]
-        if natural_done and len(natural_done) < len(natural_rows):
-            continue
-        complete[name] = (metadata, natural_done)
-    results = concurrently(lambda name: _measured(run, name, *complete[name], inverted_rows), complete)
-    return dict(zip(complete, results, strict=True))
+    by_measure: dict[str, dict[tuple[str, int], float]] = {}
+    for (name, shard), when in run.done("measure").items():
+        measure, _, unit = name.partition("/")
+        by_measure.setdefault(measure, {})[unit, shard] = when
+    names = sorted(by_measure)
+    results = concurrently(lambda name: _measured(run, name, by_measure[name]), names)
+    return {name: result for name, result in zip(names, results, strict=True) if result is not None}
 
 
-def _measured(run: Run, name: str, metadata: MeasureMetadata, natural: list[str], inverted: list[str]) -> Measured:
-    before = _stacked(run, name, natural) if natural else None
-    if before and metadata.symmetric:
-        before = _mirrored(before)
-    after = _stacked(run, name, inverted)
-    streams, cells = metadata.streams, counted(run)
+def _measured(run: Run, name: str, done: Mapping[tuple[str, int], float]) -> Measured | None:
+    """Read a measure; None if cells of the sweep are missing."""
+    begun = {RowUnit.parse(unit).row for unit, _ in done}
+    if not begun.issuperset(row for row in rows(run.sweep) if row_parts(row)[0] != NATURAL):
+        return None
+    metadata = MeasureMetadata.of(run.record("measure", f"{name}/{next(iter(sorted(done)))[0]}"))
+    kind = Rows(sums=False, mirrored=metadata.symmetric, natural=not metadata.two_sets)
+    finished = kind.finished(run, done)
+    inverted = [row for row in finished if row_parts(row)[0] != NATURAL]
+    natural = [row for row in finished if row not in inverted]
+    has_natural = any(row_parts(row)[0] == NATURAL for row in begun)
+    if not all(finished[row] for row in (finished if has_natural else inverted)):
+        return None
+    covered = kind.covered(run, done)
+    before = _stacked(run, name, kind, natural, covered) if natural and has_natural else None
+    after = _stacked(run, name, kind, inverted, covered)
+    streams, cells = metadata.streams, comparable(run)[:, : len(run.sweep.networks)]
     return Measured(
         name=name,
         title=metadata.title,
@@ -118,30 +123,32 @@ def _measured(run: Run, name: str, metadata: MeasureMetadata, natural: list[str]
     )
 
 
-def _stacked(run: Run, name: str, matrix_rows: list[str]) -> dict[str, np.ndarray]:
-    """Read and stack rows into arrays (M, M), (M, M, K) and (M, M, 5)."""
-    units = [("measure", f"{name}/{row}", 0) for row in matrix_rows]
-    records = run.records_of(units)
-    known = provenance.dependency_records(run, units)
-    for record in records.values():
-        provenance.check_origin(run, record, known)
-
-    def stacked(kind: str) -> np.ndarray:
-        return np.stack(concurrently(lambda unit: run.read(records[unit], f"measures/{unit[1]}/{kind}"), units))
-
+def _stacked(
+    run: Run, name: str, kind: Rows, matrix_rows: Sequence[str], covered: Mapping[str, Mapping[Pair, str]]
+) -> dict[str, np.ndarray]:
+    """Read rows of the sweep into arrays (M, C), (M, C, K) and (M, C, 5), in the order that it shows."""
+    units = {unit for row in matrix_rows for unit in covered[row_parts(row)[0]].values()}
+    records = run.records_of(("measure", f"{name}/{unit}", 0) for unit in sorted(units))
+    check_origins(run, records.values())
     kinds = ("value", "resampled", "null")
-    return dict(zip(kinds, concurrently(stacked, kinds), strict=True))
+    position = {unit: {pair: at for at, pair in enumerate(kind.of_unit(run, unit))} for unit in units}
 
+    def read(unit: str) -> dict[str, np.ndarray]:
+        paths = [f"measures/{name}/{unit}/{each}" for each in kinds]
+        return dict(zip(kinds, run.read_some(records["measure", f"{name}/{unit}", 0], paths).values(), strict=True))
 
-def _mirrored(cells: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Fill in the cells of a symmetric measure that are stored in the row of the other network."""
-    m = len(cells["value"])
-    below = np.tril(np.ones((m, m), dtype=bool), k=-1) & np.isnan(cells["value"])
-    below &= np.isnan(cells["resampled"]).all(axis=2) & np.isnan(cells["null"]).all(axis=2)
-    return {
-        kind: np.where(below.reshape(m, m, *[1] * (values.ndim - 2)), values.swapaxes(0, 1), values)
-        for kind, values in cells.items()
-    }
+    values = dict(zip(sorted(units), concurrently(read, sorted(units)), strict=True))
+    by_network = {row_parts(row)[1]: row for row in matrix_rows}
+
+    def cell(through: str, observer: str, each: str) -> np.ndarray:
+        row = by_network[through]
+        (pair,) = kind.needed(run.sweep, row)[observer]
+        unit = covered[row_parts(row)[0]][pair]
+        return values[unit][each][position[unit][pair]]
+
+    through = [network.name for network in run.sweep.networks]
+    observers = [*through, *(network.name for network in run.sweep.observers)]
+    return {each: np.array([[cell(x, y, each) for y in observers] for x in through]) for each in kinds}
 
 
 def _matrix(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool) -> MeasuredMatrix:
@@ -154,13 +161,14 @@ def _matrix(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool) ->
         se=np.array(se).reshape(cells["value"].shape),
         null=null,
         mean=_mean(cells, counted, streams),
-        null_mean=float(counted_mean(null, counted)),
+        null_mean=float(counted_mean(null[:, : len(counted)], counted)),
     )
 
 
 def _mean(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool) -> Estimate:
     estimate = jackknife if streams else half_sampling
-    return estimate(float(counted_mean(cells["value"], counted)), counted_mean(cells["resampled"], counted))
+    value, resampled = (counted_mean(cells[kind][:, : len(counted)], counted) for kind in ("value", "resampled"))
+    return estimate(float(value), resampled)
 
 
 def measured_json(measured: dict[str, Measured]) -> dict[str, Any]:
@@ -192,31 +200,51 @@ def measure_stage(names: Sequence[str]) -> Stage:
     """
     measures = {name: find_measure(name) for name in names}
 
-    def shards(settings: SweepSettings) -> dict[str, int]:
-        return {f"{name}/{row}": 1 for name, measure in measures.items() for row in rows_of(measure, rows(settings))}
+    def shards(sweep: Sweep) -> dict[str, int]:
+        return {f"{name}/{row}": 1 for name, measure in measures.items() for row in rows_of(measure).of(sweep)}
 
-    def arrays(settings: SweepSettings, _network: Networks) -> list[ArraySpec]:
-        return [
-            spec
+    def arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]:
+        return measure_arrays(run, unit, measures[unit.partition("/")[0]])
+
+    def reached(run: Run, done: Done) -> Done:
+        finished = {
+            f"{name}/{row}": done_of
             for name, measure in measures.items()
-            for row in rows_of(measure, rows(settings))
-            for spec in measure_arrays(settings, name, measure, row)
+            for done_of in [_of_measure(name, done)]
+            for row, is_finished in rows_of(measure).finished(run, done_of).items()
+            if is_finished
+        }
+        return {(goal, 0): max(times.values(), default=0.0) for goal, times in finished.items()}
+
+    def lacking(run: Run, done: Done) -> list[tuple[str, int]]:
+        return [
+            (f"{name}/{unit}", shard)
+            for name, measure in measures.items()
+            for unit, shard in rows_of(measure).missing(run, _of_measure(name, done))
         ]
 
-    return Stage("measure", "Rows measured", shards, arrays=arrays)
+    return Stage("measure", "Rows measured", shards, arrays=arrays, reached=reached, lacking=lacking)
 
 
-def rows_of(measure: Measure, every: Sequence[str]) -> list[str]:
-    """Select the rows that a measure has: none is natural for one that compares two sets, such as STIR."""
-    return [row for row in every if measure.takes != "two sets" or row_parts(row)[0] != NATURAL]
+def _of_measure(name: str, done: Mapping[tuple[str, int], float]) -> dict[tuple[str, int], float]:
+    """Select the units of one measure, without its name."""
+    prefix = f"{name}/"
+    return {(unit.removeprefix(prefix), shard): when for (unit, shard), when in done.items() if unit.startswith(prefix)}
 
 
-def measure_arrays(settings: SweepSettings, name: str, measure: Measure, row: str) -> list[ArraySpec]:
-    """List the arrays of one row of a matrix by one measure."""
-    m, k = len(settings.names), settings.pairs.shards if measure.streams else HALVES
-    path, observers = f"measures/{name}/{row}", {"observer": settings.names}
+def rows_of(measure: Measure) -> Rows:
+    """Return how a measure covers rows: none is natural for one that compares two sets, such as STIR."""
+    return Rows(sums=False, mirrored=measure.symmetric, natural=measure.takes != "two sets")
+
+
+def measure_arrays(run: Run, unit: str, measure: Measure) -> list[ArraySpec]:
+    """List the arrays of a unit, `<measure>/<row>/<cohort>-<shards>`."""
+    row_unit = unit.partition("/")[2]
+    pairs, shards = rows_of(measure).of_unit(run, row_unit), RowUnit.parse(row_unit).shards
+    count, k = len(pairs), shards if measure.streams else HALVES
+    path, labels = f"measures/{unit}", {"model_pair": [f"{first} {second}" for first, second in pairs]}
     return [
-        ArraySpec(f"{path}/value", (m,), "float64", ("observer",), observers),
-        ArraySpec(f"{path}/resampled", (m, k), "float64", ("observer", "resample"), observers),
-        ArraySpec(f"{path}/null", (m, NULLS), "float64", ("observer", "permutation"), observers),
+        ArraySpec(f"{path}/value", (count,), "float64", ("model_pair",), labels),
+        ArraySpec(f"{path}/resampled", (count, k), "float64", ("model_pair", "resample"), labels),
+        ArraySpec(f"{path}/null", (count, NULLS), "float64", ("model_pair", "permutation"), labels),
     ]

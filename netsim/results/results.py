@@ -1,4 +1,6 @@
-"""The results of a finished run: both matrices with their errors, losses, accuracies. M = networks, n = pairs.
+"""The results of a finished run: both matrices with their errors, losses, accuracies.
+
+M = networks, C = M + those that only observe, n = pairs.
 
 `Results` is what `netsim results`, the report, the Prefect artifacts and `open_run` all show, so they cannot disagree.
 """
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netsim.results.matrices import ESTIMATORS, SETS, Cells, inverted_cells, natural_cells
+from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices
 from netsim.results.twins import counted_cells, twin_groups
 from netsim.settings import STOP_REASONS
 from netsim.similarity.hsic import Estimator
@@ -20,10 +22,10 @@ from netsim.storage.concurrency import concurrently
 from netsim.store import layout
 from netsim.store.layout import inverted as inverted_set
 from netsim.store.metadata import ComputedMetadata, DrawMetadata, InvertMetadata, Metadata, TrainMetadata
-from netsim.store.provenance import check_origin, check_weights, weights_hash
+from netsim.store.provenance import Contents, check_origin, check_weights, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
-from netsim.store.stages import STAGES, require_finished
+from netsim.store.stages import STAGES, Unit, require_finished
 from netsim.store.status import unreadable_counts
 
 if TYPE_CHECKING:
@@ -97,6 +99,8 @@ class Results:
 
     Attributes
     ----------
+    networks, observers
+        Names of the networks that are inverted and look, and of those that only look.
     n, shards
         Number of pairs, and of shards, which the jackknife deletes one at a time.
     similarity
@@ -107,7 +111,9 @@ class Results:
         (set, estimator) -> mean over the cells of two networks with different weights. The set "difference" is natural
         minus inverted, paired.
     rows
-        (set, estimator) -> through -> mean of its row over observers with other weights.
+        (set, estimator) -> through -> mean of its row over networks with other weights.
+    columns
+        (set, estimator) -> observer -> mean of its column over networks with other weights.
     row_differences
         (through, other) -> mean of the first inverted row minus that of the second, unbiased, paired; of networks with
         different weights.
@@ -126,11 +132,13 @@ class Results:
     """
 
     networks: tuple[str, ...]
+    observers: tuple[str, ...]
     n: int
     shards: int
     similarity: "xr.Dataset"
     means: Mapping[tuple[str, Estimator], Estimate]
     rows: Mapping[tuple[str, Estimator], Mapping[str, Estimate]]
+    columns: Mapping[tuple[str, Estimator], Mapping[str, Estimate]]
     row_differences: Mapping[tuple[str, str], Estimate]
     loss: Mapping[str, Loss]
     summaries: Mapping[str, NetworkSummary]
@@ -152,32 +160,48 @@ class Results:
         return {name: self.loss[name].median <= self.tolerance for name in self.networks}
 
     @property
+    def everyone(self) -> tuple[str, ...]:
+        """All networks that look: the columns of both matrices."""
+        return (*self.networks, *self.observers)
+
+    @property
     def twins(self) -> tuple[tuple[str, ...], ...]:
         """Groups of networks with equal weights."""
-        return twin_groups(self.networks, self._weights)
+        return twin_groups(self.everyone, self._weights(self.everyone))
 
     @property
     def counted(self) -> np.ndarray:
         """The cells (M, M) that means are taken over."""
-        return counted_cells(self._weights)
+        return self.comparable[:, : len(self.networks)]
 
     @property
-    def _weights(self) -> list[str]:
-        return [self.summaries[name].weights_hash for name in self.networks]
+    def comparable(self) -> np.ndarray:
+        """The cells (M, C) of two networks with different weights."""
+        return counted_cells(self._weights(self.networks), self._weights(self.observers))
+
+    def _weights(self, names: Iterable[str]) -> list[str]:
+        return [self.summaries[name].weights_hash for name in names]
 
     def cells(self, set_name: str, estimator: Estimator = "unbiased", *, kind: str = "cka") -> np.ndarray:
-        """Return one variable of `similarity` as an array (M, M); row = through, column = observer."""
+        """Return one variable of `similarity` as an array (M, C); row = through, column = observer."""
         return self.similarity[kind].sel(estimator=estimator, set=set_name).values
 
     def floor(self, set_name: str) -> np.ndarray:
-        """Return the floor of the biased estimator (M, M)."""
+        """Return the floor of the biased estimator (M, C)."""
         return self.similarity.floor.sel(set=set_name).values
 
 
 def similarity_dataset(
-    networks: tuple[str, ...], cka: np.ndarray, se: np.ndarray, floor: np.ndarray, undefined: np.ndarray, *, df: int
+    networks: tuple[str, ...],
+    observers: tuple[str, ...],
+    cka: np.ndarray,
+    se: np.ndarray,
+    floor: np.ndarray,
+    undefined: np.ndarray,
+    *,
+    df: int,
 ) -> "xr.Dataset":
-    """Label cells: arrays (E, 2, M, M) in the order of `ESTIMATORS` and `SETS`, `floor` (2, M, M)."""
+    """Label cells: arrays (E, 2, M, C) in the order of `ESTIMATORS` and `SETS`, `floor` (2, M, C)."""
     import xarray as xr  # half a second that the import of this module does not pay
 
     half = half_width(se, df)
@@ -194,7 +218,7 @@ def similarity_dataset(
             "estimator": list(ESTIMATORS),
             "set": list(SETS),
             "through": list(networks),
-            "observer": list(networks),
+            "observer": [*networks, *observers],
         },
     )
 
@@ -210,37 +234,43 @@ def load_results(run: Run) -> Results:
     StoreError
         If the run is not finished (the message names what is missing) or damaged.
     """
-    names, shards = run.settings.names, run.settings.pairs.shards
+    sweep, shards = run.sweep, run.sweep.shards
+    members = (run.settings.members, run.settings.observing)
+    networks, observers = (tuple(member.name for member in some) for some in members)
+    units = require_finished(run, STAGES[:-1])  # first, so that its error is the one that is raised
     parts: list[Callable[[], Any]] = [
-        lambda: require_finished(run, STAGES[:-1]),  # first, so that its error is the one that is raised
-        lambda: _records_and_losses(run),
-        lambda: natural_cells(run),
-        lambda: inverted_cells(run),
+        lambda: _records_and_losses(run, units),
+        lambda: matrices(run),
         lambda: unreadable_counts(run),
-        lambda: concurrently(partial(weights_hash, run), names),
-        lambda: concurrently(run.array, [path for name in names for path in _loss_arrays(name)]),
+        lambda: concurrently(partial(weights_hash, run), sweep.columns),
+        lambda: concurrently(run.array, [path for name in sweep.names for path in _loss_arrays(name)]),
     ]
-    _, (records, losses), natural, inverted, skipped, *_ = concurrently(lambda part: part(), parts)
+    (records, losses), by_set, skipped, *_ = concurrently(lambda part: part(), parts)
     _check_provenance(run, records)
-    matrices = dict(zip(SETS, (natural, inverted), strict=True))
     draw = records["draw"]["pairs"][0]
     return Results(
-        networks=names,
+        networks=networks,
+        observers=observers,
         n=run.settings.pairs.count,
         shards=shards,
-        similarity=_similarity(names, matrices, df=shards - 1),
-        means=_means(matrices),
+        similarity=_similarity(networks, observers, by_set, df=shards - 1),
+        means=_means(by_set),
         rows={
-            (name, estimator): dict(zip(names, cells.rows(estimator), strict=True))
-            for name, cells in matrices.items()
+            (name, estimator): dict(zip(networks, cells.rows(estimator), strict=True))
+            for name, cells in by_set.items()
+            for estimator in ESTIMATORS
+        },
+        columns={
+            (name, estimator): dict(zip((*networks, *observers), cells.columns(estimator), strict=True))
+            for name, cells in by_set.items()
             for estimator in ESTIMATORS
         },
         row_differences={
-            (names[i], names[j]): difference
-            for (i, j), difference in matrices["inverted"].row_differences("unbiased").items()
+            (networks[i], networks[j]): difference
+            for (i, j), difference in by_set["inverted"].row_differences("unbiased").items()
         },
-        loss=losses,
-        summaries={name: _summary(name, records["train"][name][0]) for name in names},
+        loss={name: losses[sweep.shown[name]] for name in networks},
+        summaries={name: _summary(name, records["train"][sweep.shown[name]][0]) for name in (*networks, *observers)},
         tolerance=run.settings.inversion.tolerance,
         preset=run.settings.inversion.preset,
         chance=1 / len(DrawMetadata.of(draw).classes),
@@ -250,15 +280,11 @@ def load_results(run: Run) -> Results:
     )
 
 
-def _records(run: Run) -> dict[str, dict[str, list[Record]]]:
-    """Read every record of a sweep, by stage and name, in the order of shards."""
-    stages = STAGES[:-1]
-    read = run.records_of((stage.name, *unit) for stage in stages for unit in stage.every(run.settings))
-    records: dict[str, dict[str, list[Record]]] = {
-        stage.name: {name: [] for name in stage.shards(run.settings)} for stage in stages
-    }
-    for (stage_name, name, _), record in read.items():
-        records[stage_name][name].append(record)
+def _records(run: Run, units: Iterable[Unit]) -> dict[str, dict[str, list[Record]]]:
+    """Read the records of some units, by stage and name, in the order of shards."""
+    records: dict[str, dict[str, list[Record]]] = {stage.name: {} for stage in STAGES[:-1]}
+    for (stage_name, name, _), record in sorted(run.records_of(units).items()):
+        records[stage_name].setdefault(name, []).append(record)
     return records
 
 
@@ -271,16 +297,19 @@ def _notes(records: dict[str, dict[str, list[Record]]]) -> tuple[str, ...]:
 def _check_provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> None:
     """Raise StoreError if a unit was computed with other weights, or from other values, than the run has now."""
     every = [record for by_name in records.values() for shards in by_name.values() for record in shards]
-    known = {(record.stage, record.name, record.shard): record for record in every}
+    contents = Contents(every)
     for record in every:
         check_weights(run, record)
-        check_origin(run, record, known)
+        check_origin(run, record, contents)
 
 
-def _similarity(names: tuple[str, ...], matrices: Mapping[str, Cells], *, df: int) -> "xr.Dataset":
-    cells = [matrices[name] for name in SETS]
+def _similarity(
+    networks: tuple[str, ...], observers: tuple[str, ...], by_set: Mapping[str, Cells], *, df: int
+) -> "xr.Dataset":
+    cells = [by_set[name] for name in SETS]
     return similarity_dataset(
-        names,
+        networks,
+        observers,
         np.stack([matrix.cka for matrix in cells], axis=1),
         np.stack([jackknife_se(np.moveaxis(matrix.leave_one_out, -1, 0)) for matrix in cells], axis=1),
         np.stack([matrix.floor for matrix in cells]),
@@ -289,13 +318,13 @@ def _similarity(names: tuple[str, ...], matrices: Mapping[str, Cells], *, df: in
     )
 
 
-def _means(matrices: Mapping[str, Cells]) -> dict[tuple[str, Estimator], Estimate]:
-    every = {**matrices, "difference": matrices["natural"].minus(matrices["inverted"])}
+def _means(by_set: Mapping[str, Cells]) -> dict[tuple[str, Estimator], Estimate]:
+    every = {**by_set, "difference": by_set["natural"].minus(by_set["inverted"])}
     return {(name, estimator): cells.mean(estimator) for name, cells in every.items() for estimator in ESTIMATORS}
 
 
-def _records_and_losses(run: Run) -> tuple[dict[str, dict[str, list[Record]]], dict[str, Loss]]:
-    records, names = _records(run), run.settings.names
+def _records_and_losses(run: Run, units: Iterable[Unit]) -> tuple[dict[str, dict[str, list[Record]]], dict[str, Loss]]:
+    records, names = _records(run, units), run.sweep.names
     losses = concurrently(lambda name: _loss(run, name, records["invert"][name]), names)
     return records, dict(zip(names, losses, strict=True))
 
@@ -346,6 +375,7 @@ def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[s
     }
     return {
         "run": run.digest,
+        "sweep": run.sweep.id,
         "created": run.attributes["created"],
         "images": f"{drawn.source}, BLAKE3 {drawn.images_hash[:16]}",
         "preset": run.settings.inversion.preset,

@@ -8,21 +8,24 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def counted_cells(weights: Sequence[str]) -> np.ndarray:
-    """Select the cells that means are taken over, (M, M): those of two networks with different weights.
+def counted_cells(weights: Sequence[str], observers: Sequence[str] = ()) -> np.ndarray:
+    """Select the cells that can be averaged, (M, C): those of two networks with different weights.
 
     Parameters
     ----------
     weights
-        Hash of each network's weights.
+        Hash of each network's weights: the rows, and the first columns.
+    observers
+        Those of the networks that only look: further columns.
 
     Examples
     --------
     >>> counted_cells(["x", "y", "x"]).tolist()
     [[False, True, False], [True, False, True], [False, True, False]]
+    >>> counted_cells(["x", "y"], ["x"]).tolist()
+    [[False, True, False], [True, False, True]]
     """
-    hashes = np.array(list(weights))
-    return hashes[:, None] != hashes
+    return np.array(list(weights))[:, None] != np.array([*weights, *observers])
 
 
 def twin_groups(names: Sequence[str], weights: Sequence[str]) -> tuple[tuple[str, ...], ...]:

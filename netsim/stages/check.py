@@ -11,9 +11,10 @@ from netsim.images import ListedImages, Split
 from netsim.images.doubles import describe_doubles
 from netsim.images.listed import Inspection
 from netsim.images.pairs import draw_pairs
-from netsim.stages.inputs import listed_images, used_splits
+from netsim.stages.inputs import listed_images
 from netsim.stages.work import StageResult
-from netsim.store.metadata import CheckedSplit, CheckMetadata, UnreadableImage
+from netsim.store.layout import digests_path
+from netsim.store.metadata import CheckMetadata, UnreadableImage
 from netsim.store.run import Run
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,7 @@ PROGRESS = 5000
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """Decode every photograph that the run may use, once. Record which are unreadable or doubles, and a hash.
+    """Decode every photograph of the split `name` once. Record which are unreadable or doubles, and hashes.
 
     Raises
     ------
@@ -32,30 +33,23 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         different pictures are left.
     """
     settings = run.settings.images
-    checked: dict[Split, tuple[ListedImages, Inspection]] = {}
-    for split in used_splits(run.settings):
-        images = listed_images(settings, split)
-        assert isinstance(images, ListedImages)
-        checked[split] = images, images.inspect(partial(_report_progress, split, len(images)))
-    complaints = [
-        images.describe_unreadable(result.unreadable, total=len(images))
-        for images, result in checked.values()
-        if result.unreadable
-    ]
-    if complaints and settings.unreadable == "stop":
-        raise DataError(
-            f"{'; '.join(complaints)}. Fix or delete them, or skip them in a new store with "
-            "--set images.unreadable=skip"
-        )
-    for complaint in complaints:
+    split: Split = "test" if name == "test" else "train"
+    images = listed_images(settings, split)
+    assert isinstance(images, ListedImages)
+    result = images.inspect(partial(_report_progress, split, len(images)))
+    if result.unreadable:
+        complaint = images.describe_unreadable(result.unreadable, total=len(images))
+        if settings.unreadable == "stop":
+            raise DataError(f"{complaint}. Fix or delete them, or skip them with --set images.unreadable=skip")
         logger.warning("%s; skipped", complaint)
-    test, result = checked["test"]
-    for note in (*test.notes, *describe_doubles(result.pictures, test.labels, test.names)):
-        logger.warning("%s", note)
-    skipped = list(result.unreadable)
-    readable, pictures = test.without(skipped), np.delete(result.pictures, skipped)
-    draw_pairs(readable.labels, run.settings.pairs.count, pictures=pictures)
-    return StageResult(metadata=CheckMetadata(**{split: _metadata(*images) for split, images in checked.items()}))
+    if split == "test":
+        for note in (*images.notes, *describe_doubles(result.pictures, images.labels, images.names)):
+            logger.warning("%s", note)
+        skipped = list(result.unreadable)
+        readable, pictures = images.without(skipped), np.delete(result.pictures, skipped)
+        draw_pairs(readable.labels, run.settings.pairs.count, pictures=pictures)
+    files = {digests_path(split): result.digests.astype("<u8").tobytes()} if split == "test" else {}
+    return StageResult(files=files, metadata=_metadata(images, result))
 
 
 def _report_progress(split: Split, total: int, done: int) -> None:
@@ -64,9 +58,9 @@ def _report_progress(split: Split, total: int, done: int) -> None:
         logger.info("%d of %d %s images checked", done, total, split)
 
 
-def _metadata(images: ListedImages, result: Inspection) -> CheckedSplit:
+def _metadata(images: ListedImages, result: Inspection) -> CheckMetadata:
     doubles = np.flatnonzero(result.pictures != np.arange(len(images))).tolist()
-    return CheckedSplit(
+    return CheckMetadata(
         listed=len(images),
         listed_hash=images.content_hash(),
         unreadable=[UnreadableImage(index=i, name=images.names[i], why=why) for i, why in result.unreadable.items()],

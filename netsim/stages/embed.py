@@ -1,33 +1,32 @@
-"""embed: every network's representations of one shard of a set."""
+"""embed: the representations of one shard of a set by a cohort of networks."""
 
 import numpy as np
 
 from netsim.errors import NetworkError
 from netsim.stages.inputs import computed_on, network, represent, set_images
 from netsim.stages.work import StageResult
-from netsim.store.layout import (
-    representation_path,
-)
+from netsim.store.layout import representation_path
 from netsim.store.metadata import ComputedMetadata
 from netsim.store.provenance import made_from, weights_hash
 from netsim.store.run import Run
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """Compute every network's representations of one shard of the set `name`.
+    """Compute the representations of one shard of a set by every network of a cohort; `name` is `<set>/<cohort>`.
 
     Raises
     ------
     NetworkError
         If a representation is not finite.
     """
-    images, upstream = set_images(run, name, shard)
-    arrays = {}
-    for observer in run.settings.names:
+    set_name, _, cohort = name.rpartition("/")
+    images, upstream = set_images(run, set_name, shard)
+    arrays, weights = {}, {}
+    for observer in run.cohort(cohort):
         representation = represent(network(run, observer), images).numpy().astype(np.float32)
         if not np.isfinite(representation).all():
-            raise NetworkError(f"the representation of {name} shard {shard} by {observer} must be finite")
-        arrays[representation_path(name, observer)] = representation
-    weights = {observer: weights_hash(run, observer) for observer in run.settings.names}
-    metadata = ComputedMetadata(weights=weights, made_from=made_from([upstream.content]), **computed_on())
-    return StageResult(arrays, metadata=metadata)
+            raise NetworkError(f"the representation of {set_name} shard {shard} by {observer} must be finite")
+        arrays[representation_path(set_name, observer)] = representation
+        weights[observer] = weights_hash(run, observer)
+    origin = made_from(run, ("embed", name, shard), [upstream])
+    return StageResult(arrays, metadata=ComputedMetadata(weights=weights, made_from=origin, **computed_on()))

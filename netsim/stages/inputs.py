@@ -1,8 +1,8 @@
 """Inputs of the stages: networks as recorded, images that are used, devices, and forward passes."""
 
 import platform
-from collections.abc import Iterable
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -11,34 +11,37 @@ import torch
 from netsim.errors import DataError, StoreError
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.images.doubles import same_pictures
-from netsim.networks import Network, Shape, content_hash, load_network, load_once, load_weights, needs_training
+from netsim.networks import Network, Shape, content_hash, load_network, load_once, load_weights
 from netsim.networks.batches import evaluation_batches
 from netsim.networks.gate import require_dtype
 from netsim.references import has_photographs
 from netsim.settings import ImageSettings, SweepSettings
-from netsim.store.layout import (
-    NATURAL,
-    from_stored,
-    weights_path,
-)
+from netsim.store.coverage import embedded
+from netsim.store.layout import NATURAL, digests_path, from_stored, representation_path, weights_path
 from netsim.store.metadata import CheckedSplit, CheckMetadata, TrainMetadata
 from netsim.store.provenance import check_weights, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
+from netsim.store.stages import Unit
 
 NETWORKS_KEPT = 64
 """Networks that a worker keeps, more than a sweep has: others would be loaded again for every shard."""
 
 
 def used_splits(settings: SweepSettings) -> list[Split]:
-    """List the splits that a run uses: test images, and training images if a network has no weights."""
-    trained = any(needs_training(settings.reference(name)) for name in settings.names)
-    return ["test", "train"] if trained else ["test"]
+    """List the splits that a sweep uses: test images, and training images if a network has no weights."""
+    members = (*settings.members, *settings.observing)
+    return ["test", "train"] if any(member.training for member in members) else ["test"]
 
 
 def used_images(settings: SweepSettings) -> dict[Split, ImageSet]:
-    """List the images of the splits that a run uses, afresh."""
+    """List the images of the splits that a sweep uses, afresh."""
     return {split: _load(settings.images, split) for split in used_splits(settings)}
+
+
+def splits_of(*, trained: bool) -> list[Split]:
+    """List the splits that a network is made or tested with, whatever other networks are in the sweep."""
+    return ["test", "train"] if trained else ["test"]
 
 
 def _load(images: ImageSettings, split: Split) -> ImageSet:
@@ -50,9 +53,8 @@ def count_classes(sets: Iterable[ImageSet]) -> int:
     return max(len(images.classes) for images in sets)
 
 
-def untrained_network(settings: SweepSettings, reference: str, *, classes: int, shape: Shape) -> Network:
+def untrained_network(reference: str, *, classes: int, shape: Shape, rng_seed: int) -> Network:
     """Build a network with the initial weights that `training.rng_seed` names."""
-    rng_seed = settings.training.rng_seed
     return load_network(f"{reference}@none", num_classes=classes, input_shape=shape, rng_seed=rng_seed)
 
 
@@ -64,11 +66,16 @@ def require_matching(network: Network, images: ImageSet) -> None:
     DataError, NetworkError
         If not.
     """
-    require_dtype(network.mean, torch.float32, name=network.reference)
+    require_float32(network)
     if network.num_classes < len(images.classes):
         raise DataError(
             f"{network.reference} has {network.num_classes} outputs but the images have {len(images.classes)} classes"
         )
+
+
+def require_float32(network: Network) -> None:
+    """Check that a network takes float32, as `to_unit` gives it. Raises NetworkError if not."""
+    require_dtype(network.mean, torch.float32, name=network.reference)
 
 
 def network(run: Run, name: str) -> Network:
@@ -79,22 +86,41 @@ def network(run: Run, name: str) -> Network:
     StoreError
         If the weights behind its reference are no longer those the run began with.
     """
-    return load_as_recorded(run.url, name, weights_hash(run, name))
+    return load_as_recorded(Recorded(run, name))
+
+
+class Recorded:
+    """A network of a run as it was recorded: two that have equal weights and one name are the same."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run, self.name = run, name
+        self.weights = weights_hash(run, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Recorded) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[str, str, str]:
+        return self.run.url, self.name, self.weights
 
 
 @lru_cache(maxsize=NETWORKS_KEPT)
-def load_as_recorded(url: str, name: str, weights_hash: str) -> Network:
-    """Load a network of the run at `url` onto this worker's device. Raises StoreError as `network` does."""
-    run = Run.open(url)
+def load_as_recorded(wanted: Recorded) -> Network:
+    """Load a network of a run onto this worker's device. Raises StoreError as `network` does."""
+    run, name = wanted.run, wanted.name
     record = run.record("train", name)
-    recorded = TrainMetadata.of(record)
-    reference, shape = run.settings.reference(name), recorded.input_shape
-    if recorded.trained_here:
-        loaded = untrained_network(run.settings, reference, classes=recorded.classes, shape=shape)
+    recorded, stored = TrainMetadata.of(record), run.sweep.network(name)
+    reference, shape = stored.reference, recorded.input_shape
+    if stored.training is not None:
+        seed = stored.training.rng_seed
+        loaded = untrained_network(reference, classes=recorded.classes, shape=shape, rng_seed=seed)
         load_weights(loaded, run.read_file(record, weights_path(name)))
     else:
         loaded = load_once(reference, input_shape=shape)
-    if content_hash(loaded) != weights_hash:
+    if content_hash(loaded) != wanted.weights:
         other = ", and a function must return the same weights in every process" if _is_function(reference) else ""
         raise StoreError(
             f"the weights of {reference} have changed since this run began; changed weights need a new --store{other}"
@@ -138,7 +164,7 @@ def readable_images(run: Run, split: Split) -> ImageSet:
     settings = run.settings.images
     if not has_photographs(settings.source):
         return listed_images(settings, split)
-    checked = _checked(run).splits[split]
+    checked = _checked(run, split)
     return _readable(settings, split, checked.listed_hash, _skipped(checked))
 
 
@@ -156,7 +182,7 @@ def pictures(run: Run) -> np.ndarray:
     """Return a number for each readable test image, equal for those that are the same picture: (n,) int64."""
     if not has_photographs(run.settings.images.source):
         return listed_pictures(run.settings.images)
-    checked = _checked(run).test
+    checked = _checked(run, "test")
     numbers = np.arange(checked.listed)
     for index, first in checked.doubles:
         numbers[index] = first
@@ -173,24 +199,100 @@ def hash_of_test_images(run: Run) -> str:
     if not has_photographs(run.settings.images.source):
         return _hash(run.settings.images)
     readable_images(run, "test")  # they are still those that were checked
-    return _checked(run).test.images_hash
+    return _checked(run, "test").images_hash
 
 
 @lru_cache(maxsize=64)
-def _checked(run: Run) -> CheckMetadata:
-    return CheckMetadata.of(run.record("check", "images"))
+def _checked(run: Run, split: Split) -> CheckMetadata:
+    return CheckMetadata.of(run.record("check", split))
 
 
-def images_changed_error(images: ImageSet) -> StoreError:
-    """Make the error for images that are no longer those the run began with."""
+@lru_cache(maxsize=4)
+def _digests(run: Run) -> np.ndarray:
+    """Read the hashes of the readable test photographs as they were checked: (n,) uint64."""
+    data = run.read_file(run.record("check", "test"), digests_path("test"))
+    return np.delete(np.frombuffer(data, dtype="<u8"), _skipped(_checked(run, "test")))
+
+
+def read_test_images(run: Run, indices: np.ndarray) -> np.ndarray:
+    """Read readable test images at `indices`: uint8 (k, C, H, W).
+
+    Raises
+    ------
+    StoreError
+        If a photograph has other bytes than when it was checked: lists go by names and sizes only.
+    """
+    images = readable_images(run, "test")
+    if not (isinstance(images, ListedImages) and has_photographs(run.settings.images.source)):
+        return images.read(indices)
+    pixels, digests = images.read_with_digests(indices)
+    changed = [images.names[index] for index in indices[digests != _digests(run)[indices]]]
+    if changed:
+        raise images_changed_error(images, changed)
+    return pixels
+
+
+def images_changed_error(images: ImageSet, changed: Sequence[str] = ()) -> StoreError:
+    """Make the error for images that are no longer those the run began with; some may be named."""
+    named = f", such as {changed[0]!r}" if changed else ""
     return StoreError(
-        f"the images of {images.name} have changed since this run began; changed images need a new --store"
+        f"the images of {images.name} have changed since this run began{named}; changed images need a new --store"
     )
 
 
 def represent(network: Network, images: torch.Tensor) -> torch.Tensor:
     """Compute representations (n, d) of images (n, C, H, W), on this worker's device; the result is on the CPU."""
     return evaluation_batches(network, images).evaluate(network.represent, images).cpu()
+
+
+class Represented:
+    """Representations of a set by some networks, as sources of shards, each from the unit that has it.
+
+    Attributes
+    ----------
+    records
+        All records that were read, of every shard.
+
+    Raises
+    ------
+    StoreError
+        If a network has not looked at a shard, or with other weights than it has now.
+    """
+
+    def __init__(self, run: Run, set_name: str, names: Sequence[str], shards: int) -> None:
+        self._run, self._set, self._names = run, set_name, names
+        covered = embedded(run, run.done("embed", [set_name]))
+        self._units = [self._units_of(covered.get((set_name, shard), {}), shard) for shard in range(shards)]
+        wanted = dict.fromkeys(unit for units in self._units for unit in units.values())
+        self._records = run.records_of(wanted)
+        for record in self._records.values():
+            check_weights(run, record)
+
+    def _units_of(self, covered: Mapping[str, str], shard: int) -> dict[str, Unit]:
+        """Map each network to the unit with its representations of a shard."""
+        for name in self._names:
+            if name not in covered:
+                raise StoreError(f"embed {self._set} shard {shard} by {name} is not done in {self._run.url}")
+        return {name: ("embed", covered[name], shard) for name in self._names}
+
+    @property
+    def records(self) -> list[Record]:
+        """All records that were read."""
+        return list(self._records.values())
+
+    @property
+    def sources(self) -> list[Callable[[], dict[str, np.ndarray]]]:
+        """Functions that read a shard: network -> (pairs, d)."""
+        return [partial(self.read, shard) for shard in range(len(self._units))]
+
+    def read(self, shard: int, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Read the representations of a shard by some of the networks, all by default: (pairs, d) each."""
+        units = self._units[shard]
+        paths = {name: representation_path(self._set, name) for name in names or self._names}
+        values: dict[str, np.ndarray] = {}
+        for unit in dict.fromkeys(units[name] for name in paths):
+            values |= self._run.read_some(self._records[unit], [p for n, p in paths.items() if units[n] == unit])
+        return {name: values[path] for name, path in paths.items()}
 
 
 def set_images(run: Run, set_name: str, shard: int) -> tuple[torch.Tensor, Record]:

@@ -11,7 +11,7 @@ from netsim.inversion.engine import relative_distance
 from netsim.inversion.flops import forward_flops, peak_flops
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.precision import Precision
-from netsim.stages.inputs import NETWORKS_KEPT, computed_on, device, load_as_recorded, network, represent
+from netsim.stages.inputs import NETWORKS_KEPT, Recorded, computed_on, device, load_as_recorded, network, represent
 from netsim.stages.work import StageResult
 from netsim.store.layout import (
     QUANTITIES,
@@ -47,12 +47,12 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     median = float(final.median())
     metadata = InvertMetadata(
         weights={name: weights_hash(run, name)},
-        made_from=made_from([drawn.content]),
+        made_from=made_from(run, ("invert", name, shard), [drawn]),
         median_loss=median if np.isfinite(median) else None,
         precision=str(precision),
         batch_size=result.batch_size,
         iterations=int(result.iterations.sum()),
-        flops=2 * _flops_of_one(run.url, name, weights_hash(run, name)) * int(result.iterations.sum()),
+        flops=2 * _flops_of_one(Recorded(run, name)) * int(result.iterations.sum()),
         peak_flops=peak_flops(str(device()), precision.dtype),
         **computed_on(),
     )
@@ -60,7 +60,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
 
 @lru_cache(maxsize=NETWORKS_KEPT)
-def _flops_of_one(url: str, name: str, weights_hash: str) -> int:
+def _flops_of_one(wanted: Recorded) -> int:
     """Count the operations of representing one image."""
-    network = load_as_recorded(url, name, weights_hash)
-    return forward_flops(network, network.mean.new_zeros(1, *train_metadata(Run.open(url), name).input_shape))
+    network = load_as_recorded(wanted)
+    return forward_flops(network, network.mean.new_zeros(1, *train_metadata(wanted.run, wanted.name).input_shape))

@@ -40,11 +40,8 @@ def layer_spec(run: Run, networks: Sequence[str], patterns: Sequence[str], activ
         raise SettingsError(f"activations must be pooled or flattened, got {activations!r}{close}")
     if len(networks) != 2:
         raise SettingsError(f"networks must be two, got {len(networks)}. Give one twice to compare its own layers")
-    names = run.settings.names
-    for name in networks:
-        if name not in names:
-            raise SettingsError(f"no network {name!r} in this run{nearest(name, names)}")
-    first, second = networks
+    first, second = (run.sweep.stored_name(name) for name in networks)
+    networks = (first, second)
     chosen = _matching_layers(run, networks, patterns)
     axes = {name: _axes(run, name, layers, activations) for name, layers in chosen.items()}
     return LayerSpec(
@@ -104,7 +101,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     np.savez(buffer, hsic=hsic_unbiased(stacked), magnitudes=magnitude(stacked))
     weights = {network: provenance.weights_hash(run, network) for network in spec.networks}
     files = {layer_file(name, shard): buffer.getvalue()}
-    metadata = Metadata(weights=weights, made_from=provenance.made_from([source.content]))
+    metadata = Metadata(weights=weights, made_from=provenance.made_from(run, ("layers", name, shard), [source]))
     return StageResult(files=files, metadata=metadata)
 
 

@@ -1,71 +1,73 @@
 """measure: one row of a matrix by another measure than CKA, with resamples and null values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
 
-from netsim.results.measured import HALVES, NULLS, measure_arrays
+from netsim.results.measured import HALVES, NULLS, measure_arrays, rows_of
 from netsim.similarity.measures import Measure, Shards, Sides, find_measure, read
 from netsim.stages import inputs
+from netsim.stages.inputs import Represented
 from netsim.stages.work import StageResult
-from netsim.store import layout, provenance
-from netsim.store.layout import NATURAL, row_parts
+from netsim.store import provenance
+from netsim.store.layout import NATURAL, RowUnit, row_parts
 from netsim.store.metadata import MeasureMetadata
 from netsim.store.run import Run
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
-    """Compute one row of a matrix by one measure; `name` is `<measure>/<row>`.
+    """Compute the cells of a cohort in one row by one measure; `name` is `<measure>/<row>/<cohort>-<shards>`.
 
     Raises
     ------
     StoreError
         If a shard of the set is missing or damaged.
     """
-    measure_name, _, row = name.partition("/")
-    measure, names = find_measure(measure_name), run.settings.names
-    cells: dict[str, Evaluation] = {}
-    for observer in _observers(measure, names, row):
-        shards = [partial(_sides, run, measure, row, observer, shard) for shard in range(run.settings.pairs.shards)]
-        cells[observer] = evaluate(measure, shards, rng_seed=run.settings.pairs.rng_seed)
-    arrays = {}
-    for spec in measure_arrays(run.settings, measure_name, measure, row):
-        kind, empty = spec.path.rpartition("/")[2], np.full(spec.shape[1:], np.nan)
-        values = [getattr(cells[observer], kind) if observer in cells else empty for observer in names]
-        arrays[spec.path] = np.array(values, dtype=np.float64)
-    looked_at = provenance.dependency_records(run, [("measure", name, shard)]).values()
+    measure_name, _, unit = name.partition("/")
+    measure, parts = find_measure(measure_name), RowUnit.parse(unit)
+    two_sets = measure.takes == "two sets"
+    set_name, pairs = row_parts(parts.row)[0], rows_of(measure).of_unit(run, unit)
+    names = tuple(dict.fromkeys(network for pair in pairs for network in pair))
+    looks = {
+        each: Represented(run, each, names, parts.shards) for each in ((NATURAL, set_name) if two_sets else (set_name,))
+    }
+    evaluations = [
+        evaluate(
+            measure,
+            [partial(_sides, run, measure, looks, set_name, pair, shard) for shard in range(parts.shards)],
+            rng_seed=run.settings.pairs.rng_seed,
+        )
+        for pair in pairs
+    ]
+    arrays = {
+        spec.path: np.array([getattr(each, spec.path.rpartition("/")[2]) for each in evaluations], dtype=np.float64)
+        for spec in measure_arrays(run, name, measure)
+    }
+    records = [record for each in looks.values() for record in each.records]
     metadata = MeasureMetadata(
         title=measure.title,
         source=measure.reference,
         streams=measure.streams,
         symmetric=measure.symmetric,
-        made_from=provenance.made_from(record.content for record in looked_at),
+        two_sets=two_sets,
+        made_from=provenance.made_from(run, ("measure", name, shard), records, two_sets=two_sets),
     )
     return StageResult(arrays, metadata=metadata)
 
 
-def _observers(measure: Measure, names: tuple[str, ...], row: str) -> tuple[str, ...]:
-    """List observers whose cell is computed in this row; a symmetric measure has the others in earlier rows."""
-    set_name, network = row_parts(row)
-    return names[names.index(network) :] if set_name == NATURAL and measure.symmetric else names
-
-
-def _sides(run: Run, measure: Measure, row: str, observer: str, shard: int) -> Sides:
-    set_name, network = row_parts(row)
+def _sides(
+    run: Run, measure: Measure, looks: Mapping[str, Represented], set_name: str, pair: tuple[str, str], shard: int
+) -> Sides:
+    first, second = pair
     if measure.takes == "two sets":
-        return _represented(run, NATURAL, observer, shard), _represented(run, set_name, observer, shard)
-    sides = tuple(_represented(run, set_name, name, shard) for name in (network, observer))
+        return looks[NATURAL].read(shard, [second])[second], looks[set_name].read(shard, [second])[second]
+    values = looks[set_name].read(shard, pair)
     if measure.takes == "predictions":
-        sides = tuple(_logits(run, name, side) for name, side in zip((network, observer), sides, strict=True))
-    return sides[0], sides[1]
-
-
-def _represented(run: Run, set_name: str, name: str, shard: int) -> np.ndarray:
-    record = run.record("embed", set_name, shard)
-    provenance.check_weights(run, record)
-    return run.read(record, layout.representation_path(set_name, name))
+        return _logits(run, first, values[first]), _logits(run, second, values[second])
+    return values[first], values[second]
 
 
 def _logits(run: Run, name: str, representation: np.ndarray) -> np.ndarray:

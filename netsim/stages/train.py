@@ -12,9 +12,9 @@ from netsim.images import ImageSet, to_unit
 from netsim.images.classes import describe_order
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.precision import Precision
-from netsim.networks import Network, content_hash, load_network, needs_training, weights_to_bytes
+from netsim.networks import Network, content_hash, load_network, weights_to_bytes
 from netsim.networks.training import predict, train_epochs
-from netsim.settings import SweepSettings
+from netsim.settings import SweepSettings, TrainingSettings
 from netsim.stages.inputs import (
     computed_on,
     count_classes,
@@ -23,8 +23,8 @@ from netsim.stages.inputs import (
     listed_images,
     readable_images,
     require_matching,
+    splits_of,
     untrained_network,
-    used_splits,
 )
 from netsim.stages.work import StageResult
 from netsim.store.layout import (
@@ -50,14 +50,16 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     DataError
         If the network and the images do not match.
     """
-    reference, test = run.settings.reference(name), readable_images(run, "test")
-    trained_here = needs_training(reference)
-    classes = count_classes(listed_images(run.settings.images, split) for split in used_splits(run.settings))
+    stored, test = run.sweep.network(name), readable_images(run, "test")
+    reference, training_settings = stored.reference, stored.training
+    splits = splits_of(trained=training_settings is not None)
+    classes = count_classes(listed_images(run.settings.images, split) for split in splits)
     files: dict[str, bytes] = {}
     training: dict[str, Any] = {}
-    if trained_here:
-        network = untrained_network(run.settings, reference, classes=classes, shape=test.shape).to(device())
-        training["training_loss"] = _train(run, name, network)
+    if training_settings is not None:
+        seed = training_settings.rng_seed
+        network = untrained_network(reference, classes=classes, shape=test.shape, rng_seed=seed).to(device())
+        training["training_loss"] = _train(run, name, network, training_settings)
         files[weights_path(name)] = weights_to_bytes(network)
     else:
         network = load_network(reference, input_shape=test.shape).to(device())
@@ -71,7 +73,8 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         **training,
         notes=[f"{name}: {note}" for note in notes],
         reference=reference,
-        trained_here=trained_here,
+        identity=stored.identity,
+        trained_here=training_settings is not None,
         accuracy=None if predicted is None else float((predicted == test.labels).mean()),
         parameters=sum(p.numel() for p in network.parameters()),
         width=network.width,
@@ -93,9 +96,9 @@ def _precision(settings: SweepSettings, network: Network, images: ImageSet) -> P
     return choose_precision(network, settings.inversion.precision, to_unit(images.read(sample)))
 
 
-def _train(run: Run, name: str, network: Network) -> float | None:
+def _train(run: Run, name: str, network: Network, training: TrainingSettings) -> float | None:
     """Train the network in place, keeping a checkpoint of every epoch in the store. Return the last epoch's loss."""
-    training, losses = run.settings.training, []
+    losses = []
 
     def keep(_epoch: int, loss: float, state: bytes) -> None:
         losses.append(loss)

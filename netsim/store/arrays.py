@@ -1,8 +1,8 @@
 """Specifications of arrays, and the bytes of their chunks."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import google_crc32c
 import numpy as np
@@ -38,6 +38,10 @@ class ArraySpec:
     def per_pair(self) -> bool:
         """True if the array is cut into shards of pairs."""
         return self.dims[0] == "pair"
+
+    def with_pairs(self, pairs: int) -> Self:
+        """Return the array with at least so many pairs, if it is per-pair; else as it is."""
+        return replace(self, shape=(max(pairs, self.shape[0]), *self.shape[1:])) if self.per_pair else self
 
 
 def chunk_of(values: memoryview, digest: blake3) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,24 +11,33 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
 from netsim.errors import StoreError
+from netsim.storage.concurrency import concurrently
 from netsim.store.arrays import CODECS, ArraySpec, fill_value
 from netsim.store.run import Run
+
+SHORTER = "it has too few pairs"
+"""Fault of a document that a sweep of more pairs makes longer."""
 
 
 def create_arrays(run: Run, specs: Iterable[ArraySpec]) -> None:
     """Create the arrays that do not exist yet, with their groups and coordinates. Call it before work fans out.
+
+    Per-pair arrays that have fewer pairs than specified grow: only their document changes. Those that have more stay.
+    All of one group have as many as the longest, because xarray opens no group whose arrays differ in a dimension.
 
     Raises
     ------
     StoreError
         If an array exists and is not as specified.
     """
+    specs = list(specs)
     expected = _documents(run, specs)
     stored = run.files.get_all(expected)
-    for path, fault in _differences(expected, stored).items():
-        if path in stored:
+    differences = _differences(expected, stored)
+    for path, fault in differences.items():
+        if path in stored and fault != SHORTER:
             raise StoreError(f"{run.files.place(path)} is damaged ({fault}); {run.repair_hint}")
-    run.files.put_all({path: data for path, data in expected.items() if path not in stored})
+    _write(run, specs, differences)
 
 
 def array_faults(run: Run, specs: Iterable[ArraySpec]) -> dict[str, str]:
@@ -39,9 +48,53 @@ def array_faults(run: Run, specs: Iterable[ArraySpec]) -> dict[str, str]:
 
 def repair_arrays(run: Run, specs: Iterable[ArraySpec]) -> None:
     """Write missing and damaged documents and coordinates again; values of arrays are not touched."""
-    expected = _documents(run, specs)
-    faults = _differences(expected, run.files.get_all(expected))
-    run.files.put_all({path: expected[path] for path in faults})
+    specs = list(specs)
+    _write(run, specs, array_faults(run, specs))
+
+
+def _write(run: Run, specs: Sequence[ArraySpec], paths: Collection[str]) -> None:
+    """Write some documents and coordinates, and make the per-pair arrays of their groups as long as the longest.
+
+    Arrays of other units that become too short are written first: an interruption then leaves a difference.
+    """
+    written = {spec.path for spec in specs if spec.per_pair and f"{spec.path}/zarr.json" in paths}
+    groups = {_group(path) for path in written}
+    documents = _per_pair_documents(run, [group for group in groups if f"{group}/zarr.json" not in paths])
+    others = {path: document for path, document in documents.items() if path not in written}
+    longest: dict[str, int] = {}
+    for path, pairs in [
+        *((path, document["shape"][0]) for path, document in others.items()),
+        *((spec.path, spec.shape[0]) for spec in specs if spec.per_pair),
+    ]:
+        longest[_group(path)] = max(pairs, longest.get(_group(path), 0))
+    longer = {path: _with_pairs(document, longest[_group(path)]) for path, document in others.items()}
+    grown = {f"{path}/zarr.json": document for path, document in longer.items() if document != others[path]}
+    run.files.put_all({path: json.dumps(document, indent=2).encode() for path, document in grown.items()})
+    expected = _documents(run, [spec.with_pairs(longest.get(_group(spec.path), 0)) for spec in specs])
+    run.files.put_all({path: expected[path] for path in paths})
+
+
+def _group(path: str) -> str:
+    """Return the group of an array."""
+    return path.rpartition("/")[0]
+
+
+def _per_pair_documents(run: Run, groups: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read the documents of the per-pair arrays in some groups, by path of the array."""
+    groups = [group for group in groups if group]
+    names = concurrently(run.files.names, groups)
+    arrays = [f"{group}/{name}" for group, below in zip(groups, names, strict=True) for name in below]
+    stored = run.files.get_all(f"{path}/zarr.json" for path in arrays if not path.endswith("/zarr.json"))
+    parsed = {path.removesuffix("/zarr.json"): _parse(data) for path, data in stored.items()}
+    return {path: document for path, document in parsed.items() if _per_pair(document) and document.get("shape")}
+
+
+def _parse(data: bytes) -> Any:
+    """Parse JSON; None if it is damaged, which `array_faults` tells."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
 
 
 def _documents(run: Run, specs: Iterable[ArraySpec]) -> dict[str, bytes]:
@@ -64,9 +117,8 @@ def _create(group: zarr.Group, spec: ArraySpec, *, shard_size: int) -> None:
         dimension_names=spec.dims,
         attributes=dict(spec.attributes),
     )
-    numbers: dict[str, Any] = {"pair": np.arange(spec.shape[0])} if spec.per_pair else {}
     folder = spec.path.rpartition("/")[0]
-    for dim, labels in (numbers | dict(spec.coordinates)).items():
+    for dim, labels in spec.coordinates.items():
         path, values = f"{folder}/{dim}", np.asarray(labels)
         if path not in group:
             text = values.dtype.kind == "U"
@@ -86,12 +138,28 @@ def _differences(expected: dict[str, bytes], stored: dict[str, bytes]) -> dict[s
         if expected[path] != stored[path]:
             node = re.sub(r"/(zarr\.json|c/.*)$", "", path)
             try:
-                same = _meaning(node, path, expected) == _meaning(node, path, expected | {path: stored[path]})
-                fault = "" if same else "it differs from what the settings say"
+                fault = _fault(_meaning(node, path, expected), _meaning(node, path, expected | {path: stored[path]}))
             except Exception as error:  # Zarr and its codecs have their own kinds
                 fault = f"{type(error).__name__}: {error}"
             faults |= {path: fault} if fault else {}
     return faults
+
+
+def _fault(expected: Any, stored: Any) -> str:
+    """Describe how two documents differ; "" if they mean the same, or more pairs than expected are stored."""
+    if _per_pair(expected) and _per_pair(stored) and _with_pairs(expected, 0) == _with_pairs(stored, 0):
+        return SHORTER if stored["shape"][0] < expected["shape"][0] else ""
+    return "" if expected == stored else "it differs from what the settings say"
+
+
+def _per_pair(document: Any) -> bool:
+    """Return True for the metadata of a per-pair array."""
+    return isinstance(document, dict) and (document.get("dimension_names") or [""])[0] == "pair"
+
+
+def _with_pairs(document: dict[str, Any], pairs: int) -> dict[str, Any]:
+    """Return the metadata of a per-pair array with another number of pairs."""
+    return document | {"shape": [pairs, *document["shape"][1:]]}
 
 
 def _meaning(node: str, path: str, files: dict[str, bytes]) -> Any:

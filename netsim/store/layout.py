@@ -3,13 +3,15 @@
 n = pairs, d = width of a representation, M = networks, G = shards, C H W = an image.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 import numpy as np
 
-from netsim.settings import SweepSettings
 from netsim.store.arrays import ArraySpec
+from netsim.store.run import Run
+from netsim.store.sweeps import Sweep
 
 NATURAL = "natural"
 """Name of the set of target images."""
@@ -66,14 +68,14 @@ def inverted(through: str) -> str:
     return f"inverted/{through}"
 
 
-def sets(settings: SweepSettings) -> list[str]:
+def sets(sweep: Sweep) -> list[str]:
     """List the sets of a sweep: `natural` and `inverted/<through>`."""
-    return [NATURAL, *(inverted(name) for name in settings.names)]
+    return [NATURAL, *(inverted(name) for name in sweep.names)]
 
 
-def rows(settings: SweepSettings) -> list[str]:
+def rows(sweep: Sweep) -> list[str]:
     """List the rows of both matrices: `natural/<network>` and `inverted/<through>`."""
-    return [f"{NATURAL}/{name}" for name in settings.names] + [inverted(name) for name in settings.names]
+    return [f"{NATURAL}/{name}" for name in sweep.names] + [inverted(name) for name in sweep.names]
 
 
 def row_parts(row: str) -> tuple[str, str]:
@@ -82,19 +84,77 @@ def row_parts(row: str) -> tuple[str, str]:
     return (NATURAL if kind == NATURAL else row), network
 
 
-def row_pairs(names: tuple[str, ...], row: str) -> list[tuple[str, str]]:
-    """List the model pairs whose sums a row needs, so that all rows of a set together have each pair once.
+def cell(row: str, observer: str, identities: Mapping[str, str]) -> tuple[str, str]:
+    """Return the model pair of a cell, as it is computed.
 
-    A row of the natural matrix is the network with itself and with those after it. A row of the inverted matrix is a
-    set of its own: through with every observer, and each observer with itself.
+    That of an inverted row is (through, observer). That of a natural one is in the order of identities, whoever asked
+    first: a pair and its mirror may differ in the last bit.
     """
     set_name, network = row_parts(row)
-    if set_name == NATURAL:
-        return [(network, other) for other in names[names.index(network) :]]
-    return [(network, other) for other in names] + [(other, other) for other in names if other != network]
+    if set_name != NATURAL:
+        return network, observer
+    first, second = sorted((network, observer), key=lambda name: (identities[name], name))
+    return first, second
+
+
+def row_pairs(row: str, observers: Iterable[str], identities: Mapping[str, str]) -> list[tuple[str, str]]:
+    """List the model pairs whose sums are computed for the cells of some observers in a row, each once.
+
+    Those of a natural row are the cells; each network with itself is a cell of its own row. An inverted row is a set of
+    its own: through with every observer, and each observer with itself.
+    """
+    names = list(observers)
+    cells = [cell(row, observer, identities) for observer in names]
+    itself = [] if row_parts(row)[0] == NATURAL else [(observer, observer) for observer in names]
+    return list(dict.fromkeys([*cells, *itself]))
+
+
+def unit_pairs(run: Run, unit: str) -> list[tuple[str, str]]:
+    """List the model pairs of a unit of `aggregate`, in the order of its moments."""
+    parts = RowUnit.parse(unit)
+    cohort, network = run.cohort(parts.cohort), row_parts(parts.row)[1]
+    return row_pairs(parts.row, sorted(cohort), cohort | run.sweep.identities([network]))
+
+
+# ---- units of several networks: those that looked, or were compared, together
+
+
+def embed_unit(set_name: str, cohort: str) -> str:
+    """Name the unit in which a cohort looks at a set."""
+    return f"{set_name}/{cohort}"
+
+
+def row_unit(row: str, cohort: str, shards: int) -> str:
+    """Name the unit that compares a row's network with a cohort, over so many shards."""
+    return f"{row}/{cohort}-{shards}"
+
+
+@dataclass(frozen=True)
+class RowUnit:
+    """The parts of a `row_unit`."""
+
+    row: str
+    cohort: str
+    shards: int
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Split the name of a unit. Raises ValueError if it is none."""
+        row, _, last = name.rpartition("/")
+        cohort, _, shards = last.partition("-")
+        return cls(row, cohort, int(shards))
 
 
 # ---- paths
+
+
+def pair_groups(stage: str, unit: str) -> tuple[str, ...]:
+    """Name the groups whose per-pair arrays a unit of a stage fills."""
+    if stage == "draw":
+        return "pairs", "images"
+    if stage == "invert":
+        return (inverted(unit),)
+    return (f"representations/{unit.rpartition('/')[0]}",) if stage == "embed" else ()
 
 
 def weights_path(name: str) -> str:
@@ -107,22 +167,37 @@ def checkpoint_path(name: str) -> str:
     return f"training/{name}.checkpoint"
 
 
+def digests_path(split: str) -> str:
+    """Return the path of the hashes of the photographs of a split, uint64 little-endian, in the order of their list."""
+    return f"checked/{split}.digests"
+
+
 def representation_path(set_name: str, observer: str) -> str:
     """Return the path of an observer's representations of a set, an array (n, d)."""
     return f"representations/{set_name}/{observer}"
 
 
-def moments_path(row: str) -> str:
-    """Return the path of the sums behind a row of a matrix."""
-    return f"similarity/{row}/moments"
+def moments_path(unit: str) -> str:
+    """Return the path of the sums that a unit of `aggregate` computes."""
+    return f"similarity/{unit}/moments"
 
 
-# ---- arrays of each stage
+def results_path(sweep: str, kind: str) -> str:
+    """Return the path of one of the arrays of both matrices of a sweep, given its id."""
+    return f"results/{sweep}/{kind}"
 
 
-def draw_arrays(settings: SweepSettings, network: Networks) -> list[ArraySpec]:
+def report_path(sweep: str, file: str) -> str:
+    """Return the path of a file of the report on a sweep, given its id."""
+    return f"report/{sweep}/{file}"
+
+
+# ---- arrays of the units of each stage
+
+
+def draw_arrays(run: Run, _unit: str, network: Networks) -> list[ArraySpec]:
     """Specify indices, labels and images of the pairs."""
-    n, shape = settings.pairs.count, network(settings.names[0]).input_shape
+    n, shape = run.settings.pairs.count, network(run.sweep.names[0]).input_shape
     columns = [ArraySpec(f"pairs/{name}", (n,), "int64", ("pair",)) for name in PAIR_COLUMNS]
     return columns + [
         ArraySpec(f"images/{kind}", (n, *shape), "uint8", IMAGE_DIMS, attributes={"scale_factor": 1 / 255})
@@ -130,58 +205,51 @@ def draw_arrays(settings: SweepSettings, network: Networks) -> list[ArraySpec]:
     ]
 
 
-def invert_arrays(settings: SweepSettings, network: Networks) -> list[ArraySpec]:
+def invert_arrays(run: Run, unit: str, network: Networks) -> list[ArraySpec]:
     """Specify inverted images, their losses, and the history of losses."""
-    n, shape = settings.pairs.count, network(settings.names[0]).input_shape
-    inversion = settings.inversion
+    n, shape = run.settings.pairs.count, network(unit).input_shape
+    inversion, group = run.settings.inversion, inverted(unit)
     points = history_iterations(inversion.iterations)
     scale = {"scale_factor": 1 / IMAGE_STEPS} if inversion.stored_as == "uint16" else {}
-    specs = []
-    for name in settings.names:
-        group = inverted(name)
-        specs += [
-            ArraySpec(f"{group}/image", (n, *shape), inversion.stored_as, IMAGE_DIMS, attributes=scale),
-            ArraySpec(f"{group}/history", (n, len(points)), "float32", ("pair", "iteration"), {"iteration": points}),
-            ArraySpec(
-                f"{group}/losses", (n, len(QUANTITIES)), "float32", ("pair", "quantity"), {"quantity": QUANTITIES}
-            ),
-        ]
-    return specs
-
-
-def embed_arrays(settings: SweepSettings, network: Networks) -> list[ArraySpec]:
-    """Specify the representations of every set by every observer."""
-    n = settings.pairs.count
-    widths = {name: network(name).width for name in settings.names}
     return [
-        # the feature axis has its network's name: widths differ, and xarray wants one length per name
-        ArraySpec(representation_path(set_name, name), (n, width), "float32", ("pair", f"feature_{name}"))
-        for set_name in sets(settings)
-        for name, width in widths.items()
+        ArraySpec(f"{group}/image", (n, *shape), inversion.stored_as, IMAGE_DIMS, attributes=scale),
+        ArraySpec(f"{group}/history", (n, len(points)), "float32", ("pair", "iteration"), {"iteration": points}),
+        ArraySpec(f"{group}/losses", (n, len(QUANTITIES)), "float32", ("pair", "quantity"), {"quantity": QUANTITIES}),
     ]
 
 
-def aggregate_arrays(settings: SweepSettings, _network: Networks) -> list[ArraySpec]:
-    """Specify the sums behind each row: over all shards, then with each shard left out."""
+def embed_arrays(run: Run, unit: str, network: Networks) -> list[ArraySpec]:
+    """Specify the representations of a set by a cohort."""
+    set_name, _, cohort = unit.rpartition("/")
+    n = run.settings.pairs.count
+    return [
+        # the feature axis has its network's name: widths differ, and xarray wants one length per name
+        ArraySpec(representation_path(set_name, name), (n, network(name).width), "float32", ("pair", f"feature_{name}"))
+        for name in run.current(cohort)
+    ]
+
+
+def aggregate_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]:
+    """Specify the sums behind a row: over all shards, then with each shard left out."""
+    pairs = unit_pairs(run, unit)
     return [
         ArraySpec(
-            moments_path(row),
-            (len(pairs), len(MOMENTS), 1 + settings.pairs.shards),
+            moments_path(unit),
+            (len(pairs), len(MOMENTS), 1 + RowUnit.parse(unit).shards),
             "float64",
             ("model_pair", "moment", "left_out"),
             {"model_pair": [f"{first} {second}" for first, second in pairs], "moment": MOMENTS},
         )
-        for row in rows(settings)
-        for pairs in [row_pairs(settings.names, row)]
     ]
 
 
-def report_arrays(settings: SweepSettings, _network: Networks) -> list[ArraySpec]:
+def report_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]:
     """Specify both matrices, for readers that open the store without netsim."""
-    names = settings.names
-    dims = {"set": ("natural", "inverted"), "through": names, "observer": names}
-    shape = (2, len(names), len(names))
-    return [ArraySpec(f"results/{kind}", shape, "float64", tuple(dims), dims) for kind in MATRICES]
+    through = run.settings.names
+    observers = (*through, *(member.name for member in run.settings.observing))
+    dims = {"set": ("natural", "inverted"), "through": through, "observer": observers}
+    shape = (2, len(through), len(observers))
+    return [ArraySpec(results_path(unit, kind), shape, "float64", tuple(dims), dims) for kind in MATRICES]
 
 
 # ---- values

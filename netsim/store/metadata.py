@@ -70,22 +70,15 @@ class CheckedSplit(BaseModel):
     passed_over: list[str] = []  # files that were not listed, in sentences
 
 
-class CheckMetadata(Metadata):
-    """Metadata of `check`. `train` is there only if networks are trained in the run."""
-
-    test: CheckedSplit
-    train: CheckedSplit | None = None
-
-    @property
-    def splits(self) -> dict[str, CheckedSplit]:
-        """Map the name of each split that was checked to what was found."""
-        return {"test": self.test} | ({} if self.train is None else {"train": self.train})
+class CheckMetadata(Metadata, CheckedSplit):
+    """Metadata of `check`: what it found in one split of the images."""
 
 
 class TrainMetadata(ComputedMetadata):
     """Metadata of `train`: a network as the run goes by it. `accuracy` is None for other classes than the images'."""
 
     reference: str
+    identity: str
     trained_here: bool
     accuracy: float | None
     parameters: int
@@ -106,6 +99,8 @@ class DrawMetadata(Metadata):
     source: str
     images_hash: str
     classes: list[str]
+    seed_names: list[str] | None = None  # files that the images of the shard were read from, where they are files
+    target_names: list[str] | None = None
 
 
 class InvertMetadata(ComputedMetadata):
@@ -126,6 +121,13 @@ class MeasureMetadata(Metadata):
     source: str
     streams: bool
     symmetric: bool = True
+    two_sets: bool = False
+
+
+class ReportMetadata(Metadata):
+    """Metadata of `report`: the units of `aggregate` whose sums it shows. Others may have the same sums later."""
+
+    sums: list[str]
 
 
 def train_metadata(run: Run, name: str) -> TrainMetadata:

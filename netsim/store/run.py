@@ -1,6 +1,9 @@
-"""The store of one run: Zarr arrays, and the commit records that say which units are done.
+"""A store and the sweep that is asked of it: Zarr arrays, and the commit records that say which units are done.
 
-    <url>/zarr.json                              attributes: format, digest, settings, created, versions
+    <url>/zarr.json                              attributes: format, protocol and its digest, created, versions
+    <url>/sweeps/<id>.json                       sweeps: the questions asked of the store
+    <url>/networks/<network>.json                networks, which join the store under a name and are never altered
+    <url>/cohorts/<key>.json                     networks that looked at a set, or were compared, together
     <url>/<group>/<array>                        per-pair arrays: one chunk, one object = one shard of pairs
     <url>/weights/<network>.safetensors          networks trained here
     <url>/commits/<stage>/<name>/<shard>.json    written last; the only memory of progress
@@ -13,8 +16,9 @@ docs/store.md is the specification.
 
 import json
 import os
+import re
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from shlex import quote
@@ -25,13 +29,14 @@ import zarr
 from blake3 import blake3
 
 from netsim.cancellation import check_cancelled
-from netsim.errors import SettingsError, StoreError
-from netsim.settings import SweepSettings, parse_settings
+from netsim.errors import SettingsError, StoreError, nearest
+from netsim.settings import ALGORITHM
 from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files, zarr_store
 from netsim.storage.s3 import translate_errors
 from netsim.storage.stopwatch import waiting
 from netsim.store.arrays import CHECKSUM, chunk_of, crc32c
+from netsim.store.protocol import Protocol
 from netsim.store.records import (
     RECORD_FILE,
     SEAL,
@@ -43,8 +48,9 @@ from netsim.store.records import (
     sealed,
     versions,
 )
+from netsim.store.sweeps import StoredNetwork, Sweep
 
-FORMAT = 4
+FORMAT = 5
 """Version of the layout. A store of another version is refused, never guessed at."""
 
 WRITERS = 4
@@ -53,47 +59,56 @@ WRITERS = 4
 READERS = 4
 """Arrays of a shard that are fetched concurrently."""
 
+SWEEP_ID = re.compile("[0-9a-f]{12}")
+
 
 class Run:
-    """One run in its store. Make it with `create` (new, or the same settings again) or `open`."""
+    """A store, seen by one sweep. Make it with `create` (a new store, or a new sweep of an old one) or `open`.
 
-    def __init__(self, url: str, settings: SweepSettings, attributes: Mapping[str, Any]) -> None:
+    Attributes
+    ----------
+    sweep
+        Networks and pairs that are asked for; the store may have more.
+    digest
+        Digest of the protocol, which names the store.
+    """
+
+    def __init__(self, url: str, attributes: Mapping[str, Any], sweep: Sweep) -> None:
         self.files = Files(url)
         self.url = self.files.url
-        self.settings = settings
         self.attributes = dict(attributes)
-        self.digest = settings.digest()
+        self.digest: str = attributes["digest"]
+        self.sweep = sweep
+        self.settings = sweep.settings
         self._zarr = zarr_store(self.url)
         self._opened: dict[str, zarr.Array] = {}  # opening one costs as much as reading a shard of losses
+        self._cohorts: dict[str, dict[str, str]] = {}
 
     @classmethod
-    def create(cls, url: str, settings: SweepSettings) -> Self:
-        """Open the run of these settings at `url`; make it if the place is empty.
+    def create(cls, url: str, sweep: Sweep) -> Self:
+        """Ask a sweep of the store at `url`; make the store if the place is empty.
+
+        Its networks join the store, and it becomes the sweep that `open` opens.
 
         Raises
         ------
         StoreError
-            If another run, another format or other files are there, or the place is not writable.
+            If a store of another protocol or format, a network of the same name, or other files are there, or the
+            place is not writable.
         """
         files = Files(url)
-        if cls.exists(url):
-            run = cls.open(url)
-            run.require(settings)
-            return run
-        others = any(not name.endswith(".partial") for name in files.names())
-        if others and not cls.exists(url):  # they may be those of a run that another process has just made
-            raise StoreError(f"{files.url} is not empty and holds no run; give an empty or a new place with --store")
-        attributes: dict[str, Any] = {
-            "format": FORMAT,
-            "digest": settings.digest(),
-            "settings": settings.model_dump(mode="json"),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "versions": versions(),
-        }
-        document = {"attributes": {"netsim": sealed(attributes)}, "zarr_format": 3, "node_type": "group"}
-        files.put_new("zarr.json", json.dumps(document, indent=2).encode())
-        run = cls.open(url)  # another process may have been faster
-        run.require(settings)
+        if not cls.exists(url):
+            others = any(not name.endswith(".partial") for name in files.names())
+            if others and not cls.exists(url):  # they may be those of a run that another process has just made
+                raise StoreError(
+                    f"{files.url} is not empty and holds no run; give an empty or a new place with --store"
+                )
+            files.put_new("zarr.json", _root_document(sweep.protocol))
+        run = cls(files.url, _attributes(files.url, files.get("zarr.json")), sweep)
+        run.require(sweep.protocol)
+        run._join([*sweep.networks, *sweep.observers])
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        run.files.put(sweep_path(sweep.id), _sealed_bytes({"asked": now} | sweep.to_json()))
         return run
 
     @staticmethod
@@ -102,42 +117,129 @@ class Run:
         return Files(url).exists("zarr.json")
 
     @classmethod
-    def open(cls, url: str | os.PathLike[str]) -> Self:
-        """Open the run stored at `url`.
+    def open(cls, url: str | os.PathLike[str], sweep: str | None = None) -> Self:
+        """Open the store at `url` as one of its sweeps sees it.
+
+        Parameters
+        ----------
+        url
+            Path or URL of the store.
+        sweep
+            The sweep, by its id or its label; of several with one label, the one run last. Default: the one run last
+            of all.
 
         Raises
         ------
         StoreError
             If there is no run, or it is of another format, another algorithm or damaged.
+        SettingsError
+            If it has no such sweep.
         """
         files = Files(url)
-        url = files.url
-        data = files.get_or_none("zarr.json")
-        if data is None:
-            raise StoreError(f"no run at {url}; `netsim run SETTINGS.yaml --store {quote(url)}` makes one")
-        attributes = _attributes(url, data)
-        try:
-            settings = parse_settings(attributes["settings"], origin=url)
-        except SettingsError as error:
-            raise StoreError(f"this netsim cannot read the stored settings of {error}") from None
-        if settings.digest() != attributes["digest"]:
-            raise StoreError(f"{url} was made by another version of the algorithm; use another store")
-        return cls(url, settings, attributes)
+        reads: list[Callable[[], Any]] = [lambda: files.get_or_none("zarr.json"), lambda: _sweeps_called(files, sweep)]
+        root, sweeps = concurrently(lambda read: read(), reads)
+        if root is None:
+            raise StoreError(f"no run at {files.url}; `netsim run SETTINGS.yaml --store {quote(files.url)}` makes one")
+        attributes = _attributes(files.url, root)
+        if not sweeps:
+            raise StoreError(
+                f"no sweep was asked of {files.url} yet; `netsim run SETTINGS.yaml --store {quote(files.url)}` asks one"
+            )
+        chosen = [each for each in sweeps if sweep in (None, each.id, each.label)]
+        if not chosen:
+            known = [each.label for each in sweeps]
+            raise SettingsError(f"no sweep {sweep!r} in {files.url}{nearest(str(sweep), known)}")
+        run = cls(files.url, attributes, chosen[-1])
+        run.require(run.sweep.protocol)
+        return run
 
-    def require(self, settings: SweepSettings) -> None:
-        """Raise StoreError, with what differs, unless this is the run of these settings."""
-        if settings.digest() == self.digest:
+    @classmethod
+    def at(cls, url: str, sweep: Sweep) -> Self:
+        """Return the store at `url` as a sweep sees it, whether it was asked before or not; nothing is stored."""
+        files = Files(url)
+        return cls(files.url, _attributes(files.url, files.get("zarr.json")), sweep)
+
+    def seen_by(self, sweep: Sweep) -> Self:
+        """Return the same store as another sweep sees it; nothing is stored."""
+        return type(self)(self.url, self.attributes, sweep)
+
+    @property
+    def protocol(self) -> Protocol:
+        """Settings and images that all values of the store share."""
+        return Protocol.model_validate(self.attributes["protocol"])
+
+    def require(self, protocol: Protocol) -> None:
+        """Raise StoreError, with what differs, unless the store has this protocol."""
+        if protocol.digest() == self.digest:
             return
-        stored, given = flatten(self.settings.model_dump(mode="json")), flatten(settings.model_dump(mode="json"))
-        changed = [key for key in {**stored, **given} if stored.get(key) != given.get(key)]
-        shown = ", ".join(f"{key} is {stored.get(key)!r} there and {given.get(key)!r} here" for key in changed[:2])
-        more = f" ({len(changed) - 2} more differ)" if len(changed) > 2 else ""
-        raise StoreError(f"{self.url} holds a run with other settings: {shown}{more}; give another --store")
+        differences = self.protocol.differences(protocol)
+        more = f" ({len(differences) - 2} more differ)" if len(differences) > 2 else ""
+        raise StoreError(
+            f"{self.url} holds runs of another protocol: {', '.join(differences[:2])}{more}; give another --store"
+        )
+
+    def _join(self, networks: Iterable[StoredNetwork]) -> None:
+        """Add networks that the store does not have. Raises StoreError if one of them has the name of another."""
+        by_path = {network_path(network.name): network for network in networks}
+        stored = self.files.get_all(by_path)
+        for path, network in by_path.items():
+            document = _sealed_bytes(network.to_json())
+            if path in stored or not self.files.put_new(path, document):
+                data = stored.get(path) or self.files.get(path)
+                require_same_network(self.url, StoredNetwork.from_json(_parse_sealed(self.url, path, data)), network)
 
     @property
     def repair_hint(self) -> str:
         """Advice on damage, for an error message."""
         return f"`netsim verify --repair {quote(self.url)}`, and run again"
+
+    # ---- cohorts
+
+    def cohort(self, key: str) -> dict[str, str]:
+        """Map the names of a cohort's networks to their identities. Raises StoreError if its document is damaged."""
+        if key not in self._cohorts:
+            self._cohorts[key] = self._parse_cohort(key, self.files.get(cohort_path(key)))
+        return self._cohorts[key]
+
+    def read_cohorts(self, keys: Iterable[str]) -> None:
+        """Read the documents of cohorts at once: one by one, each would wait for the storage."""
+        paths = {cohort_path(key): key for key in keys if key not in self._cohorts}
+        contents = self.files.get_all(paths)
+        self._cohorts |= {paths[path]: self._parse_cohort(paths[path], data) for path, data in contents.items()}
+
+    def _parse_cohort(self, key: str, data: bytes) -> dict[str, str]:
+        try:
+            networks = {str(name): str(identity) for name, identity in json.loads(data).items()}
+        except (ValueError, AttributeError):
+            networks = {}
+        if cohort_key(networks) != key:
+            raise StoreError(f"{self.url}/{cohort_path(key)} is damaged; {self.repair_hint}")
+        return networks
+
+    def name_cohort(self, names: Iterable[str]) -> str:
+        """Return the key of the cohort of these networks, which this run then knows. Nothing is stored."""
+        identities = dict(sorted(self.sweep.identities(names).items()))
+        key = cohort_key(identities)
+        self._cohorts[key] = identities
+        return key
+
+    def keep_cohort(self, identities: Mapping[str, str]) -> str:
+        """Store a cohort, given the identities of its networks; return its key."""
+        key = cohort_key(dict(identities))
+        self._cohorts[key] = dict(identities)
+        self.keep_cohorts([key])
+        return key
+
+    def keep_cohorts(self, keys: Iterable[str]) -> None:
+        """Store the documents of cohorts that this run has named, where they are not stored."""
+        documents = {cohort_path(key): json.dumps(self.cohort(key), indent=2).encode() for key in keys}
+        stored = self.files.get_all(documents)
+        self.files.put_all({path: data for path, data in documents.items() if path not in stored})
+
+    def current(self, key: str) -> list[str]:
+        """List the networks of a cohort that are still those of this sweep, in the order of its columns."""
+        cohort, now = self.cohort(key), self.sweep.identities(self.sweep.columns)
+        return [name for name in self.sweep.columns if cohort.get(name) == now[name]]
 
     # ---- what is done
 
@@ -350,6 +452,104 @@ class Run:
         return f"{path}/{array.metadata.encode_chunk_key(at)}", array.chunks
 
 
+def _sweeps_called(files: Files, sweep: str | None) -> list[Sweep]:
+    """Read the one sweep that has this id, as each task run does, without a listing; for another name, all sweeps."""
+    if sweep is not None and SWEEP_ID.fullmatch(sweep) and (data := files.get_or_none(sweep_path(sweep))):
+        return _parse_sweeps(files, {sweep_path(sweep): data})
+    return all_sweeps(files)
+
+
+def all_sweeps(files: Files) -> list[Sweep]:
+    """Read the sweeps that were asked of a store, the one run last at the end. Raises StoreError if one is damaged."""
+    paths = [f"sweeps/{name}" for name in files.names("sweeps") if name.endswith(".json")]
+    return _parse_sweeps(files, files.get_all(paths))
+
+
+def _parse_sweeps(files: Files, contents: Mapping[str, bytes]) -> list[Sweep]:
+    parsed = [(_parse_sealed(files.url, path, data), path) for path, data in contents.items()]
+    parsed.sort(key=lambda document: str(document[0].get("asked")))
+    return [Sweep.from_json(document, origin=f"{files.url}/{path}") for document, path in parsed]
+
+
+def all_networks(files: Files) -> list[StoredNetwork]:
+    """Read the networks of a store, by name. Raises StoreError if one is damaged."""
+    paths = [f"networks/{name}" for name in sorted(files.names("networks")) if name.endswith(".json")]
+    contents = files.get_all(paths)
+    return [
+        StoredNetwork.from_json(_parse_sealed(files.url, path, contents[path])) for path in paths if path in contents
+    ]
+
+
+def require_same_network(url: str, stored: StoredNetwork, given: StoredNetwork) -> None:
+    """Raise StoreError if two networks that have one name in a store are different ones."""
+    if stored.identity == given.identity:
+        return
+    what = _difference(stored, given)
+    raise StoreError(
+        f"the name {given.name} is taken in {url} by another network: {what}; "
+        f"rename yours, as in 'other={given.reference}', or give another --store"
+    )
+
+
+def _difference(stored: StoredNetwork, given: StoredNetwork) -> str:
+    if stored.reference != given.reference:
+        return f"{stored.reference} there and {given.reference} here"
+    trained = [None if each.training is None else each.training.model_dump(mode="json") for each in (stored, given)]
+    if trained[0] != trained[1] and None not in trained:
+        before, now = trained
+        assert before is not None and now is not None
+        return ", ".join(f"training.{k} is {before[k]!r} there and {now[k]!r} here" for k in now if before[k] != now[k])
+    return "the training images are others" if given.training else f"the weights of {given.reference} are others"
+
+
+def network_path(name: str) -> str:
+    """Return the path of a network's document."""
+    return f"networks/{name}.json"
+
+
+def sweep_path(key: str) -> str:
+    """Return the path of a sweep's document."""
+    return f"sweeps/{key}.json"
+
+
+def cohort_path(key: str) -> str:
+    """Return the path of a cohort's document."""
+    return f"cohorts/{key}.json"
+
+
+def cohort_key(identities: Mapping[str, str]) -> str:
+    """Return 12 hex digits that name networks, given their identities, whatever their order."""
+    return blake3_hex(json.dumps(identities, sort_keys=True).encode())[:12]
+
+
+def _sealed_bytes(document: dict[str, Any]) -> bytes:
+    return json.dumps(sealed(document), indent=2).encode()
+
+
+def _parse_sealed(url: str, path: str, data: bytes) -> dict[str, Any]:
+    """Parse a sealed document. Raises StoreError unless it is whole."""
+    try:
+        document = json.loads(data)
+        whole = isinstance(document, dict) and is_sealed(document)
+    except ValueError:
+        whole = False
+    if not whole:
+        raise StoreError(f"{url}/{path} is damaged or was edited; restore it, or remove it and run its settings again")
+    return {key: value for key, value in document.items() if key != SEAL}
+
+
+def _root_document(protocol: Protocol) -> bytes:
+    attributes: dict[str, Any] = {
+        "format": FORMAT,
+        "digest": protocol.digest(),
+        "protocol": protocol.model_dump(mode="json"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+    }
+    document = {"attributes": {"netsim": sealed(attributes)}, "zarr_format": 3, "node_type": "group"}
+    return json.dumps(document, indent=2).encode()
+
+
 def _attributes(url: str, data: bytes) -> dict[str, Any]:
     """Parse the root document of a run. Raises StoreError unless it is whole and of our format."""
     try:
@@ -369,12 +569,7 @@ def _attributes(url: str, data: bytes) -> dict[str, Any]:
         )
     if not (group and is_sealed(attributes)):
         raise StoreError(f"{url}/zarr.json is damaged or was edited; restore it, or use another store")
+    protocol = Protocol.model_validate(attributes["protocol"])
+    if protocol.algorithm != ALGORITHM or protocol.digest() != attributes["digest"]:
+        raise StoreError(f"{url} was made by another version of the algorithm; use another store")
     return attributes
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

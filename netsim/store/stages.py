@@ -1,21 +1,21 @@
 """The stages of a sweep: which units each has, what they need, and which are missing. Imports no torch."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from shlex import quote
 from typing import Any
 
 from netsim.errors import StoreError
-from netsim.references import has_photographs
-from netsim.settings import SweepSettings
 from netsim.storage.concurrency import concurrently
+from netsim.store import coverage
 from netsim.store.arrays import ArraySpec
 from netsim.store.documents import create_arrays
 from netsim.store.layout import (
     NATURAL,
     Networks,
+    RowUnit,
     aggregate_arrays,
     draw_arrays,
     embed_arrays,
@@ -27,12 +27,16 @@ from netsim.store.layout import (
 )
 from netsim.store.metadata import train_metadata
 from netsim.store.run import Run
+from netsim.store.sweeps import Sweep
 
 Unit = tuple[str, str, int]
 """Stage, name, shard."""
 
-Needs = Callable[[SweepSettings, str, int], Iterable[Unit]]
-"""(settings, name, shard) -> the units that must be done before."""
+Done = dict[tuple[str, int], float]
+"""Units or goals (name, shard) of a stage that are done, with the time of their commit."""
+
+Needs = Callable[[Sweep, str, int], Iterable[Unit]]
+"""(sweep, name, shard) -> the goals that must be reached before."""
 
 MANY_RECORDS = 2000
 """From this many records on, a stage is listed name by name, concurrently."""
@@ -46,60 +50,93 @@ def unit_label(unit: Unit) -> str:
 
 @dataclass(frozen=True)
 class Stage:
-    """One kind of work: its units, what they need, and the arrays they fill.
+    """One kind of work: its goals, the units that reach them, what they need, and the arrays they fill.
 
     A unit is done when the store has its commit record. It is computed by `netsim.stages.<name>.compute`, which is
     imported by those only who compute: a stage itself imports no torch.
+
+    A goal is what a sweep asks for, as in "all representations of shard 3 of a set". In most stages a goal is a unit.
+    Where several networks share a goal (`cohorts`), several units may reach it together, each for a cohort: the last
+    part of their names. A sweep that finds some of the networks done has one unit for the others.
     """
 
     name: str
     label: str  # for progress bars
-    shards: Callable[[SweepSettings], dict[str, int]]  # name -> number of shards
+    shards: Callable[[Sweep], dict[str, int]]  # name of a goal -> number of shards
     needs: Needs = lambda *_: ()
-    arrays: Callable[[SweepSettings, Networks], list[ArraySpec]] = lambda *_: []
+    arrays: Callable[[Run, str, Networks], list[ArraySpec]] = lambda *_: []  # of a unit
     gpu: bool = False  # gains from a GPU; other stages leave GPUs alone
     per_pair: bool = False  # a shard is a shard of pairs; otherwise it is all there is of a name
     resumes: bool = False  # a shard continues where a killed worker left it
     compute: Callable[[Run, str, int], Any] | None = None  # default: `compute` of netsim.stages.<name>
+    reached: Callable[[Run, Done], Done] | None = None  # the goals that units which are done have reached
+    lacking: Callable[[Run, Done], list[tuple[str, int]]] | None = None  # the units that are missing
+    used: Callable[[Run, Done], list[tuple[str, int]]] | None = None  # the units that have what the sweep asks for
+
+    @property
+    def cohorts(self) -> bool:
+        """True if a goal is shared by several networks."""
+        return self.reached is not None
 
     @property
     def time_limit_hint(self) -> str:
         """Advice for shards that take longer than a worker lives."""
         return f"give a longer walltime{', or shards of fewer pairs (pairs.shard_size)' if self.per_pair else ''}"
 
-    def total(self, settings: SweepSettings) -> int:
-        """Count the units of a sweep."""
-        return sum(self.shards(settings).values())
+    def total(self, sweep: Sweep) -> int:
+        """Count the goals of a sweep."""
+        return sum(self.shards(sweep).values())
 
-    def done(self, run: Run) -> dict[tuple[str, int], float]:
-        """Map each (name, shard) that has a commit record to the time of its commit."""
-        shards = self.shards(run.settings)
+    def goal(self, unit: str) -> str:
+        """Return the name of the goal of a unit."""
+        return unit.rpartition("/")[0] if self.cohorts else unit
+
+    def units_done(self, run: Run) -> Done:
+        """Map each unit (name, shard) that has a commit record to the time of its commit, whoever asked for it."""
+        shards = self.shards(run.sweep)
         if not shards:
             return {}
         return run.done(self.name, list(shards) if sum(shards.values()) > MANY_RECORDS else ())
 
-    def every(self, settings: SweepSettings) -> list[tuple[str, int]]:
-        """List all units as (name, shard), in order."""
-        return [(name, shard) for name, shards in self.shards(settings).items() for shard in range(shards)]
+    def done(self, run: Run) -> Done:
+        """Map each goal (name, shard) of the sweep that is reached to the time when it was."""
+        done = self.units_done(run)
+        reached = self.reached(run, done) if self.reached else done
+        shards = self.shards(run.sweep)
+        return {(name, shard): when for (name, shard), when in reached.items() if shard < shards.get(name, 0)}
+
+    def every(self, sweep: Sweep) -> list[tuple[str, int]]:
+        """List all goals as (name, shard), in order."""
+        return [(name, shard) for name, shards in self.shards(sweep).items() for shard in range(shards)]
 
     def missing(self, run: Run) -> list[tuple[str, int]]:
         """List the units without a commit record as (name, shard), in order."""
-        done = self.done(run)
-        return [unit for unit in self.every(run.settings) if unit not in done]
+        return self.missing_of(run, self.units_done(run))
 
-    def prepare(self, run: Run) -> None:
-        """Create the arrays that this stage fills. Call it once, before work fans out."""
-        create_arrays(run, self.specs(run))
+    def missing_of(self, run: Run, done: Done) -> list[tuple[str, int]]:
+        """List the missing units like `missing`, given those that are done."""
+        if self.lacking:
+            return self.lacking(run, done)
+        return [unit for unit in self.every(run.sweep) if unit not in done]
 
-    def specs(self, run: Run) -> list[ArraySpec]:
-        """List the arrays that this stage fills.
+    def prepare(self, run: Run, units: Iterable[tuple[str, int]]) -> None:
+        """Create the arrays that some units fill, and name their cohorts. Call it once, before work fans out."""
+        names = list(dict.fromkeys(name for name, _ in units))
+        if self.cohorts:
+            run.keep_cohorts(name.rpartition("/")[2].partition("-")[0] for name in names)
+        create_arrays(run, self.specs(run, names))
+
+    def specs(self, run: Run, names: Sequence[str]) -> list[ArraySpec]:
+        """List the arrays that units of these names fill.
 
         Raises
         ------
         StoreError
             If they depend on networks that are not trained or checked yet.
         """
-        return self.arrays(run.settings, partial(train_metadata, run))
+        dimensions = cache(partial(train_metadata, run))
+        specs = [spec for name in names for spec in self.arrays(run, name, dimensions)]
+        return list({spec.path: spec for spec in specs}.values())  # cohorts of one set may have networks in common
 
 
 @dataclass(frozen=True)
@@ -118,46 +155,65 @@ def blocks(missing: Iterable[tuple[str, int]], size: int) -> Iterator[Block]:
             yield Block(name, shards[start : start + size])
 
 
-def _one_each(settings: SweepSettings) -> dict[str, int]:
-    return dict.fromkeys(settings.names, 1)
+def _one_each(sweep: Sweep) -> dict[str, int]:
+    return dict.fromkeys(sweep.columns, 1)
 
 
-def _inversions(settings: SweepSettings) -> dict[str, int]:
-    return dict.fromkeys(settings.names, settings.pairs.shards)
+def _inversions(sweep: Sweep) -> dict[str, int]:
+    return dict.fromkeys(sweep.names, sweep.shards)
 
 
-def _embeddings(settings: SweepSettings) -> dict[str, int]:
-    return dict.fromkeys(sets(settings), settings.pairs.shards)
+def _embeddings(sweep: Sweep) -> dict[str, int]:
+    return dict.fromkeys(sets(sweep), sweep.shards)
 
 
-def _checked(settings: SweepSettings) -> dict[str, int]:
+def _checked(sweep: Sweep) -> dict[str, int]:
     """Images that are decoded one by one are checked before anything is made of them."""
-    return {"images": 1} if has_photographs(settings.images.source) else {}
+    return dict.fromkeys(sweep.checked_splits, 1)
 
 
-def _needs_of_train(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
-    return [("check", images, 0) for images in _checked(settings)]
+def _needs_of_train(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
+    trained = sweep.network(name).training is not None
+    return [("check", split, 0) for split in _checked(sweep) if split == "test" or trained]
 
 
-def _needs_of_draw(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
-    return [("train", settings.names[0], 0)]  # its record has the size of the images
+def _needs_of_draw(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
+    return [("train", sweep.names[0], 0)]  # its record has the size of the images
 
 
-def _needs_of_invert(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
+def _needs_of_invert(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
     return [("train", name, 0), ("draw", "pairs", shard)]
 
 
-def _needs_of_embed(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
+def _needs_of_embed(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
     images = ("draw", "pairs", shard) if name == NATURAL else ("invert", row_parts(name)[1], shard)
-    return [images, *(("train", observer, 0) for observer in settings.names)]
+    return [images, *(("train", observer, 0) for observer in sweep.columns)]
 
 
-def _needs_of_aggregate(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
-    return [("embed", row_parts(name)[0], k) for k in range(settings.pairs.shards)]
+def _needs_of_aggregate(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
+    return [("embed", row_parts(name)[0], k) for k in range(sweep.shards)]
 
 
-def _needs_of_report(settings: SweepSettings, name: str, shard: int) -> Iterable[Unit]:
-    return [("aggregate", row, 0) for row in rows(settings)]
+def _needs_of_report(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
+    return [("aggregate", row, 0) for row in rows(sweep)]
+
+
+def _embedded(run: Run, done: Done) -> Done:
+    """Find the shards of sets that every observer has looked at."""
+    every = set(run.sweep.columns)
+    return {
+        (name, shard): max(done[unit, shard] for unit in units.values())
+        for (name, shard), units in coverage.embedded(run, done).items()
+        if every <= units.keys()
+    }
+
+
+def _aggregated(run: Run, done: Done) -> Done:
+    """Find the rows of which every cell can be computed."""
+    times = {RowUnit.parse(unit).row: when for (unit, _), when in sorted(done.items(), key=lambda item: item[1])}
+    latest = max(done.values(), default=0.0)
+    finished = coverage.SUMS.finished(run, done)
+    return {(row, 0): times.get(row, latest) for row in finished if finished[row]}
 
 
 CHECK = Stage("check", "Image sets looked at", _checked)
@@ -165,58 +221,70 @@ TRAIN = Stage("train", "Networks trained or checked", _one_each, _needs_of_train
 DRAW = Stage(
     "draw",
     "Shards of pairs drawn",
-    lambda settings: {"pairs": settings.pairs.shards},
+    lambda sweep: {"pairs": sweep.shards},
     _needs_of_draw,
     draw_arrays,
     per_pair=True,
 )
 INVERT = Stage("invert", "Shards inverted", _inversions, _needs_of_invert, invert_arrays, gpu=True, per_pair=True)
-EMBED = Stage("embed", "Shards embedded", _embeddings, _needs_of_embed, embed_arrays, gpu=True, per_pair=True)
+EMBED = Stage(
+    "embed",
+    "Shards embedded",
+    _embeddings,
+    _needs_of_embed,
+    embed_arrays,
+    gpu=True,
+    per_pair=True,
+    reached=_embedded,
+    lacking=coverage.missing_embeddings,
+    used=coverage.used_embeddings,
+)
 AGGREGATE = Stage(
     "aggregate",
     "Rows of networks compared",
-    lambda settings: dict.fromkeys(rows(settings), 1),
+    lambda sweep: dict.fromkeys(rows(sweep), 1),
     _needs_of_aggregate,
     aggregate_arrays,
+    reached=_aggregated,
+    lacking=coverage.SUMS.missing,
+    used=coverage.SUMS.used,
 )
-REPORT = Stage("report", "Reports written", lambda settings: {"report": 1}, _needs_of_report, report_arrays)
+REPORT = Stage("report", "Reports written", lambda sweep: {sweep.id: 1}, _needs_of_report, report_arrays)
 
 STAGES = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
 """The stages of a sweep, in order."""
 
 
-def require_finished(run: Run, stages: Iterable[Stage]) -> None:
-    """Raise StoreError for the first of these stages that lacks a unit; the message names it."""
+def require_finished(run: Run, stages: Iterable[Stage]) -> list[Unit]:
+    """List the units that have what the sweep asks of some stages.
+
+    Raises
+    ------
+    StoreError
+        For the first of these stages that lacks a unit; the message names it.
+    """
     stages = list(stages)
-    for stage, missing in zip(stages, concurrently(lambda stage: stage.missing(run), stages), strict=True):
+    units: list[Unit] = []
+    for stage, done in zip(stages, concurrently(lambda stage: stage.units_done(run), stages), strict=True):
+        missing = stage.missing_of(run, done)
         if missing:
+            name, shard = missing[0]
             raise StoreError(
-                f"{run.url} is not finished: {len(missing)} of {stage.total(run.settings)} shards of {stage.name} "
-                f"are missing, the first {unit_label((stage.name, *missing[0]))}; "
+                f"{run.url} is not finished: {len(missing)} of {stage.total(run.sweep)} shards of {stage.name} "
+                f"are missing, the first {unit_label((stage.name, stage.goal(name), shard))}; "
                 f"resume with `netsim run --store {quote(run.url)}`"
             )
+        used = stage.used(run, done) if stage.used else stage.every(run.sweep)
+        units += [(stage.name, *unit) for unit in used]
+    return units
 
 
-def dependencies(settings: SweepSettings, unit: Unit) -> list[Unit]:
-    """List the units whose values a unit of any stage is computed from. Weights have their own hashes in records."""
-    stage, name, shard = unit
-    shards, (_, _, rest) = range(settings.pairs.shards), name.partition("/")
-    if stage == "layers":  # <key>/<set>, which represents images as `embed` does
-        return _computed_from(EMBED.needs(settings, rest, shard))
-    if stage == "measure":  # <measure>/<row>, which may compare the set with the natural one
-        return [("embed", name, k) for name in dict.fromkeys((NATURAL, row_parts(rest)[0])) for k in shards]
-    return _computed_from(next(known for known in STAGES if known.name == stage).needs(settings, name, shard))
-
-
-def _computed_from(needs: Iterable[Unit]) -> list[Unit]:
-    return [unit for unit in needs if unit[0] not in ("check", "train")]
-
-
-def blocked_units(settings: SweepSettings, failed: Iterable[Unit]) -> set[Unit]:
-    """List the units that `failed` blocks, directly or indirectly, including `failed` itself."""
-    blocked = set(failed)
+def blocked_goals(sweep: Sweep, failed: Iterable[Unit]) -> set[Unit]:
+    """List the goals that failed units block, directly or indirectly, including their own."""
+    by_name = {stage.name: stage for stage in STAGES}
+    blocked = {(stage, by_name[stage].goal(name) if stage in by_name else name, shard) for stage, name, shard in failed}
     for stage in STAGES if blocked else ():
-        for name, shard in stage.every(settings):
-            if not blocked.isdisjoint(stage.needs(settings, name, shard)):
+        for name, shard in stage.every(sweep):
+            if not blocked.isdisjoint(stage.needs(sweep, name, shard)):
                 blocked.add((stage.name, name, shard))
     return blocked

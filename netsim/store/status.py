@@ -48,15 +48,16 @@ class StageStatus:
 
 def status(run: Run) -> list[StageStatus]:
     """Report the progress of every stage that has anything to do. Opens no record: 100,000 shards take seconds."""
-    stages = [stage for stage in STAGES if stage.total(run.settings)]
+    stages = [stage for stage in STAGES if stage.total(run.sweep)]
     return concurrently(lambda stage: stage_status(run, stage), stages)
 
 
 def unreadable(run: Run) -> dict[str, CheckedSplit]:
     """Map each split that was checked to what the check found; empty before it, and where images are not files."""
-    if not CHECK.done(run):
-        return {}
-    return CheckMetadata.of(run.record(CHECK.name, "images")).splits
+    done = sorted(name for name, _ in CHECK.done(run))
+    return {
+        name: CheckedSplit.model_validate(CheckMetadata.of(run.record(CHECK.name, name)).model_dump()) for name in done
+    }
 
 
 def unreadable_counts(run: Run) -> dict[str, tuple[int, int]]:
@@ -66,8 +67,7 @@ def unreadable_counts(run: Run) -> dict[str, tuple[int, int]]:
 
 def stage_status(run: Run, stage: Stage) -> StageStatus:
     """Report the progress of one stage."""
-    shards = stage.shards(run.settings)
-    done = {unit: when for unit, when in stage.done(run).items() if _belongs(unit, shards)}
+    shards, done = stage.shards(run.sweep), stage.done(run)
     counts = dict.fromkeys(shards, 0)
     for name, _ in done:
         counts[name] += 1
@@ -79,11 +79,6 @@ def stage_status(run: Run, stage: Stage) -> StageStatus:
         by_name={name: (counts[name], total) for name, total in shards.items()},
         rate=_rate(sorted(done.values())),
     )
-
-
-def _belongs(unit: tuple[str, int], shards: dict[str, int]) -> bool:
-    name, shard = unit
-    return shard < shards.get(name, 0)
 
 
 def _rate(times: list[float]) -> float | None:

@@ -67,8 +67,7 @@ class Tally:
 
     def read(self, done: Iterable[tuple[str, int]]) -> None:
         """Read the records of those units (name, shard) that are new. Raises StoreError if one is missing."""
-        shards = self._stage.shards(self._run.settings)
-        new = sorted({(name, shard) for name, shard in done if shard < shards.get(name, 0)} - self._read)
+        new = sorted(set(done) - self._read)
         for record in self._run.records_of((self._stage.name, *unit) for unit in new).values():
             self._add(record)
         self._read.update(new)
@@ -89,7 +88,7 @@ def throughput(run: Run) -> list[Throughput]:
     workers: list[Throughput] = []
     for stage in PER_PAIR_STAGES:
         tally = Tally(run, stage)
-        tally.read(stage.done(run))
+        tally.read(stage.units_done(run))
         workers += tally.workers
     return workers
 

@@ -13,28 +13,37 @@ from netsim.similarity.uncertainty import Estimate
 NINE = ("densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4")
 
 
-def make_matrix(rng, count: int, *, center: float, symmetric: bool) -> dict[str, np.ndarray]:
+def make_matrix(rng, count: int, observers: int, *, center: float, symmetric: bool) -> dict[str, np.ndarray]:
     """Return plausible similarities, unbiased then biased: ones on the diagonal, biased above unbiased."""
-    cka = np.clip(center + 0.25 * center * rng.standard_normal((count, count)), 0.01, 0.99)
+    shape = count, count + observers
+    cka = np.clip(center + 0.25 * center * rng.standard_normal(shape), 0.01, 0.99)
     if symmetric:
-        cka = (cka + cka.T) / 2
+        cka[:, :count] = (cka[:, :count] + cka[:, :count].T) / 2
     unbiased = cka - 0.02 - 0.03 * (1 - cka)
     np.fill_diagonal(cka, 1)
     np.fill_diagonal(unbiased, 1)
-    off = ~np.eye(count, dtype=bool)
-    error, floor = 0.004 + 0.002 * rng.random((2, count, count))
+    off = ~np.eye(*shape, dtype=bool)
+    error, floor = 0.004 + 0.002 * rng.random((2, *shape))
     return {"cka": np.stack([unbiased, cka]), "se": np.stack([1.1 * error * off, error * off]), "floor": 10 * floor}
 
 
-def make_estimates(matrices: dict[str, dict[str, np.ndarray]], names: tuple[str, ...]) -> dict[str, dict]:
-    """Return means, rows and row differences of such matrices, with errors of a plausible size."""
-    off, means, rows = ~np.eye(len(names), dtype=bool), {}, {}
+def make_estimates(
+    matrices: dict[str, dict[str, np.ndarray]], names: tuple[str, ...], observers: tuple[str, ...]
+) -> dict[str, dict]:
+    """Return means, rows, columns and row differences of such matrices, with errors of a plausible size."""
+    count, means, rows, columns = len(names), {}, {}, {}
+    off = ~np.eye(count, count + len(observers), dtype=bool)
     for kind, matrix in matrices.items():
         for estimator, cells in zip(ESTIMATORS, matrix["cka"], strict=True):
-            means[kind, estimator] = Estimate(float(cells[off].mean()), 0.0042, 15)
+            square, inside = cells[:, :count], off[:, :count]
+            means[kind, estimator] = Estimate(float(square[inside].mean()), 0.0042, 15)
             rows[kind, estimator] = {
                 name: Estimate(float(row[others].mean()), 0.005, 15)
-                for name, row, others in zip(names, cells, off, strict=True)
+                for name, row, others in zip(names, square, inside, strict=True)
+            }
+            columns[kind, estimator] = {
+                name: Estimate(float(column[others].mean()), 0.005, 15)
+                for name, column, others in zip((*names, *observers), cells.T, off.T, strict=True)
             }
     for estimator, se in zip(ESTIMATORS, (0.0053, 0.0051), strict=True):
         difference = means["natural", estimator].value - means["inverted", estimator].value
@@ -44,7 +53,7 @@ def make_estimates(matrices: dict[str, dict[str, np.ndarray]], names: tuple[str,
         (one, other): Estimate(biased[one].value - biased[other].value, 0.006, 15)
         for one, other in itertools.combinations(names, 2)
     }
-    return {"means": means, "rows": rows, "row_differences": differences}
+    return {"means": means, "rows": rows, "columns": columns, "row_differences": differences}
 
 
 def make_loss(rng, n: int, *, final: float) -> Loss:
@@ -65,13 +74,13 @@ def make_loss(rng, n: int, *, final: float) -> Loss:
     )
 
 
-def make_results(count: int = 9, n: int = 512, rng_seed: int = 0) -> Results:
+def make_results(count: int = 9, n: int = 512, rng_seed: int = 0, observers: tuple[str, ...] = ()) -> Results:
     """Return results of `count` networks on n pairs in 16 shards, without any reason to doubt them."""
     rng = np.random.default_rng([rng_seed, count])
     names = NINE[:count] + tuple(f"network_{index:02d}" for index in range(9, count))
     matrices = {
-        "natural": make_matrix(rng, count, center=0.75, symmetric=True),
-        "inverted": make_matrix(rng, count, center=0.18, symmetric=False),
+        "natural": make_matrix(rng, count, len(observers), center=0.75, symmetric=True),
+        "inverted": make_matrix(rng, count, len(observers), center=0.18, symmetric=False),
     }
     stacked = {key: np.stack([matrix[key] for matrix in matrices.values()], axis=1) for key in ("cka", "se")}
     floor = np.stack([matrix["floor"] for matrix in matrices.values()])
@@ -83,18 +92,19 @@ def make_results(count: int = 9, n: int = 512, rng_seed: int = 0) -> Results:
             parameters=int(rng.integers(20_000, 900_000)),
             width=int(rng.choice([64, 128, 256])),
             weights_hash=rng.bytes(32).hex(),
-            trained_here=True,
+            trained_here=name in names,
         )
-        for name in names
+        for name in (*names, *observers)
     }
     return Results(
         networks=names,
+        observers=observers,
         n=n,
         shards=16,
         similarity=similarity_dataset(
-            names, **stacked, floor=floor, undefined=np.full_like(stacked["cka"], "", str), df=15
+            names, observers, **stacked, floor=floor, undefined=np.full_like(stacked["cka"], "", str), df=15
         ),
-        **make_estimates(matrices, names),
+        **make_estimates(matrices, names, observers),
         loss={name: make_loss(rng, n, final=float(rng.uniform(0.01, 0.03))) for name in names},
         summaries=summaries,
         tolerance=0.05,
@@ -148,7 +158,7 @@ def with_inverted(results: Results, row: int, column: int, value: float) -> Resu
 
 
 def renamed(results: Results, old: str, new: str) -> Results:
-    """Give one network of the results another name."""
+    """Give one network of the results, which have no observers, another name."""
 
     def swap(mapping):
         return {new if name == old else name: value for name, value in mapping.items()}
@@ -161,6 +171,7 @@ def renamed(results: Results, old: str, new: str) -> Results:
         networks=names,
         similarity=results.similarity.assign_coords(through=list(names), observer=list(names)),
         rows={key: swap(rows) for key, rows in results.rows.items()},
+        columns={key: swap(columns) for key, columns in results.columns.items()},
         row_differences={
             tuple(new if name == old else name for name in pair): value
             for pair, value in results.row_differences.items()

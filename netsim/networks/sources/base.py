@@ -50,6 +50,10 @@ def _no_hint(_: Reference) -> str:
     return ""
 
 
+def _named(parsed: Reference) -> str:
+    return parsed.weights or ""
+
+
 @dataclass(frozen=True)
 class NetworkSource:
     """One source of networks.
@@ -67,6 +71,8 @@ class NetworkSource:
         True if its networks come without weights, so that a run trains them.
     find_file
         Returns the path or URL of the safetensors file with the weights, or None.
+    tag
+        Returns the name of the published weights of a reference, which may leave it out.
     hint
         Returns what to do if that file is missing, for the end of an error message.
     """
@@ -76,6 +82,7 @@ class NetworkSource:
     publishes: bool = False
     trains: bool = False
     find_file: Callable[[Reference], str | None] = _file_behind_at
+    tag: Callable[[Reference], str] = _named
     hint: Callable[[Reference], str] = _no_hint
 
     def weights_file(self, parsed: Reference) -> str | None:

@@ -79,6 +79,11 @@ def _config(parsed: Reference) -> Any:
     return known[tag]
 
 
+def tag(parsed: Reference) -> str:
+    """Return the tag of the published weights, as in a1_in1k."""
+    return str(_config(parsed).tag)
+
+
 def _preprocessing(config: Any) -> Preprocessing:
     return Preprocessing(
         tuple(config.mean),
@@ -104,4 +109,4 @@ def _download(parsed: Reference, config: Any) -> nn.Module:
         ) from error
 
 
-SOURCE = NetworkSource(check, build, publishes=True)
+SOURCE = NetworkSource(check, build, publishes=True, tag=tag)

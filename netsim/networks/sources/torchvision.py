@@ -85,6 +85,11 @@ def _published_weights(parsed: Reference) -> Any:
     return choices[parsed.weights]
 
 
+def tag(parsed: Reference) -> str:
+    """Return the name of the published weights, as in IMAGENET1K_V1."""
+    return str(_published_weights(parsed).name)
+
+
 def _preprocessing(weights: Any) -> Preprocessing:
     if weights is None:
         return IMAGENET
@@ -108,4 +113,4 @@ def _download(parsed: Reference, weights: Any) -> nn.Module:
         ) from error
 
 
-SOURCE = NetworkSource(check, build, publishes=True)
+SOURCE = NetworkSource(check, build, publishes=True, tag=tag)

@@ -1,6 +1,7 @@
 """Estimates of `netsim plan`: shards, FLOPs and bytes equal those of a real run; an impossible run is refused."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -27,12 +28,12 @@ from netsim.planning.estimate import (
     run_probes,
 )
 from netsim.planning.probe import Probe, ProbeRequest
+from netsim.stages.work import compute_unit
 from netsim.storage.files import Files
-from netsim.store.run import Run
-from netsim.store.stages import STAGES
+from netsim.store.stages import INVERT, STAGES
 from support.seaweed import BUCKET
 from support.servers import NETSIM
-from support.sweeps import TINY, tiny
+from support.sweeps import TINY, new_run, run_all, tiny
 
 PER_TASK = {"draw": 4, "invert": 3, "embed": 8}
 DEVICE = Device("a device", Range(1e9, 2e9, 4e9), {})
@@ -61,9 +62,9 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> CostEstimate:
     return planned(tmp_path_factory.mktemp("plan") / "run")
 
 
-def test_shards_are_those_of_the_sweep_and_tasks_those_that_it_is_cut_into(plan):
+def test_shards_are_those_of_the_sweep_and_tasks_those_that_it_is_cut_into(plan, finished):
     shards = {stage.stage: stage.shards for stage in plan.stages}
-    assert shards == {stage.name: stage.total(tiny()) for stage in STAGES}
+    assert shards == {stage.name: stage.total(finished.sweep) for stage in STAGES}
     tasks = {stage.stage: stage.tasks for stage in plan.stages}
     assert tasks == {"check": 0, "train": 3, "draw": 1, "invert": 6, "embed": 4, "aggregate": 6, "report": 1}
 
@@ -93,8 +94,8 @@ def test_seconds_on_another_device_are_flops_by_its_speed(plan):
 
 
 def test_probes_say_what_the_networks_are(plan):
-    for name, probe in zip(tiny().names, plan.networks, strict=True):
-        reference = tiny().reference(name).partition("@")[0]
+    for member, probe in zip(tiny().members, plan.networks, strict=True):
+        name, reference = member.name, member.reference.partition("@")[0]
         network = load_network(f"{reference}@none", num_classes=10, input_shape=(1, 28, 28))
         assert (probe.name, probe.width, probe.input_shape) == (name, network.width, (1, 28, 28))
         assert probe.parameters == sum(parameter.numel() for parameter in network.parameters())
@@ -113,10 +114,70 @@ def test_networks_with_the_same_reference_are_known_before_the_run(plan, tmp_pat
     assert "WARNING  Equal weights: a and b are both the same network." in capsys.readouterr().out
 
 
-def test_of_a_finished_run_nothing_is_missing_and_what_is_half_done_is_half_as_much(finished, tmp_path):
-    found = planned(finished.url)
-    assert (found.stored, found.flops, found.device_seconds.mean) == (0, 0, 0)
-    assert all(stage.shards == 0 for stage in found.stages)
+def test_of_a_finished_run_nothing_is_missing(finished):
+    nothing = planned(finished.url)
+    assert (nothing.stored, nothing.flops, nothing.device_seconds.mean) == (0, 0, 0)
+    assert all(stage.shards == 0 for stage in nothing.stages)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        # the new network represents four sets, and all four networks represent its own
+        (
+            {"networks": [*TINY["networks"], "small:wrn2@none"]},
+            {"train": 1, "invert": 4, "embed": 20, "aggregate": 5, "report": 1},
+        ),
+        ({"observers": ["small:wrn2@none"]}, {"train": 1, "embed": 16, "aggregate": 4, "report": 1}),
+        ({"pairs": {"count": 48, "shard_size": 8}}, {"draw": 2, "invert": 6, "embed": 8, "aggregate": 6, "report": 1}),
+        # the sums over fewer shards
+        ({"networks": TINY["networks"][:2], "pairs": {"count": 16, "shard_size": 8}}, {"aggregate": 4, "report": 1}),
+        ({"networks": [*reversed(TINY["networks"]), "again=small:vgg"]}, {"report": 1}),
+    ],
+    ids=["a network", "an observer", "pairs", "less", "another order and name"],
+)
+def test_of_a_store_that_grows_only_what_is_new_is_planned(finished, changes, expected):
+    stages = planned(finished.url, **changes).stages
+    assert {stage.stage: stage.shards for stage in stages if stage.shards} == expected
+
+
+def test_a_network_that_is_added_stores_the_bytes_that_are_planned(finished, tmp_path):
+    store, networks = shutil.copytree(finished.url, tmp_path / "run"), [*TINY["networks"], "small:wrn2@none"]
+    stages, before = planned(store, networks=networks).stages, files_below(store)
+    run = new_run(str(store), tiny(networks=networks))
+    assert run_all(run) == {stage.stage: stage.shards for stage in stages}
+    values = ("inverted/", "representations/")
+    added = sum(size for path, size in files_below(store).items() if path not in before and path.startswith(values))
+    assert sum(stage.stored for stage in stages if stage.stage in ("invert", "embed")) == pytest.approx(added, rel=0.25)
+
+
+def test_a_new_network_is_inverted_and_represents_all_sets_and_others_represent_only_its_set(finished):
+    grown = planned(finished.url, networks=[*TINY["networks"], "small:wrn2@none"])
+    flops = {probe.name: probe.flops for probe in grown.networks}
+    by_stage = {stage.stage: stage.flops for stage in grown.stages}
+    iterations = tiny().inversion.iterations
+    assert by_stage["invert"] == 2 * 32 * iterations * flops["wrn2"]
+    assert by_stage["embed"] == 32 * (4 * flops["wrn2"] + sum(flops.values()))
+
+
+def test_a_run_that_is_half_done_is_planned_by_half(plan, tmp_path):
+    run = new_run(str(tmp_path / "run"), tiny(networks=TINY["networks"][1:]))
+    run_all(run, only=("train", "draw"))
+    INVERT.prepare(run, INVERT.missing(run))
+    for name, shard in [("resnet18", 0), ("resnet18", 1), ("shufflenet", 0)]:
+        compute_unit(run, INVERT, name, shard)
+    half = {stage.stage: stage for stage in planned(run.url, networks=TINY["networks"][1:]).stages}
+    flops = {probe.name: probe.flops for probe in plan.networks}
+    assert [half[stage].shards for stage in ("train", "draw", "invert", "embed")] == [0, 0, 5, 12]
+    assert half["invert"].kept == 3
+    assert half["invert"].flops == 2 * 8 * tiny().inversion.iterations * (
+        2 * flops["resnet18"] + 3 * flops["shufflenet"]
+    )
+
+
+def files_below(store: Path) -> dict[str, int]:
+    """Map the path of each file in a store to its bytes."""
+    return {str(file.relative_to(store)): file.stat().st_size for file in store.rglob("*") if file.is_file()}
 
 
 def test_a_planned_sweep_leaves_nothing_behind(tmp_path):
@@ -155,7 +216,7 @@ def test_a_stage_ends_with_its_last_worker(blocks, workers, seconds):
 
 
 def test_a_store_of_another_run_and_one_without_room_are_refused(finished, tmp_path, monkeypatch):
-    with pytest.raises(StoreError, match=r"other settings: inversion\.iterations is 5 there and 6 here"):
+    with pytest.raises(StoreError, match=r"another protocol: inversion\.iterations is 5 there and 6 here"):
         planned(finished.url, inversion=TINY["inversion"] | {"iterations": 6})
     monkeypatch.setattr(planning.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(
@@ -173,7 +234,7 @@ def test_a_file_in_the_place_of_a_store_is_refused(tmp_path):
 def test_object_storage_is_asked_for_permission_and_left_as_it_was(object_storage, monkeypatch):
     assert check_writable(f"s3://{BUCKET}/planned") is None
     assert Files(f"s3://{BUCKET}/planned").names() == []
-    Run.create(f"s3://{BUCKET}/planned", tiny())
+    new_run(f"s3://{BUCKET}/planned", tiny())
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of somebody else")
     with pytest.raises(StoreError, match=r"denied|SignatureDoesNotMatch|signature"):
         check_writable(f"s3://{BUCKET}/planned")

@@ -1,6 +1,7 @@
 """Preflight: everything that would make a sweep fail is found before it starts."""
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,11 +11,17 @@ from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.images import load_images
 from netsim.networks import load_network, load_once
 from netsim.planning.preflight import build_network, preflight
+from netsim.planning.resolve import resolve
+from netsim.settings import SweepSettings
 from support.sweeps import tiny
 
 
+def check(settings: SweepSettings) -> None:
+    preflight(resolve(settings, "runs/none"))
+
+
 def test_a_sweep_that_can_run_passes():
-    preflight(tiny())
+    check(tiny())
 
 
 @pytest.mark.parametrize(
@@ -29,7 +36,7 @@ def test_a_sweep_that_can_run_passes():
 )
 def test_a_sweep_that_would_fail_is_refused(changes, error, message):
     with pytest.raises(error, match=message):
-        preflight(tiny(**changes))
+        check(tiny(**changes))
 
 
 def test_a_network_that_would_be_trained_has_an_output_per_class_and_random_weights():
@@ -101,6 +108,16 @@ def faulty(tmp_path, monkeypatch):
     return lambda *names: tiny(networks=[f"{name}=python:lab_faulty:{name}" for name in names])
 
 
+def counting(function: Callable[[], torch.nn.Module], calls: list[None]) -> Callable[[], torch.nn.Module]:
+    """Return the function, noting each call."""
+
+    def counted() -> torch.nn.Module:
+        calls.append(None)
+        return function()
+
+    return counted
+
+
 @pytest.mark.parametrize(
     ("name", "error", "message"),
     [
@@ -114,20 +131,25 @@ def faulty(tmp_path, monkeypatch):
 )
 def test_one_faulty_network_is_named_beside_a_sound_one(faulty, name, error, message):
     with pytest.raises(error, match=message):
-        preflight(faulty("sound", name))
+        check(faulty("sound", name))
 
 
 def test_the_faults_of_all_networks_are_in_one_error(faulty):
     with pytest.raises(NetworkError) as refused:
-        preflight(faulty("batch", "sound", "broken", "small"))
+        check(faulty("batch", "sound", "broken", "small"))
     first, *others = str(refused.value).splitlines()
     assert first == "3 of 4 networks cannot be used:"
     assert [line.split(":")[0] for line in others] == ["  batch", "  broken", "  small"]
     with pytest.raises(SettingsError, match="2 of 2 networks cannot be used") as refused:
-        preflight(tiny(networks=["small:vg", "small:resnet81"]))
+        check(tiny(networks=["small:vg", "small:resnet81"]))
     assert "did you mean 'vgg'" in str(refused.value) and "did you mean 'resnet18'" in str(refused.value)
 
 
-def test_only_preflight_calls_a_function_twice(faulty):
+def test_resolving_calls_a_function_twice_and_preflight_once(faulty, monkeypatch):
+    sweep = resolve(faulty("sound", "small"), "runs/none")
+    calls: list[None] = []
+    monkeypatch.setattr(sys.modules["lab_faulty"], "net", counting(sys.modules["lab_faulty"].net, calls))
+    preflight(sweep, ["sound"])
+    assert len(calls) == 1
     images = load_images("fashion-mnist")
     assert build_network("python:lab_faulty:drawn", images, classes=10, load=load_once).width == 16

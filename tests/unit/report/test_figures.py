@@ -47,6 +47,15 @@ def test_rows_are_through_from_the_top_and_columns_observer(results):
         np.testing.assert_array_equal(inverted.collections[0].get_array(), values)
 
 
+def test_networks_that_only_look_are_further_columns():
+    results = make_results(3, n=64, observers=("seer", "judge"))
+    natural, inverted, _ = figures.heatmaps(results).axes
+    for axes, kind in ((natural, "natural"), (inverted, "inverted")):
+        assert [label.get_text() for label in axes.get_xticklabels()] == [*results.networks, "seer", "judge"]
+        np.testing.assert_array_equal(axes.collections[0].get_array(), results.cells(kind))
+    assert [label.get_text() for label in natural.get_yticklabels()] == list(results.networks)
+
+
 def test_numbers_stand_out_from_every_cell():
     for value in (*np.linspace(0, 1, 201), np.nan):
         cell = to_rgb(figures.UNDEFINED) if np.isnan(value) else figures.COLORS(value)[:3]

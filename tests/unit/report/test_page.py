@@ -14,7 +14,6 @@ from matplotlib.image import imread
 from netsim.errors import SettingsError
 from netsim.report import figures, svg
 from netsim.report.page import data_uri, render_page, write_report
-from netsim.report.tables import row_and_column_means
 from netsim.results.results import Results
 from netsim.similarity.uncertainty import half_width
 from support.pages import Page, page_of, svg_words
@@ -94,17 +93,57 @@ def test_tables_of_the_page_hold_the_numbers_of_the_results(results, page):
 
 def test_network_table_says_who_and_how_it_went(results, page):
     table = next(table for table in page.tables if table[0][0] == "network")
-    rows, columns = row_and_column_means(results.cells("inverted"), results.counted)
-    for index, (name, line) in enumerate(zip(results.networks, table[1:], strict=True)):
+    rows, columns = results.rows["inverted", "unbiased"], results.columns["inverted", "unbiased"]
+    for name, line in zip(results.networks, table[1:], strict=True):
         summary, loss = results.summaries[name], results.loss[name]
         assert line[0] == f"{name} {summary.reference}, trained here"
         assert line[1:4] == [f"{summary.parameters:,}", f"{summary.width:,}", f"{100 * summary.accuracy:.1f} %"]
         assert line[4:7] == [f"{np.median(loss.initial):.3f}", f"{loss.median:.4f}", "yes"]
         assert line[7:10] == [f"{np.median(loss.distance):.2f}", "0", "0"]
-        assert line[10:12] == [f"{rows[index]:.3f}", f"{columns[index]:.3f}"]
+        assert line[10:12] == [f"{rows[name].value:.3f}", f"{columns[name].value:.3f}"]
         assert summary.weights_hash.startswith(line[12])
     hashes = {summary.weights_hash for summary in results.summaries.values()}
     assert hashes <= {a.get("title") for a in page.elements("code")}
+
+
+@pytest.fixture(scope="module")
+def observed() -> Results:
+    """Results with two networks that only look."""
+    return make_results(3, n=64, observers=("seer", "judge"))
+
+
+def test_networks_that_only_look_are_columns_of_every_matrix(observed):
+    matrices = [table for table in page_of(observed).tables if table[0][0].startswith("through")]
+    assert len(matrices) == 4
+    for table, kind in zip(matrices, ("natural", "natural", "inverted", "inverted"), strict=True):
+        assert table[0][1:] == [*observed.networks, "seer", "judge"]
+        assert [row[0] for row in table[1:]] == list(observed.networks)
+        estimator = "biased" if "floor" in table[1][5] else "unbiased"
+        shown = [[float(cell.split()[0].replace("−", "-")) for cell in row[1:]] for row in table[1:]]
+        np.testing.assert_allclose(shown, observed.cells(kind, estimator), atol=5e-4)
+
+
+def test_networks_that_only_look_have_a_table_of_what_they_are_and_see(observed, page):
+    table = next(table for table in page_of(observed).tables if table[0][0] == "observer")
+    assert [line[0] for line in table[1:]] == ["seer small:seer", "judge small:judge"]
+    for name, line in zip(observed.observers, table[1:], strict=True):
+        summary = observed.summaries[name]
+        assert line[1:4] == [f"{summary.parameters:,}", f"{summary.width:,}", f"{100 * summary.accuracy:.1f} %"]
+        for kind, text in (("natural", line[4]), ("inverted", line[5])):
+            mean = observed.columns[kind, "unbiased"][name]
+            assert text.split() == [f"{mean.value:.3f}", *"{:.3f} to {:.3f}".format(*mean.interval).split()]
+        assert summary.weights_hash.startswith(line[6])
+    assert not [table for table in page.tables if table[0][0] == "observer"]  # the run of `page` has none
+
+
+def test_networks_that_only_look_are_in_no_gallery_no_loss_curve_and_no_mean_of_a_row(observed):
+    page = page_of(observed)
+    for first in ("network", "pair", "inverted through"):
+        table = next(table for table in page.tables if table[0][0] == first)
+        assert not {"seer", "judge"} & {cell.split()[0] for row in table for cell in row if cell.split()}
+    assert "mean of 6 cells" in page.text
+    plots = [attributes["aria-label"] or "" for attributes in page.elements("div") if attributes.get("role") == "img"]
+    assert [("3 by 5 networks" in label) for label in plots] == [True, True, False]
 
 
 def test_means_stand_beside_each_other_with_errors_and_floor(results, page):

@@ -1,6 +1,7 @@
 """Tables hold the numbers of the results in full precision."""
 
 import csv
+import io
 import itertools
 
 import numpy as np
@@ -12,13 +13,11 @@ from netsim.report.tables import (
     losses_csv,
     matrix_csv,
     networks_csv,
-    row_and_column_means,
     row_differences_csv,
     rows_csv,
 )
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import Results
-from netsim.results.twins import counted_cells
 from support.pages import Page, page_of
 from support.results import make_gallery, make_results
 
@@ -36,16 +35,6 @@ def results() -> Results:
 @pytest.fixture(scope="module")
 def page(results) -> Page:
     return page_of(results)
-
-
-def test_row_and_column_means_leave_out_the_diagonal_and_twins(rng):
-    values = rng.random((4, 4))
-    for counted in (~np.eye(4, dtype=bool), counted_cells(["x", "y", "x", "z"])):
-        rows, columns = row_and_column_means(values, counted)
-        for index in range(4):
-            others = np.flatnonzero(counted[index])
-            assert rows[index] == pytest.approx(np.mean([values[index, other] for other in others]))
-            assert columns[index] == pytest.approx(np.mean([values[other, index] for other in others]))
 
 
 def test_tables_read_back_as_the_very_numbers(results, tmp_path):
@@ -95,6 +84,28 @@ def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results,
     assert float(rows[4]["mean"]) == results.rows["inverted", "unbiased"][results.networks[1]].value
 
 
+def test_networks_that_only_look_are_in_every_row_of_the_matrices_and_have_no_losses():
+    results = make_results(3, n=64, observers=("seer", "judge"))
+    for kind in ("natural", "inverted"):
+        lines = read(matrix_csv(results, kind))
+        assert [(line["through"], line["observer"]) for line in lines] == list(
+            itertools.product(results.networks, [*results.networks, "seer", "judge"])
+        )
+        for column, values in (("cka_unbiased", results.cells(kind)), ("floor", results.floor(kind))):
+            np.testing.assert_array_equal([float(line[column]) for line in lines], values.ravel())
+    networks = read(networks_csv(results))
+    assert [line["network"] for line in networks] == list(results.everyone)
+    assert [line["stalled"] for line in networks] == ["0", "0", "0", "", ""]
+    described = {"network", "reference", "parameters", "width", "accuracy", "chance", "trained_here", "weights_hash"}
+    assert {key for key, value in networks[3].items() if value} == described
+    assert networks[4]["weights_hash"] == results.summaries["judge"].weights_hash
+    assert {line["through"] for table in (rows_csv, losses_csv) for line in read(table(results))} == {*results.networks}
+
+
+def read(table: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table.decode())))
+
+
 def test_layers_have_a_line_for_each_two_on_each_set():
     spec = LayerSpec(("one", "two"), (("a", "b"), ("c",)), "pooled")
     similarity = LayerSimilarity(np.array([[0.1], [np.nan]]), np.array([[0.01], [np.nan]]))
@@ -121,8 +132,3 @@ def test_columns_are_those_that_programs_rely_on(results):
     for table, header in headers.items():
         content = table(results, "natural") if table is matrix_csv else table(results)
         assert content.decode().partition("\n")[0] == header
-
-
-def test_a_single_network_has_no_row_mean():
-    rows, columns = row_and_column_means(np.ones((1, 1)), np.zeros((1, 1), dtype=bool))
-    assert np.isnan(rows).all() and np.isnan(columns).all()

@@ -10,11 +10,12 @@ from netsim.results.as_json import to_json
 from support.results import make_results, with_inverted, with_loss, with_summary
 
 KEYS = [
-    "networks", "n", "shards", "natural", "inverted", "difference", "difference_unbiased", "row_differences", "loss",
-    "converged", "tolerance", "preset", "accuracy", "chance", "weights", "twins", "left_out", "notes", "provenance",
+    "networks", "observers", "n", "shards", "natural", "inverted", "difference", "difference_unbiased",
+    "row_differences", "loss", "converged", "tolerance", "preset", "accuracy", "chance", "weights", "twins",
+    "left_out", "notes", "provenance",
 ]  # fmt: skip
 MATRIX_KEYS = {
-    f"{key}{suffix}" for key in ("cka", "se", "interval", "mean", "rows") for suffix in ("", "_unbiased")
+    f"{key}{suffix}" for key in ("cka", "se", "interval", "mean", "rows", "columns") for suffix in ("", "_unbiased")
 } | {"floor", "undefined"}
 
 
@@ -31,6 +32,30 @@ def test_keys_are_those_that_programs_rely_on(results):
         "median_initial", "median", "mean", "distance", "iterations", "stopped", "stalled", "nonfinite",
     }  # fmt: skip
     assert set(printed["difference"]) == {"value", "se", "interval", "p_value"}
+
+
+def test_networks_that_only_look_are_columns_and_have_no_losses():
+    results = make_results(3, n=64, observers=("seer",))
+    printed = to_json(results)
+    assert printed["networks"] == list(results.networks) and printed["observers"] == ["seer"]
+    for kind in ("natural", "inverted"):
+        for key in ("cka", "se", "interval", "cka_unbiased", "se_unbiased", "interval_unbiased", "floor"):
+            assert [len(row) for row in printed[kind][key]] == [4, 4, 4]
+        assert printed[kind]["cka_unbiased"] == results.cells(kind).tolist()
+        assert list(printed[kind]["columns_unbiased"]) == [*results.networks, "seer"]
+        assert list(printed[kind]["rows_unbiased"]) == list(results.networks)
+    for key in ("accuracy", "weights"):
+        assert list(printed[key]) == [*results.networks, "seer"]
+    for key in ("loss", "converged"):
+        assert list(printed[key]) == list(results.networks)
+
+
+def test_an_observer_with_the_weights_of_a_network_is_its_twin():
+    results = make_results(3, n=64, observers=("seer",))
+    key = results.summaries["mobilenet"].weights_hash
+    twins = to_json(with_summary(results, "seer", weights_hash=key))["twins"]
+    assert [group["networks"] for group in twins] == [["mobilenet", "seer"]]
+    assert twins[0]["left_out_of_means"] == [["mobilenet", "seer"]]  # an observer has no row
 
 
 def test_twins_and_the_cells_that_no_mean_includes_are_listed(results):

@@ -10,8 +10,8 @@ from netsim.errors import StoreError
 from netsim.results.labelled import open_run
 from netsim.results.results import load_results
 from netsim.store import layout
-from netsim.store.run import Run
-from support.sweeps import tiny
+from netsim.store.layout import results_path
+from support.sweeps import new_run, tiny
 
 
 def test_a_finished_run_opens_as_labelled_arrays(finished):
@@ -31,7 +31,7 @@ def test_labels_are_those_of_the_arrays_under_results_in_the_store(finished):
     assert similarity.attrs == {"pairs": 32, "shards": 4}
     for name, array in similarity.data_vars.items():
         assert array.dims == ("set", "through", "observer")
-        np.testing.assert_array_equal(array, finished.array(f"results/{name}")[...])
+        np.testing.assert_array_equal(array, finished.array(results_path(finished.sweep.id, name))[...])
 
 
 def test_values_are_those_of_each_estimator(finished):
@@ -67,7 +67,7 @@ def test_the_example_in_the_documentation_runs(finished, tmp_path, monkeypatch):
 
 
 def test_a_run_that_is_not_finished_does_not_open(tmp_path):
-    run = Run.create(str(tmp_path / "run"), tiny())
+    run = new_run(str(tmp_path / "run"), tiny())
     with pytest.raises(StoreError, match=r"is not finished: 3 of 3 shards of train are missing"):
         open_run(run.url)
     with pytest.raises(StoreError):

@@ -27,7 +27,7 @@ def store(run: Run, spec: LayerSpec, *, broken: int | None = None) -> dict[str, 
     Shard `broken` is not an npz file.
     """
     rng, stored = np.random.default_rng(0), {}
-    for name, shards in layer_stage(spec).shards(run.settings).items():
+    for name, shards in layer_stage(spec).shards(run.sweep).items():
         factors = rng.random((shards, 3, 10))
         hsic = stored[name.partition("/")[2]] = factors @ factors.swapaxes(1, 2)
         for shard in range(shards):
@@ -59,7 +59,7 @@ def test_a_stored_spec_reads_back_as_it_was(run):
 
 
 def test_the_stage_has_every_shard_of_every_set(run):
-    assert layer_stage(SPEC).shards(run.settings) == {f"{SPEC.key}/{name}": 4 for name in SPEC.sets}
+    assert layer_stage(SPEC).shards(run.sweep) == {f"{SPEC.key}/{name}": 4 for name in SPEC.sets}
     assert layer_file(f"{SPEC.key}/natural", 7) == f"layers/{SPEC.key}/natural/00007.npz"
 
 

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from netsim.results.matrices import ESTIMATORS, Cells, counted, inverted_cells, natural_cells, row_sums
+from netsim.results.matrices import ESTIMATORS, Cells, comparable, matrices, sums_of
 from netsim.results.results import load_results
 from netsim.results.twins import counted_cells
 from netsim.similarity import cka
@@ -81,31 +81,32 @@ def test_floors_follow_from_the_covariances_of_the_stored_representations(finish
         covariance = np.cov(rows.T)
         return np.trace(covariance) / np.linalg.norm(covariance)
 
+    cells = matrices(finished)
     for set_name, floor, row in (
-        ("natural", natural_cells(finished).floor, 0),
-        ("inverted/resnet18", inverted_cells(finished).floor, 1),
+        ("natural", cells["natural"].floor, 0),
+        ("inverted/resnet18", cells["inverted"].floor, 1),
     ):
         factors = [participation(set_name, name) for name in names]
         np.testing.assert_allclose(floor[row], np.array(factors) * factors[row] / 31, rtol=1e-6)
 
 
-def test_sums_of_a_row_are_over_all_pairs_and_without_each_shard(finished):
-    sums = row_sums(finished, "inverted/vgg")
+def test_sums_of_a_set_are_over_all_pairs_and_without_each_shard(finished):
+    sums = sums_of(finished)["inverted/vgg"]
     assert ("vgg", "resnet18") in sums
     assert {tuple(value.n) for value in sums.values()} == {(32, 24, 24, 24, 24)}
 
 
 def test_cells_of_networks_with_different_weights_count(finished):
-    for cells in (natural_cells(finished), inverted_cells(finished)):
-        np.testing.assert_array_equal(cells.counted, ~np.eye(3, dtype=bool))
-    np.testing.assert_array_equal(counted(finished), ~np.eye(3, dtype=bool))
+    for cells in matrices(finished).values():
+        np.testing.assert_array_equal(cells.comparable, ~np.eye(3, dtype=bool))
+    np.testing.assert_array_equal(comparable(finished), ~np.eye(3, dtype=bool))
 
 
 def test_cells_that_do_not_count_are_in_no_mean_and_twins_are_not_compared():
     """The first and the last of four networks are twins: whatever their cells are, no mean changes."""
     cells = make_cells(np.random.default_rng(0), networks=4)
     mask = counted_cells(["x", "y", "z", "x"])
-    twins = dataclasses.replace(cells, counted=mask)
+    twins = dataclasses.replace(cells, comparable=mask)
     mean = twins.mean("unbiased")
     assert mean.value == pytest.approx(np.mean([cells.cka[0, i, j] for i, j in np.argwhere(mask)]))
     spoilt = twins.cka.copy(), twins.leave_one_out.copy()
@@ -115,11 +116,11 @@ def test_cells_that_do_not_count_are_in_no_mean_and_twins_are_not_compared():
     assert other.mean("unbiased") == mean and other.rows("biased") == twins.rows("biased")
     assert other.rows("unbiased")[3].value == pytest.approx(cells.cka[0, 3, 1:3].mean())
     assert list(other.row_differences("unbiased")) == [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)]
-    np.testing.assert_array_equal(twins.minus(cells).counted, mask)
+    np.testing.assert_array_equal(twins.minus(cells).comparable, mask)
 
 
 def test_means_of_nothing_but_twins_are_nan_without_a_warning():
-    cells = dataclasses.replace(make_cells(np.random.default_rng(0)), counted=np.zeros((3, 3), dtype=bool))
+    cells = dataclasses.replace(make_cells(np.random.default_rng(0)), comparable=np.zeros((3, 3), dtype=bool))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert np.isnan([cells.mean("unbiased").value, cells.mean("unbiased").se, cells.rows("biased")[0].value]).all()

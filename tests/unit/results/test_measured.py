@@ -1,6 +1,7 @@
 """Measured matrices are read as rows were stored, mirrored if symmetric, with errors of means over shared images."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,15 +16,16 @@ from netsim.results.measured import (
     measured_json,
     rows_of,
 )
-from netsim.settings import SweepSettings
 from netsim.similarity.measures import find_measure
 from netsim.stages.work import StageResult, commit
-from netsim.store.layout import rows
+from netsim.store.documents import create_arrays
+from netsim.store.layout import RowUnit, row_parts, row_unit, rows
 from netsim.store.metadata import MeasureMetadata
 from netsim.store.run import Run
-from support.sweeps import tiny
 
 Values = dict[str, np.ndarray]
+Pair = tuple[str, str, str]
+"""Set, and the two networks of a cell."""
 
 
 @pytest.fixture
@@ -32,32 +34,36 @@ def run(finished, tmp_path) -> Run:
     return Run.open(tmp_path / "run")
 
 
-def row_values(rng: np.random.Generator, settings: SweepSettings, resamples: int) -> Values:
-    """Return made-up values of one row."""
-    m = len(settings.names)
-    return {"value": rng.random(m), "resampled": rng.random((m, resamples)), "null": rng.random((m, NULLS))}
+def store(run: Run, name: str, only: str = "", *, symmetric: bool = False, **metadata) -> dict[Pair, Values]:
+    """Commit made-up values of each row of a measure, or of those that begin with `only`; return them by cell."""
+    measure, rng, cells = replace(find_measure(name), symmetric=symmetric), np.random.default_rng(0), {}
+    kind, two_sets = rows_of(measure), measure.takes == "two sets"
+    facts = MeasureMetadata(
+        title="made up", source="this test", streams=measure.streams, symmetric=symmetric, two_sets=two_sets, **metadata
+    )
+    resamples = run.sweep.shards if measure.streams else HALVES
+    for unit, _ in kind.missing(run, {}):
+        row, pairs = RowUnit.parse(unit).row, kind.of_unit(run, unit)
+        if not row.startswith(only):
+            continue
+        shapes = {"value": (), "resampled": (resamples,), "null": (NULLS,)}
+        values = {each: rng.random((len(pairs), *shape)) for each, shape in shapes.items()}
+        run.keep_cohorts([RowUnit.parse(unit).cohort])
+        create_arrays(run, measure_arrays(run, f"{name}/{unit}", measure))
+        arrays = {f"measures/{name}/{unit}/{each}": array for each, array in values.items()}
+        commit(run, measure_stage([name]), f"{name}/{unit}", 0, StageResult(arrays, metadata=facts), 1.0)
+        set_name = row_parts(row)[0]
+        cells |= {(set_name, *pair): {k: v[at] for k, v in values.items()} for at, pair in enumerate(pairs)}
+    return cells
 
 
-def store(run: Run, name: str, only: str = "", **metadata) -> dict[str, Values]:
-    """Commit made-up values of each row of a measure, or of those whose name starts with `only`."""
-    measure, stage, rng, stored = find_measure(name), measure_stage([name]), np.random.default_rng(0), {}
-    stage.prepare(run)
-    facts = MeasureMetadata(title="made up", source="this test", streams=measure.streams, **metadata)
-    for row in rows_of(measure, rows(run.settings)):
-        if row.startswith(only):
-            resamples = run.settings.pairs.shards if measure.streams else HALVES
-            stored[row] = row_values(rng, run.settings, resamples)
-            arrays = {f"measures/{name}/{row}/{kind}": values for kind, values in stored[row].items()}
-            commit(run, stage, f"{name}/{row}", 0, StageResult(arrays, metadata=facts), 1.0)
-    return stored
-
-
-def stacked(stored: dict[str, Values], kind: str, names: tuple[str, ...], *, natural: bool) -> np.ndarray:
-    return np.stack([stored[f"natural/{name}" if natural else f"inverted/{name}"][kind] for name in names])
+def stacked(cells: dict[Pair, Values], kind: str, names: tuple[str, ...], *, natural: bool) -> np.ndarray:
+    sets = {x: "natural" if natural else f"inverted/{x}" for x in names}
+    return np.array([[cells[sets[x], x, y][kind] for y in names] for x in names])
 
 
 def test_rows_are_stacked_in_the_order_of_the_networks(run):
-    stored = store(run, "procrustes", symmetric=False)
+    stored = store(run, "procrustes")
     matrix, names = load_measured(run)["procrustes"], run.settings.names
     np.testing.assert_array_equal(matrix.natural.value, stacked(stored, "value", names, natural=True))
     np.testing.assert_array_equal(matrix.inverted.value, stacked(stored, "value", names, natural=False))
@@ -69,7 +75,7 @@ def test_rows_are_stacked_in_the_order_of_the_networks(run):
 
 def test_the_difference_is_paired_by_resample(run):
     """Its error is that of the differences, not the sum of both errors."""
-    stored, names = store(run, "procrustes", symmetric=False), run.settings.names
+    stored, names = store(run, "procrustes"), run.settings.names
     off = ~np.eye(3, dtype=bool)
     before, after = (
         stacked(stored, "resampled", names, natural=natural)[off].mean(axis=0) for natural in (True, False)
@@ -86,23 +92,14 @@ def test_the_difference_is_paired_by_resample(run):
     assert difference.df == count - 1
 
 
-def test_cells_of_a_symmetric_measure_are_read_from_the_row_that_has_them(run):
-    stage, rng, names = measure_stage(["procrustes"]), np.random.default_rng(0), run.settings.names
-    stage.prepare(run)
-    facts = MeasureMetadata(title="made up", source="this test", streams=False, symmetric=True)
-    upper = {}
-    for row in rows(run.settings):
-        values, (set_name, name) = row_values(rng, run.settings, HALVES), row.split("/")
-        for array in values.values() if set_name == "natural" else ():
-            array[: names.index(name)] = np.nan
-        upper[row] = values["value"]
-        arrays = {f"measures/procrustes/{row}/{kind}": array for kind, array in values.items()}
-        commit(run, stage, f"procrustes/{row}", 0, StageResult(arrays, metadata=facts), 1.0)
+def test_cells_of_a_symmetric_measure_are_computed_once_and_read_for_both_sides(run):
+    cells, names = store(run, "procrustes", symmetric=True), run.settings.names
     matrix = load_measured(run)["procrustes"].natural
-    for i in range(3):
-        for j in range(3):
-            first, second = sorted((i, j))
-            assert matrix.value[i, j] == upper[f"natural/{names[first]}"][second]
+    for i, x in enumerate(names):
+        for j, y in enumerate(names):
+            (one,) = [cell for cell in (("natural", x, y), ("natural", y, x)) if cell in cells][:1]
+            assert matrix.value[i, j] == cells[one]["value"]
+    assert len([cell for cell in cells if cell[0] == "natural"]) == 6
     np.testing.assert_array_equal(matrix.se, matrix.se.T)
     assert np.isfinite(matrix.se).all() and np.isfinite(matrix.null).all()
 
@@ -110,43 +107,44 @@ def test_cells_of_a_symmetric_measure_are_read_from_the_row_that_has_them(run):
 def test_a_measure_with_half_of_its_rows_is_not_shown(run):
     store(run, "procrustes", only="inverted/")
     assert load_measured(run)["procrustes"].natural is None
-    partial_rows = store(run, "procrustes", only="natural/vgg")
-    assert list(partial_rows) == ["natural/vgg"] and load_measured(run) == {}
+    assert {cell[1] for cell in store(run, "procrustes", only="natural/vgg")} == {"vgg"}
+    assert load_measured(run) == {}
 
 
-def test_a_measure_of_two_sets_has_no_natural_row():
-    settings = tiny()
-    assert rows_of(find_measure("stir"), rows(settings)) == [f"inverted/{name}" for name in settings.names]
-    assert rows_of(find_measure("procrustes"), rows(settings)) == list(rows(settings))
+def test_a_measure_of_two_sets_has_no_natural_row(run):
+    inverted = [f"inverted/{name}" for name in run.sweep.names]
+    assert rows_of(find_measure("stir")).of(run.sweep) == inverted
+    assert rows_of(find_measure("procrustes")).of(run.sweep) == rows(run.sweep)
 
 
-def test_arrays_have_a_resample_per_shard_if_the_measure_streams_and_halves_otherwise():
-    settings = tiny()
-    for name, count in (("stir", settings.pairs.shards), ("procrustes", HALVES)):
+def test_arrays_have_a_resample_per_shard_if_the_measure_streams_and_halves_otherwise(run):
+    unit = row_unit("inverted/vgg", run.name_cohort(["vgg", "resnet18"]), run.sweep.shards)
+    for name, count in (("stir", run.sweep.shards), ("procrustes", HALVES)):
         measure = find_measure(name)
         assert measure.streams == (name == "stir")
-        specs = {spec.path: spec.shape for spec in measure_arrays(settings, name, measure, "inverted/vgg")}
+        specs = {spec.path: spec.shape for spec in measure_arrays(run, f"{name}/{unit}", measure)}
         assert specs == {
-            f"measures/{name}/inverted/vgg/value": (3,),
-            f"measures/{name}/inverted/vgg/resampled": (3, count),
-            f"measures/{name}/inverted/vgg/null": (3, NULLS),
+            f"measures/{name}/{unit}/value": (2,),
+            f"measures/{name}/{unit}/resampled": (2, count),
+            f"measures/{name}/{unit}/null": (2, NULLS),
         }
 
 
-def test_the_stage_has_a_unit_per_measure_and_row():
-    settings = tiny()
-    units = measure_stage(["stir", "procrustes"]).shards(settings)
-    assert set(units.values()) == {1}
-    assert list(units) == [f"stir/inverted/{name}" for name in settings.names] + [
-        f"procrustes/{row}" for row in rows(settings)
-    ]
+def test_the_stage_has_a_goal_per_measure_and_row_and_a_unit_for_each_that_is_missing(run):
+    stage = measure_stage(["stir", "procrustes"])
+    goals = [*(f"stir/inverted/{name}" for name in run.sweep.names), *(f"procrustes/{row}" for row in rows(run.sweep))]
+    assert stage.shards(run.sweep) == dict.fromkeys(goals, 1)
+    assert sorted(stage.goal(name) for name, _ in stage.missing(run)) == sorted(goals)
+    store(run, "stir")
+    assert {name.partition("/")[0] for name, _ in stage.missing(run)} == {"procrustes"}
+    assert {name for name, _ in stage.done(run)} == {f"stir/inverted/{name}" for name in run.sweep.names}
     with pytest.raises(SettingsError, match="unknown measure 'stirr'; did you mean 'stir'"):
         measure_stage(["stirr"])
 
 
 def test_values_made_from_other_representations_are_refused(run):
     store(run, "stir", made_from="0" * 64)
-    with pytest.raises(StoreError, match=r"measure stir/inverted/vgg .* was computed from other values than the store"):
+    with pytest.raises(StoreError, match=r"measure stir/inverted/\w+/.* was computed from other values than the store"):
         load_measured(run)
 
 

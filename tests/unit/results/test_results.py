@@ -17,7 +17,7 @@ from netsim.store.run import Run
 from support.faulty_s3 import faulty
 from support.results import make_results, with_loss
 from support.seaweed import BUCKET
-from support.sweeps import tiny
+from support.sweeps import new_run, tiny
 
 
 def test_losses_are_those_of_the_store(finished):
@@ -84,7 +84,7 @@ def test_means_of_the_results_are_those_of_their_cells(finished):
 def test_intervals_of_cells_are_the_error_times_students_t():
     cka, se = np.full((2, 2, 2, 2), 0.5), np.full((2, 2, 2, 2), 0.1)
     floor, undefined = np.zeros((2, 2, 2)), np.full(cka.shape, "", str)
-    dataset = similarity_dataset(("a", "b"), cka, se, floor, undefined, df=7)
+    dataset = similarity_dataset(("a", "b"), (), cka, se, floor, undefined, df=7)
     assert float(half_width(np.array(0.1), 7)) == pytest.approx(0.2364624)  # t(7) at 97.5 % is 2.364624
     np.testing.assert_allclose(dataset.high - dataset.cka, 0.2364624, rtol=1e-6)
     np.testing.assert_allclose(dataset.cka - dataset.low, 0.2364624, rtol=1e-6)
@@ -94,7 +94,7 @@ def test_cells_are_found_by_set_estimator_and_label():
     shape = (2, 2, 2, 2)
     cka = np.arange(16.0).reshape(shape)
     dataset = similarity_dataset(
-        ("a", "b"), cka, np.zeros(shape), np.arange(8.0).reshape(2, 2, 2), np.full(shape, "", str), df=7
+        ("a", "b"), (), cka, np.zeros(shape), np.arange(8.0).reshape(2, 2, 2), np.full(shape, "", str), df=7
     )
     cell = dataset.cka.sel(estimator="biased", set="inverted", through="b", observer="a")
     assert float(cell) == cka[1, 1, 1, 0] == 14
@@ -111,7 +111,7 @@ def test_a_network_converged_if_its_median_loss_is_at_most_the_tolerance():
 
 
 def test_a_run_that_is_not_finished_has_no_results(tmp_path):
-    run = Run.create(str(tmp_path), tiny())
+    run = new_run(str(tmp_path), tiny())
     missing = (
         r"is not finished: 3 of 3 shards of train are missing, the first train \S+ shard 0; resume with `netsim run"
     )

@@ -10,7 +10,7 @@ from netsim.results.results import load_results
 from netsim.results.twins import counted_cells, counted_mean, twin_groups
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
-from support.sweeps import run_all, tiny
+from support.sweeps import new_run, run_all, tiny
 
 
 def test_groups_are_in_the_order_of_the_networks_and_have_more_than_one():
@@ -38,7 +38,7 @@ def test_a_mean_is_over_counted_cells_and_nan_without_any():
 def run(tmp_path_factory) -> Run:
     """A finished run of a network twice, and of another."""
     settings = tiny(networks=["a=small:vgg@none", "small:resnet18@none", "b=small:vgg@none"])
-    run = Run.create(str(tmp_path_factory.mktemp("twins") / "run"), settings)
+    run = new_run(str(tmp_path_factory.mktemp("twins") / "run"), settings)
     run_all(run)
     return run
 
@@ -61,8 +61,9 @@ def test_a_network_that_is_in_a_run_twice_is_named_and_changes_no_mean(run):
 
 def test_means_of_other_measures_leave_twins_out_too(run):
     stage = measure_stage(["agreement"])
-    stage.prepare(run)
-    for name, shard in stage.missing(run):
+    units = stage.missing(run)
+    stage.prepare(run, units)
+    for name, shard in units:
         compute_unit(run, stage, name, shard)
     measured = load_measured(run)["agreement"]
     for matrix in (measured.natural, measured.inverted):

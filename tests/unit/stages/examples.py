@@ -8,8 +8,8 @@ from PIL import Image
 
 from netsim.settings import SweepSettings
 from netsim.store import layout
-from netsim.store.layout import rows
 from netsim.store.run import Run
+from netsim.store.stages import AGGREGATE
 from support.sweeps import tiny
 
 
@@ -19,8 +19,8 @@ def column(run: Run, through: str, name: str) -> np.ndarray:
 
 
 def similarity_of(run: Run) -> dict[str, np.ndarray]:
-    """Read the sums behind every row."""
-    return {row: run.array(f"similarity/{row}/moments")[...] for row in rows(run.settings)}
+    """Read the sums behind every unit of `aggregate`."""
+    return {name: run.array(f"similarity/{name}/moments")[...] for name, _ in AGGREGATE.units_done(run)}
 
 
 def folder_of_images(folder: Path) -> str:

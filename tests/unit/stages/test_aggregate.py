@@ -11,7 +11,7 @@ from netsim.stages.work import compute_unit
 from netsim.store.records import sealed
 from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, TRAIN
-from support.sweeps import run_all, tiny
+from support.sweeps import new_run, run_all, tiny, unit_of
 
 
 def test_matrices_are_cka_of_the_stored_representations(finished):
@@ -30,7 +30,7 @@ def test_matrices_are_cka_of_the_stored_representations(finished):
 
 def test_identical_networks_have_inverted_cka_one(tmp_path):
     settings = tiny(networks=["a=small:vgg@none", "b=small:vgg@none", "small:resnet18@none"])
-    run = Run.create(str(tmp_path), settings)
+    run = new_run(str(tmp_path), settings)
     run_all(run)
     inverted = load_results(run).cells("inverted")
     assert inverted[0, 1] == pytest.approx(1, abs=1e-9) and inverted[1, 0] == pytest.approx(1, abs=1e-9)
@@ -38,17 +38,17 @@ def test_identical_networks_have_inverted_cka_one(tmp_path):
 
 
 def test_a_row_requires_every_shard(finished, tmp_path):
-    run = Run.create(str(tmp_path), finished.settings)
+    run = new_run(str(tmp_path), finished.settings)
     missing = r"is not finished: 3 of 3 shards of train are missing, the first train \S+ shard 0; resume with `netsim"
     with pytest.raises(StoreError, match=missing):
         load_results(run)
-    with pytest.raises(StoreError, match="embed natural shard 0 is not done"):
-        compute_unit(run, AGGREGATE, "natural/vgg", 0)
+    with pytest.raises(StoreError, match=r"embed natural shard 0 by \w+ is not done"):
+        compute_unit(run, AGGREGATE, *AGGREGATE.missing(run)[0])
 
 
 def test_shards_computed_with_other_weights_are_not_mixed(tmp_path):
     """A network is trained again, with other weights, after its record was removed for damage."""
-    run = Run.create(str(tmp_path / "run"), tiny())
+    run = new_run(str(tmp_path / "run"), tiny())
     run_all(run)
     compute_unit(run, TRAIN, "vgg", 0)
     load_results(run)  # the same weights again
@@ -61,5 +61,5 @@ def test_shards_computed_with_other_weights_are_not_mixed(tmp_path):
         StoreError, match=r"invert vgg shard 0 in .* was computed with other weights of vgg; `netsim verify --repair "
     ):
         load_results(run)
-    with pytest.raises(StoreError, match=r"embed natural shard 0 in .* was computed with other weights"):
-        compute_unit(run, AGGREGATE, "natural/vgg", 0)
+    with pytest.raises(StoreError, match=r"embed natural/\w+ shard 0 in .* was computed with other weights"):
+        compute_unit(run, AGGREGATE, *unit_of(run, AGGREGATE, "natural/vgg")[1:])

@@ -10,6 +10,7 @@ from netsim.errors import DataError, StoreError
 from netsim.images import load_images
 from netsim.planning.preflight import preflight
 from netsim.planning.probe import ProbeRequest, probe
+from netsim.planning.resolve import resolve
 from netsim.results.as_json import to_json
 from netsim.results.findings import warnings
 from netsim.results.results import load_results
@@ -19,7 +20,7 @@ from netsim.stages.work import compute_unit
 from netsim.store.run import Run
 from netsim.store.stages import CHECK, TRAIN
 from support import image_formats
-from support.sweeps import run_all, tiny
+from support.sweeps import new_run, run_all, tiny
 from tasks.prepare import prepare
 
 BROKEN = ("ant/1.png", "cat/0.png", "cat/2.png", "cat/3.png")
@@ -40,7 +41,7 @@ def run_on(source: str, store: Path, *, count: int = 8, **images: object) -> Run
     settings = tiny(networks=networks, images={"source": source, "size": 32} | images, pairs=pairs)
     for cached in (inputs.listed_images, inputs._readable):
         cached.cache_clear()
-    return Run.open(prepare(settings, str(store)))
+    return prepare(settings, str(store))
 
 
 def test_unreadable_images_stop_the_run_before_any_network_is_checked(tmp_path):
@@ -49,7 +50,7 @@ def test_unreadable_images_stop_the_run_before_any_network_is_checked(tmp_path):
     with pytest.raises(DataError, match=expected):
         run_all(run)
     assert run.stages_done() == []
-    with pytest.raises(StoreError, match="check images shard 0 is not done"):
+    with pytest.raises(StoreError, match="check test shard 0 is not done"):
         compute_unit(run, TRAIN, "a", 0)
 
 
@@ -66,13 +67,25 @@ def test_skipping_images_gives_the_run_of_a_folder_without_them(tmp_path):
     assert hashes == [load_images(f"folder:{tmp_path}/whole/images", size=32).content_hash()] * 2
 
 
+def test_a_later_sweep_has_to_skip_what_an_earlier_one_skipped(tmp_path):
+    source = folder(tmp_path / "images", broken=True)
+    run = run_on(source, tmp_path / "run", unreadable="skip")
+    run_all(run, only=("check",))
+    with pytest.raises(
+        DataError,
+        match=r"^4 of 12 test images are unreadable, and an earlier sweep of .* skipped them; skip them too with --set",
+    ):
+        run_on(source, tmp_path / "run")
+    assert run_on(source, tmp_path / "run", unreadable="skip").sweep.id == run.sweep.id
+
+
 def test_skipped_images_are_reported(tmp_path, capsys):
     run = run_on(folder(tmp_path / "images", broken=True), tmp_path / "run", unreadable="skip")
     run_all(run)
     results = load_results(run)
     assert to_json(results)["left_out"] == {"test": {"unreadable": 4, "listed": 12}}
     assert any("4 of 12 test images were unreadable and skipped" in line for line in warnings(results))
-    unreadable = run.record("check", "images").facts["test"]["unreadable"]
+    unreadable = run.record("check", "test").facts["unreadable"]
     assert [(image["index"], image["name"]) for image in unreadable] == list(zip((1, 8, 10, 11), BROKEN, strict=True))
     console.show_status(run)
     assert "4 of 12 test images are unreadable and skipped: ant/1.png (" in capsys.readouterr().out
@@ -101,18 +114,20 @@ def test_training_images_are_checked_only_where_a_network_is_trained(tmp_path):
     source = {"source": f"folder:{tmp_path / 'images'}", "size": 32}
     for name, vgg in (("as it is", "small:vgg@none"), ("trained", "small:vgg")):
         changes = {"networks": [vgg, "small:resnet18@none"], "pairs": {"count": 8, "shard_size": 4}}
-        run = Run.create(str(tmp_path / name), tiny(images=source, **changes))
+        run = new_run(str(tmp_path / name), tiny(images=source, **changes))
+        assert compute_unit(run, CHECK, "test", 0).facts["listed"] == 12
         if name == "as it is":
-            assert set(compute_unit(run, CHECK, "images", 0).facts) == {"test"}
+            assert CHECK.missing(run) == []
             continue
+        assert CHECK.missing(run) == [("train", 0)]
         with pytest.raises(DataError, match=r"cannot read the image 'ant/x.png' \(.*\) of .*train"):
-            compute_unit(run, CHECK, "images", 0)
+            compute_unit(run, CHECK, "train", 0)
 
 
 def test_images_added_since_the_check_are_refused(tmp_path):
     source = folder(tmp_path / "images", broken=True)
     run = run_on(source, tmp_path / "run", unreadable="skip")
-    compute_unit(run, CHECK, "images", 0)
+    compute_unit(run, CHECK, "test", 0)
     (tmp_path / "images/test/ant/9.png").write_bytes((tmp_path / "images/test/ant/0.png").read_bytes())
     inputs.listed_images.cache_clear()
     with pytest.raises(StoreError, match="have changed since this run began"):
@@ -134,7 +149,7 @@ def with_doubles(root: Path) -> str:
 def test_doubles_are_recorded_logged_and_take_no_part_in_pairs(tmp_path, caplog, capsys):
     run = run_on(with_doubles(tmp_path / "images"), tmp_path / "run")
     run_all(run, only=("check", "train", "draw"))
-    checked = run.record("check", "images").facts["test"]
+    checked = run.record("check", "test").facts
     assert checked["doubles"] == [[3, 1], [9, 6]] and checked["unreadable"] == []
     assert checked["passed_over"][0].startswith("passed over files that are not images in")
     targets = run.array("pairs/target")[...].tolist() + run.array("pairs/seed")[...].tolist()
@@ -182,11 +197,12 @@ def test_doubles_of_images_that_are_not_checked_are_found_where_they_are_drawn(t
         networks=["small:vgg@none", "small:resnet18@none"],
         pairs={"count": 8, "shard_size": 4},
     )
-    run = Run.open(prepare(settings, str(tmp_path / "run")))
+    run = prepare(settings, str(tmp_path / "run"))
     run_all(run)
     assert 7 not in run.array("pairs/target")[...] and 7 not in run.array("pairs/seed")[...]
     results = load_results(run)
     assert "1 of 12 (images[7] = images[2])" in results.notes[0] and len(results.notes) == 2
     assert set(results.notes) <= set(warnings(results)) and to_json(results)["notes"] == list(results.notes)
+    more = resolve(settings.model_copy(update={"pairs": PairSettings(count=12, shard_size=4)}), run.url)
     with pytest.raises(DataError, match=r"12 pairs require .* got 11 different pictures in 12 images"):
-        preflight(settings.model_copy(update={"pairs": PairSettings(count=12, shard_size=4)}))
+        preflight(more)

@@ -8,11 +8,13 @@ from netsim.errors import NetworkError
 from netsim.networks import Network
 from netsim.stages import embed, inputs
 from netsim.store.layout import sets
+from netsim.store.stages import EMBED
+from support.sweeps import unit_of
 
 
 def test_stored_representations_are_those_of_the_stored_images(finished):
     """All images at once, against shards in batches."""
-    for set_name in sets(finished.settings):
+    for set_name in sets(finished.sweep):
         stored = "images/target" if set_name == "natural" else f"{set_name}/image"
         steps = finished.array(stored)[...]
         images = torch.from_numpy(steps / np.float32(np.iinfo(steps.dtype).max))
@@ -25,15 +27,15 @@ def test_stored_representations_are_those_of_the_stored_images(finished):
 
 
 def test_a_record_names_the_weights_of_every_observer(finished):
-    record = finished.record("embed", "inverted/resnet18", 3)
+    record = finished.record(*unit_of(finished, EMBED, "inverted/resnet18", 3))
     assert record.facts["weights"] == {
         name: finished.record("train", name).facts["weights_hash"] for name in finished.settings.names
     }
 
 
 def test_computing_a_shard_again_gives_the_same_bits(finished):
-    result = embed.compute(finished, "inverted/vgg", 1)
-    record = finished.record("embed", "inverted/vgg", 1)
+    unit = unit_of(finished, EMBED, "inverted/vgg", 1)
+    result, record = embed.compute(finished, *unit[1:]), finished.record(*unit)
     assert result.arrays.keys() == record.arrays.keys()
     for path, values in result.arrays.items():
         np.testing.assert_array_equal(values, finished.read(record, path))
@@ -51,4 +53,4 @@ def test_a_representation_that_is_not_finite_is_an_error(finished, monkeypatch, 
     monkeypatch.setattr(embed, "represent", overflowing)
     expected = r"^the representation of natural shard 0 by shufflenet must be finite$"
     with pytest.raises(NetworkError, match=expected):
-        embed.compute(finished, "natural", 0)
+        embed.compute(finished, *unit_of(finished, EMBED, "natural", 0)[1:])

@@ -14,14 +14,14 @@ from netsim.stages import inputs
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
 from netsim.store.stages import TRAIN
-from support.sweeps import tiny
+from support.sweeps import new_run, tiny
 
 
 def test_changed_weights_behind_a_reference_are_refused(tmp_path):
     weights = tmp_path / "w.safetensors"
     network = load_network("small:vgg@none")
     weights.write_bytes(weights_to_bytes(network))
-    run = Run.create(str(tmp_path / "run"), tiny(networks=[f"small:vgg@{weights}", "small:resnet18@none"]))
+    run = new_run(str(tmp_path / "run"), tiny(networks=[f"small:vgg@{weights}", "small:resnet18@none"]))
     compute_unit(run, TRAIN, "vgg", 0)
     with torch.no_grad():
         next(iter(network.body.parameters())).mul_(1.001)
@@ -31,7 +31,7 @@ def test_changed_weights_behind_a_reference_are_refused(tmp_path):
 
 
 def test_damaged_weights_of_a_trained_network_are_refused(tmp_path):
-    run = Run.create(str(tmp_path), tiny())
+    run = new_run(str(tmp_path), tiny())
     compute_unit(run, TRAIN, "vgg", 0)
     data = bytearray(run.files.get("weights/vgg.safetensors"))
     data[-1] ^= 1
@@ -63,8 +63,8 @@ def test_a_network_with_too_few_outputs_is_refused():
 
 def test_initial_weights_are_those_of_the_training_seed():
     def weights(rng_seed: int) -> str:
-        settings = tiny(training={"epochs": 1, "rng_seed": rng_seed})
-        return content_hash(inputs.untrained_network(settings, "small:vgg", classes=10, shape=(1, 28, 28)))
+        network = inputs.untrained_network("small:vgg", classes=10, shape=(1, 28, 28), rng_seed=rng_seed)
+        return content_hash(network)
 
     assert weights(1) == weights(1) != weights(2)
 

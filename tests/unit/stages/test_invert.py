@@ -13,10 +13,9 @@ from netsim.settings import STOP_REASONS, InversionSettings
 from netsim.stages import inputs
 from netsim.stages.work import compute_unit
 from netsim.store import layout
-from netsim.store.run import Run
 from netsim.store.stages import DRAW, INVERT, TRAIN
 from netsim.verify import verify
-from support.sweeps import TINY, run_all, tiny
+from support.sweeps import TINY, new_run, run_all, tiny
 from unit.stages.examples import column
 
 
@@ -41,7 +40,7 @@ def test_inversion_lowers_every_loss_and_the_history_starts_with_the_initial_one
 
 
 def test_images_may_be_stored_as_float32(finished, tmp_path):
-    run = Run.create(str(tmp_path), tiny(inversion=TINY["inversion"] | {"stored_as": "float32"}))
+    run = new_run(str(tmp_path), tiny(inversion=TINY["inversion"] | {"stored_as": "float32"}))
     run_all(run)
     exact, rounded = (
         stored.read(record, "inverted/vgg/image")
@@ -57,11 +56,11 @@ def test_images_may_be_stored_as_float32(finished, tmp_path):
 
 def test_a_network_that_represents_targets_by_zeros_is_flagged_and_does_not_fail(tmp_path):
     """A distance relative to zero is not finite."""
-    run = Run.create(str(tmp_path / "run"), tiny(networks=["python:unit.stages.test_invert:dead", "small:vgg@none"]))
+    run = new_run(str(tmp_path / "run"), tiny(networks=["python:unit.stages.test_invert:dead", "small:vgg@none"]))
     compute_unit(run, TRAIN, "dead", 0)
-    DRAW.prepare(run)
+    DRAW.prepare(run, [("pairs", 0)])
     compute_unit(run, DRAW, "pairs", 0)
-    INVERT.prepare(run)
+    INVERT.prepare(run, [("dead", 0)])
     record = compute_unit(run, INVERT, "dead", 0)
     assert record.facts["median_loss"] is None
     assert layout.quantity(run.read(record, "inverted/dead/losses"), "nonfinite").all()
@@ -75,7 +74,7 @@ def dead() -> torch.nn.Module:
 
 
 def test_the_preset_of_the_settings_is_used(finished, tmp_path):
-    run = Run.create(str(tmp_path), tiny(inversion={"preset": "fast", "iterations": 6}))
+    run = new_run(str(tmp_path), tiny(inversion={"preset": "fast", "iterations": 6}))
     run_all(run)
     results = load_results(run)
     assert (results.preset, results.provenance["preset"]) == ("fast", "fast")
@@ -91,13 +90,13 @@ def test_the_preset_of_the_settings_is_used(finished, tmp_path):
 
 def test_iterations_and_stop_reasons_are_stored_with_the_precision(tmp_path):
     inversion = {"iterations": 12, "batch_size": 3, "stop_loss": 0.97, "precision": "float16"}
-    run = Run.create(str(tmp_path / "run"), tiny(inversion=inversion))
+    run = new_run(str(tmp_path / "run"), tiny(inversion=inversion))
     for stage, units in (
         (TRAIN, [(name, 0) for name in run.settings.names]),
         (DRAW, [("pairs", 0)]),
         (INVERT, [("resnet18", 0)]),
     ):
-        stage.prepare(run)
+        stage.prepare(run, units)
         for unit in units:
             compute_unit(run, stage, *unit)
 

@@ -95,7 +95,7 @@ def test_finished_shards_are_kept_and_other_activations_have_another_key(run):
         load_layers(run, spec)
     keys = {layer_spec(run, ["resnet18"] * 2, ["layer1"], kind).key for kind in ("pooled", "flattened")}
     assert len(keys) == 2 and spec.key in keys
-    assert prepare_layers(run.url, ["resnet18", "resnet18"], ["layer1"], "pooled") == (run.url, spec.key)
+    assert prepare_layers(run, ["resnet18", "resnet18"], ["layer1"], "pooled") == spec.key
 
 
 def test_a_module_that_runs_twice_counts_as_it_ran_last_and_in_place_changes_do_not_reach_back():

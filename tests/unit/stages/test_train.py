@@ -10,20 +10,20 @@ from netsim.cancellation import cancellation
 from netsim.networks import content_hash, load_network
 from netsim.networks.training import accuracy
 from netsim.planning import preflight
+from netsim.planning.resolve import resolve
 from netsim.settings import SweepSettings
 from netsim.stages import inputs, train
 from netsim.stages.work import compute_unit
 from netsim.store import provenance
 from netsim.store.metadata import TrainMetadata
-from netsim.store.run import Run
 from netsim.store.stages import TRAIN
 from support.image_formats import png
-from support.sweeps import run_all, tiny
+from support.sweeps import new_run, run_all, tiny
 from tasks.prepare import prepare
 
 
 def test_training_starts_over_from_a_damaged_checkpoint(finished, tmp_path):
-    run = Run.create(str(tmp_path / "run"), finished.settings)
+    run = new_run(str(tmp_path / "run"), finished.settings)
     run.files.put("training/vgg.checkpoint", b"damaged")
     compute_unit(run, TRAIN, "vgg", 0)
     assert provenance.weights_hash(run, "vgg") == provenance.weights_hash(finished, "vgg")
@@ -42,15 +42,16 @@ def noise_settings(folder: Path, **changes: Any) -> SweepSettings:
 def test_a_class_that_only_the_training_images_have_is_learned(tmp_path):
     """Without names of classes, the largest label counts them, and it may differ between splits."""
     settings = noise_settings(tmp_path)
-    preflight.preflight(settings)
-    metadata = compute_unit(Run.create(str(tmp_path / "run"), settings), TRAIN, "vgg", 0).facts
+    preflight.preflight(resolve(settings, str(tmp_path / "run")))
+    metadata = compute_unit(new_run(str(tmp_path / "run"), settings), TRAIN, "vgg", 0).facts
     assert metadata["classes"] == 4 and metadata["accuracy"] is not None
 
 
 def test_training_does_not_resume_from_a_checkpoint_with_a_flipped_bit(tmp_path):
     """It would end in weights that every later check accepts."""
-    run = Run.create(str(tmp_path / "run"), tiny())
-    train._train(run, "vgg", inputs.untrained_network(run.settings, "small:vgg", classes=10, shape=(1, 28, 28)))
+    run = new_run(str(tmp_path / "run"), tiny())
+    network = inputs.untrained_network("small:vgg", classes=10, shape=(1, 28, 28), rng_seed=0)
+    train._train(run, "vgg", network, run.settings.training)
     kept = bytearray(run.files.get("training/vgg.checkpoint"))
     assert train._last_epoch(run, "vgg") == kept[32:]
     kept[-1] ^= 1
@@ -65,7 +66,7 @@ class StopError(Exception):
 def test_an_interrupted_training_resumes_to_the_same_weights(tmp_path, monkeypatch):
     """Of three epochs, one is complete when the training stops."""
     settings = noise_settings(tmp_path, training={"epochs": 3, "batch_size": 8})
-    whole, interrupted = (Run.create(str(tmp_path / name), settings) for name in ("whole", "interrupted"))
+    whole, interrupted = (new_run(str(tmp_path / name), settings) for name in ("whole", "interrupted"))
     expected, steps = compute_unit(whole, TRAIN, "vgg", 0), []
 
     def stop_in_the_second_epoch() -> None:
@@ -112,7 +113,7 @@ def test_a_network_trained_on_another_order_of_classes_is_noted(tmp_path, monkey
         networks=["python:counting_network:load", "other=python:counting_network:load"],
         pairs={"count": 8, "shard_size": 4},
     )
-    run = Run.open(prepare(settings, str(tmp_path / "run")))
+    run = prepare(settings, str(tmp_path / "run"))
     run_all(run, only=("check", "train"))
     facts = run.record("train", "load").facts
     assert facts["accuracy"] == expected

@@ -7,6 +7,7 @@ import pytest
 from netsim.store.documents import create_arrays
 from netsim.store.run import Run
 from support.seaweed import BUCKET
+from support.sweeps import new_run
 from unit.store.definitions import IMAGE, LOSS, SETTINGS, WHOLE
 
 
@@ -24,6 +25,6 @@ def url(request, tmp_path):
 @pytest.fixture
 def run(url: str) -> Run:
     """Create a new run that has the arrays of `definitions`."""
-    run = Run.create(url, SETTINGS)
+    run = new_run(url, SETTINGS)
     create_arrays(run, [LOSS, IMAGE, WHOLE])
     return run

@@ -12,6 +12,7 @@ from netsim.errors import StoreError
 from netsim.store.arrays import CODECS, PIECE, ArraySpec, chunk_of, crc32c, fill_value
 from netsim.store.documents import create_arrays
 from netsim.store.run import Run
+from support.sweeps import new_run
 from unit.store.definitions import IMAGE, LOSS, SETTINGS, arrays, commit, flipped
 
 
@@ -39,7 +40,7 @@ def test_damage_to_a_stored_object_is_detected(run, harm, array):
 
 
 def test_zarr_reads_what_was_written_and_every_flipped_bit_is_detected(tmp_path):
-    run = Run.create(str(tmp_path), SETTINGS)
+    run = new_run(str(tmp_path), SETTINGS)
     create_arrays(run, [IMAGE])
     values = np.arange(144, dtype="uint16").reshape(4, 1, 6, 6) * 455
     record = run.commit("invert", "vgg", 1, arrays={IMAGE.path: values}, seconds=0)
@@ -55,7 +56,7 @@ def test_zarr_reads_what_was_written_and_every_flipped_bit_is_detected(tmp_path)
 
 def test_an_intact_chunk_at_the_path_of_another_is_refused(tmp_path):
     """A failed copy may leave one: its crc32c is right, but its values are not those of the record."""
-    run = Run.create(str(tmp_path), SETTINGS)
+    run = new_run(str(tmp_path), SETTINGS)
     create_arrays(run, [LOSS, IMAGE])
     commit(run, 0, 1.0)
     commit(run, 1, 2.0)
@@ -69,7 +70,7 @@ POLYNOMIAL = 0x11EDC6F41
 
 
 def test_the_hash_in_the_record_detects_what_crc32c_cannot(tmp_path):
-    run = Run.create(str(tmp_path), SETTINGS)
+    run = new_run(str(tmp_path), SETTINGS)
     create_arrays(run, [LOSS, IMAGE])
     record = commit(run, 0, 1.0)
     path = f"{LOSS.path}/c/0"

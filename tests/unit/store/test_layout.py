@@ -12,30 +12,49 @@ import zarr
 from netsim.store import layout
 from netsim.store.arrays import ArraySpec
 from netsim.store.run import Run
-from netsim.store.stages import STAGES
+from netsim.store.stages import AGGREGATE, STAGES, Stage
 
 
-def test_all_rows_of_the_natural_matrix_have_each_model_pair_once(finished):
-    names = finished.settings.names
-    natural = [row for row in layout.rows(finished.settings) if layout.row_parts(row)[0] == layout.NATURAL]
-    pairs = [frozenset(pair) for row in natural for pair in layout.row_pairs(names, row)]
+def test_all_units_of_the_natural_matrix_have_each_model_pair_once(finished):
+    units = [name for name, _ in AGGREGATE.units_done(finished) if name.startswith("natural/")]
+    pairs = [frozenset(pair) for unit in units for pair in layout.unit_pairs(finished, unit)]
+    names = finished.sweep.names
     assert Counter(pairs) == Counter(frozenset(pair) for pair in combinations_with_replacement(names, 2))
+
+
+def test_a_natural_pair_is_in_the_order_of_identities_whoever_asks_first():
+    identities = {"a": "2", "b": "1"}
+    assert layout.cell("natural/a", "b", identities) == layout.cell("natural/b", "a", identities) == ("b", "a")
+    assert layout.cell("inverted/a", "b", identities) == ("a", "b")
+    assert layout.cell("inverted/b", "a", identities) == ("b", "a")
 
 
 def test_a_row_of_the_inverted_matrix_has_through_and_each_observer_and_each_observer_alone(finished):
     """CKA of a cell takes three sums: of both networks together, and of each with itself."""
-    names = finished.settings.names
+    names, identities = finished.sweep.names, finished.sweep.identities(finished.sweep.names)
     for through in names:
-        pairs = layout.row_pairs(names, layout.inverted(through))
+        pairs = layout.row_pairs(layout.inverted(through), names, identities)
         assert len(pairs) == len(set(pairs)) == 2 * len(names) - 1
         assert set(pairs) == {(through, other) for other in names} | {(other, other) for other in names}
 
 
 def test_each_row_belongs_to_a_set_and_each_set_has_rows_of_all_its_networks(finished):
-    settings = finished.settings
-    parts = [layout.row_parts(row) for row in layout.rows(settings)]
-    assert {set_name for set_name, _ in parts} == set(layout.sets(settings))
-    assert [network for set_name, network in parts if set_name == layout.NATURAL] == list(settings.names)
+    sweep = finished.sweep
+    parts = [layout.row_parts(row) for row in layout.rows(sweep)]
+    assert {set_name for set_name, _ in parts} == set(layout.sets(sweep))
+    assert [network for set_name, network in parts if set_name == layout.NATURAL] == list(sweep.names)
+
+
+def test_the_name_of_a_unit_has_its_row_its_cohort_and_its_shards():
+    unit = layout.row_unit("inverted/vgg", "0123456789ab", 4)
+    assert unit == "inverted/vgg/0123456789ab-4"
+    assert layout.RowUnit.parse(unit) == layout.RowUnit("inverted/vgg", "0123456789ab", 4)
+    with pytest.raises(ValueError, match="invalid literal"):
+        layout.RowUnit.parse("inverted/vgg")
+
+
+def test_each_inverted_row_is_about_a_set_of_its_own(finished):
+    parts = [layout.row_parts(row) for row in layout.rows(finished.sweep)]
     assert all(set_name == layout.inverted(network) for set_name, network in parts if set_name != layout.NATURAL)
 
 
@@ -69,13 +88,17 @@ def test_kept_history_is_sorted_short_and_has_both_ends(iterations):
 
 
 def specified(run: Run) -> list[ArraySpec]:
-    return [spec for stage in STAGES for spec in stage.specs(run)]
+    return [spec for stage in STAGES for spec in stage.specs(run, unit_names(run, stage))]
+
+
+def unit_names(run: Run, stage: Stage) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in stage.units_done(run)))
 
 
 def coordinates(spec: ArraySpec) -> set[str]:
     """List the paths of the coordinates that lie beside an array."""
     folder = spec.path.rpartition("/")[0]
-    return {f"{folder}/{dim}" for dim in [*spec.coordinates, *(["pair"] if spec.per_pair else [])]}
+    return {f"{folder}/{dim}" for dim in spec.coordinates}
 
 
 def test_a_finished_run_has_the_arrays_of_the_specification_and_no_others(finished):
@@ -90,10 +113,10 @@ def test_a_finished_run_has_the_arrays_of_the_specification_and_no_others(finish
 
 def test_every_specified_array_is_written_in_every_shard_by_the_units_of_its_stage(finished):
     for stage in STAGES:
-        records = [finished.record(stage.name, *unit) for unit in stage.every(finished.settings)]
+        records = [finished.record(stage.name, *unit) for unit in stage.units_done(finished)]
         written = Counter(path for record in records for path in record.arrays)
-        shards = finished.settings.pairs.shards
-        assert written == {spec.path: shards if spec.per_pair else 1 for spec in stage.specs(finished)}
+        shards, specs = finished.sweep.shards, stage.specs(finished, unit_names(finished, stage))
+        assert written == {spec.path: shards if spec.per_pair else 1 for spec in specs}
 
 
 def test_arrays_of_a_finished_run_have_the_specified_shapes_types_and_dimensions(finished):

@@ -6,7 +6,6 @@ import pytest
 
 from netsim.errors import StoreError
 from netsim.store.metadata import (
-    CheckedSplit,
     CheckMetadata,
     ComputedMetadata,
     DrawMetadata,
@@ -18,6 +17,7 @@ from netsim.store.metadata import (
 )
 from netsim.store.run import Run
 from netsim.store.stages import STAGES
+from support.sweeps import new_run, unit_of
 from unit.store.definitions import SETTINGS
 
 CLASSES = {
@@ -30,7 +30,7 @@ CLASSES = {
 }
 """The class of each stage that a run without photographs has."""
 
-CHECKED = CheckedSplit(
+CHECKED = CheckMetadata(
     listed=12,
     listed_hash="of all",
     unreadable=[UnreadableImage(index=3, name="ant/1.png", why="truncated")],
@@ -39,7 +39,7 @@ CHECKED = CheckedSplit(
 
 
 def test_every_record_of_a_finished_run_is_read_and_written_alike(finished):
-    units = [(stage.name, *unit) for stage in STAGES for unit in stage.every(finished.settings)]
+    units = [(stage.name, *unit) for stage in STAGES for unit in stage.units_done(finished)]
     assert {stage for stage, _, _ in units} == CLASSES.keys()
     for stage, name, shard in units:
         record = finished.record(stage, name, shard)
@@ -57,6 +57,8 @@ def test_every_record_of_a_finished_run_is_read_and_written_alike(finished):
     ],
 )
 def test_a_missing_field_is_named_in_the_error(finished, stage, name, field):
+    goal, (stage_of,) = name, [each for each in STAGES if each.name == stage]
+    _, name, _ = unit_of(finished, stage_of, goal)
     record = finished.record(stage, name)
     incomplete = replace(record, facts={key: value for key, value in record.facts.items() if key != field})
     with pytest.raises(
@@ -65,29 +67,24 @@ def test_a_missing_field_is_named_in_the_error(finished, stage, name, field):
         CLASSES[stage].of(incomplete)
 
 
-def test_a_missing_field_of_a_split_is_named_with_the_split(finished):
-    incomplete = CheckMetadata(test=CHECKED).to_json()
-    del incomplete["test"]["listed_hash"]
-    with pytest.raises(StoreError, match=r"lacks test\.listed_hash; "):
-        CheckMetadata.of(replace(finished.record("draw", "pairs"), stage="check", name="images", facts=incomplete))
+def test_a_missing_field_of_an_image_is_named_with_its_place(finished):
+    incomplete = CHECKED.to_json()
+    del incomplete["unreadable"][0]["why"]
+    with pytest.raises(StoreError, match=r"lacks unreadable\.0\.why; "):
+        CheckMetadata.of(replace(finished.record("draw", "pairs"), stage="check", name="test", facts=incomplete))
 
 
 def test_fields_that_were_not_set_are_not_written():
     assert Metadata().to_json() == {}
     assert Metadata(made_from="x").to_json() == {"made_from": "x"}
-    assert "train" not in CheckMetadata(test=CHECKED).to_json()
-    assert "train" in CheckMetadata(test=CHECKED, train=CHECKED).to_json()
-
-
-def test_splits_are_those_that_were_checked():
-    assert CheckMetadata(test=CHECKED).splits == {"test": CHECKED}
-    assert list(CheckMetadata(test=CHECKED, train=CHECKED).splits) == ["test", "train"]
+    assert "doubles" not in CHECKED.to_json()
+    assert "doubles" in CHECKED.model_copy(update={"doubles": [(1, 0)]}).to_json()
 
 
 def test_metadata_survive_the_store(tmp_path):
-    run, metadata = Run.create(str(tmp_path), SETTINGS), CheckMetadata(test=CHECKED, made_from="x")
-    run.commit("check", "images", 0, facts=metadata.to_json(), seconds=0)
-    assert CheckMetadata.of(Run.open(run.url).record("check", "images")) == metadata
+    run, metadata = new_run(str(tmp_path), SETTINGS), CHECKED.model_copy(update={"made_from": "x"})
+    run.commit("check", "test", 0, facts=metadata.to_json(), seconds=0)
+    assert CheckMetadata.of(Run.open(run.url).record("check", "test")) == metadata
 
 
 def test_fields_of_a_newer_netsim_are_kept(finished):

@@ -4,6 +4,7 @@ import pytest
 
 from netsim.store.quarantine import quarantine, quarantined, release
 from netsim.store.run import Run
+from support.sweeps import new_run
 from unit.store.definitions import SETTINGS, commit
 
 UNIT = ("invert", "natural/vgg", 3)
@@ -46,7 +47,7 @@ def test_a_quarantined_unit_is_not_done(run):
 
 
 def test_stray_files_among_the_notes_quarantine_nothing(tmp_path):
-    run = Run.create(str(tmp_path), SETTINGS)
+    run = new_run(str(tmp_path), SETTINGS)
     for stray in ("invert/vgg/00001 (copy).json", "invert/vgg/.DS_Store", "invert/00001.json", "x.json"):
         run.files.put(f"aside/{stray}", b'{"error": "E"}')
     assert quarantined(run) == {}

@@ -19,6 +19,7 @@ from netsim.store.records import (
     versions,
 )
 from netsim.store.run import Run
+from support.sweeps import new_run
 from unit.store.definitions import IMAGE, LOSS, RECORD, SETTINGS, commit, flipped
 
 
@@ -37,7 +38,7 @@ def test_a_damaged_record_is_refused(run, damaged):
 
 
 def test_every_flipped_bit_of_a_record_or_of_the_settings_is_detected(tmp_path):
-    run = Run.create(str(tmp_path / "run"), SETTINGS)
+    run = new_run(str(tmp_path / "run"), SETTINGS)
     create_arrays(run, [LOSS, IMAGE])
     commit(run, 0, 1.0)
     record, root = run.files.get(RECORD), run.files.get("zarr.json")

@@ -21,9 +21,11 @@ from netsim.storage.files import _zarr_store
 from netsim.storage.s3 import S3_CLIENT
 from netsim.store.arrays import ArraySpec
 from netsim.store.documents import create_arrays
+from netsim.store.protocol import Protocol
 from netsim.store.records import sealed
 from netsim.store.run import Run
 from support.seaweed import BUCKET
+from support.sweeps import new_run
 from unit.store.definitions import IMAGE, LOSS, RECORD, SETTINGS, WHOLE, arrays, commit
 
 
@@ -68,32 +70,33 @@ def test_listing_name_by_name_finds_the_same_units(run):
 def test_opening_again_gives_the_same_run(run, url):
     commit(run, 0, 1.0)
     again = Run.open(url)
-    assert again.digest == SETTINGS.digest() and again.settings == SETTINGS
-    assert Run.create(url, SETTINGS).is_done("invert", "vgg", 0)
+    assert again.digest == run.digest == Protocol.of(SETTINGS, run.sweep.images).digest()
+    assert again.settings == SETTINGS and again.sweep.id == run.sweep.id
+    assert new_run(url, SETTINGS).is_done("invert", "vgg", 0)
 
 
 def test_other_settings_are_refused_and_the_difference_is_named(run, url):
     commit(run, 0, 1.0)
     other = parse_settings(SETTINGS.model_dump(mode="json") | {"inversion": {"iterations": 5}})
     with pytest.raises(
-        StoreError, match=r"other settings: inversion.iterations is 2000 there and 5 here; give another"
+        StoreError, match=r"another protocol: inversion.iterations is 2000 there and 5 here; give another"
     ):
-        Run.create(url, other)
+        new_run(url, other)
     assert Run.open(url).is_done("invert", "vgg", 0)
 
 
 def test_another_format_version_is_refused(tmp_path):
-    run = Run.create(str(tmp_path), SETTINGS)
+    run = new_run(str(tmp_path), SETTINGS)
     path = Path(run.url) / "zarr.json"
     document = json.loads(path.read_text())
     document["attributes"]["netsim"]["format"] = 99
     path.write_text(json.dumps(document))
-    with pytest.raises(StoreError, match="has format 99; this netsim reads format 4"):
+    with pytest.raises(StoreError, match="has format 99; this netsim reads format 5"):
         Run.open(run.url)
 
 
 def test_a_damaged_root_document_is_refused(tmp_path):
-    run = Run.create(str(tmp_path), SETTINGS)
+    run = new_run(str(tmp_path), SETTINGS)
     path = Path(run.url) / "zarr.json"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(StoreError, match=r"zarr.json is damaged .*; restore it, or use another store"):
@@ -103,7 +106,7 @@ def test_a_damaged_root_document_is_refused(tmp_path):
 @pytest.mark.parametrize("key", ["zarr_format", "node_type"])
 def test_a_root_that_is_not_a_zarr_group_is_refused(tmp_path, key):
     """These keys are Zarr's; the seal covers only the attributes of netsim."""
-    run = Run.create(str(tmp_path), SETTINGS)
+    run = new_run(str(tmp_path), SETTINGS)
     path = Path(run.url) / "zarr.json"
     path.write_text(path.read_text().replace(f'"{key}"', f'"{key[:-1]}u"'))
     with pytest.raises(StoreError, match=r"zarr.json is damaged or was edited"):
@@ -111,20 +114,18 @@ def test_a_root_that_is_not_a_zarr_group_is_refused(tmp_path, key):
 
 
 def test_names_of_parent_folders_do_not_confuse_the_listing(tmp_path):
-    run = Run.create(str(tmp_path / "commits" / "invert" / "run"), SETTINGS)
+    run = new_run(str(tmp_path / "commits" / "invert" / "run"), SETTINGS)
     run.commit("invert", "vgg", 1, arrays={}, seconds=0)
     assert list(run.done("invert")) == [("vgg", 1)]
 
 
 def test_settings_of_another_version_are_refused(tmp_path):
-    run = Run.create(str(tmp_path), SETTINGS)
-    path = Path(run.url) / "zarr.json"
+    run = new_run(str(tmp_path), SETTINGS)
+    (path,) = (Path(run.url) / "sweeps").iterdir()
     document = json.loads(path.read_text())
-    attributes = document["attributes"]["netsim"]
-    attributes["settings"]["flavour"] = "new"
-    del attributes["seal"]
-    document["attributes"]["netsim"] = sealed(attributes)
-    path.write_text(json.dumps(document))
+    document["settings"]["flavour"] = "new"
+    del document["seal"]
+    path.write_text(json.dumps(sealed(document)))
     with pytest.raises(StoreError, match=r"cannot read the stored settings of .*: no setting 'flavour'"):
         Run.open(run.url)
 
@@ -132,7 +133,7 @@ def test_settings_of_another_version_are_refused(tmp_path):
 def test_a_folder_with_other_files_is_refused_and_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(StoreError, match="is not empty and holds no run"):
-        Run.create(str(tmp_path), SETTINGS)
+        new_run(str(tmp_path), SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
@@ -142,7 +143,7 @@ def test_a_missing_run_is_reported_with_the_command_that_makes_one(tmp_path):
 
 
 def test_a_path_object_is_accepted(tmp_path):
-    assert Run.open(Path(Run.create(str(tmp_path / "a" / ".." / "b"), SETTINGS).url)).url == str(tmp_path / "b")
+    assert Run.open(Path(new_run(str(tmp_path / "a" / ".." / "b"), SETTINGS).url)).url == str(tmp_path / "b")
 
 
 def test_the_first_record_of_a_shard_and_its_values_stay(run):
@@ -179,7 +180,7 @@ def test_values_and_record_match_when_two_processes_write_a_shard_at_once(run, m
 
 def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path, monkeypatch):
     """Otherwise `verify` would find nothing wrong in it."""
-    run, scandir = Run.create(str(tmp_path), SETTINGS), os.scandir
+    run, scandir = new_run(str(tmp_path), SETTINGS), os.scandir
     create_arrays(run, [LOSS, IMAGE])
     commit(run, 0, 1.0)
 
@@ -195,11 +196,11 @@ def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path, monkeypatch):
 
 def test_a_run_that_several_threads_create_at_once_is_created_once(url):
     with ThreadPoolExecutor(8) as pool:
-        runs = list(pool.map(lambda _: Run.create(url, SETTINGS), range(8)))
+        runs = list(pool.map(lambda _: new_run(url, SETTINGS), range(8)))
     assert all(run.attributes == runs[0].attributes for run in runs)
     other = parse_settings(SETTINGS.model_dump(mode="json") | {"inversion": {"iterations": 5}})
-    with pytest.raises(StoreError, match="holds a run with other settings"):
-        Run.create(url, other)
+    with pytest.raises(StoreError, match="holds runs of another protocol"):
+        new_run(url, other)
 
 
 def test_a_shard_written_without_its_record_is_missing(run, monkeypatch):
@@ -225,10 +226,11 @@ def test_a_store_that_is_not_writable_is_explained():
         code = f"""
 from netsim.settings import parse_settings
 from netsim.store.run import Run
-settings = parse_settings({SETTINGS.model_dump(mode="json")!r})
-Run.create("memory://warm", settings)  # import everything while the process still may
+from netsim.planning.resolve import resolve
+sweep = resolve(parse_settings({SETTINGS.model_dump(mode="json")!r}), "memory://warm")
+Run.create("memory://warm", sweep)  # import everything while the process still may
 {NOBODY}
-Run.create({folder + "/run"!r}, settings)
+Run.create({folder + "/run"!r}, sweep)
 """
         process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "StoreError" in process.stderr and "no permission to read or write " in process.stderr
@@ -236,7 +238,7 @@ Run.create({folder + "/run"!r}, settings)
 
 def test_no_space_is_explained_and_the_shard_is_missing(tmp_path):
     """A limit on the size of files stands in for a full disk."""
-    run = Run.create(str(tmp_path / "run"), SETTINGS)
+    run = new_run(str(tmp_path / "run"), SETTINGS)
     create_arrays(run, [ArraySpec("noise", (8, 4096), "float32", ("pair", "x"))])
     code = f"""
 import errno, numpy as np, resource, signal
@@ -257,7 +259,7 @@ run.commit("invert", "vgg", 0, arrays={{"noise": np.random.rand(4, 4096).astype(
 
 def test_a_server_that_is_down_does_not_make_a_shard_damaged(object_storage, monkeypatch):
     """The error is another one, so that nothing is removed; the same read works once the server is back."""
-    run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
+    run = new_run(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
     create_arrays(run, [LOSS, IMAGE])
     record = commit(run, 0, 1.0)
     monkeypatch.setitem(S3_CLIENT, "retries", {"mode": "standard", "max_attempts": 1})
@@ -292,7 +294,7 @@ def requests(monkeypatch) -> Counter[str]:
 
 def test_a_shard_takes_one_request_per_array_and_one_for_its_record(object_storage, requests):
     """Every request costs money and time."""
-    run = Run.create(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
+    run = new_run(f"s3://{BUCKET}/{uuid.uuid4().hex}", SETTINGS)
     create_arrays(run, [LOSS, IMAGE])
     commit(run, 1, 1.0)
     requests.clear()

@@ -12,6 +12,7 @@ from netsim.store.records import commit_path
 from netsim.store.run import Run
 from netsim.store.stages import DRAW, INVERT, STAGES
 from netsim.store.status import RECENT, stage_status, status, unreadable, unreadable_counts
+from support.sweeps import new_run, unlisted
 from unit.store.definitions import SETTINGS
 
 NOON = 1_700_000_000.0
@@ -21,7 +22,7 @@ NOON = 1_700_000_000.0
 def run(tmp_path) -> Run:
     """Create a run of ten shards of pairs."""
     settings = parse_settings(SETTINGS.model_dump(mode="json") | {"pairs": {"count": 40, "shard_size": 4}})
-    return Run.create(str(tmp_path), settings)
+    return new_run(str(tmp_path), settings)
 
 
 def commit_at(run: Run, times: Sequence[float], *, stage: str = "draw", name: str = "pairs") -> None:
@@ -74,17 +75,18 @@ def test_status_lists_the_stages_that_have_units(run, finished):
     assert [stage.name for stage in status(run)] == ["train", "draw", "invert", "embed", "aggregate", "report"]
     assert all(stage.finished for stage in status(finished)) and not any(stage.finished for stage in status(run))
     with_photographs = run.settings.model_dump(mode="json") | {"images": {"source": "folder:/nowhere", "size": 32}}
-    photographs = Run.create(f"{run.url}/photographs", parse_settings(with_photographs))
+    photographs = Run.create(f"{run.url}/photographs", unlisted(parse_settings(with_photographs)))
     assert [stage.name for stage in status(photographs)] == [stage.name for stage in STAGES]
 
 
 def test_unreadable_images_are_those_of_the_check(tmp_path, finished):
     changes = {"images": {"source": "folder:/nowhere", "size": 32}}
-    run = Run.create(str(tmp_path / "run"), parse_settings(SETTINGS.model_dump(mode="json") | changes))
+    settings = parse_settings(SETTINGS.model_dump(mode="json") | changes)
+    run = Run.create(str(tmp_path / "run"), unlisted(settings))
     assert unreadable(run) == {} and unreadable(finished) == {}
     fault = UnreadableImage(index=3, name="ant/1.png", why="truncated")
     test = CheckedSplit(listed=12, listed_hash="a", unreadable=[fault], images_hash="b")
-    run.commit("check", "images", 0, facts=CheckMetadata(test=test).to_json(), seconds=0)
+    run.commit("check", "test", 0, facts=CheckMetadata(**dict(test)).to_json(), seconds=0)
     assert unreadable(run) == {"test": test}
     assert unreadable_counts(run) == {"test": (1, 12)}
 

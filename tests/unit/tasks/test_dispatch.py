@@ -10,8 +10,8 @@ from netsim.errors import RunError
 from netsim.stages.work import ShardError
 from netsim.store.quarantine import quarantine, quarantined
 from netsim.store.run import Run
-from netsim.store.stages import AGGREGATE, INVERT, Block, blocked_units, blocks
-from support.sweeps import tiny
+from netsim.store.stages import AGGREGATE, INVERT, Block, blocked_goals, blocks
+from support.sweeps import new_run, tiny
 from tasks import dispatch
 from tasks.dispatch import Failures, _missing, _quarantine, _require_explained, require_none_quarantined, slowest_first
 
@@ -25,7 +25,7 @@ def test_a_block_holds_shards_of_one_name_in_order():
 
 def test_inversions_of_the_slowest_network_come_first_and_those_of_a_network_stay_together(finished):
     seconds = {name: finished.record("train", name).seconds for name in finished.settings.names}
-    ordered = slowest_first(finished, INVERT.every(finished.settings))
+    ordered = slowest_first(finished, INVERT.every(finished.sweep))
     slowest, *_, fastest = sorted(seconds, key=seconds.__getitem__, reverse=True)
     assert ordered[:4] == [(slowest, shard) for shard in range(4)]
     assert ordered[-4:] == [(fastest, shard) for shard in range(4)]
@@ -35,15 +35,16 @@ def test_inversions_of_the_slowest_network_come_first_and_those_of_a_network_sta
 
 @pytest.fixture
 def run(tmp_path) -> Run:
-    return Run.create(str(tmp_path / "run"), tiny())
+    return new_run(str(tmp_path / "run"), tiny())
 
 
 def test_what_a_quarantined_shard_blocks_is_missing_and_not_submitted(run):
-    blocked = blocked_units(run.settings, [("invert", "vgg", 2)])
+    blocked = blocked_goals(run.sweep, [("invert", "vgg", 2)])
     count, units = _missing(run, INVERT, blocked)
     assert count == 12 and len(units) == 11 and ("vgg", 2) not in units
     count, units = _missing(run, AGGREGATE, blocked)
-    assert count == 6 and {name for name, _ in units} == set(dict(AGGREGATE.every(run.settings))) - {"inverted/vgg"}
+    rows = {AGGREGATE.goal(name) for name, _ in units}
+    assert count == 6 and rows == set(dict(AGGREGATE.every(run.sweep))) - {"inverted/vgg"}
 
 
 def shard_error(shard: int, worker: str) -> ShardError:
@@ -96,12 +97,12 @@ def test_a_unit_is_quarantined_with_its_error_traceback_and_workers(run, monkeyp
 
 
 def test_a_sweep_with_quarantined_shards_fails_with_the_first_and_their_number(run):
-    require_none_quarantined(run.url)
+    require_none_quarantined(run)
     quarantine(run, ("invert", "vgg", 2), {"error": "RuntimeError: illegal"})
     with pytest.raises(
         RunError, match=r"^invert vgg shard 2 failed and is quarantined \(RuntimeError: illegal\); ever"
     ):
-        require_none_quarantined(run.url)
+        require_none_quarantined(run)
     quarantine(run, ("invert", "vgg", 3), {"error": "RuntimeError: illegal"})
     with pytest.raises(RunError, match=r"^invert vgg shard 2 and 1 more failed and is quarantined"):
-        require_none_quarantined(run.url)
+        require_none_quarantined(run)

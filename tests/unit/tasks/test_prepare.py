@@ -3,20 +3,21 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from netsim.errors import SettingsError, StoreError
 from netsim.planning import preflight
 from netsim.store.quarantine import quarantine, quarantined
 from netsim.store.run import Run
-from support.sweeps import run_all, tiny
+from support.sweeps import new_run, run_all, tiny
 from tasks.prepare import prepare, prepare_layers, prepare_measures
 
 
 @pytest.fixture
 def drawn(tmp_path) -> Run:
     """A run whose networks are recorded and whose pairs are drawn."""
-    run = Run.create(str(tmp_path / "run"), tiny(networks=["small:vgg@none", "small:shufflenet@none"]))
+    run = new_run(str(tmp_path / "run"), tiny(networks=["small:vgg@none", "small:shufflenet@none"]))
     run_all(run, only=("train", "draw"))
     return run
 
@@ -27,7 +28,7 @@ def fail(*_: object) -> None:
 
 def test_settings_are_checked_until_networks_and_pairs_are_in_the_store(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "preflight", fail)
-    assert prepare(drawn.settings, drawn.url) == drawn.url
+    assert prepare(drawn.settings, drawn.url).url == drawn.url
     with pytest.raises(AssertionError, match="the settings were checked"):
         prepare(drawn.settings, str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
@@ -41,17 +42,40 @@ def test_quarantined_shards_are_released_for_the_next_attempt_of_their_flow(draw
 
 def test_measures_need_known_names_and_representations(drawn):
     with pytest.raises(SettingsError, match="ckaa"):
-        prepare_measures(drawn.url, ["ckaa"])
+        prepare_measures(drawn, ["ckaa"])
     with pytest.raises(StoreError, match="is not finished: 12 of 12 shards of embed are missing"):
-        prepare_measures(drawn.url, ["rsa_pearson"])
+        prepare_measures(drawn, ["rsa_pearson"])
 
 
 def test_layers_need_inversions(drawn):
     with pytest.raises(StoreError, match="is not finished: 8 of 8 shards of invert are missing"):
-        prepare_layers(drawn.url, ["vgg"], ["*"], "pooled")
+        prepare_layers(drawn, ["vgg"], ["*"], "pooled")
 
 
 def test_the_flow_process_imports_no_torch():
     """It would take seconds and half a gigabyte that only workers need."""
     code = "import sys, tasks.verbs, tasks.dispatch, tasks.prepare; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_sweep_whose_networks_were_all_trained_is_resumed_without_torch(tmp_path):
+    pixels, labels = np.random.default_rng(0).integers(256, size=(12, 28, 28), dtype=np.uint8), np.arange(12) % 3
+    np.savez(tmp_path / "images.npz", images=pixels, labels=labels)
+    settings = tiny(
+        images={"source": f"npz:{tmp_path / 'images.npz'}"},
+        networks=["small:vgg", "small:shufflenet"],
+        pairs={"count": 8, "shard_size": 4},
+    )
+    run = new_run(str(tmp_path / "run"), settings)
+    run_all(run, only=("train", "draw"))
+    code = """
+import json
+import sys
+from netsim.settings import parse_settings
+from tasks.prepare import prepare
+run = prepare(parse_settings(json.loads(sys.argv[1])), sys.argv[2])
+assert run.sweep.id == sys.argv[3]
+sys.exit("torch" in sys.modules)
+"""
+    arguments = [settings.model_dump_json(), run.url, run.sweep.id]
+    assert subprocess.run([sys.executable, "-c", code, *arguments], check=False).returncode == 0

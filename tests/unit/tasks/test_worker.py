@@ -15,7 +15,7 @@ from netsim.store.metadata import Metadata
 from netsim.store.records import Record
 from netsim.store.run import Run
 from netsim.store.stages import EMBED, INVERT, Block, Stage
-from support.sweeps import tiny
+from support.sweeps import new_run, tiny
 from tasks import worker
 from tasks.cancellation import CancellationCheck
 from tasks.worker import _summary, _worth_retrying, run_block, tags_of
@@ -31,7 +31,7 @@ STAGE = Stage("queue", "Shards of a queue", lambda _: {"one": 6}, compute=comput
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Run:
     monkeypatch.setattr(worker, "get_run_logger", lambda: logging.getLogger("a.task"))
-    return Run.create(str(tmp_path / "run"), tiny())
+    return new_run(str(tmp_path / "run"), tiny())
 
 
 def counts(result: dict) -> tuple[int, int, int]:
@@ -85,7 +85,7 @@ def test_an_unexpected_error_names_the_shard_and_the_worker(run, monkeypatch):
 
 def test_a_block_is_computed_inside_a_task_run_only(tmp_path):
     """Elsewhere its log would be lost."""
-    run = Run.create(str(tmp_path / "run"), tiny())
+    run = new_run(str(tmp_path / "run"), tiny())
     with pytest.raises(MissingContextError):
         run_block(run.url, STAGE, "one", [0])
 
@@ -102,8 +102,8 @@ def test_only_errors_that_may_pass_are_retried(error, again):
 def test_task_runs_are_tagged_with_their_stage_and_network():
     networks = ("vgg", "wrn2")
     assert tags_of(INVERT, Block("vgg", [0]), networks) == ["stage:invert", "network:vgg"]
-    assert tags_of(EMBED, Block("inverted/wrn2", [0]), networks) == ["stage:embed", "network:wrn2"]
-    assert tags_of(EMBED, Block("natural", [0]), networks) == ["stage:embed"]
+    assert tags_of(EMBED, Block("inverted/wrn2/0123456789ab", [0]), networks) == ["stage:embed", "network:wrn2"]
+    assert tags_of(EMBED, Block("natural/0123456789ab", [0]), networks) == ["stage:embed"]
 
 
 def test_the_summary_of_a_record_has_its_seconds_and_its_numbers(run):
