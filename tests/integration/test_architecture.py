@@ -20,9 +20,10 @@ FLOORS = (
     ("report",),
     ("stages",),
     ("planning", "verify"),
+    ("score",),
 )
 READING = ("store", "results", "report")
-COMPUTING = ("images", "networks", "inversion", "stages", "planning")
+COMPUTING = ("images", "networks", "inversion", "stages", "planning", "score")
 ORCHESTRATORS = ("prefect", "prefect_dask", "dask", "distributed", "dask_jobqueue", "dask_kubernetes")
 COMMAND_LINE = "flows/cli/"  # in flows/, but no flows
 UNPICKLERS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.load")

@@ -12,14 +12,14 @@ from netsim.inversion.engine import relative_distance
 from netsim.inversion.invert import invert_batches
 from netsim.networks import Network, load_network
 from netsim.planning.preflight import preflight
+from netsim.planning.resolve import resolve
 from netsim.results.findings import warnings
-from netsim.results.matrices import row_sums
+from netsim.results.matrices import sums_of
 from netsim.results.results import load_results
 from netsim.settings import InversionSettings, parse_settings
 from netsim.stages import inputs
 from netsim.store import layout
-from netsim.store.run import Run
-from support.sweeps import run_all
+from support.sweeps import new_run, run_all
 
 PAIRS = {"count": 8, "shard_size": 4}  # the least that the settings allow
 
@@ -62,14 +62,14 @@ def test_the_whole_pipeline_runs_on_it_at_224_px(networks, photos, tmp_path):
             "inversion": {"iterations": 1, "batch_size": 4},
         }
     )
-    run = Run.create(str(tmp_path / "run"), settings)
+    run = new_run(str(tmp_path / "run"), settings)
     run_all(run, only=("check", "train", "draw", "invert", "embed", "aggregate"))
     x = inputs.set_images(run, "natural", 0)[0][:2]
     for name in settings.names:
         assert_linear(inputs.network(run, name), x)
         losses = run.array(f"inverted/{name}/losses")[...]
         assert np.isfinite(losses).all() and not layout.quantity(losses, "nonfinite").any()
-        row = row_sums(run, f"inverted/{name}")
+        row = sums_of(run)[f"inverted/{name}"]
         assert all(np.isfinite(sums.square).all() and (sums.square > 0).all() for sums in row.values())
         recorded = run.record("train", name).facts["preprocessing"]
         assert recorded["size"] == 224 and len(recorded["mean"]) == 3
@@ -136,7 +136,7 @@ def test_what_does_not_fit_is_said_before_work_starts(network, error, message, p
     networks = [network, "torchvision:shufflenet_v2_x0_5@none"]
     settings = parse_settings({"images": {"source": photos, "size": 96}, "networks": networks, "pairs": PAIRS})
     with pytest.raises(error, match=message) if error else nullcontext():
-        preflight(settings)
+        preflight(resolve(settings, str(tmp_path / "run")))
 
 
 def test_two_heads_that_are_averaged_are_not_one():

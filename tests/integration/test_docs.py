@@ -1,10 +1,13 @@
-"""The documentation names only what exists: files, folders, modules and their parts, pages and their headings."""
+"""The documentation names only what exists: files, modules, pages and their headings, commands and their options."""
 
 import pkgutil
 import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from flows.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -15,6 +18,11 @@ FOLDERS = "netsim|tasks|flows|tests|docs|deploy|benchmarks"
 PATH = re.compile(rf"(?<![\w./-])(?:{FOLDERS})/(?:[\w.-]+/)*(?:[\w.-]+\.(?:py|md|ya?ml|json|j2|png|env))?")
 MODULE = re.compile(r"(?<![\w./:-])(?:netsim|tasks|flows|benchmarks)(?:\.[A-Za-z_]\w*)+(?![\w-])")
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#]*)(?:#([^)]*))?\)")
+FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r"^ {4,}\S.*$", re.MULTILINE)
+INLINE = re.compile(r"`([^`]+)`")
+COMMAND = re.compile(r"(?:^\s*|&& |[A-Z_]+=\S* )(?:\.venv/bin/)?netsim ([a-z]\w*)([^#|&]*)")
+OPTION = re.compile(r"(?<!\S)(--?[a-z][\w-]*)")
 EVENTS = re.compile(r"netsim\.(?:shards|run)\b")
 """Names of Prefect events begin like those of modules."""
 
@@ -28,6 +36,25 @@ def modules(text: str) -> set[str]:
     """Return the dotted names that `text` has: netsim.store.run, netsim.open_run."""
     names = {name for name in MODULE.findall(text) if not EVENTS.match(name)}
     return {name for name in names if name.rpartition(".")[2] not in ("md", "py", "yaml")}
+
+
+def commands(text: str) -> set[tuple[str, str]]:
+    """Return each command of netsim that code in `text` has, with each of its options; without one, with ""."""
+    blocks = [*FENCED.findall(text), *INDENTED.findall(FENCED.sub("", text))]
+    prose = INDENTED.sub("", FENCED.sub("", text))
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += [code.replace("\n", " ") for code in INLINE.findall(prose)]
+    used = [match.groups() for line in lines for match in COMMAND.finditer(line)]
+    return {(command, option) for command, rest in used for option in ["", *OPTION.findall(rest)]}
+
+
+def known_commands() -> dict[str, set[str]]:
+    """Map each command of netsim to its options, with ""."""
+    group = get_command(app)
+    return {
+        name: {"", "--help", *(option for parameter in command.params for option in parameter.opts)}
+        for name, command in group.commands.items()  # type: ignore[attr-defined]
+    }
 
 
 def anchors(text: str) -> set[str]:
@@ -51,6 +78,14 @@ def test_every_way_to_name_a_file_or_a_module_is_seen():
     )
     assert paths(text) == {"netsim/a/b.py", "tests/unit"}
     assert modules(text) == {"netsim.a.b", "netsim.d"}
+    code = "`netsim\nplan a --store b`, netsim is\n```sh\nA=. netsim add -o c # --d\nkubectl -n netsim get\n```\n"
+    assert commands(f"{code}    .venv/bin/netsim list | head --e\n") == {
+        ("plan", ""),
+        ("plan", "--store"),
+        ("add", ""),
+        ("add", "-o"),
+        ("list", ""),
+    }
     assert anchors("# One\n## Two `words`, three\n") == {"one", "two-words-three"}
     assert [exists(name) for name in ("netsim.errors.NetsimError", "netsim.errors.Missing", "netsim.missing")] == [
         True,
@@ -70,6 +105,13 @@ def test_every_module_on_a_page_exists(page):
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_every_command_and_option_on_a_page_exists(page):
+    known = known_commands()
+    used = commands((ROOT / page).read_text())
+    assert sorted((command, option) for command, option in used if option not in known.get(command, ())) == []
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page):
     broken = []
     for target, anchor in LINK.findall((ROOT / page).read_text()):
@@ -83,3 +125,8 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page):
 def test_a_page_of_the_project_names_many_places(page):
     """A pattern that sees nothing would let everything pass."""
     assert len(paths((ROOT / page).read_text())) >= 1
+
+
+def test_the_readme_shows_most_commands():
+    used = {command for command, _ in commands((ROOT / "README.md").read_text())}
+    assert len(used & known_commands().keys()) >= 10

@@ -23,7 +23,7 @@ from netsim.store.records import sealed
 from netsim.store.run import Run
 from netsim.store.status import status
 from netsim.verify import verify
-from support.sweeps import TINY, tiny
+from support.sweeps import TINY, tiny, unlisted
 from system.test_cli import call
 
 ESCAPE = "\x1b]0;owned\x07\x1b[2J[blink]here[/nowhere]"
@@ -48,8 +48,9 @@ def test_looking_at_a_store_imports_nothing_that_it_names(tmp_path, monkeypatch)
     """Nor does verifying it without a sample. Running it, or measuring its losses again, is running its settings."""
     (tmp_path / "evil.py").write_text("from pathlib import Path\nPath(__file__).with_suffix('.ran').touch()\n")
     monkeypatch.syspath_prepend(tmp_path)
-    run = Run.create(str(tmp_path / "run"), tiny(networks=["small:vgg@none", "odd=python:evil:network"]))
-    record = Path(run.url, "commits/measure/evil:measure/inverted/odd/00000.json")
+    settings = tiny(networks=["small:vgg@none", "odd=python:evil:network"])
+    run = Run.create(str(tmp_path / "run"), unlisted(settings))
+    record = Path(run.url, "commits/measure/evil:measure/inverted/odd/0123456789ab-4/00000.json")
     record.parent.mkdir(parents=True)
     record.write_text("{}", encoding="utf-8")
     status(run)
@@ -100,11 +101,11 @@ def test_names_in_a_store_are_text_in_the_report(finished, tmp_path):
 
 def test_a_document_that_claims_a_huge_array_is_told_and_not_read(copied):
     """Of a coordinate too, whose values are compared: they would fill the memory of any machine."""
-    for path in ("images/pair/zarr.json", "inverted/vgg/image/zarr.json"):
-        edit(Path(copied.url, path), lambda found: found.update(shape=[10**15, *found["shape"][1:]]))
+    for path in ("inverted/vgg/iteration/zarr.json", "inverted/vgg/image/zarr.json"):
+        edit(Path(copied.url, path), lambda found: found.update(shape=[*found["shape"][:-1], 10**15]))
     faults = {fault.name: fault.what for fault in verify(copied, sample=0) if fault.shard is None}
     assert faults == dict.fromkeys(
-        ["images/pair/zarr.json", "inverted/vgg/image/zarr.json"], "it differs from what the settings say"
+        ["inverted/vgg/image/zarr.json", "inverted/vgg/iteration/zarr.json"], "it differs from what the settings say"
     )
 
 

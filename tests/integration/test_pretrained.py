@@ -10,9 +10,8 @@ from netsim.networks import Network, load_network
 from netsim.results.results import load_results
 from netsim.settings import parse_settings
 from netsim.store import layout
-from netsim.store.run import Run
 from support.pretrained import LITE, SIZES, make_folders, make_weights, photographs, put_photographs
-from support.sweeps import run_all
+from support.sweeps import new_run, run_all
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def test_a_sweep_of_them_on_photographs_in_object_storage(references, object_sto
             "inversion": {"preset": "fast", "iterations": 8},
         }
     )
-    run = Run.create(str(tmp_path / "run"), settings)
+    run = new_run(str(tmp_path / "run"), settings)
     run_all(run)
     for name in settings.names:
         losses = run.array(f"inverted/{name}/losses")[...]

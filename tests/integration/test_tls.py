@@ -13,7 +13,7 @@ from netsim.errors import StoreError
 from netsim.storage.s3 import S3_CLIENT
 from netsim.store.run import Run
 from support.seaweed import BUCKET
-from support.sweeps import tiny
+from support.sweeps import new_run, tiny
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -48,7 +48,7 @@ def certificate(object_storage, monkeypatch, tmp_path) -> Iterator[Path]:
 
 def test_a_store_over_https_is_written_and_read_with_the_authority_of_aws_ca_bundle(certificate, monkeypatch):
     monkeypatch.setenv("AWS_CA_BUNDLE", str(certificate))
-    run = Run.create(f"s3://{BUCKET}/over-https", tiny())
+    run = new_run(f"s3://{BUCKET}/over-https", tiny())
     assert Run.open(run.url).digest == run.digest
 
 

@@ -49,7 +49,10 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["", "demo", "run", "plan", "status", "results", "report", "convert"])
+COMMANDS = ["demo", "run", "plan", "add", "extend", "score", "drop", "list", "status", "results", "report", "compare"]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS, "convert"])
 def test_help_of_every_command_says_what_it_is_for(cli, command):
     code, out, _ = cli(*command.split(), "--help")
     assert code == 0 and "Usage" in out

@@ -21,6 +21,7 @@ import dask_kubernetes
 import jsonschema
 import pytest
 import yaml
+from prefect import Flow
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter
@@ -34,10 +35,13 @@ from pydantic import SecretStr
 from flows.clusters.environment import ENVIRONMENT
 from flows.clusters.kubernetes import kubernetes_spec
 from flows.clusters.settings import parse_cluster
+from flows.grow import grow
 from flows.server.deployment import read_sweep
 from flows.sweep import sweep
 from netsim.networks import parse_reference
 from netsim.settings import load_settings, shipped_sweeps
+from netsim.store.layout import report_path
+from netsim.store.quarantine import quarantined
 from netsim.store.run import Run
 from support.servers import wait_until
 from support.sweeps import TINY
@@ -63,13 +67,24 @@ def run(*command: str, **how: Any) -> str:
 @pytest.mark.parametrize("name", sorted(shipped_sweeps()))
 def test_every_sweep_that_comes_with_netsim_is_one(name):
     settings = load_settings(name)
-    for network in settings.names:
-        parse_reference(settings.reference(network))
+    for member in (*settings.members, *settings.observing):
+        parse_reference(member.reference)
 
 
-@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
-def test_every_deployment_runs_the_flow_with_parameters_it_takes(deployment):
-    assert import_object(deployment["entrypoint"]) is sweep
+def of_flow(flow: Flow[..., Any]) -> list[dict[str, Any]]:
+    """List the deployments of a flow."""
+    return [each for each in DEPLOYMENTS if import_object(each["entrypoint"]) is flow]
+
+
+def test_every_deployment_is_of_a_flow_that_runs_a_sweep():
+    (watched,) = of_flow(grow)
+    assert len(DEPLOYMENTS) == len(of_flow(sweep)) + 1
+    taken = grow.validate_parameters(watched["parameters"])
+    assert taken["cluster"] == parse_cluster(watched["parameters"]["cluster"])
+
+
+@pytest.mark.parametrize("deployment", of_flow(sweep), ids=lambda deployment: deployment["name"])
+def test_a_deployment_of_settings_has_those_of_a_shipped_sweep(deployment):
     ((step, arguments),) = deployment["build"][0].items()
     assert import_object(step) is read_sweep
     settings = read_sweep(arguments["sweep"], arguments.get("changes", ()))["settings"]
@@ -77,6 +92,10 @@ def test_every_deployment_runs_the_flow_with_parameters_it_takes(deployment):
     assert deployment["parameters"]["settings"] == f"{{{{ {arguments['id']}.settings }}}}"
     taken = sweep.validate_parameters(deployment["parameters"] | {"settings": settings})
     assert taken["cluster"] == parse_cluster(deployment["parameters"]["cluster"])
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=lambda deployment: deployment["name"])
+def test_a_deployment_runs_once_at_a_time_with_heartbeats_and_a_schedule_that_is_paused(deployment):
     assert deployment["work_pool"]["job_variables"]["env"] == {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "CANCEL_NEW"}
     assert [schedule["active"] for schedule in deployment["schedules"]] == [False]
@@ -139,8 +158,9 @@ def test_a_schedule_produces_runs_and_a_worker_of_the_pool_runs_the_sweep(server
         return f"{[run['state_name'] for run in ask_runs(server, deployment)]} {worker.read_text()[-3000:]}"
 
     wait_until(lambda: bool(ask_runs(server, deployment, "COMPLETED")), seconds=300, what=states)
-    assert not Run.open(str(tmp_path / "runs" / "demo")).aside()
-    (tmp_path / "runs" / "demo" / "report" / "report.html").stat()
+    finished = Run.open(str(tmp_path / "runs" / "demo"))
+    assert not quarantined(finished)
+    assert finished.files.exists(report_path(finished.sweep.id, "report.html"))
 
     prefect("deployment", "schedule", "resume", "sweep/demo", schedule["id"])
     wait_until(lambda: bool(ask_runs(server, deployment, "SCHEDULED")), seconds=300, what=states)

@@ -16,7 +16,7 @@ from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 from netsim.stages.work import StageResult
 from netsim.store.run import Run
 from netsim.store.stages import Stage
-from support.sweeps import tiny
+from support.sweeps import new_run, tiny
 from tasks import artifacts, dispatch, interrupts, worker
 from tasks.cancellation import CancellationCheck
 from tasks.devices import GPU
@@ -62,18 +62,18 @@ def slow_first(run: Run, name: str, shard: int) -> StageResult:
 
 def queue_stage(name: str) -> Stage:
     """Make a stage with the shards of `slow`, whose first one waits for all others, or of another name."""
-    return Stage("queue", "Shards of a queue", lambda settings: {name: SHARDS}, compute=slow_first)
+    return Stage("queue", "Shards of a queue", lambda _sweep: {name: SHARDS}, compute=slow_first)
 
 
 @task(name="queue", **OPTIONS)
-def queue(store: str, name: str, numbers: list[int]) -> dict[str, int]:
-    return worker.run_block(store, queue_stage(name), name, numbers)
+def queue(store: str, name: str, numbers: list[int], sweep: str) -> dict[str, int]:
+    return worker.run_block(store, queue_stage(name), name, numbers, sweep)
 
 
 @flow
 def finish_queue(store: str, name: str) -> int:
     """Finish the stage, and count the futures that the client still holds."""
-    dispatch.finish(store, queue, stage=queue_stage(name))
+    dispatch.finish(Run.open(store), queue, stage=queue_stage(name))
     return len(dask_client().futures)
 
 
@@ -90,7 +90,7 @@ def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, 
     """Few blocks are in progress at a time, but enough for every thread; futures that ended are dropped, or memory
     would grow.
     """
-    run, held, settle = Run.create(str(tmp_path / "run"), tiny()), [], dispatch._settle
+    run, held, settle = new_run(str(tmp_path / "run"), tiny()), [], dispatch._settle
 
     def counted(future):
         held.append(len(dask_client().futures))
@@ -109,7 +109,7 @@ def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, 
 
 def test_workers_that_have_to_leave_cost_a_shard_no_attempt(server, tmp_path, monkeypatch):
     """However many there are: each job of SLURM ends some time."""
-    run, may_begin, begun = Run.create(str(tmp_path / "run"), tiny()), CancellationCheck.may_begin, []
+    run, may_begin, begun = new_run(str(tmp_path / "run"), tiny()), CancellationCheck.may_begin, []
 
     def seldom(check: CancellationCheck, shard: int) -> bool:
         begun.append(shard)
@@ -124,7 +124,7 @@ def test_workers_that_have_to_leave_cost_a_shard_no_attempt(server, tmp_path, mo
 
 def test_a_ctrl_c_that_a_library_turns_into_an_error_of_its_own_ends_the_sweep(server, tmp_path, monkeypatch):
     """Here a client that was reporting progress to the server."""
-    run, pressed = Run.create(str(tmp_path / "run"), tiny()), []
+    run, pressed = new_run(str(tmp_path / "run"), tiny()), []
 
     def press(*_, **__):
         pressed.append("in the middle of a request")

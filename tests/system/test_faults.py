@@ -4,10 +4,9 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 from netsim.settings import parse_settings
-from netsim.store.run import Run
 from support.faults import Campaign, PrefectServer, Sweep
 from support.servers import netsim_in_process
-from support.sweeps import TINY, run_all
+from support.sweeps import TINY, new_run, run_all
 
 SETTINGS = TINY | {"networks": TINY["networks"][:2], "pairs": {"count": 16, "shard_size": 4}}
 KINDS = ["flow killed", "S3 killed", "byte flipped"]
@@ -27,7 +26,7 @@ def test_a_sweep_that_is_killed_cut_off_and_damaged_ends_with_the_same_bits_and_
     try:
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(prefect.start)
-            run_all(Run.create(reference.store, parse_settings(SETTINGS)))
+            run_all(new_run(reference.store, parse_settings(SETTINGS)))
             starting.result()
         campaign.run(KINDS, reference)
     finally:

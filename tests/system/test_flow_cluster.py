@@ -26,7 +26,7 @@ from netsim.store.run import Run
 from netsim.store.stages import STAGES
 from support.seaweed import free_ports
 from support.servers import NETSIM, netsim, netsim_in_process, wait_until
-from support.sweeps import TINY, run_all
+from support.sweeps import TINY, new_run, run_all
 from system.test_flow_sweep import ask, assert_same_bits, runs_of, task_runs_of
 
 POISON = '''
@@ -125,8 +125,8 @@ def poison(run: Run, path: Path) -> None:
 
 
 def missing_of(run: Run) -> dict[str, set[str]]:
-    """List the names with missing shards, by stage."""
-    missing = {stage.name: {name for name, _ in stage.missing(run)} for stage in STAGES}
+    """List the goals with missing shards, by stage."""
+    missing = {stage.name: {stage.goal(unit) for unit, _ in stage.missing(run)} for stage in STAGES}
     return {stage: names for stage, names in missing.items() if names}
 
 
@@ -137,7 +137,7 @@ def test_a_shard_that_fails_every_time_is_quarantined_and_the_rest_is_done(
     """It is quarantined with its traceback. Once the reason is gone, the same command finishes the sweep."""
     monkeypatch.syspath_prepend(cluster.folder)
     store, poisoned, deadly = tmp_path / "run", cluster.folder / "poison.npy", cluster.folder / "deadly"
-    run = Run.create(str(store), parse_settings(SETTINGS))
+    run = new_run(str(store), parse_settings(SETTINGS))
     poison(run, poisoned)
     if how == "deadly":
         deadly.touch()
@@ -163,7 +163,7 @@ def test_a_shard_that_fails_every_time_is_quarantined_and_the_rest_is_done(
         "invert": {"odd"},
         "embed": {"inverted/odd"},
         "aggregate": {"inverted/odd"},
-        "report": {"report"},
+        "report": {run.sweep.id},
     }
     poisoned.unlink()
     deadly.unlink(missing_ok=True)
@@ -172,11 +172,11 @@ def test_a_shard_that_fails_every_time_is_quarantined_and_the_rest_is_done(
     if how == "failing":
         again = netsim(*command, env=cluster.environment, cwd=tmp_path)
         assert again.returncode == 0, again.stderr
-        quiet = Run.create(str(tmp_path / "quiet"), parse_settings(SETTINGS))
+        quiet = new_run(str(tmp_path / "quiet"), parse_settings(SETTINGS))
         run_all(quiet)
         assert_same_bits(run, quiet)
         assert quarantined(run) == {}
-        processes = {run.record("invert", name, k).process for name in run.settings.names for k in range(4)}
+        processes = {run.record("invert", name, k).process for name in run.sweep.names for k in range(4)}
         assert len(processes) == 2  # both workers had some
         counted = metrics(cluster)
         assert [counted[f'netsim_shards_total{{stage="{stage}"}}'] for stage in ("invert", "embed", "aggregate")] == [
@@ -191,7 +191,7 @@ def test_a_shard_that_failed_is_retried_on_gpus_only(cluster, settings, tmp_path
     """It has not failed on the worker without a GPU, but Dask cannot give it a GPU there."""
     monkeypatch.syspath_prepend(cluster.folder)
     store, poisoned = tmp_path / "run", cluster.folder / "poison.npy"
-    run = Run.create(str(store), parse_settings(SETTINGS))
+    run = new_run(str(store), parse_settings(SETTINGS))
     poison(run, poisoned)
     cluster.start("worker", cluster.address, "--nthreads", "1")
     plain = cluster.processes.pop()

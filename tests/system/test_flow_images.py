@@ -6,11 +6,10 @@ import numpy as np
 import yaml
 
 from netsim.settings import parse_settings
-from netsim.store.run import Run
 from support import image_formats
 from support.seaweed import BUCKET
 from support.servers import netsim, netsim_in_process
-from support.sweeps import TINY, run_all
+from support.sweeps import TINY, new_run, run_all
 
 
 def test_a_sweep_stops_at_unreadable_images_by_name_or_skips_them(server, object_storage, tmp_path):
@@ -31,7 +30,7 @@ def test_a_sweep_stops_at_unreadable_images_by_name_or_skips_them(server, object
     assert "cannot read 2 of 12 images" in stopped.stderr and "'ant/1.png'" in stopped.stderr
 
     without = parse_settings(settings | {"images": settings["images"] | {"unreadable": "skip"}})
-    run_all(Run.create(str(tmp_path / "skipped"), without))
+    run_all(new_run(str(tmp_path / "skipped"), without))
     done = netsim_in_process("run", "--store", "skipped", env=env, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "2 of 12 test images were unreadable and skipped" in " ".join(done.stdout.split())

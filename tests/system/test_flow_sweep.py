@@ -19,11 +19,12 @@ import pytest
 import yaml
 from distributed import Client
 
-from netsim.store.layout import rows
+from netsim.store.coverage import SUMS
+from netsim.store.layout import moments_path, unit_pairs
 from netsim.store.run import Run
-from netsim.store.stages import STAGES
+from netsim.store.stages import AGGREGATE, STAGES
 from support.servers import NETSIM, auth_of, netsim, netsim_in_process, wait_until
-from support.sweeps import TINY, run_all
+from support.sweeps import TINY, new_run, run_all
 
 SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 60, "batch_size": 8}}
 """Settings of a sweep that takes long enough to be caught in the middle of its inversions."""
@@ -61,17 +62,27 @@ def task_runs_at_start(server: dict[str, str]) -> list[dict[str, Any]]:
     return [event["payload"]["task_run"] for event in answer.raise_for_status().json()["events"]]
 
 
+def without_cohort(name: str) -> str:
+    """Drop the cohort from the name of a task run: `embed-natural/e4075f0de53a-0000` -> `embed-natural-0000`."""
+    return re.sub(r"/[0-9a-f]{12}-", "-", name)
+
+
 def values_of(run: Run) -> dict[str, np.ndarray]:
-    """Read the values that any difference in a sweep would change."""
-    moments = {row: run.array(f"similarity/{row}/moments")[...] for row in rows(run.settings)}
-    losses = {name: run.array(f"inverted/{name}/losses")[...] for name in run.settings.names}
+    """Read the values that any difference in a sweep would change, whichever units have them."""
+    moments = {
+        f"{set_name} {pair}": run.array(moments_path(unit))[unit_pairs(run, unit).index(pair)]
+        for set_name, units in SUMS.covered(run, AGGREGATE.units_done(run)).items()
+        for pair, unit in units.items()
+    }
+    losses = {name: run.array(f"inverted/{name}/losses")[: run.settings.pairs.count] for name in run.sweep.names}
     return moments | losses
 
 
 def assert_same_bits(run: Run, other: Run) -> None:
     """Compare the values of two runs bit by bit."""
-    actual = values_of(run)
-    for key, values in values_of(other).items():
+    actual, expected = values_of(run), values_of(other)
+    assert actual.keys() == expected.keys()
+    for key, values in expected.items():
         np.testing.assert_array_equal(actual[key], values, err_msg=key)
 
 
@@ -83,29 +94,30 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     assert_same_bits(Run.open(str(store)), finished)
 
     def states() -> dict[str, str]:
-        return {run["name"]: run["state_name"] for run in [*runs_of(server, store), *task_runs_of(server, store)]}
+        runs = [*runs_of(server, store), *task_runs_of(server, store)]
+        return {without_cohort(run["name"]): run["state_name"] for run in runs}
 
     shown = (
         "train-vgg",
         "draw-0000",
         "invert-resnet18-0000",
         "embed-inverted/vgg-0000",
-        "aggregate-natural/vgg",
+        "aggregate-natural/vgg-4",
         "report",
     )
     wait_until(
         lambda: set(shown) <= set(states()) and set(states().values()) == {"Completed"}, seconds=120, what=states
     )
     artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
-    progress = {stage.name: "progress" for stage in STAGES if stage.total(finished.settings)}
+    progress = {stage.name: "progress" for stage in STAGES if stage.total(finished.sweep)}
     tables = {"natural-cka": "table", "inverted-cka": "table", "heatmaps": "image", "summary": "markdown"}
     tables |= {"losses": "table", "gallery": "image", "throughput-invert": "table", "throughput-embed": "table"}
     assert progress.items() <= artifacts.items() and tables.items() <= artifacts.items()
 
-    tags = {run["name"]: run["tags"] for run in task_runs_of(server, store)}
+    tags = {without_cohort(run["name"]): run["tags"] for run in task_runs_of(server, store)}
     assert set(tags["embed-inverted/vgg-0000"]) == {f"store:{store}", "stage:embed", "network:vgg"}
     assert set(tags["embed-natural-0000"]) == {f"store:{store}", "stage:embed"}
-    begun = {run["name"]: set(run["tags"]) for run in task_runs_at_start(server)}
+    begun = {without_cohort(run["name"]): set(run["tags"]) for run in task_runs_at_start(server)}
     assert begun["embed-natural-0000"] == set()  # or each would ask the server for slots of them first
 
     tasks_before = len(task_runs_of(server, store))
@@ -134,7 +146,7 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
         layers = ("--layer", "layer1", "--layer", "features.0", "--activations", "pooled")
         written = analyze("layers", "resnet18", "vgg", *layers)
     assert re.search(r"layers-resnet18-vgg-pooled-[0-9a-f]{6}\.csv", written)
-    assert {"measure-stir/inverted/vgg", "measure-agreement/natural/vgg"} <= set(states())
+    assert {"measure-stir/inverted/vgg-4", "measure-agreement/natural/vgg-4"} <= set(states())
     wait_until(lambda: set(states().values()) == {"Completed"}, seconds=120, what=states)
 
 
@@ -158,8 +170,8 @@ def start(settings: Path, tmp_path: Path, server: dict[str, str]) -> Iterator[Ca
 
 
 def inverted_shards(store: Path) -> set[tuple[str, int]]:
-    """List the committed inversions; none if there is no store yet."""
-    return set(Run.open(str(store)).done("invert")) if (store / "zarr.json").exists() else set()
+    """List the committed inversions; none if there is no store yet, or no sweep was asked of it."""
+    return set(Run.open(str(store)).done("invert")) if any(store.glob("sweeps/*.json")) else set()
 
 
 def wait_for_more(store: Path, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -201,7 +213,7 @@ def test_a_sweep_that_is_interrupted_and_then_loses_a_worker_ends_with_the_same_
     assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
     assert after_interrupt.items() <= records(store).items()
 
-    quiet = Run.create(str(tmp_path / "quiet"), Run.open(str(store)).settings)
+    quiet = new_run(str(tmp_path / "quiet"), Run.open(str(store)).settings)
     run_all(quiet)
     assert_same_bits(Run.open(str(store)), quiet)
 

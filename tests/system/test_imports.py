@@ -27,19 +27,31 @@ def imports_torch(code: str, *arguments: str, cwd: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    "command", ["--help", "--version", "run --help", "plan --help", "verify --help", "layers --help", "measure"]
+    "command",
+    [
+        "--help",
+        "--version",
+        "run --help",
+        "plan --help",
+        "add --help",
+        "score --help",
+        "drop --help",
+        "verify --help",
+        "layers --help",
+        "measure",
+    ],
 )
 def test_help_and_lists_import_no_torch(command, tmp_path):
     assert not imports_torch(COMMAND, *command.split(), cwd=tmp_path)
 
 
-@pytest.mark.parametrize("command", ["status", "status --json", "results", "results --json", "report"])
+@pytest.mark.parametrize("command", ["list", "status", "status --json", "results", "results --json", "report"])
 def test_readers_import_no_torch(command, finished: Run, tmp_path):
     name, *options = command.split()
     assert not imports_torch(COMMAND, name, finished.url, *options, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("module", ["sweep", "measure", "layers"])
+@pytest.mark.parametrize("module", ["sweep", "grow", "measure", "layers"])
 def test_the_flow_process_imports_no_torch(module, tmp_path):
     code = f"import sys, flows.{module}; print('torch' in sys.modules, file=sys.stderr)"
     assert not imports_torch(code, cwd=tmp_path)

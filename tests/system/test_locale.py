@@ -14,10 +14,10 @@ from PIL import Image
 from flows.cli.streams import prepare_streams
 from netsim.results.findings import headline
 from netsim.results.results import load_results
+from netsim.store.layout import report_path
 from netsim.store.metadata import DrawMetadata
-from netsim.store.run import Run
 from support.servers import NETSIM
-from support.sweeps import TINY, run_all, tiny
+from support.sweeps import TINY, new_run, run_all, tiny
 
 NOT_UTF8 = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 """A locale that cannot even encode Latin letters; Python would use UTF-8 in it if it were not told otherwise."""
@@ -47,18 +47,17 @@ def test_a_sign_never_becomes_a_question_mark():
 
 
 def test_a_settings_file_means_the_same_in_every_locale(tmp_path):
-    """Its digest is the identity of the run."""
     source = "folder:" + "\u65e5\u672c/\u00e9t\u00e9"
     (tmp_path / "mine.yaml").write_text(
         yaml.safe_dump(TINY | {"images": {"source": source}}, allow_unicode=True), "utf-8"
     )
-    code = "import sys; from netsim.settings import load_settings; print(load_settings(sys.argv[1]).digest())"
+    code = "import sys; from netsim.settings import load_settings; print(ascii(load_settings(sys.argv[1])))"
     command = [NETSIM[0], "-c", code, "mine.yaml"]
-    digests = {
+    parsed = {
         subprocess.run(command, env=os.environ | env, cwd=tmp_path, capture_output=True, check=True).stdout
         for env in ({}, NOT_UTF8)
     }
-    assert len(digests) == 1
+    assert len(parsed) == 1 and ascii(source).encode() in parsed.pop()
 
 
 def test_files_have_the_same_names_in_every_locale(finished, tmp_path):
@@ -95,10 +94,10 @@ def test_classes_and_images_with_names_that_are_not_utf8_go_through_a_whole_run(
         pairs={"count": 16, "shard_size": 4},
         inversion={"iterations": 1, "batch_size": 4},
     )
-    run = Run.create(str(tmp_path / "run"), settings)
+    run = new_run(str(tmp_path / "run"), settings)
     run_all(run)
     assert DrawMetadata.of(run.record("draw", "pairs")).classes == [r"caf\udce9", "plain"]
-    page = run.files.get("report/report.html").decode()
+    page = run.files.get(report_path(run.sweep.id, "report.html")).decode()
     assert r"caf\udce9" in page
     for command in (("status",), ("results", "--json"), ("verify",)):
         done = run_netsim(command[0], run.url, *command[1:], cwd=tmp_path)

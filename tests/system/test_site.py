@@ -22,7 +22,7 @@ from netsim.settings import parse_settings
 from netsim.store.run import Run
 from support.servers import auth_of, netsim, wait_until
 from support.sites import Postgres, Site, Worker
-from support.sweeps import TINY, run_all
+from support.sweeps import TINY, new_run, run_all
 from system.test_deploy import DEPLOY, prefect_in
 from system.test_flow_sweep import SLOW, alive, assert_same_bits, inverted_shards, records, runs_of, task_runs_of
 
@@ -125,7 +125,7 @@ def sweep(site: Site, environment: dict[str, str], tmp_path: Path) -> Iterator[S
 
 def assert_undisturbed(sweep: Sweep) -> None:
     """Every bit is as in a run that nothing happened to."""
-    quiet = Run.create(str(sweep.folder / "quiet"), parse_settings(SETTINGS))
+    quiet = new_run(str(sweep.folder / "quiet"), parse_settings(SETTINGS))
     run_all(quiet)
     assert_same_bits(Run.open(str(sweep.store)), quiet)
 

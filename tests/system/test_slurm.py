@@ -14,7 +14,7 @@ from netsim.settings import parse_settings
 from netsim.store.run import Run
 from support.servers import NETSIM, netsim, wait_until
 from support.slurm import Slurm
-from support.sweeps import TINY, run_all
+from support.sweeps import TINY, new_run, run_all
 from system.test_flow_sweep import assert_same_bits, inverted_shards, records, wait_for_more
 
 pytestmark = pytest.mark.slurm
@@ -71,7 +71,7 @@ def test_a_sweep_that_loses_a_job_ends_with_the_same_bits(slurm, environment, tm
     assert before.items() <= records(store).items()
     said = "".join(path.read_text() for path in (tmp_path / "slurm-logs").glob("*.err"))
     assert "Waiting to connect to:      tls://" in said and "tcp://" not in said
-    run, quiet = Run.open(str(store)), Run.create(str(tmp_path / "quiet"), parse_settings(SETTINGS))
+    run, quiet = Run.open(str(store)), new_run(str(tmp_path / "quiet"), parse_settings(SETTINGS))
     run_all(quiet)
     assert_same_bits(run, quiet)
     wait_until(lambda: not slurm.jobs(), seconds=30, what=lambda: slurm.ask("squeue"))

@@ -24,7 +24,7 @@ from netsim.storage.files import Files
 from netsim.storage.places import parse_place
 from netsim.store.run import Run
 from support.fuzz import files_below, inputs, new_folder, outcome
-from support.sweeps import tiny
+from support.sweeps import new_run, tiny
 
 PARTS = (
     *(
@@ -260,13 +260,14 @@ def test_a_store_is_in_the_folder_that_its_name_means(parts: list[str]) -> None:
         text = "./" + "/".join(parts)
         place = os.path.realpath(text)
         is_taken = os.path.isdir(place) and bool(os.listdir(place))
-        run = outcome(lambda: Run.create(text, tiny()), text, place)
+        run = outcome(lambda: new_run(text, tiny()), text, place)
         if isinstance(run, NetsimError):
             assert by_system(text) is None or is_taken
             return
         assert Path(place, "zarr.json").is_file()
         assert Run.open(place).settings == run.settings == tiny()
-        assert {path.partition("zarr.json")[1] for path in files_below(root)} == {"zarr.json"}
+        written = {os.path.relpath(os.path.join(os.path.realpath(root), path), place) for path in files_below(root)}
+        assert {path.partition("/")[0] for path in written} == {"zarr.json", "networks", "sweeps"}
 
 
 # ---- references
