@@ -37,12 +37,12 @@ from distributed import Client
 from rich.console import Console
 
 from benchmarks.simulated import NOTHING, WAIT, waiting
+from benchmarks.stores import finish, new_run, random_weights
 from flows.cli.console import table_of
 from flows.clusters.environment import ENVIRONMENT
 from flows.server.offline import OFFLINE
 from netsim.settings import parse_settings
 from netsim.stages import invert
-from netsim.stages.work import compute_unit
 from netsim.store.run import Run
 from netsim.store.stages import DRAW, TRAIN
 from tests.support.seaweed import free_ports
@@ -256,7 +256,7 @@ def done(run: Run) -> int:
 def empty_run(folder: Path, name: str, shards: int) -> Run:
     """Create a run with this many shards of pairs."""
     settings = parse_settings({"networks": SMALL, "pairs": {"count": 4 * shards, "shard_size": 4}})
-    return Run.create(str(folder / name), settings)
+    return new_run(str(folder / name), settings)
 
 
 def warm(server: Server, dask: Dask, folder: Path) -> None:
@@ -329,15 +329,13 @@ def overhead(server: Server, dask: Dask, folder: Path, tasks: int, seconds: floa
 def run_to_invert(folder: Path, name: str, *, shards: int, iterations: int) -> Run:
     """Create a run of which only the inversions are missing, `shards` in all."""
     settings = {
-        "networks": [f"{network}=small:resnet18@none" for network in ("one", "two")],
+        "networks": ["one=small:resnet18@none", f"two={random_weights(folder, 1)}"],
         "pairs": {"count": 16 * shards, "shard_size": 32},
         "inversion": {"batch_size": 32, "iterations": iterations},
     }
-    run = Run.create(str(folder / name), parse_settings(settings))
+    run = new_run(str(folder / name), parse_settings(settings))
     for stage in (TRAIN, DRAW):
-        stage.prepare(run)
-        for unit in stage.missing(run):
-            compute_unit(run, stage, *unit)
+        finish(run, stage)
     return run
 
 

@@ -20,6 +20,7 @@ import yaml
 from rich.console import Console
 
 from benchmarks.images import make_photographs
+from benchmarks.stores import new_run
 from flows.cli.console import table_of
 from flows.clusters.environment import ENVIRONMENT, MODULES
 from netsim.networks import untrained
@@ -50,7 +51,7 @@ SWEEPS: dict[str, dict[str, Any]] = {
 PUBLISHED = shipped_settings("imagenet-nine")
 # One network's weights are a checkpoint of Salman et al.; random ones need none.
 WIDE = {"robust:wide_resnet50_4_l2_eps0": "torchvision:wide_resnet50_4"}
-NINE = {name: untrained(WIDE.get(ref := PUBLISHED.reference(name), ref)) for name in PUBLISHED.names}
+NINE = {each.name: untrained(WIDE.get(each.reference, each.reference)) for each in PUBLISHED.members}
 
 
 def show_time(folder: Path) -> None:
@@ -142,11 +143,11 @@ def invert_one(name: str, source: str) -> None:
         import_module(module)
     with tempfile.TemporaryDirectory() as folder:
         images = {"source": source, "size": 224}
-        run = Run.create(folder, parse_settings(settings_of(f"{name}={NINE[name]}", images)))
-        compute_unit(run, CHECK, "images", 0)
+        run = new_run(folder, parse_settings(settings_of(f"{name}={NINE[name]}", images)))
+        compute_unit(run, CHECK, "test", 0)
         compute_unit(run, TRAIN, name, 0)
         for stage, unit in ((DRAW, "pairs"), (INVERT, name)):
-            stage.prepare(run)
+            stage.prepare(run, [(unit, 0)])
             for shard in range(2):  # freed memory is not always reused
                 compute_unit(run, stage, unit, shard)
     print(host_bytes())

@@ -16,12 +16,12 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Scheduler
-from netsim.settings import SweepSettings
 from netsim.stages import invert as inverting
 from netsim.stages.work import StageResult
 from netsim.store.metadata import Metadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, Stage
+from netsim.store.sweeps import Sweep
 from tasks.dispatch import finish
 from tasks.prefect_runs import named_after_store, tracked_runs
 from tasks.worker import OPTIONS, run_block
@@ -40,8 +40,8 @@ def waiting(seconds: float) -> str:
 def idle_stage(name: str) -> Stage:
     """Make a stage of all shards of a run that do nothing, or wait as `name` says; their records are real."""
 
-    def shards(settings: SweepSettings) -> dict[str, int]:
-        return {name: settings.pairs.shards}
+    def shards(sweep: Sweep) -> dict[str, int]:
+        return {name: sweep.shards}
 
     return Stage("simulated", "Shards of a simulated sweep", shards, compute=idle_shard)
 
@@ -68,15 +68,15 @@ MEASURED = replace(INVERT, compute=invert_measured)
 
 
 @task(name="simulated", task_run_name="{name}-{shards[0]:05d}", **OPTIONS)
-def simulated(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+def simulated(store: str, name: str, shards: list[int], sweep: str) -> dict[str, Any]:
     """Compute some shards of a simulated sweep."""
-    return run_block(store, idle_stage(name), name, shards)
+    return run_block(store, idle_stage(name), name, shards, sweep)
 
 
 @task(name="invert", task_run_name="invert-{name}-{shards[0]:04d}", **OPTIONS)
-def invert(store: str, name: str, shards: list[int]) -> dict[str, Any]:
+def invert(store: str, name: str, shards: list[int], sweep: str) -> dict[str, Any]:
     """Compute some inversions and measure them."""
-    return run_block(store, MEASURED, name, shards)
+    return run_block(store, MEASURED, name, shards, sweep)
 
 
 @task(name="burst", task_run_name="burst-{number}")
@@ -108,9 +108,9 @@ def stage(store: str, name: str, shards_per_task: int) -> Spent:
     """Finish a stage; `name` is that of shards that do nothing or wait, or `invert`."""
     cpu, clock, began = time.process_time(), time.perf_counter(), time.time()
     if name == "invert":
-        finish(store, invert, shards_per_task=shards_per_task, stage=MEASURED)
+        finish(Run.open(store), invert, shards_per_task=shards_per_task, stage=MEASURED)
     else:
-        finish(store, simulated, shards_per_task=shards_per_task, stage=idle_stage(name))
+        finish(Run.open(store), simulated, shards_per_task=shards_per_task, stage=idle_stage(name))
     return Spent(time.process_time() - cpu, time.perf_counter() - clock, began)
 
 

@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from aiobotocore.client import AioBaseClient
 from rich.console import Console
 from torch.nn.functional import interpolate
 
+from benchmarks.stores import finish, new_run
 from flows.cli.console import table_of
 from netsim.images import load_images, to_unit
 from netsim.results.results import load_results
@@ -34,8 +36,9 @@ from netsim.storage.files import Files
 from netsim.storage.stopwatch import count_waiting
 from netsim.store.arrays import ArraySpec
 from netsim.store.documents import create_arrays
+from netsim.store.records import commit_path
 from netsim.store.run import Run
-from netsim.store.stages import STAGES
+from netsim.store.stages import STAGES, blocks
 from netsim.store.status import status
 from tests.support.seaweed import BUCKET, SeaweedFS
 
@@ -67,7 +70,7 @@ def throughput(url: str, rounds: int) -> dict[str, list[float]]:
     """
     count = rounds * 2 * IN_FLIGHT
     settings = parse_settings({"networks": SMALL, "pairs": {"count": 64 * count, "shard_size": 64}})
-    run, bare = Run.create(url, settings), Files(url)
+    run, bare = new_run(url, settings), Files(url)
     create_arrays(run, [ArraySpec("image", (64 * count, 3, 224, 224), "uint16", ("pair", "channel", "y", "x"))])
     images = list(shards_of_images(2 * IN_FLIGHT))
     starts = range(0, count, len(images))
@@ -132,6 +135,10 @@ def show_throughput(places: dict[str, str]) -> None:
 # ---- requests and waiting: a sweep in this process
 
 
+KINDS = ("PutObject", "GetObject", "HeadObject", "ListObjectsV2")
+"""Requests that are counted."""
+
+
 class Requests(Counter[str]):
     """Counter of requests to S3 while it is entered."""
 
@@ -154,36 +161,37 @@ def show_requests(place: str) -> None:
     settings = parse_settings(
         {"networks": SMALL, "pairs": {"count": 64, "shard_size": 8}, "inversion": {"iterations": 1}}
     )
-    run = Run.create(f"{place}/requests", settings)
     table = table_of("stage", "shards", "PUT", "GET", "HEAD", "LIST", "PUT per shard", "GET per shard")
+    with Requests() as requests:
+        run = new_run(f"{place}/requests", settings)
+    table.add_row("asking", "", *(str(requests[kind]) for kind in KINDS))
+    with Requests() as requests:
+        Run.open(run.url, run.sweep.id)
+    table.add_row("each task", "", *(str(requests[kind]) for kind in KINDS))
     for stage in STAGES:
         with Requests() as requests:
-            missing = stage.missing(run)
-            stage.prepare(run)
-            for name, shards in stage.shards(settings).items():
-                list(work_through(run, stage, name, range(shards)))
-        kinds = [requests[kind] for kind in ("PutObject", "GetObject", "HeadObject", "ListObjectsV2")]
-        each = [f"{count / max(1, len(missing)):.1f}" for count in kinds[:2]]  # `check` has no shards on these images
-        table.add_row(stage.name, str(len(missing)), *map(str, kinds), *each)
+            units = finish(run, stage)
+        kinds = [requests[kind] for kind in KINDS]
+        each = [f"{count / max(1, units):.1f}" for count in kinds[:2]]  # `check` has no shards on these images
+        table.add_row(stage.name, str(units), *map(str, kinds), *each)
     with Requests() as requests:
         load_results(Run.open(run.url))
-    table.add_row("results", "", "", *(str(requests[kind]) for kind in ("GetObject", "HeadObject", "ListObjectsV2")))
+    table.add_row("results", "", *(str(requests[kind]) for kind in KINDS))
     console.print(table)
 
 
 def show_waiting(place: str, name: str) -> None:
     """Print the share of a worker's time spent waiting for the store, in a small sweep by the published recipe."""
     settings = parse_settings({"networks": SMALL, "pairs": {"count": 128, "shard_size": 32}})
-    run, waited, spent = Run.create(f"{place}/waiting", settings), 0.0, 0.0
+    run, waited, spent = new_run(f"{place}/waiting", settings), 0.0, 0.0
     for stage in STAGES[:-1]:
-        stage.prepare(run)
-        for unit, shards in stage.shards(settings).items():
-            for start in range(0, shards, 4):
-                worker = Run.open(run.url)  # each task opens the run
-                block = range(start, min(start + 4, shards))
-                with count_waiting() as counted:
-                    spent += timed(lambda s=stage, w=worker, u=unit, b=block: list(work_through(w, s, u, b)))
-                waited += counted.seconds
+        units = stage.missing(run)
+        stage.prepare(run, units)
+        for block in blocks(units, 4):
+            worker = Run.open(run.url)  # each task opens the run
+            with count_waiting() as counted:
+                spent += timed(partial(list, work_through(worker, stage, block.name, block.shards)))
+            waited += counted.seconds
     console.print(
         f"{name}: of {spent:.0f} s of a sweep, {waited:.2f} s were spent waiting for the store: {waited / spent:.2%}"
     )
@@ -203,14 +211,16 @@ def large_settings(shards: int, **more: Any) -> SweepSettings:
 def show_listing(place: str, records: int) -> None:
     """Time `netsim status` of a run that consists of records only."""
     shards = records // 20  # per shard of pairs: one draw, nine inversions, ten embeddings
-    run = Run.create(f"{place}/listing", large_settings(shards))
+    run = new_run(f"{place}/listing", large_settings(shards))
     start = time.perf_counter()
     for stage in STAGES:
-        for name, count in stage.shards(run.settings).items():
-            for first in range(0, count, 1000):
-                block = range(first, min(first + 1000, count))
-                run.files.put_all({f"commits/{stage.name}/{name}/{shard:05d}.json": b"{}" for shard in block})
-    total = sum(stage.total(run.settings) for stage in STAGES)
+        units = stage.missing(run)
+        if stage.cohorts:
+            run.keep_cohorts({name.rpartition("/")[2].partition("-")[0] for name, _ in units})
+        for first in range(0, len(units), 1000):
+            paths = [commit_path(stage.name, *unit) for unit in units[first : first + 1000]]
+            run.files.put_all(dict.fromkeys(paths, b"{}"))
+    total = sum(stage.total(run.sweep) for stage in STAGES)
     console.print(f"{total:,} records put in {time.perf_counter() - start:.0f} s")
     console.print(f"netsim status, whole command: {command('status', run.url):.1f} s")
     with Requests() as requests:
@@ -221,13 +231,9 @@ def show_listing(place: str, records: int) -> None:
 def show_resuming(place: str, shards: int) -> None:
     """Run a sweep of that many shards with one iteration per image, and time running it again."""
     settings = large_settings(shards // 20, inversion={"iterations": 1})  # 20 units per shard of pairs
-    run = Run.create(f"{place}/resuming", settings)
+    run = new_run(f"{place}/resuming", settings)
     start = time.perf_counter()
-    for stage in STAGES:
-        stage.prepare(run)
-        for name, count in stage.shards(settings).items():
-            list(work_through(run, stage, name, range(count)))
-    total = sum(stage.total(settings) for stage in STAGES)
+    total = sum(finish(run, stage) for stage in STAGES)
     console.print(f"{total:,} shards computed in {time.perf_counter() - start:.0f} s")
     seconds = timed(lambda: status(Run.open(run.url)))
     console.print(f"listing shows that nothing is missing after {seconds:.1f} s")
