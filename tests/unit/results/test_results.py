@@ -43,7 +43,8 @@ def test_results_of_a_slow_store_take_a_few_answers_one_after_another_and_not_on
         run = Run.open(url)
         proxy.delay, proxy.requests, watch = 1.0, 0, Stopwatch()
         results = load_results(run)
-        assert watch() < 15 and proxy.requests > 80
+        # One after another they would take `proxy.requests` seconds or more, however fast the machine.
+        assert proxy.requests > 80 and watch() < proxy.requests / 2
     assert results.cells("inverted").tolist() == load_results(finished).cells("inverted").tolist()
 
 
