@@ -32,14 +32,17 @@ def reasons(run: Run, known: Known, stage: Stage, missing: Sequence[tuple[str, i
     if stage.name == "report":
         return ["new sweep" if run.sweep.id not in {sweep.id for sweep in known.sweeps} else "not written yet"]
     causes = _Causes(run, known)
-    new, grown, unfinished = set[str](), False, False
+    new, apart, grown, unfinished = set[str](), set[str](), False, False
     for name, shard in missing:
-        networks = causes.new_networks(stage, name)
+        networks, unasked = causes.new_networks(stage, name), causes.not_asked(stage, name)
+        beyond = causes.beyond(stage, name, shard)
         new |= networks
-        grown = grown or causes.beyond(stage, name, shard)
-        unfinished = unfinished or not (networks or causes.beyond(stage, name, shard))
+        apart |= set() if networks else unasked
+        grown = grown or beyond
+        unfinished = unfinished or not (networks or unasked or beyond)
     return [
         *(_new_networks(run, new) if new else []),
+        *([_first_time(stage, apart)] if apart else []),
         *([f"pairs {causes.pairs} → {run.settings.pairs.count}"] if grown else []),
         *(["not finished before"] if unfinished else []),
     ]
@@ -50,22 +53,41 @@ class _Causes:
         self._run = run
         self._networks = {network.name for network in known.networks}
         self._counts = {sweep.settings.pairs.count for sweep in known.sweeps}
+        self._asked = [(set(sweep.names), set(sweep.columns)) for sweep in known.sweeps]
         self.pairs = max(self._counts)
 
     def new_networks(self, stage: Stage, name: str) -> set[str]:
         """List the networks of a unit that the store did not have."""
         return {network for network in self._of(stage, name) if network not in self._networks}
 
+    def not_asked(self, stage: Stage, name: str) -> set[str]:
+        """Spell out what no sweep had asked of the networks of a unit: to invert one, or to compare two."""
+        if stage.name == "invert":
+            return set() if any(name in names for names, _ in self._asked) else {name}
+        if stage.name not in ("embed", "aggregate"):
+            return set()
+        row, cohort = self._row(stage, name)
+        return {
+            f"{row} with {observer}"
+            for observer in cohort
+            if row and not any(row in names and observer in columns for names, columns in self._asked)
+        }
+
     def _of(self, stage: Stage, name: str) -> Iterable[str]:
         if stage.name in ("train", "invert"):
             return [name]
-        if stage.name == "embed":
-            set_name, _, cohort = name.rpartition("/")
-            return [*self._run.cohort(cohort), *([row_parts(set_name)[1]] if "/" in set_name else [])]
+        if stage.name in ("embed", "aggregate"):
+            row, cohort = self._row(stage, name)
+            return [*cohort, *([row] if row else [])]
+        return []
+
+    def _row(self, stage: Stage, name: str) -> tuple[str, Iterable[str]]:
+        """Return the network of a unit's set or row, "" for the natural set, and those that look."""
         if stage.name == "aggregate":
             parts = RowUnit.parse(name)
-            return [*self._run.cohort(parts.cohort), row_parts(parts.row)[1]]
-        return []
+            return row_parts(parts.row)[1], self._run.cohort(parts.cohort)
+        set_name, _, cohort = name.rpartition("/")
+        return row_parts(set_name)[1], self._run.cohort(cohort)
 
     def beyond(self, stage: Stage, name: str, shard: int) -> bool:
         """Return True if a unit is of pairs, or compares over pairs, that the store was not asked for."""
@@ -80,3 +102,11 @@ def _new_networks(run: Run, names: Iterable[str]) -> list[str]:
     listed = [name for name in run.sweep.columns if name in set(names)]
     more = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
     return [f"new network{'s' if len(listed) > 1 else ''} {', '.join(listed[:MAX_NAMED])}{more}"]
+
+
+def _first_time(stage: Stage, unasked: Iterable[str]) -> str:
+    """Spell out what no sweep had asked of known networks."""
+    listed = sorted(unasked)
+    more = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
+    what = "inverted" if stage.name == "invert" else "compared"
+    return f"not {what} before: {', '.join(listed[:MAX_NAMED])}{more}"

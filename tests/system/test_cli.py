@@ -234,6 +234,9 @@ def test_a_signal_stops_even_when_a_library_makes_another_error_of_it(number, co
         except KeyboardInterrupt:
             raise ValueError("error calling a function") from None
 
+    inherited = signal.getsignal(number)
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_DFL)  # a suite that runs below `nohup` ignores it
     before = signal.getsignal(number)
     with pytest.raises(Stopped) as stopped, stopped_by_signals():
         interrupted()
@@ -241,6 +244,7 @@ def test_a_signal_stops_even_when_a_library_makes_another_error_of_it(number, co
     with pytest.raises(ValueError, match="its own"), stopped_by_signals():
         raise ValueError("its own")
     assert signal.getsignal(number) is before
+    signal.signal(number, inherited)
 
 
 def test_a_signal_that_is_ignored_stays_so():

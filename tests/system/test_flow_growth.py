@@ -57,10 +57,6 @@ class Commands:
         """Wait for its success."""
         assert process.wait(timeout=400) == 0, self.log(name)
 
-    def run(self, name: str, settings: Mapping[str, Any], store: str) -> None:
-        """Run it to its end."""
-        self.end(name, self.start(name, settings, store, workers=2))
-
     def kill_while_inverting(
         self, name: str, process: subprocess.Popen[bytes], store: str, before: set[tuple[str, int]]
     ) -> None:
@@ -114,8 +110,8 @@ def count_by_stage(paths: set[str]) -> Counter[str]:
     return Counter(path.split("/")[1] for path in paths)
 
 
-def fresh(store: str, settings: Mapping[str, Any]) -> Run:
-    """Compute a new store that is asked for everything at once, in this process."""
+def computed(store: str, settings: Mapping[str, Any]) -> Run:
+    """Compute what a store lacks of a sweep, in this process and without a flow: the test is of other commands."""
     run = new_run(store, parse_settings(dict(settings)))
     run_all(run)
     return run
@@ -125,7 +121,7 @@ def fresh(store: str, settings: Mapping[str, Any]) -> Run:
 def test_a_store_that_is_killed_while_it_grows_computes_exactly_what_is_new_and_equals_a_fresh_one(commands, tmp_path):
     """A third network and twice the pairs are asked of a store of two, kill -9, the same command again."""
     store, names = str(tmp_path / "run"), {"resnet18", "shufflenet", "vgg"}
-    commands.run("two", SETTINGS, store)
+    computed(store, SETTINGS)
     first, before = records(store), inversions(store, names)
     assert count_by_stage(set(first)) == {"train": 2, "draw": 4, "invert": 8, "embed": 12, "aggregate": 4, "report": 1}
 
@@ -133,14 +129,14 @@ def test_a_store_that_is_killed_while_it_grows_computes_exactly_what_is_new_and_
     commands.kill_while_inverting("vgg", commands.start("vgg", grown, store, workers=2), store, before)
     at_death = records(store)
     assert 0 < len(inversions(store, names)) - len(before) < 16
-    commands.run("vgg", grown, store)
+    commands.end("vgg", commands.start("vgg", grown, store, workers=2))
 
     last = records(store)
     assert first.items() <= at_death.items() <= last.items()  # a record that exists is never written again
     assert count_by_stage(last.keys() - first.keys()) == {
         "train": 1, "draw": 4, "invert": 4 + 4 + 8, "embed": 4 * 8, "aggregate": 6, "report": 1,
     }  # fmt: skip
-    once = fresh(str(tmp_path / "fresh"), grown)
+    once = computed(str(tmp_path / "fresh"), grown)
     assert_same_bits(Run.open(store), once)
     assert commands.results(store) == commands.results(once.url)
     assert verify(Run.open(store)) == []
@@ -152,7 +148,7 @@ def test_two_processes_that_add_networks_at_once_and_are_killed_lose_nothing_and
 ):
     """Each adds its own to a store on object storage; a sweep of all four then has only their encounter to compute."""
     store = f"s3://{BUCKET}/{tmp_path.name}"
-    commands.run("two", SETTINGS, store)
+    computed(store, SETTINGS)
     first, before = records(store), inversions(store, {"resnet18", "shufflenet"})
 
     sweeps = {name: SETTINGS | {"networks": [*NETWORKS, reference]} for name, reference in ADDED.items()}
@@ -172,10 +168,10 @@ def test_two_processes_that_add_networks_at_once_and_are_killed_lose_nothing_and
     assert count_by_stage(both.keys() - first.keys()) == of_each + of_each
 
     everything = SETTINGS | {"networks": [*NETWORKS, *ADDED.values()]}
-    commands.run("four", everything, store)
+    computed(store, everything)
     last = records(store)
     assert both.items() <= last.items()
     assert count_by_stage(last.keys() - both.keys()) == {"embed": 2 * 4, "aggregate": 3, "report": 1}
-    once = fresh(str(tmp_path / "fresh"), everything)
+    once = computed(str(tmp_path / "fresh"), everything)
     assert_same_bits(Run.open(store), once)
     assert commands.results(store) == commands.results(once.url)

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from netsim.planning.estimate import (
     run_probes,
 )
 from netsim.planning.probe import Probe, ProbeRequest
+from netsim.settings import parse_settings
 from netsim.stages.work import compute_unit
 from netsim.storage.files import Files
 from netsim.store.stages import INVERT, STAGES
@@ -40,15 +41,23 @@ DEVICE = Device("a device", Range(1e9, 2e9, 4e9), {})
 
 
 @cache
-def measured(request: str) -> Probe:
-    """Measure in a real process, once for all tests."""
-    return run_probes(ProbeRequest(**json.loads(request)), 1, None)
+def measured(reference: str, inversion: str, timed: bool) -> Probe:
+    """Measure a network in a real process, once for all tests: other networks and the pairs do not matter."""
+    settings = tiny(networks=[f"it={reference}", "other=small:vgg"], inversion=json.loads(inversion))
+    return run_probes(ProbeRequest(settings.model_dump(mode="json"), "it", timed=timed), 1, None)
+
+
+def measured_before(request: ProbeRequest, *_: Any) -> Probe:
+    settings = parse_settings(request.settings)
+    (member,) = (m for m in (*settings.members, *settings.observing) if m.name == request.name)
+    probe = measured(member.reference, settings.inversion.model_dump_json(), request.timed)
+    return replace(probe, name=request.name)
 
 
 @pytest.fixture(autouse=True, scope="module")
 def measured_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "run_probes", lambda request, *_: measured(json.dumps(asdict(request))))
+        patch.setattr(planning, "run_probes", measured_before)
         yield
 
 

@@ -9,7 +9,7 @@ from netsim.planning.reasons import reasons
 from netsim.planning.resolve import Known, resolve
 from netsim.store.run import Run
 from netsim.store.stages import STAGES
-from support.sweeps import TINY, tiny
+from support.sweeps import TINY, new_run, tiny
 
 
 @pytest.fixture
@@ -56,6 +56,24 @@ def test_both_are_given_where_both_hold(store):
 def test_what_an_interrupted_run_left_is_not_finished(store):
     Run.open(store).forget("invert", "vgg", 2)
     assert why(store) == {"invert": ["not finished before"]}
+
+
+def test_known_networks_that_no_sweep_compared_are_named(store):
+    extra = "extra=small:mobilenet@none"
+    new_run(store, tiny(networks=["small:vgg", extra]))
+    pairs = ["extra with resnet18", "extra with shufflenet", "resnet18 with extra", "shufflenet with extra"]
+    apart, unfinished = f"not compared before: {', '.join(pairs[:3])} and 1 more", "not finished before"
+    listed = why(store, networks=[*TINY["networks"], extra])
+    assert listed["train"] == listed["invert"] == [unfinished]
+    assert listed["aggregate"] == [apart, unfinished]
+    assert listed["embed"][-1] == unfinished
+    assert set(listed["embed"][0].removeprefix("not compared before: ").split(" and ")[0].split(", ")) <= set(pairs)
+
+
+def test_an_observer_that_becomes_a_network_was_not_inverted_before(store):
+    extra = "extra=small:mobilenet@none"
+    new_run(store, tiny(observers=[extra]))
+    assert why(store, networks=[*TINY["networks"], extra])["invert"] == ["not inverted before: extra"]
 
 
 def test_another_view_is_a_new_sweep(store):

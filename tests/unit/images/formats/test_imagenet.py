@@ -2,6 +2,7 @@
 
 import gzip
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -84,13 +85,19 @@ def damaged_devkit(root):
 
 
 def flipped_devkit(place):
-    """Flip bits of a byte that gzip's checksum covers, or of the checksum itself."""
+    """Flip a bit at a place from 0 to 1, or the next that changes the contents: some bits of deflate mean nothing."""
 
     def flip(root):
         path = root / "ILSVRC2012_devkit_t12.tar.gz"
-        data = bytearray(path.read_bytes())
-        data[int(place * (len(data) - 1))] ^= 1
-        path.write_bytes(data)
+        data = path.read_bytes()
+        for position in range(int(place * (len(data) - 1)), len(data)):
+            flipped = data[:position] + bytes([data[position] ^ 1]) + data[position + 1 :]
+            try:
+                gzip.decompress(flipped)
+            except (OSError, EOFError, zlib.error):
+                path.write_bytes(flipped)
+                return
+        raise AssertionError("no bit of the checksum was covered")
 
     return flip
 
