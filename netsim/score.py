@@ -12,7 +12,7 @@ import numpy as np
 
 from netsim.errors import SettingsError
 from netsim.networks import Network, content_hash, load_network
-from netsim.planning.resolve import identity_of_weights
+from netsim.planning.resolve import identify
 from netsim.references import is_trained_here, network_name, without_name
 from netsim.results.matrices import sums_of
 from netsim.results.twins import counted_mean
@@ -93,7 +93,7 @@ def score(run: Run, reference: str, *, on_set: Callable[[], None] = lambda: None
     network = load_network(source, input_shape=shape)
     require_float32(network)
     network = network.eval().to(device())
-    key = identity_of_weights(source, lambda: shape)
+    key = identify(source, lambda: shape).key
     stored, similarities = sums_of(run), dict[str, dict[str, PairSimilarity]]()
     for set_name in sets(run.sweep):
         similarities[set_name] = _column(run, network, key, set_name, stored[set_name])

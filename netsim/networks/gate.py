@@ -118,6 +118,11 @@ class WholePass:
     logits: Tensor
 
 
+def ramp(shape: tuple[int, int, int]) -> Tensor:
+    """Return one image (1, C, H, W), a ramp from black to white."""
+    return torch.linspace(0, 1, shape[0] * shape[1] * shape[2], dtype=torch.float32).reshape(1, *shape)
+
+
 def two_images(image: Tensor) -> Tensor:
     """Return an image (1, C, H, W) in [0, 1], and a darker one of other content that is made from it."""
     first = image.detach()

@@ -214,7 +214,7 @@ class _Fingerprint(NamedTuple):
 
 def _fingerprint(network: Network, input_shape: Shape | None) -> _Fingerprint:
     with torch.no_grad():
-        images = gate.two_images(_example(input_shape or network.preprocessing.shape).to(network.mean))
+        images = gate.two_images(gate.ramp(input_shape or network.preprocessing.shape).to(network.mean))
         return _Fingerprint(content_hash(network), network.represent(images))
 
 
@@ -281,17 +281,12 @@ def _cutter(
     return partial(
         Network,
         model,
-        _example(input_shape or preprocessing.shape),
+        gate.ramp(input_shape or preprocessing.shape),
         name=parsed.architecture,
         reference=reference,
         preprocessing=preprocessing.with_metadata(metadata),
         hint="" if input_shape or preprocessing.states_shape else UNSTATED_SHAPE,
     )
-
-
-def _example(shape: Shape) -> Tensor:
-    """Return one image (1, C, H, W), a ramp from black to white."""
-    return torch.linspace(0, 1, shape[0] * shape[1] * shape[2], dtype=torch.float32).reshape(1, *shape)
 
 
 def _check_origin(parsed: Reference, reference: str, weights: Weights) -> None:

@@ -5,11 +5,12 @@ network is identified by its architecture and its weights, or by how and on whic
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from blake3 import blake3
 
@@ -23,6 +24,8 @@ from netsim.store.sweeps import StoredNetwork, Sweep
 
 if TYPE_CHECKING:
     from netsim.networks import Network
+
+logger = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int]
 """Channels, height and width of an image."""
@@ -69,22 +72,39 @@ def resolve(settings: SweepSettings, store: str, *, label: str = "") -> Sweep:
     return Sweep(label, settings, test_images, networks[:count], networks[count:])
 
 
-def _joined(known: Known, members: Sequence[Member], identities: Mapping[str, str]) -> tuple[StoredNetwork, ...]:
+class Identity(NamedTuple):
+    """What a network is identified by: `identity` and `behaviour` of a `StoredNetwork`."""
+
+    key: str
+    behaviour: tuple[float, ...] = ()
+
+
+def _joined(known: Known, members: Sequence[Member], identities: Mapping[str, Identity]) -> tuple[StoredNetwork, ...]:
     """Return the network of each member: the one of its identity that the store has, or else a new one.
 
     Its reference is that of the member, because files may have moved. Raises StoreError if a new network has the name
     of another one.
     """
-    by_identity = {network.identity: network for network in known.networks}
     by_name = {network.name.casefold(): network for network in known.networks}
+    joined = []
     for member in members:
-        network = StoredNetwork(member.name, member.reference, member.training, identities[member.name])
-        if network.identity in by_identity:
-            continue
-        if taken := by_name.get(network.name.casefold()):
-            require_same_network(known.url, taken, network)
-        by_identity[network.identity] = by_name[network.name.casefold()] = network
-    return tuple(replace(by_identity[identities[member.name]], reference=member.reference) for member in members)
+        given = StoredNetwork(member.name, member.reference, member.training, *identities[member.name])
+        network = next((network for network in by_name.values() if _is_same(network, given)), None)
+        if network is None:
+            if taken := by_name.get(given.name.casefold()):
+                require_same_network(known.url, taken, given)
+            network = by_name[given.name.casefold()] = given
+        joined.append(replace(network, reference=member.reference))
+    return tuple(joined)
+
+
+def _is_same(stored: StoredNetwork, given: StoredNetwork) -> bool:
+    """Return True if two networks have one identity; rounding on another machine makes no other network."""
+    if stored.identity == given.identity or not (stored.behaviour and stored.weights == given.weights):
+        return stored.identity == given.identity
+    from netsim.networks import same_behaviour
+
+    return same_behaviour(stored.behaviour, given.behaviour)
 
 
 # ---- images
@@ -110,9 +130,10 @@ class _Images:
         """Content hash and shape of the test images, as listed now; None if only an earlier sweep could list them."""
         try:
             return self._list("test")
-        except NetsimError:
+        except NetsimError as error:
             if not self._earlier:
                 raise
+            logger.warning("the images are taken to be those of an earlier sweep of %s: %s", self._url, error)
             return None
 
     def shape(self) -> Shape:
@@ -125,15 +146,15 @@ class _Images:
         _, channels, height, width = run.array("images/target").shape
         return channels, height, width
 
-    def trained_identity(self, member: Member) -> str:
+    def trained_identity(self, member: Member) -> Identity:
         """Identify a network that is trained on the images; if they are gone, as an earlier sweep did."""
         assert member.training is not None
         if isinstance(self._train_hash, str):
             training = member.training.model_dump(mode="json", exclude_defaults=True)
-            return _hash({"trained": member.reference, "training": training, "images": self._train_hash})
+            return Identity(_hash({"trained": member.reference, "training": training, "images": self._train_hash}))
         for network in (network for sweep in self._earlier for network in (*sweep.networks, *sweep.observers)):
             if (network.reference, network.training) == (member.reference, member.training):
-                return network.identity
+                return Identity(network.identity)
         raise self._train_hash
 
     @cached_property
@@ -158,18 +179,18 @@ def _listing(images: ImageSettings) -> tuple[Any, ...]:
 # ---- networks
 
 
-def _identities(members: Sequence[Member], images: _Images) -> dict[str, str]:
+def _identities(members: Sequence[Member], images: _Images) -> dict[str, Identity]:
     """Identify every network by name, each reference once. Raises one error with the faults of all."""
-    identities: dict[str, str] = {}
+    identities: dict[str, Identity] = {}
     faults: dict[str, NetsimError] = {}
-    by_reference: dict[str, str] = {}
+    by_reference: dict[str, Identity] = {}
     for member in members:
         if member.training is not None:
             identities[member.name] = images.trained_identity(member)
             continue
         try:
             if member.reference not in by_reference:
-                by_reference[member.reference] = identity_of_weights(member.reference, images.shape)
+                by_reference[member.reference] = identify(member.reference, images.shape)
             identities[member.name] = by_reference[member.reference]
         except NetsimError as error:
             faults[member.name] = error
@@ -200,8 +221,10 @@ def raise_faults(faults: Mapping[str, NetsimError], *, total: int) -> None:
     raise kind("\n  ".join([f"{len(faults)} of {total} networks cannot be used:", *lines]))
 
 
-def identity_of_weights(reference: str, shape: Callable[[], Shape]) -> str:
+def identify(reference: str, shape: Callable[[], Shape]) -> Identity:
     """Hash what determines the representations of a network that comes with weights, in 32 hex digits.
+
+    That of a function's return value has 8 more, of its behaviour.
 
     Parameters
     ----------
@@ -220,12 +243,12 @@ def identity_of_weights(reference: str, shape: Callable[[], Shape]) -> str:
     parsed = parse_reference(reference)
     architecture, source = f"{parsed.source}:{parsed.name}", network_source(parsed.source)
     if parsed.source == "python":
-        return _hash({"function": parsed.name, **_of_function(reference, shape())})
+        return _of_function(reference, parsed.name, shape())
     if parsed.file is not None:
-        return _hash({"architecture": architecture, **_of_file(parsed.file, source.hint(parsed))})
+        return Identity(_hash({"architecture": architecture, **_of_file(parsed.file, source.hint(parsed))}))
     if parsed.weights == "none":
-        return _hash({"random": architecture})
-    return _hash({"published": f"{architecture}@{source.tag(parsed)}"})
+        return Identity(_hash({"random": architecture}))
+    return Identity(_hash({"published": f"{architecture}@{source.tag(parsed)}"}))
 
 
 def _hash(content: Mapping[str, Any]) -> str:
@@ -241,13 +264,16 @@ def _of_file(file: str, hint: str) -> dict[str, Any]:
     return {"weights": hash_tensors(weights.tensors), **stated}
 
 
-def _of_function(reference: str, shape: Shape) -> dict[str, Any]:
+def _of_function(reference: str, name: str, shape: Shape) -> Identity:
     """Identify the network that a function returns; it is called twice, and must return the same network."""
-    from netsim.networks import content_hash, load_network
+    from netsim.networks import behaviour_of, coarse_behaviour, content_hash, load_network
 
     network = load_network(reference, input_shape=shape)
     preprocessing = json.dumps(network.preprocessing.to_json(), sort_keys=True)
-    return {"weights": content_hash(network), "preprocessing": preprocessing, "layers": _layers(network)}
+    content = {"weights": content_hash(network), "preprocessing": preprocessing, "layers": _layers(network)}
+    behaviour = behaviour_of(network, shape)
+    suffix = _hash({"behaviour": coarse_behaviour(behaviour)})[:8]
+    return Identity(f"{_hash({'function': name, **content})}-{suffix}", behaviour)
 
 
 def _layers(network: "Network") -> list[tuple[str, str, str]]:

@@ -11,7 +11,16 @@ import torch
 from netsim.errors import DataError, StoreError
 from netsim.images import ImageSet, ListedImages, Split, load_images, to_unit
 from netsim.images.doubles import same_pictures
-from netsim.networks import Network, Shape, content_hash, load_network, load_once, load_weights
+from netsim.networks import (
+    Network,
+    Shape,
+    behaviour_of,
+    content_hash,
+    load_network,
+    load_once,
+    load_weights,
+    same_behaviour,
+)
 from netsim.networks.batches import evaluation_batches
 from netsim.networks.gate import require_dtype
 from netsim.references import has_photographs
@@ -124,6 +133,11 @@ def load_as_recorded(wanted: Recorded) -> Network:
         other = ", and a function must return the same weights in every process" if _is_function(reference) else ""
         raise StoreError(
             f"the weights of {reference} have changed since this run began; changed weights need a new --store{other}"
+        )
+    if stored.behaviour and not same_behaviour(stored.behaviour, behaviour_of(loaded, shape)):
+        raise StoreError(
+            f"{reference} gives other representations here than where the sweep began, by equal weights; "
+            "its code must be the same on all machines, and changed code is another network: give it another name"
         )
     return loaded.eval().to(device())
 

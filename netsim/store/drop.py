@@ -88,6 +88,8 @@ def drop(store: str, dropped: Dropped) -> None:
 
 def _turn(path: str) -> int:
     """Return the turn in which a file is removed: records first, and last what names their parts."""
+    if path.endswith("/spec.json"):
+        return 2
     folders = ("sweeps/", "commits/"), ("cohorts/",), ("networks/",)
     turns = [0, 2, 3]
     return next((turn for turn, some in zip(turns, folders, strict=True) if path.startswith(some)), 1)
@@ -155,6 +157,7 @@ def _paths(
     listings = concurrently(files.modification_times, folders)
     stored = [f"{folder}/{path}" for folder, listing in zip(folders, listings, strict=True) for path in listing]
     patterns = [pattern for name in networks for pattern in _patterns(name)]
+    patterns += [pattern for key in _layers_of(files, set(networks)) for pattern in _patterns_of_layers(key)]
     patterns += [pattern for key in _cohorts_of(files, set(networks)) for pattern in _patterns_of_cohort(key)]
     records = {commit_path(*unit) for unit in shared}
     removed = [
@@ -177,6 +180,16 @@ def _cohorts_of(files: Files, networks: Set[str]) -> list[str]:
     ]
 
 
+def _layers_of(files: Files, networks: Set[str]) -> list[str]:
+    """List the comparisons of layers in which one of these networks takes part, by their keys."""
+    contents = files.get_all([f"layers/{key}/spec.json" for key in files.folders("layers")]) if networks else {}
+    return [path.split("/")[1] for path, data in contents.items() if networks & set(json.loads(data)["networks"])]
+
+
+def _patterns_of_layers(key: str) -> list[str]:
+    return [f"layers/{key}/*", f"commits/layers/{key}/*", f"aside/layers/{key}/*"]
+
+
 def _patterns_of_cohort(key: str) -> list[str]:
     units = [f"commits/*/{key}/*", f"commits/*/{key}-*/*", f"similarity/*/{key}-*/*", f"measures/*/{key}-*/*"]
     return [f"cohorts/{key}.json", *units]
@@ -196,5 +209,5 @@ def _patterns(network: str) -> list[str]:
     folders += [f"measures/*/{row}" for row in rows]
     for kind in ("commits", "aside"):
         folders += [f"{kind}/train/{network}", f"{kind}/invert/{network}", f"{kind}/embed/inverted/{network}"]
-        folders += [f"{kind}/{stage}/{row}" for stage in ("aggregate", "measure/*", "layers/*") for row in rows]
+        folders += [f"{kind}/{stage}/{row}" for stage in ("aggregate", "measure/*") for row in rows]
     return [f"{folder}/*" for folder in folders] + [f"weights/{network}.safetensors", f"training/{network}.checkpoint"]

@@ -492,6 +492,8 @@ def require_same_network(url: str, stored: StoredNetwork, given: StoredNetwork) 
 
 
 def _difference(stored: StoredNetwork, given: StoredNetwork) -> str:
+    if stored.behaviour and given.behaviour and stored.weights == given.weights:
+        return f"{given.reference} has the same layers and weights, but its code gives other representations"
     if stored.reference != given.reference:
         return f"{stored.reference} there and {given.reference} here"
     trained = [None if each.training is None else each.training.model_dump(mode="json") for each in (stored, given)]

@@ -33,17 +33,27 @@ class StoredNetwork:
         How it is trained; None for a network that comes with weights.
     identity
         Hash over what determines its representations: architecture and weights, or how they are trained.
+    behaviour
+        What the return value of a function makes of two fixed images (`netsim.networks.behaviour`), because its code
+        is not hashed; empty for other networks.
     """
 
     name: str
     reference: str
     training: TrainingSettings | None
     identity: str
+    behaviour: tuple[float, ...] = ()
+
+    @property
+    def weights(self) -> str:
+        """The identity without what stands for the behaviour of a function's network."""
+        return self.identity.partition("-")[0]
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a JSON object."""
         training = None if self.training is None else self.training.model_dump(mode="json")
-        return {"name": self.name, "reference": self.reference, "training": training, "identity": self.identity}
+        values = {"name": self.name, "reference": self.reference, "training": training, "identity": self.identity}
+        return values | ({"behaviour": list(self.behaviour)} if self.behaviour else {})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
@@ -54,6 +64,7 @@ class StoredNetwork:
             reference=values["reference"],
             training=None if training is None else TrainingSettings.model_validate(training),
             identity=values["identity"],
+            behaviour=tuple(values.get("behaviour", ())),
         )
 
 

@@ -28,9 +28,13 @@ SCALE = 1.0
 STD = 0.5
 CALLS = []
 
+class Net(nn.Sequential):
+    def forward(self, images):
+        return self[2](torch.relu(self[1](self[0](images))))
+
 def net():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(784, 12), nn.ReLU(), nn.Linear(12, 10))
+    model = Net(nn.Flatten(), nn.Linear(784, 12), nn.Linear(12, 10))
     model[1].weight.data.mul_(SCALE)
     model.preprocessing = Preprocessing(mean=(0.5,), std=(STD,), size=28)
     return model
@@ -281,6 +285,11 @@ CAMPAIGN = (
     ),
     Change("other weights of a function", TAKEN, on_disk(lambda f: edit_module(f, "SCALE = 1.0", "SCALE = 1.5"))),
     Change("other preprocessing of a function", TAKEN, on_disk(lambda f: edit_module(f, "STD = 0.5", "STD = 0.25"))),
+    Change(
+        "another activation in the `forward` of a function",
+        TAKEN,
+        on_disk(lambda f: edit_module(f, "torch.relu", "torch.nn.functional.gelu")),
+    ),
     Change("another number of epochs", TAKEN, setting("training", epochs=2)),
     Change("another learning rate", TAKEN, setting("training", learning_rate=0.1)),
     Change("another training seed", TAKEN, setting("training", rng_seed=1)),

@@ -1,5 +1,6 @@
 """Stages read networks and images as the run recorded them, or refuse."""
 
+import importlib
 import shutil
 
 import numpy as np
@@ -28,6 +29,35 @@ def test_changed_weights_behind_a_reference_are_refused(tmp_path):
     weights.write_bytes(weights_to_bytes(network))
     with pytest.raises(StoreError, match="have changed since this run began; changed weights need a new --store"):
         inputs.network(run, "vgg")
+
+
+CODE = """
+import torch
+from torch import nn
+
+ACTIVATION = torch.relu
+
+class Net(nn.Sequential):
+    def forward(self, images):
+        return self[2](ACTIVATION(self[1](self[0](images))))
+
+def net():
+    torch.manual_seed(0)
+    return Net(nn.Flatten(), nn.Linear(784, 12), nn.Linear(12, 10))
+"""
+
+
+def test_a_worker_with_other_code_of_a_function_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "code_of_nets.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = new_run(str(tmp_path / "run"), tiny(networks=["python:code_of_nets:net", "small:resnet18@none"]))
+    compute_unit(run, TRAIN, "net", 0)
+    monkeypatch.setattr(importlib.import_module("code_of_nets"), "ACTIVATION", torch.nn.functional.gelu)
+    with pytest.raises(StoreError, match="gives other representations here than where the sweep began"):
+        inputs.network(run, "net")
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert inputs.network(run, "net").width == 12
 
 
 def test_damaged_weights_of_a_trained_network_are_refused(tmp_path):

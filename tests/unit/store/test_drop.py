@@ -7,7 +7,10 @@ import pytest
 
 from netsim.errors import SettingsError
 from netsim.results.as_json import to_json
+from netsim.results.layers import keep_spec, layer_stage
 from netsim.results.results import load_results
+from netsim.stages.layers import layer_spec
+from netsim.stages.work import compute_unit
 from netsim.store.drop import drop, plan_drop
 from netsim.store.records import commit_path
 from netsim.store.run import Run, all_networks, all_sweeps
@@ -91,6 +94,18 @@ def test_a_sweep_alone_is_forgotten_with_its_report_and_no_value_of_a_network(gr
     drop(grown.url, planned)
     assert [sweep.id for sweep in all_sweeps(grown.files)] == [finished.sweep.id]
     assert run_all(new_run(grown.url, tiny(networks=MORE)))["report"] == 1
+
+
+def test_comparisons_of_layers_with_a_dropped_network_go_and_others_stay(grown):
+    for names in (["vgg", "extra"], ["vgg", "resnet18"]):
+        spec = layer_spec(grown, names, ["*"], "flattened")
+        keep_spec(grown, spec)
+        for set_name in spec.sets:
+            compute_unit(grown, layer_stage(spec), f"{spec.key}/{set_name}", 0)
+    stays = spec.key
+    drop(grown.url, plan_drop(grown.url, ["extra"], ["more"]))
+    left = [path for path in files(grown.url) if "layers/" in path]
+    assert len([path for path in left if f"layers/{stays}/" in path]) == len(left) == 1 + 2 * 3  # its spec; three sets
 
 
 def test_an_interrupted_drop_is_continued(grown):
