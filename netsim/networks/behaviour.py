@@ -42,8 +42,9 @@ def behaviour_of(network: Network, shape: Shape) -> tuple[float, ...]:
 
 def coarse_behaviour(behaviour: Sequence[float]) -> list[int]:
     """Round a behaviour to whole multiples of what may differ between machines: equal only for the same behaviour."""
-    largest = max(map(abs, behaviour), default=0.0)
-    return [round(value / (ROUNDING * largest)) if largest else 0 for value in behaviour]
+    _, exponent = math.frexp(max(map(abs, behaviour), default=0.0))
+    step = math.ldexp(ROUNDING, exponent - 1)  # the largest number is between 1 and 2 of 1 / ROUNDING of them
+    return [exponent, *(round(value / step) for value in behaviour)]
 
 
 def same_behaviour(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -73,7 +73,7 @@ def resolve(settings: SweepSettings, store: str, *, label: str = "") -> Sweep:
 
 
 class Identity(NamedTuple):
-    """What a network is identified by: `identity` and `behaviour` of a `StoredNetwork`."""
+    """The `identity` and the `behaviour` of a `StoredNetwork`."""
 
     key: str
     behaviour: tuple[float, ...] = ()

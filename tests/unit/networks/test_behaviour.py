@@ -57,5 +57,5 @@ def test_what_rounds_to_the_same_is_the_same():
         other = one + rng.uniform(-1, 1, size=8) * 2e-3 * np.abs(one).max()
         if coarse_behaviour(one) == coarse_behaviour(other):
             assert same_behaviour(one, other)
-    assert same_behaviour([0.0, 0.0], [0.0, 0.0]) and coarse_behaviour([0.0, 0.0]) == [0, 0]
+    assert same_behaviour([0.0, 0.0], [0.0, 0.0]) and coarse_behaviour([0.0, 0.0]) == [0, 0, 0]
     assert not same_behaviour([1.0], [1.0, 0.0])
