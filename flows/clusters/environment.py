@@ -26,3 +26,6 @@ near that limit, for ever, because freed memory stays with the process. netsim c
 
 MODULES = ("tasks.verbs", "netsim.stages.train", "netsim.stages.invert", "netsim.stages.embed")
 """Modules that a worker imports, and with them all of Prefect and Dask."""
+
+PRELOADED = ("netsim.networks.sources.small", "netsim.stages.aggregate", "distributed.worker")
+"""Modules that workers of one machine share besides. None may start a thread when it is imported, as pandas does."""

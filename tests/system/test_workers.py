@@ -167,6 +167,19 @@ def test_local_workers_end_with_the_sweep():
     assert not os.path.exists(f"/proc/{pid}")
 
 
+def test_local_workers_share_their_imports_and_a_process_without_threads_to_fork_from():
+    """Each alone would take 5 seconds of processor time to import; forking a process with threads may deadlock."""
+
+    def state() -> tuple[int, bool]:
+        return os.getppid(), "torch" in sys.modules and "netsim.stages.invert" in sys.modules
+
+    with task_runner(Local(workers=2)) as runner, Client(runner.address, **runner.client_kwargs) as client:
+        states = set(client.run(state).values())
+        ((parent, imported),) = states
+        assert imported and parent != os.getpid()
+        assert len(os.listdir(f"/proc/{parent}/task")) == 1
+
+
 def test_a_job_is_one_worker_that_leaves_before_its_walltime():
     said = {"kind": "slurm", "partition": "a100", "walltime": "02:00:00", "directives": ["--qos=long"]}
     said |= {"memory": "32GB", "cores": 4, "prologue": ["module load cuda"], "logs": "logs"}
