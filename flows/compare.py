@@ -1,11 +1,11 @@
-"""From trained networks to both matrices: draw pairs, invert, embed, aggregate, report."""
+"""From trained networks to both matrices: draw pairs, invert, embed, aggregate, control, report."""
 
 from prefect import flow
 
 from tasks.dispatch import finish
 from tasks.prefect_runs import named_after_store
 from tasks.prepare import open_run
-from tasks.verbs import aggregate, draw, embed, invert, report
+from tasks.verbs import aggregate, control, draw, embed, invert, report
 
 EMBED_FACTOR = 8
 """Shards to embed per shard to invert in a task run: embedding one costs that much less."""
@@ -19,4 +19,5 @@ def compare(store: str, sweep: str, shards_per_task: int) -> None:
     finish(run, invert, shards_per_task=shards_per_task)
     finish(run, embed, shards_per_task=EMBED_FACTOR * shards_per_task)
     finish(run, aggregate)
+    finish(run, control)
     finish(run, report)

@@ -84,6 +84,11 @@ class PairSettings(Settings):
     rng_seed: int = Field(
         0, ge=0, lt=2**32, description="Random seed of the pairs; pair k does not depend on how many pairs there are."
     )
+    seed_labels: Literal["other", "any"] = Field(
+        "other",
+        description="Labels of seeds: other than the target's, as published, or any. With few classes, `other` lets "
+        "the class of the seed tell that of the target.",
+    )
 
     @property
     def shards(self) -> int:

@@ -30,6 +30,7 @@ from netsim.errors import NetsimError
 from netsim.results.findings import (
     NETWORK_TABLE,
     biased_headline,
+    controlled,
     headline,
     intervals,
     matrix_table,
@@ -185,6 +186,7 @@ def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
 def _summary(results: Results, report: str) -> str:
     sentences: tuple[Callable[[Results], str], ...] = (headline, biased_headline, intervals)
     paragraphs = [escape_markdown(f"{sentence(results)}.") for sentence in sentences]
+    paragraphs += [escape_markdown(f"{sentence}.") for sentence in controlled(results)]
     paragraphs += [f"**Warning.** {escape_markdown(warning)}" for warning in warnings(results)]
     return "\n\n".join([*paragraphs, f"Report: {code_span(report)}"])
 

@@ -11,7 +11,7 @@ from netsim.results.measured import measure_stage
 from netsim.results.results import load_results
 from netsim.store.layout import report_path
 from netsim.store.run import Run
-from netsim.store.stages import AGGREGATE, CHECK, DRAW, EMBED, INVERT, REPORT, TRAIN
+from netsim.store.stages import AGGREGATE, CHECK, CONTROL, DRAW, EMBED, INVERT, REPORT, TRAIN
 from netsim.store.views import WHOLE
 from tasks.artifacts import show_results
 from tasks.dispatch import finish
@@ -52,6 +52,12 @@ def embed(store: str, name: str, shards: list[int], sweep: str | None = None) ->
 def aggregate(store: str, name: str, shards: list[int], sweep: str | None = None) -> dict[str, Any]:
     """Sum the statistics of one row of a CKA matrix over all shards."""
     return run_block(store, AGGREGATE, name, shards, sweep)
+
+
+@task(name="control", task_run_name="control-{name}", **OPTIONS)
+def control(store: str, name: str, shards: list[int], sweep: str | None = None) -> dict[str, Any]:
+    """Sum what one row of the inverted matrix shares with the seeds, and what its observers see."""
+    return run_block(store, CONTROL, name, shards, sweep)
 
 
 @task(name="report", task_run_name="report", **OPTIONS)

@@ -10,6 +10,7 @@ from flows.cli.console import console, plain, show, table_of
 from netsim.results.findings import (
     NETWORK_TABLE,
     biased_headline,
+    controlled,
     digits_for,
     equal_weights,
     headline,
@@ -17,6 +18,7 @@ from netsim.results.findings import (
     network_table,
     number,
     probability,
+    seeds_tell,
     warnings,
     with_error,
 )
@@ -40,6 +42,8 @@ def show_results(results: Results) -> None:
     _show_matrix("Inverted CKA, row = inverted through, column = observer", results, "inverted")
     _show_networks(results)
     console.print(f"{headline(results)}.\n{biased_headline(results)}.\n{intervals(results)}.", soft_wrap=True)
+    for sentence in controlled(results):
+        console.print(f"{sentence}.", soft_wrap=True)
     for warning in warnings(results):
         console.print(f"WARNING  {warning}", style="bold red", soft_wrap=True)
 
@@ -129,8 +133,8 @@ def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     )
     if estimate.at_most:
         console.print("These are upper bounds: with stop_loss, images finish earlier.", soft_wrap=True)
-    for group in estimate.twins:
-        console.print(plain(f"WARNING  {equal_weights(group)}"), style="bold red", soft_wrap=True)
+    for warning in (*map(equal_weights, estimate.twins), *seeds_tell(estimate.classes, estimate.seed_only)):
+        console.print(plain(f"WARNING  {warning}"), style="bold red", soft_wrap=True)
     if estimate.downloaded:
         names = ", ".join(estimate.downloaded)
         console.print(

@@ -1,4 +1,4 @@
-"""Pairs of a seed (the image that is moved) and a target (the image it is moved towards) with different labels.
+"""Pairs of a seed (the image that is moved) and a target (the image it is moved towards).
 
 n = pairs; c = a class. Pair k is a function of the labels, the pictures, `rng_seed` and k only, so a longer run keeps
 the pairs of a shorter one, and every shard can be drawn independently. All targets are different pictures, because CKA
@@ -6,10 +6,13 @@ counts a picture that occurs twice as similarity (0.08, 0.25 and 0.39 where ther
 twice). No seed is used again while another fits, because what pairs with the same seed share makes inverted CKA too
 low (0.12 instead of 0.20 in a simulation of 20 pairs of 20 images with seeds drawn with replacement).
 
-Source: Jones et al. 2022, PMLR 180:928-937, and its authors' blog: random pairs with different labels.
+Source: Jones et al. 2022, PMLR 180:928-937, and its authors' blog: random pairs with different labels. That makes the
+class of the seed a function of the target's where classes are few (docs/measures.md), so labels may also be drawn
+independently.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -18,6 +21,8 @@ from netsim.errors import DataError, SettingsError
 
 # Unbiased CKA is defined from 4 rows on.
 FEWEST_PAIRS = 4
+
+SeedLabels = Literal["other", "any"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +34,7 @@ class Pairs:
     seed, target : arrays (n,) of int64
         Positions of the images.
     seed_label, target_label : arrays (n,) of int64
-        Labels of the images; the two differ in every pair.
+        Labels of the images; the two differ in every pair, unless seeds may have any label.
     """
 
     seed: np.ndarray
@@ -42,9 +47,15 @@ class Pairs:
 
 
 def draw_pairs(
-    labels: np.ndarray, count: int, *, pictures: ArrayLike | None = None, rng_seed: int = 0, start: int = 0
+    labels: np.ndarray,
+    count: int,
+    *,
+    pictures: ArrayLike | None = None,
+    rng_seed: int = 0,
+    start: int = 0,
+    seed_labels: SeedLabels = "other",
 ) -> Pairs:
-    """Draw pairs of a seed image and a target image whose labels differ.
+    """Draw pairs of a seed image and a target image, whose labels differ by default.
 
     Pair k does not depend on `count` or `start`: a longer draw begins with the pairs of a shorter one. The target of
     pair k is at position k of one random permutation of the pictures, so all targets are different. Its seed is drawn
@@ -65,6 +76,9 @@ def draw_pairs(
     start
         Index of the first pair. `start + count` must be at least 4, because unbiased CKA requires 4 pairs, and at most
         the number of pictures.
+    seed_labels
+        "other": the label of a seed differs from that of its target, as published. "any": the label of a seed says
+        nothing about that of its target. Seed and target are different pictures either way.
 
     Returns
     -------
@@ -78,7 +92,7 @@ def draw_pairs(
         If `labels` are not whole numbers of shape (images,) or all the same, if `pictures` has another length, or if
         `start + count` is below 4 or exceeds the number of pictures.
     SettingsError
-        If `count`, `rng_seed` or `start` is out of range.
+        If `count`, `rng_seed` or `start` is out of range, or `seed_labels` is neither.
 
     References
     ----------
@@ -101,6 +115,8 @@ def draw_pairs(
     >>> draw_pairs(labels, 2, start=3).target.tolist()
     [45, 35]
     """
+    if seed_labels not in ("other", "any"):
+        raise SettingsError(f"seed_labels must be other or any, got {seed_labels!r}")
     labels = _validate_labels(labels)
     distinct = first_of_each(labels, pictures)
     _validate_classes(labels[distinct])
@@ -108,9 +124,16 @@ def draw_pairs(
 
     # [rng_seed] alone would be the stream of [rng_seed, 0]: numpy pads entropy with zeros
     target = distinct[np.random.default_rng([rng_seed, 0, 1]).permutation(len(distinct))]
-    seed = target[_seed_order(labels[target], start + count, np.random.default_rng([rng_seed, 0, 2]))[start:]]
+    rng = np.random.default_rng([rng_seed, 0, 2])
+    order = _seed_order(labels[target], start + count, rng) if seed_labels == "other" else _rotated(len(target), rng)
+    seed = target[order[start : start + count]]
     target = target[start : start + count]
     return Pairs(seed=seed, target=target, seed_label=labels[seed], target_label=labels[target])
+
+
+def _rotated(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the order of n targets as seeds: the same one, begun elsewhere. It is random, and none is its own seed."""
+    return np.roll(np.arange(n), -int(rng.integers(1, n)))
 
 
 def first_of_each(labels: np.ndarray, pictures: ArrayLike | None) -> np.ndarray:

@@ -31,13 +31,14 @@ from netsim.planning.preflight import preflight
 from netsim.planning.probe import Probe, ProbeRequest
 from netsim.planning.reasons import reasons
 from netsim.planning.resolve import Known, resolve
+from netsim.results.controls import seed_only
 from netsim.results.twins import twin_groups
 from netsim.settings import SweepSettings
 from netsim.similarity.streaming import multiplications
 from netsim.stages.inputs import used_images
 from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files
-from netsim.store.layout import unit_pairs
+from netsim.store.layout import control_pairs, control_sides, unit_pairs
 from netsim.store.metadata import InvertMetadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, STAGES, Stage, blocks
@@ -164,6 +165,10 @@ class CostEstimate:
         Names of networks whose published weights are downloaded, unless they are cached.
     twins
         Groups of names for one and the same network.
+    classes
+        Number of classes of the images.
+    seed_only
+        Similarity of two ideal networks of which one sees targets and the other seeds (`netsim.results.controls`).
     free
         Free bytes at the store, if known.
     """
@@ -175,6 +180,8 @@ class CostEstimate:
     at_most: bool
     downloaded: tuple[str, ...]
     twins: tuple[tuple[str, ...], ...]
+    classes: int
+    seed_only: float
     free: int | None
 
     @property
@@ -264,7 +271,9 @@ def estimate(
         )
         probes.append(run_probes(request, 1 if exclusive else workers, environment))
         on_network()
-    image_counts = {split: len(images) for split, images in used_images(settings).items()}
+    images_used = used_images(settings)
+    image_counts = {split: len(images) for split, images in images_used.items()}
+    classes = len(images_used["test"].classes)
     by_name = {sweep.shown[probe.name]: probe for probe in probes}
     costs = _Costs(run, image_counts, by_name, device)
     result = CostEstimate(
@@ -278,6 +287,8 @@ def estimate(
         at_most=settings.inversion.stop_loss is not None,
         downloaded=tuple(name for name in sweep.columns if needs_download(sweep.network(name).reference)),
         twins=twin_groups(list(sweep.shown), list(sweep.shown.values())),
+        classes=classes,
+        seed_only=seed_only(classes) if settings.pairs.seed_labels == "other" else 0.0,
         free=check_writable(store),
     )
     if result.free is not None and result.free < result.stored:
@@ -420,7 +431,7 @@ class _Costs:
             return 2 * self.probes[name].flops * size * settings.inversion.iterations
         if stage == "embed":
             return size * sum(self.probes[observer].flops for observer in self._cohort(name))
-        return 2 * self._multiplications(name) if stage == "aggregate" else 0
+        return 2 * self._multiplications(stage, name) if stage in ("aggregate", "control") else 0
 
     def seconds(self, stage: str, name: str) -> Range:
         """Return the seconds of one shard."""
@@ -430,9 +441,9 @@ class _Costs:
             return Range.exact(read * self.image_counts[split])
         if stage == "draw":
             return Range.exact(2 * size * read)
-        if stage == "aggregate":
+        if stage in ("aggregate", "control"):
             rate = fmean(probe.multiplications for probe in self.probes.values())
-            return Range.exact(self._multiplications(name) / rate)
+            return Range.exact(self._multiplications(stage, name) / rate)
         if stage not in ("train", "invert", "embed"):
             return ZERO
         if self.device is not None:
@@ -462,10 +473,16 @@ class _Costs:
         """Return the networks that look in a unit of `embed`."""
         return self.run.cohort(unit.rpartition("/")[2])
 
-    def _multiplications(self, unit: str) -> int:
-        """Return the multiplications of a unit of `aggregate`, as `netsim.similarity.streaming` counts them."""
-        widths = {name: probe.width for name, probe in self.probes.items()}
-        return multiplications(self.settings.pairs.count, widths, unit_pairs(self.run, unit))
+    def _multiplications(self, stage: str, unit: str) -> int:
+        """Return the multiplications of a unit that compares, as `netsim.similarity.streaming` counts them."""
+        count = self.settings.pairs.count
+        if stage == "aggregate":
+            widths = {name: probe.width for name, probe in self.probes.items()}
+            return multiplications(count, widths, unit_pairs(self.run, unit))
+        sides = [pair for cell in control_pairs(self.run, unit) for pair in control_sides(*cell).values()]
+        return multiplications(
+            count, {side: self.probes[side[1]].width for pair in sides for side in pair}, list(dict.fromkeys(sides))
+        )
 
     def stored(self, stage: Stage, name: str) -> float:
         """Return the bytes that one shard stores."""

@@ -64,7 +64,7 @@ class _Causes:
         """Spell out what no sweep had asked of the networks of a unit: to invert one, or to compare two."""
         if stage.name == "invert":
             return set() if any(name in names for names, _ in self._asked) else {name}
-        if stage.name not in ("embed", "aggregate"):
+        if stage.name not in ("embed", "aggregate", "control"):
             return set()
         row, cohort = self._row(stage, name)
         return {
@@ -76,14 +76,14 @@ class _Causes:
     def _of(self, stage: Stage, name: str) -> Iterable[str]:
         if stage.name in ("train", "invert"):
             return [name]
-        if stage.name in ("embed", "aggregate"):
+        if stage.name in ("embed", "aggregate", "control"):
             row, cohort = self._row(stage, name)
             return [*cohort, *([row] if row else [])]
         return []
 
     def _row(self, stage: Stage, name: str) -> tuple[str, Iterable[str]]:
         """Return the network of a unit's set or row, "" for the natural set, and those that look."""
-        if stage.name == "aggregate":
+        if stage.name in ("aggregate", "control"):
             parts = RowUnit.parse(name)
             return row_parts(parts.row)[1], self._run.cohort(parts.cohort)
         set_name, _, cohort = name.rpartition("/")
@@ -92,7 +92,7 @@ class _Causes:
     def beyond(self, stage: Stage, name: str, shard: int) -> bool:
         """Return True if a unit is of pairs, or compares over pairs, that the store was not asked for."""
         size = self._run.settings.pairs.shard_size
-        if stage.name == "aggregate":
+        if stage.name in ("aggregate", "control"):
             return RowUnit.parse(name).shards * size not in self._counts
         return stage.per_pair and shard * size >= self.pairs
 

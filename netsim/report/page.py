@@ -19,6 +19,7 @@ from netsim.errors import SettingsError, StoreError
 from netsim.report.figures import heatmaps, layer_heatmaps, loss_curves
 from netsim.report.svg import to_inline_svg, to_png, to_svg
 from netsim.report.tables import (
+    controls_csv,
     layers_csv,
     losses_csv,
     matrix_csv,
@@ -26,9 +27,11 @@ from netsim.report.tables import (
     row_differences_csv,
     rows_csv,
 )
+from netsim.results.controls import QUANTITIES
 from netsim.results.findings import (
     all_well,
     biased_headline,
+    controlled,
     floor_mean,
     headline,
     intervals,
@@ -41,7 +44,7 @@ from netsim.results.findings import (
 from netsim.results.gallery import Gallery
 from netsim.results.layers import LayerSpec, load_layers
 from netsim.results.matrices import SETS
-from netsim.results.results import Results
+from netsim.results.results import MAX_ABOVE, Results
 from netsim.storage.files import Files
 from netsim.store.run import Run
 
@@ -73,6 +76,7 @@ def render_report(results: Results, gallery: Gallery, settings_yaml: str = "") -
     return {
         "natural.csv": matrix_csv(results, "natural"),
         "inverted.csv": matrix_csv(results, "inverted"),
+        "controls.csv": controls_csv(results),
         "rows.csv": rows_csv(results),
         "row_differences.csv": row_differences_csv(results),
         "losses.csv": losses_csv(results),
@@ -145,6 +149,7 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
         headline=headline(results),
         biased_headline=biased_headline(results),
         intervals=intervals(results),
+        controlled=controlled(results),
         warnings=warnings(results),
         figures={
             "unbiased": Markup(to_inline_svg(heatmaps(results, "unbiased"), "unbiased")),
@@ -158,11 +163,16 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
                 "initial": float(np.median(results.loss[name].initial)),
                 "distance": float(np.median(results.loss[name].distance)),
                 "converged": results.converged[name],
+                "above": results.loss[name].above(results.tolerance),
+                "unreached": results.controls.itself("unreached")[position],
+                "fidelity": results.controls.itself("seen_target")[position],
                 "row_mean": results.rows["inverted", "unbiased"][name].value,
                 "column_mean": results.columns["inverted", "unbiased"][name].value,
             }
-            for name in results.networks
+            for position, name in enumerate(results.networks)
         ],
+        max_above=MAX_ABOVE,
+        controls=[(what, results.controls.mean(name)) for name, what in QUANTITIES.items()],
         observers=[
             {
                 "summary": results.summaries[name],

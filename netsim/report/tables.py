@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from netsim.results.controls import QUANTITIES
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import NetworkSummary, Results
 from netsim.similarity.uncertainty import Estimate
@@ -27,6 +28,17 @@ def matrix_csv(results: Results, set_name: str) -> bytes:
         for variable, suffix in (("cka", ""), ("se", "_se"), ("low", "_low"), ("high", "_high")):
             table[f"{stem}{suffix}"] = cells[variable].sel(estimator=estimator).values.ravel()
     return _csv(table.assign(floor=cells.floor.values.ravel(), n=results.n).reset_index())
+
+
+def controls_csv(results: Results) -> bytes:
+    """Render the controls of every cell of the inverted matrix, one line per quantity and cell, with errors."""
+    controls = results.controls
+    cells = pd.MultiIndex.from_product([results.networks, results.everyone], names=["through", "observer"])
+    tables = []
+    for name in QUANTITIES:
+        columns = {"quantity": name, "value": controls.values[name].ravel(), "se": controls.se(name).ravel()}
+        tables.append(pd.DataFrame(columns, index=cells).reset_index())
+    return _csv(pd.concat(tables))
 
 
 def layers_csv(spec: LayerSpec, similarities: Mapping[str, LayerSimilarity]) -> bytes:
@@ -106,8 +118,13 @@ def _network(results: Results, name: str) -> dict[str, Any]:
         return described | _origin(summary)
     return described | {
         "median_initial_loss": np.median(loss.initial),
+        "median_loss_halfway": loss.halfway,
         "median_final_loss": loss.median,
+        "final_loss_90": loss.quantile,
         "tolerance": results.tolerance,
+        "above_tolerance": loss.above(results.tolerance),
+        "unreached": results.controls.itself("unreached")[results.networks.index(name)].value,
+        "fidelity": results.controls.itself("seen_target")[results.networks.index(name)].value,
         "preset": results.preset,
         "converged": str(results.converged[name]).lower(),
         "median_distance": np.median(loss.distance),

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from netsim.results.controls import QUANTITIES
 from netsim.results.results import Results
 from netsim.similarity.hsic import Estimator
-from netsim.similarity.uncertainty import plain
+from netsim.similarity.uncertainty import jackknife_se, plain
 
 SUFFIX: dict[Estimator, str] = {"biased": "", "unbiased": "_unbiased"}
 """Suffix of keys, by estimator."""
@@ -33,6 +34,9 @@ def to_json(results: Results) -> dict[str, Any]:
                 "median_initial": plain(float(np.median(loss.initial))),
                 "median": plain(loss.median),
                 "mean": plain(float(loss.final.mean())),
+                "halfway": plain(loss.halfway),
+                "quantile_90": plain(loss.quantile),
+                "above_tolerance": loss.above(results.tolerance),
                 "distance": plain(float(np.median(loss.distance))),
                 "iterations": plain(float(loss.iterations.mean())),
                 "stopped": loss.stopped,
@@ -41,11 +45,15 @@ def to_json(results: Results) -> dict[str, Any]:
             }
             for name, loss in results.loss.items()
         },
+        "controls": _controls_json(results),
+        "on_converged": _on_converged_json(results),
         "converged": results.converged,
         "tolerance": results.tolerance,
         "preset": results.preset,
         "accuracy": {name: plain(summary.accuracy) for name, summary in results.summaries.items()},
         "chance": results.chance,
+        "classes": results.classes,
+        "seed_labels": results.seed_labels,
         "weights": {name: summary.weights_hash for name, summary in results.summaries.items()},
         "twins": [_twins_json(group, results.networks) for group in results.twins],
         "left_out": {
@@ -54,6 +62,33 @@ def to_json(results: Results) -> dict[str, Any]:
         },
         "notes": list(results.notes),
         "provenance": dict(results.provenance),
+    }
+
+
+def _controls_json(results: Results) -> dict[str, Any]:
+    """Convert each quantity of the controls: cells, standard errors, and the mean over the cells that count."""
+    controls = results.controls
+    quantities = {
+        name: {
+            "what": what,
+            "cells": plain(controls.values[name].tolist()),
+            "se": plain(controls.se(name).tolist()),
+            "mean": controls.mean(name).to_json(),
+        }
+        for name, what in QUANTITIES.items()
+    }
+    return {"seed_only_population": results.seed_only, **quantities}
+
+
+def _on_converged_json(results: Results) -> dict[str, Any] | None:
+    """Convert the inverted matrix over converged images; None where it is unknown."""
+    if results.on_converged is None or results.mean_on_converged is None:
+        return None
+    cells, *replicates = results.on_converged
+    return {
+        "cka_unbiased": plain(cells.tolist()),
+        "se_unbiased": plain(jackknife_se(np.array(replicates)).tolist()),
+        "mean_unbiased": results.mean_on_converged.to_json(),
     }
 
 

@@ -4,13 +4,18 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from netsim.results.controls import LEAK
 from netsim.results.matrices import ESTIMATORS, SETS
-from netsim.results.results import Results
+from netsim.results.results import MAX_ABOVE, QUANTILE, Results
 from netsim.results.twins import counted_mean
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import Estimate
 
-NETWORK_TABLE = "Networks and their inversions: medians of relative loss, and of L2 distance from the seed"
+NETWORK_TABLE = (
+    "Networks and their inversions: relative loss, its median at first, halfway and at last, and that of "
+    f"{QUANTILE:.0%} of the images; variance of targets that is not reached; fidelity, CKA with their own view of "
+    "the targets"
+)
 """Title of `network_table`."""
 
 
@@ -22,6 +27,8 @@ def headline(results: Results) -> str:
 def biased_headline(results: Results) -> str:
     """Summarize the biased means in one sentence, with the floors to compare them with."""
     means = _three_means(*_means(results, "biased"))
+    if results.seed_only > LEAK:
+        return f"{means} (biased CKA; with {results.classes} classes, seeds and targets are not independent)"
     floors = f"{number(floor_mean(results, 'natural'), 2)} and {number(floor_mean(results, 'inverted'), 2)}"
     return f"{means} (biased CKA; independent representations would give {floors} on natural and inverted images)"
 
@@ -69,18 +76,41 @@ def _basis(results: Results) -> str:
     return f"mean of {results.counted.sum():,} cells, n = {results.n:,} images in {results.shards:,} shards"
 
 
+def controlled(results: Results) -> list[str]:
+    """State what the inverted matrix owes to seeds, what observers see, and what converged images alone give."""
+    controls = results.controls
+    natural, inverted, adjusted = (controls.mean(key) for key in ("natural_seed", "inverted_seed", "adjusted"))
+    see = {role: controls.mean(f"seen_{role}") for role in ("seed", "target")}
+    sentences = [
+        f"Seed-only control: an observer of nothing but the seeds has {with_error(natural)} with networks that see the "
+        f"targets, and {with_error(inverted)} with those that see the inverted images. Without what the class of the "
+        f"seed explains, similarity after inversion is {with_error(adjusted)}",
+        f"Observers represent an inverted image like its seed ({with_error(see['seed'])}) and like its target "
+        f"({with_error(see['target'])})",
+    ]
+    if np.isfinite(controls.mean("predicts_seed").value):
+        seed, target = (percent(controls.mean(f"predicts_{role}").value) for role in ("seed", "target"))
+        sentences[-1] += f", and take it for the class of the seed in {seed} and of the target in {target}"
+    if results.mean_on_converged is not None:
+        share = 1 - float(np.mean([results.loss[name].above(results.tolerance) for name in results.networks]))
+        mean = with_error(results.mean_on_converged)
+        sentences.append(f"On converged images alone, {percent(share)} of all, similarity after inversion is {mean}")
+    return sentences
+
+
 def warnings(results: Results) -> list[str]:
     """List every reason not to trust the numbers, one or two sentences each; empty if there is none.
 
     The reasons: networks with equal weights, another preset than the published one, unreadable images, what stages
-    noted (doubles, another order of classes), networks that did not converge, stalled images or losses that are not
-    finite, accuracy near chance, images of another size, and undefined values.
+    noted (doubles, another order of classes), seeds that tell the class of targets, networks that did not converge,
+    stalled images or losses that are not finite, accuracy near chance, images of another size, and undefined values.
     """
     return [
         *map(equal_weights, results.twins),
         *_other_steps(results),
         *_skipped(results),
         *results.notes,
+        *seeds_tell(results.classes, results.seed_only),
         *_unconverged(results),
         *_troubled_images(results),
         *_guessing(results),
@@ -109,7 +139,8 @@ def _other_steps(results: Results) -> Iterable[str]:
 def all_well(results: Results) -> str:
     """State that all checks passed, for results without `warnings`."""
     unknown = [name for name in results.everyone if not np.isfinite(results.summaries[name].accuracy)]
-    converged = f"All networks converged (median final relative loss at most {results.tolerance:g})"
+    few = f"at most {percent(MAX_ABOVE)} of the images above a final relative loss of {results.tolerance:g}"
+    converged = f"All networks converged ({few})"
     if not unknown:
         return f"{converged} and are clearly better than chance; no image stalled; all values are defined."
     trained = "it was" if len(unknown) == 1 else "they were"
@@ -128,12 +159,24 @@ def _skipped(results: Results) -> Iterable[str]:
 def _unconverged(results: Results) -> Iterable[str]:
     unconverged = [name for name in results.networks if not results.converged[name]]
     if unconverged:
-        losses = _listed(f"{name} ({number(results.loss[name].median)})" for name in unconverged)
-        it, its_row = ("it", "its row") if len(unconverged) == 1 else ("them", "their rows")
+        shares = _listed(f"{name} ({percent(results.loss[name].above(results.tolerance))})" for name in unconverged)
+        rows = "Its row" if len(unconverged) == 1 else "Their rows"
         yield (
-            f"Not converged: {losses}. The median final relative loss is above the tolerance of "
-            f"{results.tolerance:g}: inversion through {it} did not reach the targets, and {its_row} of the inverted "
-            f"matrix cannot be trusted. Increase inversion.iterations."
+            f"Not converged: {shares} of the images have a final relative loss above the tolerance of "
+            f"{results.tolerance:g}. Such images are still partly seeds, on which networks agree or not for reasons of "
+            f"their own. {rows} may be too high or too low: compare with the mean over converged images, and increase "
+            "inversion.iterations."
+        )
+
+
+def seeds_tell(classes: int, control: float) -> Iterable[str]:
+    """Warn where the class of a seed tells much of the class of its target."""
+    if control > LEAK:
+        yield (
+            f"With {classes:,} classes, the label of a seed, which is never the target's, tells much of it: an "
+            f"observer that sees nothing but seeds has a similarity of up to {number(control, 2)}. Compare with the "
+            "seed-only control and the adjusted values, set pairs.seed_labels to any, and compare with no run of another number "
+            "of classes."
         )
 
 
@@ -237,13 +280,19 @@ def network_table(results: Results) -> list[dict[str, str]]:
             "network": name,
             "test accuracy": percent(results.summaries[name].accuracy),
             "initial loss": number(float(np.median(loss.initial))),
+            "halfway": number(loss.halfway),
             "final loss": number(loss.median),
-            "tolerance": f"{results.tolerance:g}",
+            f"{QUANTILE:.0%} below": number(loss.quantile),
+            f"above {results.tolerance:g}": percent(loss.above(results.tolerance)),
             "converged": "yes" if results.converged[name] else "NO",
+            "not reached": number(unreached.value),
+            "fidelity": number(fidelity.value),
             "distance": number(float(np.median(loss.distance)), 2),
             "iterations": f"{loss.iterations.mean():,.0f}",
         }
-        for name in results.networks
+        for name, unreached, fidelity in zip(
+            results.networks, results.controls.itself("unreached"), results.controls.itself("seen_target"), strict=True
+        )
         for loss in (results.loss[name],)
     ]
 

@@ -113,9 +113,9 @@ class Cells:
         )
 
 
-def matrices(run: Run) -> dict[str, Cells]:
-    """Compute CKA of every cell of both matrices of the sweep, by the name of the matrix."""
-    sums = sums_of(run)
+def matrices(run: Run, sums: Mapping[str, Mapping[Pair, Hsic]] | None = None) -> dict[str, Cells]:
+    """Compute CKA of every cell of both matrices of the sweep, by the name of the matrix, from its sums."""
+    sums = sums_of(run) if sums is None else sums
     through, observers = row_names(run), column_names(run)
     identities = run.sweep.identities(run.sweep.columns)
     natural = [[layout.cell(f"{NATURAL}/{x}", y, identities) for y in observers] for x in through]

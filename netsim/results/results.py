@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices
-from netsim.results.twins import counted_cells, twin_groups
+from netsim.results.controls import Controls, load_controls, seed_only
+from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices, sums_of
+from netsim.results.twins import counted_cells, counted_mean, twin_groups
 from netsim.settings import STOP_REASONS
 from netsim.similarity.hsic import Estimator
-from netsim.similarity.uncertainty import Estimate, half_width, jackknife_se
+from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se
 from netsim.storage.concurrency import concurrently
 from netsim.store import layout
 from netsim.store.layout import inverted as inverted_set
@@ -25,11 +26,17 @@ from netsim.store.metadata import ComputedMetadata, DrawMetadata, InvertMetadata
 from netsim.store.provenance import Contents, check_origin, check_weights, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
-from netsim.store.stages import STAGES, Unit, require_finished
+from netsim.store.stages import REPORT, STAGES, Unit, require_finished
 from netsim.store.status import unreadable_counts
 
 if TYPE_CHECKING:
     import xarray as xr
+
+QUANTILE = 0.9
+"""Share of images of `Loss.quantile`."""
+
+MAX_ABOVE = 0.05
+"""Share of images that may be above the tolerance in a network's inversions that count as converged."""
 
 DIMS = ("estimator", "set", "through", "observer")
 """Dimensions of `Results.similarity`."""
@@ -65,6 +72,20 @@ class Loss:
     def median(self) -> float:
         """Median final loss."""
         return float(np.median(self.final))
+
+    @property
+    def quantile(self) -> float:
+        """Final loss that `QUANTILE` of the images are at or below."""
+        return float(np.quantile(self.final, QUANTILE))
+
+    @property
+    def halfway(self) -> float:
+        """Median loss at half of the iterations, or the last before of those that are kept."""
+        return float(self.history[np.flatnonzero(2 * self.history_iterations <= self.history_iterations[-1])[-1]])
+
+    def above(self, tolerance: float) -> float:
+        """Return the share of images whose final loss is above `tolerance`, or not finite."""
+        return float(np.mean(~(self.final <= tolerance)))
 
 
 @dataclass(frozen=True)
@@ -117,10 +138,17 @@ class Results:
     row_differences
         (through, other) -> mean of the first inverted row minus that of the second, unbiased, paired; of networks with
         different weights.
+    controls
+        What the cells of the inverted matrix owe to the seeds, and what observers see.
+    on_converged
+        The inverted matrix, unbiased, over those images only whose final loss is at most the tolerance: (1 + G, M, C),
+        of all shards, then without each. None where no report on the sweep was written.
     tolerance
-        A network whose median final loss is above this is "not converged".
-    chance
-        Accuracy of guessing, in [0, 1].
+        A network with more than `MAX_ABOVE` of its images above this final loss is "not converged".
+    classes
+        Number of classes of the images.
+    seed_labels
+        Labels that the seed of a pair may have: "other" than the target's, or "any".
     preset
         Update rule that images were inverted with.
     skipped
@@ -142,8 +170,11 @@ class Results:
     row_differences: Mapping[tuple[str, str], Estimate]
     loss: Mapping[str, Loss]
     summaries: Mapping[str, NetworkSummary]
+    controls: Controls
+    on_converged: np.ndarray | None
     tolerance: float
-    chance: float
+    classes: int
+    seed_labels: str
     preset: str
     skipped: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -156,8 +187,31 @@ class Results:
 
     @property
     def converged(self) -> dict[str, bool]:
-        """Map each network to whether its median final loss is at most the tolerance."""
-        return {name: self.loss[name].median <= self.tolerance for name in self.networks}
+        """Map each network to whether at most `MAX_ABOVE` of its images have a final loss above the tolerance."""
+        return {name: self.loss[name].above(self.tolerance) <= MAX_ABOVE for name in self.networks}
+
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, in [0, 1]."""
+        return 1 / self.classes
+
+    @property
+    def seed_only(self) -> float:
+        """Similarity that two ideal networks have where one sees targets and the other seeds; 0 for seeds of any label.
+
+        Source: `netsim.results.controls.seed_only`.
+        """
+        return seed_only(self.classes) if self.seed_labels == "other" else 0.0
+
+    @property
+    def mean_on_converged(self) -> Estimate | None:
+        """Mean of the inverted matrix over converged images only; None where it is unknown."""
+        if self.on_converged is None:
+            return None
+        value, *replicates = (
+            float(counted_mean(cells[:, : len(self.networks)], self.counted)) for cells in self.on_converged
+        )
+        return jackknife(value, np.array(replicates))
 
     @property
     def everyone(self) -> tuple[str, ...]:
@@ -226,8 +280,16 @@ def similarity_dataset(
 # ---- from the store
 
 
-def load_results(run: Run) -> Results:
+def load_results(run: Run, *, on_converged: Callable[[Mapping[str, Loss]], np.ndarray] | None = None) -> Results:
     """Read the results of a finished run.
+
+    Parameters
+    ----------
+    run
+        The run.
+    on_converged
+        Computes `Results.on_converged` from the losses, by the network's name in the store; by default it is read from
+        the report, if there is one.
 
     Raises
     ------
@@ -240,12 +302,13 @@ def load_results(run: Run) -> Results:
     units = require_finished(run, STAGES[:-1])  # first, so that its error is the one that is raised
     parts: list[Callable[[], Any]] = [
         lambda: _records_and_losses(run, units),
-        lambda: matrices(run),
+        lambda: sums_of(run),
         lambda: unreadable_counts(run),
         lambda: concurrently(partial(weights_hash, run), sweep.columns),
         lambda: concurrently(run.array, [path for name in sweep.names for path in _loss_arrays(name)]),
     ]
-    (records, losses), by_set, skipped, *_ = concurrently(lambda part: part(), parts)
+    (records, losses), sums, skipped, *_ = concurrently(lambda part: part(), parts)
+    by_set = matrices(run, sums)
     _check_provenance(run, records)
     draw = records["draw"]["pairs"][0]
     return Results(
@@ -271,13 +334,23 @@ def load_results(run: Run) -> Results:
         },
         loss={name: losses[sweep.shown[name]] for name in networks},
         summaries={name: _summary(name, records["train"][sweep.shown[name]][0]) for name in (*networks, *observers)},
+        controls=load_controls(run, by_set["inverted"].comparable, sums),
+        on_converged=read_on_converged(run) if on_converged is None else on_converged(losses),
         tolerance=run.settings.inversion.tolerance,
+        classes=len(DrawMetadata.of(draw).classes),
+        seed_labels=run.settings.pairs.seed_labels,
         preset=run.settings.inversion.preset,
-        chance=1 / len(DrawMetadata.of(draw).classes),
         skipped=skipped,
         notes=_notes(records),
         provenance=_provenance(run, records),
     )
+
+
+def read_on_converged(run: Run) -> np.ndarray | None:
+    """Read `Results.on_converged` from the report on the sweep; None if there is none."""
+    if (run.sweep.id, 0) not in REPORT.units_done(run):
+        return None
+    return run.read(run.record(REPORT.name, run.sweep.id, 0), layout.converged_path(run.sweep.id))
 
 
 def _records(run: Run, units: Iterable[Unit]) -> dict[str, dict[str, list[Record]]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from netsim.images import ListedImages
 from netsim.images.doubles import describe_doubles
-from netsim.images.pairs import Pairs, draw_pairs
+from netsim.images.pairs import Pairs, SeedLabels, draw_pairs
 from netsim.stages.inputs import (
     hash_of_test_images,
     images_changed_error,
@@ -36,9 +36,8 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         raise images_changed_error(images)
     numbers = pictures(run)
     labels = images.labels.astype(np.int64)
-    drawn = _all_pairs(
-        labels.tobytes(), numbers.tobytes(), max(shard + 1, run.sweep.shards) * size, run.settings.pairs.rng_seed
-    )
+    pairs, count = run.settings.pairs, max(shard + 1, run.sweep.shards) * size
+    drawn = _all_pairs(labels.tobytes(), numbers.tobytes(), count, pairs.rng_seed, pairs.seed_labels)
     part = slice(shard * size, (shard + 1) * size)
     arrays = {f"pairs/{column}": getattr(drawn, column)[part] for column in PAIR_COLUMNS}
     arrays |= {
@@ -61,7 +60,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
 
 @lru_cache(maxsize=1)
-def _all_pairs(labels: bytes, numbers: bytes, count: int, rng_seed: int) -> Pairs:
+def _all_pairs(labels: bytes, numbers: bytes, count: int, rng_seed: int, seed_labels: SeedLabels) -> Pairs:
     """Draw the pairs of all shards once per process: those of a late shard depend on the seeds of all before it."""
     of_images, of_pictures = (np.frombuffer(values, np.int64) for values in (labels, numbers))
-    return draw_pairs(of_images, count, pictures=of_pictures, rng_seed=rng_seed)
+    return draw_pairs(of_images, count, pictures=of_pictures, rng_seed=rng_seed, seed_labels=seed_labels)

@@ -26,7 +26,7 @@ from netsim.networks.gate import require_dtype
 from netsim.references import has_photographs
 from netsim.settings import ImageSettings, SweepSettings
 from netsim.store.coverage import embedded
-from netsim.store.layout import NATURAL, digests_path, from_stored, representation_path, weights_path
+from netsim.store.layout import NATURAL, SEED, digests_path, from_stored, representation_path, weights_path
 from netsim.store.metadata import CheckedSplit, CheckMetadata, TrainMetadata
 from netsim.store.provenance import check_weights, weights_hash
 from netsim.store.records import Record
@@ -259,6 +259,13 @@ def represent(network: Network, images: torch.Tensor) -> torch.Tensor:
     return evaluation_batches(network, images).evaluate(network.represent, images).cpu()
 
 
+def logits(run: Run, name: str, representation: np.ndarray) -> np.ndarray:
+    """Apply a network's last layer to representations (n, d): exactly its logits (n, classes)."""
+    head = network(run, name).head
+    with torch.no_grad():
+        return head(torch.tensor(representation).to(head.weight)).float().cpu().numpy()
+
+
 class Represented:
     """Representations of a set by some networks, as sources of shards, each from the unit that has it.
 
@@ -317,9 +324,9 @@ def set_images(run: Run, set_name: str, shard: int) -> tuple[torch.Tensor, Recor
     StoreError
         If they are missing or damaged.
     """
-    if set_name == NATURAL:
+    if set_name in (NATURAL, SEED):
         record = run.record("draw", "pairs", shard)
-        return to_unit(run.read(record, "images/target")), record
+        return to_unit(run.read(record, "images/seed" if set_name == SEED else "images/target")), record
     record = run.record("invert", set_name.removeprefix("inverted/"), shard)
     check_weights(run, record)
     return torch.from_numpy(from_stored(run.read(record, f"{set_name}/image"))), record

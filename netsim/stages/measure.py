@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import torch
 
 from netsim.results.measured import HALVES, NULLS, measure_arrays, rows_of
 from netsim.similarity.measures import Measure, Shards, Sides, find_measure, read
@@ -66,15 +65,8 @@ def _sides(
         return looks[NATURAL].read(shard, [second])[second], looks[set_name].read(shard, [second])[second]
     values = looks[set_name].read(shard, pair)
     if measure.takes == "predictions":
-        return _logits(run, first, values[first]), _logits(run, second, values[second])
+        return inputs.logits(run, first, values[first]), inputs.logits(run, second, values[second])
     return values[first], values[second]
-
-
-def _logits(run: Run, name: str, representation: np.ndarray) -> np.ndarray:
-    """Apply the network's last layer to a representation: exactly its logits."""
-    head = inputs.network(run, name).head
-    with torch.no_grad():
-        return head(torch.tensor(representation).to(head.weight)).float().cpu().numpy()
 
 
 @dataclass(frozen=True)

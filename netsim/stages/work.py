@@ -6,6 +6,7 @@
     invert     a network, a shard         inverted images, losses
     embed      a set, a shard             every observer's representations of the set's images
     aggregate  a row of a matrix          the sums behind its CKA, over all shards and with each left out
+    control    a row of the inverted one  its sums with seeds and targets, and the classes that observers see
     report     the run                    one page, figures, tables
 
 A set is `natural` (the targets) or `inverted/<through>`. A unit is a run, a name and a shard: it reads the store and

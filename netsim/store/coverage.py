@@ -197,3 +197,6 @@ class Rows:
 
 SUMS = Rows()
 """The rows of `aggregate`."""
+
+CONTROLS = Rows(sums=False, mirrored=False, natural=False)
+"""The rows of `control`."""

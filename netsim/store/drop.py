@@ -152,8 +152,8 @@ def _paths(
     files: Files, networks: Iterable[str], sweeps: Iterable[Sweep], kept: Set[str], shared: Iterable[Unit]
 ) -> list[str]:
     """List all files that belong to networks and to sweeps only, and what is left of sweeps that are not kept."""
-    folders = ["commits", "aside", "inverted", "representations", "similarity", "measures", "layers", "weights"]
-    folders += ["training", "results", "report", "cohorts"]
+    folders = ["commits", "aside", "inverted", "representations", "similarity", "controls", "measures", "layers"]
+    folders += ["weights", "training", "results", "report", "cohorts"]
     listings = concurrently(files.modification_times, folders)
     stored = [f"{folder}/{path}" for folder, listing in zip(folders, listings, strict=True) for path in listing]
     patterns = [pattern for name in networks for pattern in _patterns(name)]
@@ -191,7 +191,11 @@ def _patterns_of_layers(key: str) -> list[str]:
 
 
 def _patterns_of_cohort(key: str) -> list[str]:
-    units = [f"commits/*/{key}/*", f"commits/*/{key}-*/*", f"similarity/*/{key}-*/*", f"measures/*/{key}-*/*"]
+    units = [
+        f"commits/*/{key}/*",
+        f"commits/*/{key}-*/*",
+        *(f"{kind}/*/{key}-*/*" for kind in ("similarity", "controls", "measures")),
+    ]
     return [f"cohorts/{key}.json", *units]
 
 
@@ -204,10 +208,11 @@ def _of_other_sweeps(path: str, kept: Set[str]) -> bool:
 def _patterns(network: str) -> list[str]:
     """List the patterns of a network's paths: `*` also stands for slashes."""
     rows = [f"natural/{network}", f"inverted/{network}"]
-    folders = [f"inverted/{network}", f"representations/inverted/{network}", f"representations/natural/{network}"]
+    folders = [f"inverted/{network}", f"representations/inverted/{network}", f"controls/inverted/{network}"]
+    folders += [f"representations/natural/{network}", f"representations/seed/{network}"]
     folders += [f"representations/inverted/*/{network}", *(f"similarity/{row}" for row in rows)]
     folders += [f"measures/*/{row}" for row in rows]
     for kind in ("commits", "aside"):
         folders += [f"{kind}/train/{network}", f"{kind}/invert/{network}", f"{kind}/embed/inverted/{network}"]
-        folders += [f"{kind}/{stage}/{row}" for stage in ("aggregate", "measure/*") for row in rows]
+        folders += [f"{kind}/{stage}/{row}" for stage in ("aggregate", "control", "measure/*") for row in rows]
     return [f"{folder}/*" for folder in folders] + [f"weights/{network}.safetensors", f"training/{network}.checkpoint"]

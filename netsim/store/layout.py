@@ -16,6 +16,9 @@ from netsim.store.sweeps import Sweep
 NATURAL = "natural"
 """Name of the set of target images."""
 
+SEED = "seed"
+"""Name of the set of seed images."""
+
 PAIR_COLUMNS = ("seed", "target", "seed_label", "target_label")
 """Arrays under `pairs/`."""
 
@@ -39,6 +42,12 @@ QUANTITIES = (
 
 MOMENTS = ("square", "q", "tx", "ty")
 """Sums that CKA is made of, by their names in `netsim.similarity.hsic.Hsic`."""
+
+CONTROL_SUMS = ("natural_seed", "inverted_seed", "seen_seed", "seen_target", "seed", "adjusted", "adjusted_observer")
+"""Sums of a cell of `control`; see `control_sides`."""
+
+ROLES = ("seed", "target")
+"""Images of a pair whose class an observer may predict."""
 
 MATRICES = ("cka", "cka_se", "cka_unbiased", "cka_unbiased_se", "floor")
 """Arrays of both matrices, under `results/`."""
@@ -69,8 +78,8 @@ def inverted(through: str) -> str:
 
 
 def sets(sweep: Sweep) -> list[str]:
-    """List the sets of a sweep: `natural` and `inverted/<through>`."""
-    return [NATURAL, *(inverted(name) for name in sweep.names)]
+    """List the sets of a sweep: `natural`, `seed` and `inverted/<through>`."""
+    return [NATURAL, SEED, *(inverted(name) for name in sweep.names)]
 
 
 def rows(sweep: Sweep) -> list[str]:
@@ -114,6 +123,36 @@ def unit_pairs(run: Run, unit: str) -> list[tuple[str, str]]:
     parts = RowUnit.parse(unit)
     cohort, network = run.cohort(parts.cohort), row_parts(parts.row)[1]
     return row_pairs(parts.row, sorted(cohort), cohort | run.sweep.identities([network]))
+
+
+Side = tuple[str, str]
+"""One side of a sum of `control`: a set, and the network that looks at it."""
+
+
+def adjusted(set_name: str) -> str:
+    """Name the representations of a set without what the class of the seed explains: each minus its class's mean."""
+    return f"{set_name} without seed class"
+
+
+def control_sides(through: str, observer: str) -> dict[str, tuple[Side, Side]]:
+    """Map each sum of a cell of `control` to its two sides.
+
+    `natural_seed` and `inverted_seed` are of the seed-only control, an observer that sees nothing but seeds;
+    `seen_seed` and `seen_target` are of the observer's views of an inverted image, of its seed and of its target;
+    `adjusted` is the cell without what the class of the seed explains on both sides. The others are of one side with
+    itself, where no unit of `aggregate` has them.
+    """
+    images = inverted(through)
+    without = adjusted(images)
+    return {
+        "natural_seed": ((NATURAL, through), (SEED, observer)),
+        "inverted_seed": ((images, through), (SEED, observer)),
+        "seen_seed": ((images, observer), (SEED, observer)),
+        "seen_target": ((images, observer), (NATURAL, observer)),
+        "seed": ((SEED, observer), (SEED, observer)),
+        "adjusted": ((without, through), (without, observer)),
+        "adjusted_observer": ((without, observer), (without, observer)),
+    }
 
 
 # ---- units of several networks: those that looked, or were compared, together
@@ -182,9 +221,19 @@ def moments_path(unit: str) -> str:
     return f"similarity/{unit}/moments"
 
 
+def control_path(unit: str, kind: str) -> str:
+    """Return the path of one of the arrays of a unit of `control`: moments, predicted or distance."""
+    return f"controls/{unit}/{kind}"
+
+
 def results_path(sweep: str, kind: str) -> str:
     """Return the path of one of the arrays of both matrices of a sweep, given its id."""
     return f"results/{sweep}/{kind}"
+
+
+def converged_path(sweep: str) -> str:
+    """Return the path of the inverted matrix of a sweep over converged images only, given its id."""
+    return f"results/{sweep}/cka_unbiased_converged"
 
 
 def report_path(sweep: str, file: str) -> str:
@@ -243,13 +292,48 @@ def aggregate_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]
     ]
 
 
+def control_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]:
+    """Specify the sums of the cells of `control`, how often classes were predicted, and distances from targets."""
+    parts = RowUnit.parse(unit)
+    pairs = control_pairs(run, unit)
+    labels = {"model_pair": [f"{first} {second}" for first, second in pairs]}
+    count, shards = len(pairs), parts.shards
+    return [
+        ArraySpec(
+            control_path(unit, "moments"),
+            (count, len(CONTROL_SUMS), len(MOMENTS), 1 + shards),
+            "float64",
+            ("model_pair", "sum", "moment", "left_out"),
+            labels | {"sum": CONTROL_SUMS, "moment": MOMENTS},
+        ),
+        ArraySpec(
+            control_path(unit, "predicted"),
+            (count, len(ROLES), shards),
+            "float64",
+            ("model_pair", "role", "shard"),
+            labels | {"role": ROLES},
+        ),
+        ArraySpec(control_path(unit, "distance"), (count, shards), "float64", ("model_pair", "shard"), labels),
+    ]
+
+
+def control_pairs(run: Run, unit: str) -> list[tuple[str, str]]:
+    """List the cells (through, observer) of a unit of `control`, in the order of its arrays."""
+    parts = RowUnit.parse(unit)
+    through = row_parts(parts.row)[1]
+    return [(through, observer) for observer in sorted(run.cohort(parts.cohort))]
+
+
 def report_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]:
     """Specify both matrices, for readers that open the store without netsim."""
     through = run.settings.names
     observers = (*through, *(member.name for member in run.settings.observing))
     dims = {"set": ("natural", "inverted"), "through": through, "observer": observers}
     shape = (2, len(through), len(observers))
-    return [ArraySpec(results_path(unit, kind), shape, "float64", tuple(dims), dims) for kind in MATRICES]
+    matrices = [ArraySpec(results_path(unit, kind), shape, "float64", tuple(dims), dims) for kind in MATRICES]
+    converged = (1 + run.sweep.shards, *shape[1:])
+    axes = ("left_out", "through", "observer")
+    return [*matrices, ArraySpec(converged_path(unit), converged, "float64", axes, dims)]
 
 
 # ---- values

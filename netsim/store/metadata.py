@@ -114,6 +114,12 @@ class InvertMetadata(ComputedMetadata):
     peak_flops: float
 
 
+class ControlMetadata(Metadata):
+    """Metadata of `control`."""
+
+    seed_classes: int  # that occur among the seeds
+
+
 class MeasureMetadata(Metadata):
     """Metadata of `measure`, copied from the measure."""
 

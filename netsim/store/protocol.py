@@ -21,7 +21,7 @@ class Protocol(Settings):
     images
         Content hash of the test images, as listed: it covers their classes and their size.
     pairs
-        `rng_seed` and `shard_size`.
+        `rng_seed`, `shard_size` and `seed_labels`.
     inversion
         All settings of the inversion that alter pixels or losses.
     """
@@ -38,7 +38,7 @@ class Protocol(Settings):
         return cls(
             algorithm=ALGORITHM,
             images=images,
-            pairs={"rng_seed": settings.pairs.rng_seed, "shard_size": settings.pairs.shard_size},
+            pairs=settings.pairs.model_dump(mode="json", exclude={"count"}),
             inversion={key: value for key, value in inversion.items() if key not in PRESENTATION},
         )
 

@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from netsim.errors import StoreError, UnreachableError
 from netsim.store.coverage import SUMS, embedded
-from netsim.store.layout import NATURAL, RowUnit, moments_path, representation_path, row_parts
+from netsim.store.layout import NATURAL, ROLES, SEED, RowUnit, moments_path, representation_path, row_parts
 from netsim.store.metadata import Metadata, ReportMetadata, train_metadata
 from netsim.store.records import Record
 from netsim.store.run import Run
@@ -69,6 +69,10 @@ def sources(run: Run, unit: Unit, *, two_sets: bool = False) -> list[Part]:
     if stage == "aggregate":
         parts = RowUnit.parse(name)
         return _represented(run, parts, [row_parts(parts.row)[0]])
+    if stage == "control":
+        parts = RowUnit.parse(name)
+        labels = [(f"pairs/{role}_label", shard) for role in ROLES for shard in range(parts.shards)]
+        return [*labels, *_represented(run, parts, [NATURAL, SEED, row_parts(parts.row)[0]])]
     if stage == "measure":  # <measure>/<row>/<cohort>-<shards>
         parts = RowUnit.parse(name.partition("/")[2])
         return _represented(run, parts, [*([NATURAL] if two_sets else []), row_parts(parts.row)[0]])
@@ -90,7 +94,7 @@ def report_metadata(run: Run) -> ReportMetadata:
 
 
 def _images(set_name: str) -> str:
-    return "images/target" if set_name == NATURAL else f"{set_name}/image"
+    return {NATURAL: "images/target", SEED: "images/seed"}.get(set_name, f"{set_name}/image")
 
 
 def _represented(run: Run, parts: RowUnit, sets: Iterable[str]) -> list[Part]:
@@ -124,7 +128,7 @@ def _unit_of(run: Run, part: Part) -> Unit:
     """Find the unit that has a part of an array."""
     path, shard = part
     kind, _, rest = path.partition("/")
-    if kind == "images":
+    if kind in ("images", "pairs"):
         return "draw", "pairs", shard
     if kind == "inverted":
         return "invert", rest.rpartition("/")[0], shard
@@ -140,7 +144,7 @@ def _unit_of(run: Run, part: Part) -> Unit:
 def is_current(run: Run, unit: Unit) -> bool:
     """Return False for a comparison with a network that was dropped and whose name another one has now."""
     stage, name, _ = unit
-    if stage not in ("aggregate", "measure"):
+    if stage not in ("aggregate", "control", "measure"):
         return True
     cohort, columns = run.cohort(RowUnit.parse(name).cohort), run.sweep.columns
     return all(run.sweep.network(each).identity == key for each, key in cohort.items() if each in columns)

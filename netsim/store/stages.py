@@ -14,12 +14,15 @@ from netsim.store.arrays import ArraySpec
 from netsim.store.documents import create_arrays
 from netsim.store.layout import (
     NATURAL,
+    SEED,
     Networks,
     RowUnit,
     aggregate_arrays,
+    control_arrays,
     draw_arrays,
     embed_arrays,
     invert_arrays,
+    inverted,
     report_arrays,
     row_parts,
     rows,
@@ -186,7 +189,7 @@ def _needs_of_invert(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
 
 
 def _needs_of_embed(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
-    images = ("draw", "pairs", shard) if name == NATURAL else ("invert", row_parts(name)[1], shard)
+    images = ("draw", "pairs", shard) if name in (NATURAL, SEED) else ("invert", row_parts(name)[1], shard)
     return [images, *(("train", observer, 0) for observer in sweep.columns)]
 
 
@@ -194,8 +197,13 @@ def _needs_of_aggregate(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
     return [("embed", row_parts(name)[0], k) for k in range(sweep.shards)]
 
 
+def _needs_of_control(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
+    return [("embed", set_name, k) for set_name in (NATURAL, SEED, name) for k in range(sweep.shards)]
+
+
 def _needs_of_report(sweep: Sweep, name: str, shard: int) -> Iterable[Unit]:
-    return [("aggregate", row, 0) for row in rows(sweep)]
+    controls = [("control", inverted(network), 0) for network in sweep.names]
+    return [*(("aggregate", row, 0) for row in rows(sweep)), *controls]
 
 
 def _embedded(run: Run, done: Done) -> Done:
@@ -208,11 +216,11 @@ def _embedded(run: Run, done: Done) -> Done:
     }
 
 
-def _aggregated(run: Run, done: Done) -> Done:
+def _rows_reached(kind: coverage.Rows, run: Run, done: Done) -> Done:
     """Find the rows of which every cell can be computed."""
     times = {RowUnit.parse(unit).row: when for (unit, _), when in sorted(done.items(), key=lambda item: item[1])}
     latest = max(done.values(), default=0.0)
-    finished = coverage.SUMS.finished(run, done)
+    finished = kind.finished(run, done)
     return {(row, 0): times.get(row, latest) for row in finished if finished[row]}
 
 
@@ -245,13 +253,23 @@ AGGREGATE = Stage(
     lambda sweep: dict.fromkeys(rows(sweep), 1),
     _needs_of_aggregate,
     aggregate_arrays,
-    reached=_aggregated,
+    reached=partial(_rows_reached, coverage.SUMS),
     lacking=coverage.SUMS.missing,
     used=coverage.SUMS.used,
 )
+CONTROL = Stage(
+    "control",
+    "Rows controlled for seeds",
+    lambda sweep: dict.fromkeys(map(inverted, sweep.names), 1),
+    _needs_of_control,
+    control_arrays,
+    reached=partial(_rows_reached, coverage.CONTROLS),
+    lacking=coverage.CONTROLS.missing,
+    used=coverage.CONTROLS.used,
+)
 REPORT = Stage("report", "Reports written", lambda sweep: {sweep.id: 1}, _needs_of_report, report_arrays)
 
-STAGES = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, REPORT)
+STAGES = (CHECK, TRAIN, DRAW, INVERT, EMBED, AGGREGATE, CONTROL, REPORT)
 """The stages of a sweep, in order."""
 
 

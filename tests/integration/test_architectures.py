@@ -63,7 +63,7 @@ def test_the_whole_pipeline_runs_on_it_at_224_px(networks, photos, tmp_path):
         }
     )
     run = new_run(str(tmp_path / "run"), settings)
-    run_all(run, only=("check", "train", "draw", "invert", "embed", "aggregate"))
+    run_all(run, only=("check", "train", "draw", "invert", "embed", "aggregate", "control"))
     x = inputs.set_images(run, "natural", 0)[0][:2]
     for name in settings.names:
         assert_linear(inputs.network(run, name), x)

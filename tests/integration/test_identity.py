@@ -33,7 +33,8 @@ def lab(tmp_path_factory) -> Path:
     sys.path.insert(0, str(folder / "lab"))
     forget()
     run = new_run(str(folder / "run"), parse_settings(settings))
-    assert run_all(run) == {"check": 0, "train": 3, "draw": 4, "invert": 12, "embed": 16, "aggregate": 6, "report": 1}
+    fresh = {"check": 0, "train": 3, "draw": 4, "invert": 12, "embed": 20, "aggregate": 6, "control": 3, "report": 1}
+    assert run_all(run) == fresh
     sys.path.remove(str(folder / "lab"))
     return folder
 

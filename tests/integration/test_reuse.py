@@ -80,8 +80,8 @@ class Change:
 
 NOTHING: dict[str, int] = {}
 REPORT = {"report": 1}
-MORE_PAIRS = {"draw": 1, "invert": 3, "embed": 4, "aggregate": 7, "report": 1}
-ROW = {"invert": 3, "embed": 3, "aggregate": 1, "report": 1}
+MORE_PAIRS = {"draw": 1, "invert": 3, "embed": 5, "aggregate": 7, "control": 3, "report": 1}
+ROW = {"invert": 3, "embed": 3, "aggregate": 1, "control": 1, "report": 1}
 IMAGES = "the images are others"
 CHANGED = r"the images of photos have changed since this run began, such as '\d+/\d.bmp'"
 TAKEN = "is taken"

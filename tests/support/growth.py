@@ -49,11 +49,11 @@ def drawn():
 
 NOTHING: dict[str, int] = {}
 REPORT = {"report": 1}
-NEW_NETWORK = {"train": 1, "invert": 4, "embed": 20, "aggregate": 5, "report": 1}
-OTHER_NETWORK = {"train": 1, "invert": 4, "embed": 16, "aggregate": 4, "report": 1}
-OBSERVER = {"train": 1, "embed": 16, "aggregate": 4, "report": 1}
-MORE_PAIRS = {"draw": 2, "invert": 6, "embed": 8, "aggregate": 6, "report": 1}
-FEWER_PAIRS = {"aggregate": 6, "report": 1}
+NEW_NETWORK = {"train": 1, "invert": 4, "embed": 24, "aggregate": 5, "control": 4, "report": 1}
+OTHER_NETWORK = {"train": 1, "invert": 4, "embed": 20, "aggregate": 4, "control": 3, "report": 1}
+OBSERVER = {"train": 1, "embed": 20, "aggregate": 4, "control": 3, "report": 1}
+MORE_PAIRS = {"draw": 2, "invert": 6, "embed": 10, "aggregate": 6, "control": 3, "report": 1}
+FEWER_PAIRS = {"aggregate": 6, "control": 3, "report": 1}
 PROTOCOL = "another protocol"
 TAKEN = "is taken"
 

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 
+from netsim.results.controls import Controls
 from netsim.results.gallery import Gallery
 from netsim.results.matrices import ESTIMATORS
 from netsim.results.results import Loss, NetworkSummary, Results, similarity_dataset
@@ -63,7 +64,7 @@ def make_loss(rng, n: int, *, final: float) -> Loss:
     history = final + (start - final) * np.exp(-iterations / rng.uniform(20, 60))
     return Loss(
         initial=start * rng.lognormal(0, 0.1, n),
-        final=final * rng.lognormal(0, 0.3, n),
+        final=final * np.exp(rng.uniform(-0.5, 0.5, n)),
         distance=rng.uniform(2, 6, n),
         iterations=np.full(n, 400),
         stopped=0,
@@ -71,6 +72,20 @@ def make_loss(rng, n: int, *, final: float) -> Loss:
         nonfinite=0,
         history=history,
         history_iterations=iterations,
+    )
+
+
+def make_controls(rng: np.random.Generator, networks: int, observers: int, n: int) -> Controls:
+    """Return controls as those of a sweep over ten classes, with 16 leave-one-out values each."""
+    shape, centers = (networks, networks + observers), {
+        "natural_seed": 0.012, "inverted_seed": 0.02, "seen_seed": 0.39, "seen_target": 0.2, "adjusted": 0.21,
+        "predicts_seed": 0.36, "predicts_target": 0.25, "unreached": 0.05,
+    }  # fmt: skip
+    values = {name: center * rng.uniform(0.7, 1.3, shape) for name, center in centers.items()}
+    return Controls(
+        values=values,
+        leave_one_out={name: cells[..., None] + rng.normal(0, 1e-3, (*shape, 16)) for name, cells in values.items()},
+        comparable=~np.eye(*shape, dtype=bool),
     )
 
 
@@ -107,9 +122,12 @@ def make_results(count: int = 9, n: int = 512, rng_seed: int = 0, observers: tup
         **make_estimates(matrices, names, observers),
         loss={name: make_loss(rng, n, final=float(rng.uniform(0.01, 0.03))) for name in names},
         summaries=summaries,
+        controls=make_controls(np.random.default_rng([rng_seed, count, 1]), count, len(observers), n),
+        on_converged=matrices["inverted"]["cka"][0] + rng.normal(0, 1e-3, (17, count, count + len(observers))),
         tolerance=0.05,
+        classes=10,
+        seed_labels="any",  # those of ten classes would be warned of
         preset="published",
-        chance=0.1,
         provenance={"settings digest": "0f3a" * 16, "torch": "2.14.1", "device": "cpu", "created": "2025-01-02 03:04"},
     )
 

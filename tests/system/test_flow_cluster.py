@@ -163,6 +163,7 @@ def test_a_shard_that_fails_every_time_is_quarantined_and_the_rest_is_done(
         "invert": {"odd"},
         "embed": {"inverted/odd"},
         "aggregate": {"inverted/odd"},
+        "control": {"inverted/odd"},
         "report": {run.sweep.id},
     }
     poisoned.unlink()
@@ -181,7 +182,7 @@ def test_a_shard_that_fails_every_time_is_quarantined_and_the_rest_is_done(
         counted = metrics(cluster)
         assert [counted[f'netsim_shards_total{{stage="{stage}"}}'] for stage in ("invert", "embed", "aggregate")] == [
             12,
-            16,
+            20,
             6,
         ]
         assert counted['netsim_pairs_total{stage="invert"}'] == 12 * 8

@@ -129,7 +129,9 @@ def test_two_sweeps_that_grow_a_store_at_once_and_are_killed_lose_nothing_and_co
     store = f"s3://{BUCKET}/{tmp_path.name}"
     computed(store, SETTINGS)
     first, before = records(store), inversions(store, {"resnet18", "shufflenet"})
-    assert count_by_stage(set(first)) == {"train": 2, "draw": 4, "invert": 8, "embed": 12, "aggregate": 4, "report": 1}
+    assert count_by_stage(set(first)) == {
+        "train": 2, "draw": 4, "invert": 8, "embed": 16, "aggregate": 4, "control": 2, "report": 1,
+    }  # fmt: skip
 
     sweeps = {name: SETTINGS | {"networks": [*NETWORKS, reference]} for name, reference in ADDED.items()}
     sweeps["wrn2"] |= {"pairs": {"count": 64, "shard_size": 8}}
@@ -146,11 +148,14 @@ def test_two_sweeps_that_grow_a_store_at_once_and_are_killed_lose_nothing_and_co
 
     both = records(store)
     assert first.items() <= at_death.items() <= both.items()  # a record that exists is never written again
-    of_vgg = Counter({"train": 1, "invert": 4, "embed": (3 + 1) * 4, "aggregate": 3 + 1, "report": 1})
+    of_vgg = Counter({"train": 1, "invert": 4, "embed": (4 + 1) * 4, "aggregate": 3 + 1, "control": 2 + 1, "report": 1})
     # on old shards as vgg; on new ones all three; all rows over twice the shards
     of_wrn2 = Counter(
-        {"train": 1, "draw": 4, "invert": 4 + 3 * 4, "embed": (3 + 1) * 4 + 4 * 4, "aggregate": 3 + 3, "report": 1}
-    )
+        {
+            "train": 1, "draw": 4, "invert": 4 + 3 * 4, "embed": (4 + 1) * 4 + 5 * 4, "aggregate": 3 + 3, "control": 3,
+            "report": 1,
+        }
+    )  # fmt: skip
     assert count_by_stage(both.keys() - first.keys()) == of_vgg + of_wrn2
 
     everything = sweeps["wrn2"] | {"networks": [*NETWORKS, *ADDED.values()]}

@@ -43,6 +43,7 @@ OBJECTS = {
     "images/target/c/0/0/0/0": ("draw", "pairs", 0),
     "weights/vgg.safetensors": ("train", "vgg", 0),
     "similarity/inverted/vgg/*/moments/c/0/0/0": ("aggregate", "inverted/vgg", 0),
+    "controls/inverted/vgg/*/predicted/c/0/0/0": ("control", "inverted/vgg", 0),
     "results/*/cka/c/0/0/0": ("report", "*", 0),
     "report/*/natural.csv": ("report", "*", 0),
     "commits/invert/vgg/00002.json": ("invert", "vgg", 2),
@@ -64,7 +65,7 @@ def at(run: Run, pattern: str) -> Path:
 def goal(unit: tuple[str, str, int | None]) -> tuple[str, str, int | None]:
     """Name what a unit is for: without its cohort, and for the report on any sweep."""
     stage, name, shard = unit
-    if stage in ("embed", "aggregate"):
+    if stage in ("embed", "aggregate", "control"):
         name = name.rpartition("/")[0]
     return stage, "*" if stage == "report" else name, shard
 
@@ -80,7 +81,7 @@ def done(run: Run) -> set[tuple[str, str, int]]:
 def test_a_finished_run_is_as_it_was_committed(run):
     assert verify(run) == []
     names = {stage for stage, _, _ in committed(run)}
-    assert names == {"train", "draw", "invert", "embed", "aggregate", "report"}
+    assert names == {"train", "draw", "invert", "embed", "aggregate", "control", "report"}
     assert len(committed(run)) == 3 + 4 + 12 + 16 + 6 + 1
 
 
@@ -119,14 +120,14 @@ def test_harm_to_a_document_is_found_and_mended_without_computing_anything(run, 
         ("document", harmed.relative_to(run.url).as_posix(), None)
     ]
     verify(run, repair=True)
-    assert verify(run) == [] and len(committed(run)) == 42
+    assert verify(run) == [] and len(committed(run)) == 49
 
 
 def test_a_store_whose_sweeps_differ_in_networks_and_pairs_has_no_faults(run):
     """Arrays of networks that the longer sweep lacks are as long as their shards, not as that sweep."""
     networks = ["small:vgg", "other=small:mobilenet@none"]
     longer = new_run(run.url, tiny(networks=networks, pairs={"count": 48, "shard_size": 8}), label="longer")
-    run_all(longer, only=("train", "draw", "invert", "embed", "aggregate"))
+    run_all(longer, only=("train", "draw", "invert", "embed", "aggregate", "control"))
     for sweep in (run, longer):
         assert verify(Run.open(run.url, sweep.sweep.id), sample=0) == []
 
@@ -169,7 +170,12 @@ def recommit(run: Run, unit: tuple[str, str, int], *, facts: dict[str, Any], cha
     run.commit(*unit, arrays=arrays, files=files, facts=record.facts | facts, seconds=1)
 
 
-OF_VGG_2 = {("embed", "inverted/vgg", 2), ("aggregate", "inverted/vgg", 0), ("report", "*", 0)}
+OF_VGG_2 = {
+    ("embed", "inverted/vgg", 2),
+    ("aggregate", "inverted/vgg", 0),
+    ("control", "inverted/vgg", 0),
+    ("report", "*", 0),
+}
 
 
 def test_what_was_computed_from_other_values_is_found_and_not_shown(run):
@@ -179,7 +185,7 @@ def test_what_was_computed_from_other_values_is_found_and_not_shown(run):
     assert goals(faults) == OF_VGG_2
     assert [fault.what for fault in faults] == [
         "it was computed from other values than are stored",
-        *["it was computed from a shard that is at fault"] * 2,
+        *["it was computed from a shard that is at fault"] * 3,
     ]
     with pytest.raises(
         StoreError, match=r"embed inverted/vgg/\w+ shard 2 in .* was computed from other values .*--repair"
@@ -196,10 +202,13 @@ def test_what_is_left_of_other_weights_goes_in_one_repair(run):
     faults = verify(run, sample=0)
     rows = {f"{kind}/{name}" for kind in ("natural", "inverted") for name in run.settings.names}
     looks = {
-        ("embed", of, shard) for of in ("natural", *(row for row in rows if "inverted" in row)) for shard in range(4)
+        ("embed", of, shard)
+        for of in ("natural", "seed", *(row for row in rows if "inverted" in row))
+        for shard in range(4)
     }
     inversions = {("invert", "vgg", shard) for shard in range(4)}
     compared = {("aggregate", row, 0) for row in rows} | {("report", "*", 0)}
+    compared |= {("control", row, 0) for row in rows if "inverted" in row}
     assert goals(faults) == inversions | looks | compared
 
 
@@ -223,7 +232,7 @@ def test_a_network_that_computes_otherwise_is_found_though_every_checksum_fits(r
     assert {(f.stage, f.name, f.shard) for f in faults} == {("invert", name, 2) for name in run.settings.names}
     assert faults[0].what.startswith("the stored loss of pair ")
     assert all(re.search(LOSS_DIFFERS, fault.what) for fault in faults)
-    assert verify(run, sample=0) == [] and len(committed(run)) == 42
+    assert verify(run, sample=0) == [] and len(committed(run)) == 49
 
 
 def test_what_is_damaged_is_named_though_no_network_can_be_looked_at(run, monkeypatch):
@@ -241,13 +250,13 @@ def test_what_is_damaged_is_named_though_no_network_can_be_looked_at(run, monkey
 
 def test_the_command_says_what_is_off_and_how_to_mend_it(run):
     fine = CliRunner().invoke(app, ["verify", run.url])
-    assert fine.exit_code == 0 and "42 shards verified, no faults" in fine.stdout
+    assert fine.exit_code == 0 and "49 shards verified, no faults" in fine.stdout
     flip(Path(run.url) / "inverted/vgg/image/c/1/0/0/0")
     damaged = CliRunner().invoke(app, ["verify", run.url, "--sample", "0"])
     assert damaged.exit_code == 1 and "invert vgg 1: inverted/vgg/image, shard 1, in " in damaged.stderr
     assert run.is_done("invert", "vgg", 1)
     repaired = CliRunner().invoke(app, ["verify", run.url, "--repair"])
-    assert repaired.exit_code == 1 and "1 of 42 shards removed; run `netsim run --store " in repaired.stderr
+    assert repaired.exit_code == 1 and "1 of 49 shards removed; run `netsim run --store " in repaired.stderr
     assert not run.is_done("invert", "vgg", 1)
     assert json.loads(run.files.get("zarr.json"))["attributes"]["netsim"]["digest"] == run.digest
 

@@ -113,6 +113,37 @@ def test_too_few_pictures_are_refused_and_doubles_counted():
         draw_pairs(np.array([0, 0, 0, 0, 1]), 4, pictures=[0, 1, 2, 3, 3])
 
 
+def test_seeds_of_any_label_are_all_different_and_none_is_its_own_target():
+    labels = np.arange(500) % 5
+    pictures = np.where(np.arange(500) < 50, np.arange(500) % 25, np.arange(500))  # 25 occur twice
+    pairs = draw_pairs(labels, 475, pictures=pictures, seed_labels="any")
+    assert len(set(pictures[pairs.seed])) == len(set(pictures[pairs.target])) == 475
+    assert (pictures[pairs.seed] != pictures[pairs.target]).all()
+    np.testing.assert_array_equal(labels[pairs.seed], pairs.seed_label)
+    piece = draw_pairs(labels, 40, pictures=pictures, seed_labels="any", start=100)
+    np.testing.assert_array_equal(piece.seed, pairs.seed[100:140])
+    others = draw_pairs(labels, 475, pictures=pictures)
+    np.testing.assert_array_equal(pairs.target, others.target)
+
+
+def test_a_label_of_any_seed_says_nothing_about_that_of_its_target():
+    """Counts of 25 combinations of labels are those of independent draws; chi squared has 16 degrees of freedom."""
+    labels = np.arange(5000) % 5
+    statistics = []
+    for rng_seed in range(20):
+        pairs = draw_pairs(labels, 4000, seed_labels="any", rng_seed=rng_seed)
+        counts = np.zeros((5, 5))
+        np.add.at(counts, (pairs.seed_label, pairs.target_label), 1)
+        expected = counts.sum(axis=1, keepdims=True) * counts.sum(axis=0) / 4000
+        statistics.append(((counts - expected) ** 2 / expected).sum())
+    assert 12 < np.mean(statistics) < 20  # 16 -+ 5 standard errors
+
+
+def test_labels_of_seeds_are_other_or_any():
+    with pytest.raises(SettingsError, match=r"^seed_labels must be other or any, got 'same'$"):
+        draw_pairs(np.arange(10), 4, seed_labels="same")
+
+
 def test_another_rng_seed_gives_other_targets_and_other_seeds():
     one, other = (draw_pairs(LABELS, 100, rng_seed=rng_seed) for rng_seed in (0, 1))
     assert (one.target != other.target).mean() > 0.9

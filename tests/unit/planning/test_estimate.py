@@ -75,7 +75,8 @@ def test_shards_are_those_of_the_sweep_and_tasks_those_that_it_is_cut_into(plan,
     shards = {stage.stage: stage.shards for stage in plan.stages}
     assert shards == {stage.name: stage.total(finished.sweep) for stage in STAGES}
     tasks = {stage.stage: stage.tasks for stage in plan.stages}
-    assert tasks == {"check": 0, "train": 3, "draw": 1, "invert": 6, "embed": 4, "aggregate": 6, "report": 1}
+    cut = {"check": 0, "train": 3, "draw": 1, "invert": 6, "embed": 5, "aggregate": 6, "control": 3, "report": 1}
+    assert tasks == cut
 
 
 def test_flops_of_inversions_are_those_that_their_records_count(plan, finished):
@@ -135,12 +136,18 @@ def test_of_a_finished_run_nothing_is_missing(finished):
         # the new network represents four sets, and all four networks represent its own
         (
             {"networks": [*TINY["networks"], "small:wrn2@none"]},
-            {"train": 1, "invert": 4, "embed": 20, "aggregate": 5, "report": 1},
+            {"train": 1, "invert": 4, "embed": 24, "aggregate": 5, "control": 4, "report": 1},
         ),
-        ({"observers": ["small:wrn2@none"]}, {"train": 1, "embed": 16, "aggregate": 4, "report": 1}),
-        ({"pairs": {"count": 48, "shard_size": 8}}, {"draw": 2, "invert": 6, "embed": 8, "aggregate": 6, "report": 1}),
+        ({"observers": ["small:wrn2@none"]}, {"train": 1, "embed": 20, "aggregate": 4, "control": 3, "report": 1}),
+        (
+            {"pairs": {"count": 48, "shard_size": 8}},
+            {"draw": 2, "invert": 6, "embed": 10, "aggregate": 6, "control": 3, "report": 1},
+        ),
         # the sums over fewer shards
-        ({"networks": TINY["networks"][:2], "pairs": {"count": 16, "shard_size": 8}}, {"aggregate": 4, "report": 1}),
+        (
+            {"networks": TINY["networks"][:2], "pairs": {"count": 16, "shard_size": 8}},
+            {"aggregate": 4, "control": 2, "report": 1},
+        ),
         ({"networks": [*reversed(TINY["networks"]), "again=small:vgg"]}, {"report": 1}),
     ],
     ids=["a network", "an observer", "pairs", "less", "another order and name"],
@@ -166,7 +173,7 @@ def test_a_new_network_is_inverted_and_represents_all_sets_and_others_represent_
     by_stage = {stage.stage: stage.flops for stage in grown.stages}
     iterations = tiny().inversion.iterations
     assert by_stage["invert"] == 2 * 32 * iterations * flops["wrn2"]
-    assert by_stage["embed"] == 32 * (4 * flops["wrn2"] + sum(flops.values()))
+    assert by_stage["embed"] == 32 * (5 * flops["wrn2"] + sum(flops.values()))
 
 
 def test_a_run_that_is_half_done_is_planned_by_half(plan, tmp_path):
@@ -177,7 +184,7 @@ def test_a_run_that_is_half_done_is_planned_by_half(plan, tmp_path):
         compute_unit(run, INVERT, name, shard)
     half = {stage.stage: stage for stage in planned(run.url, networks=TINY["networks"][1:]).stages}
     flops = {probe.name: probe.flops for probe in plan.networks}
-    assert [half[stage].shards for stage in ("train", "draw", "invert", "embed")] == [0, 0, 5, 12]
+    assert [half[stage].shards for stage in ("train", "draw", "invert", "embed")] == [0, 0, 5, 16]
     assert half["invert"].kept == 3
     assert half["invert"].flops == 2 * 8 * tiny().inversion.iterations * (
         2 * flops["resnet18"] + 3 * flops["shufflenet"]

@@ -26,7 +26,7 @@ def why(store: str, **changes) -> dict[str, list[str]]:
 
 
 def test_a_new_store_is_the_reason_of_everything(tmp_path):
-    stages = ("train", "draw", "invert", "embed", "aggregate", "report")
+    stages = ("train", "draw", "invert", "embed", "aggregate", "control", "report")
     assert why(str(tmp_path / "none")) == {name: ["new store"] for name in stages}
 
 
@@ -37,13 +37,14 @@ def test_nothing_has_a_reason_where_nothing_is_missing(store):
 def test_a_new_network_is_named(store):
     networks = [*TINY["networks"], "extra=small:mobilenet@none"]
     new = ["new network extra"]
-    expected = {"train": new, "invert": new, "embed": new, "aggregate": new, "report": ["new sweep"]}
+    expected = {"train": new, "invert": new, "embed": new, "aggregate": new, "control": new, "report": ["new sweep"]}
     assert why(store, networks=networks) == expected
 
 
 def test_more_pairs_are_counted(store):
     more = ["pairs 32 \N{RIGHTWARDS ARROW} 48"]
-    expected = {"draw": more, "invert": more, "embed": more, "aggregate": more, "report": ["new sweep"]}
+    stages = ("draw", "invert", "embed", "aggregate", "control")
+    expected = dict.fromkeys(stages, more) | {"report": ["new sweep"]}
     assert why(store, pairs={"count": 48, "shard_size": 8}) == expected
 
 

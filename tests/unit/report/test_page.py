@@ -98,10 +98,16 @@ def test_network_table_says_who_and_how_it_went(results, page):
         summary, loss = results.summaries[name], results.loss[name]
         assert line[0] == f"{name} {summary.reference}, trained here"
         assert line[1:4] == [f"{summary.parameters:,}", f"{summary.width:,}", f"{100 * summary.accuracy:.1f} %"]
-        assert line[4:7] == [f"{np.median(loss.initial):.3f}", f"{loss.median:.4f}", "yes"]
-        assert line[7:10] == [f"{np.median(loss.distance):.2f}", "0", "0"]
-        assert line[10:12] == [f"{rows[name].value:.3f}", f"{columns[name].value:.3f}"]
-        assert summary.weights_hash.startswith(line[12])
+        assert line[4:7] == [f"{np.median(loss.initial):.3f}", f"{loss.halfway:.4f}", f"{loss.median:.4f}"]
+        assert line[7:10] == [f"{np.quantile(loss.final, 0.9):.4f}", "0.00 %", "yes"]
+        unreached, fidelity = (
+            results.controls.values[kind][results.networks.index(name), results.networks.index(name)]
+            for kind in ("unreached", "seen_target")
+        )
+        assert line[10:12] == [f"{unreached:.3f}", f"{fidelity:.3f}"]
+        assert line[12:15] == [f"{np.median(loss.distance):.2f}", "0", "0"]
+        assert line[15:17] == [f"{rows[name].value:.3f}", f"{columns[name].value:.3f}"]
+        assert summary.weights_hash.startswith(line[17])
     hashes = {summary.weights_hash for summary in results.summaries.values()}
     assert hashes <= {a.get("title") for a in page.elements("code")}
 
@@ -218,7 +224,7 @@ def test_a_report_that_cannot_be_rendered_leaves_the_old_one_as_it_was(results, 
         write_report(other, dataclasses.replace(make_gallery(other), seed_labels=[]), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert written["report.html"].name in before
-    assert len(before) == 9
+    assert len(before) == 10
 
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about(results, tmp_path):

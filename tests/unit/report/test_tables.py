@@ -9,6 +9,7 @@ import pytest
 
 from netsim.report.page import write_report
 from netsim.report.tables import (
+    controls_csv,
     layers_csv,
     losses_csv,
     matrix_csv,
@@ -125,9 +126,10 @@ def test_columns_are_those_that_programs_rely_on(results):
         "cka_unbiased_high,floor,n",
         rows_csv: "set,through,mean,se,low,high",
         row_differences_csv: "through,minus,mean,se,low,high,p_value",
+        controls_csv: "through,observer,quantity,value,se",
         losses_csv: "through,pair,initial_loss,final_loss,distance",
-        networks_csv: "network,reference,parameters,width,accuracy,chance,median_initial_loss,median_final_loss,"
-        "tolerance,preset,converged,median_distance,mean_iterations,stopped,stalled,nonfinite,trained_here,weights_hash",
+        networks_csv: "network,reference,parameters,width,accuracy,chance,median_initial_loss,median_loss_halfway,"
+        "median_final_loss,final_loss_90,tolerance,above_tolerance,unreached,fidelity,preset,converged,median_distance,mean_iterations,stopped,stalled,nonfinite,trained_here,weights_hash",
     }
     for table, header in headers.items():
         content = table(results, "natural") if table is matrix_csv else table(results)

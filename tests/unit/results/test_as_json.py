@@ -11,8 +11,8 @@ from support.results import make_results, with_inverted, with_loss, with_summary
 
 KEYS = [
     "networks", "observers", "n", "shards", "natural", "inverted", "difference", "difference_unbiased",
-    "row_differences", "loss", "converged", "tolerance", "preset", "accuracy", "chance", "weights", "twins",
-    "left_out", "notes", "provenance",
+    "row_differences", "loss", "controls", "on_converged", "converged", "tolerance", "preset", "accuracy", "chance",
+    "classes", "seed_labels", "weights", "twins", "left_out", "notes", "provenance",
 ]  # fmt: skip
 MATRIX_KEYS = {
     f"{key}{suffix}" for key in ("cka", "se", "interval", "mean", "rows", "columns") for suffix in ("", "_unbiased")
@@ -29,7 +29,8 @@ def test_keys_are_those_that_programs_rely_on(results):
     assert list(printed) == KEYS
     assert set(printed["natural"]) == set(printed["inverted"]) == MATRIX_KEYS
     assert set(printed["loss"]["resnext"]) == {
-        "median_initial", "median", "mean", "distance", "iterations", "stopped", "stalled", "nonfinite",
+        "median_initial", "median", "mean", "halfway", "quantile_90", "above_tolerance", "distance",
+        "iterations", "stopped", "stalled", "nonfinite",
     }  # fmt: skip
     assert set(printed["difference"]) == {"value", "se", "interval", "p_value"}
 

@@ -71,14 +71,14 @@ def test_nothing_is_warned_of_when_all_went_well(results, page):
 def test_warning_names_the_networks_that_have_not_converged_and_only_those(results):
     late = with_loss(results, "mobilenet", final=np.full(64, 0.2))
     [warning] = warnings(late)
-    assert "mobilenet (0.200)" in warning
+    assert "mobilenet (100.0 %)" in warning
     assert "densenet" not in warning
     assert "0.05" in warning
     page = page_of(late)
     assert warned(page)
     assert warning in page.text
     table = next(table for table in page.tables if table[0][0] == "network")
-    assert [line[6] for line in table[1:]] == ["yes", "NO", "yes"]
+    assert [line[9] for line in table[1:]] == ["yes", "NO", "yes"]
     assert warnings(with_loss(results, "mobilenet", final=np.full(64, np.nan)))
 
 
@@ -160,8 +160,8 @@ def test_several_networks_are_listed_in_one_sentence(results):
     for name in ("densenet", "mobilenet", "resnext"):
         late = with_loss(late, name, final=np.full(64, 0.2))
     [warning] = warnings(late)
-    assert warning.startswith("Not converged: densenet (0.200), mobilenet (0.200) and resnext (0.200). The median")
-    assert "through them did not reach the targets, and their rows of the inverted matrix" in warning
+    assert warning.startswith("Not converged: densenet (100.0 %), mobilenet (100.0 %) and resnext (100.0 %) of the")
+    assert "Their rows may be too high or too low" in warning
     unknown = with_summary(with_summary(results, "densenet", accuracy=np.nan), "resnext", accuracy=np.nan)
     assert "Accuracy of densenet and resnext is not reported: they were trained on other classes." in all_well(unknown)
 

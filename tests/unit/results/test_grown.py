@@ -138,7 +138,7 @@ def test_an_observer_changes_no_value_of_the_networks_it_looks_at(finished, tmp_
     shutil.copytree(finished.url, tmp_path / "run")
     run = new_run(str(tmp_path / "run"), tiny(observers=[OBSERVER]))
     assert run_all(run) == {
-        "check": 0, "train": 1, "draw": 0, "invert": 0, "embed": 16, "aggregate": 4, "report": 1,
+        "check": 0, "train": 1, "draw": 0, "invert": 0, "embed": 20, "aggregate": 4, "control": 3, "report": 1,
     }  # fmt: skip
     before, after = load_results(finished), load_results(run)
     xr.testing.assert_identical(after.similarity.sel(observer=list(before.networks)), before.similarity)

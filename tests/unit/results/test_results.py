@@ -1,5 +1,6 @@
 """Results are what the store holds, labelled, and refuse a run that is not finished."""
 
+import dataclasses
 import uuid
 from pathlib import Path
 
@@ -68,7 +69,14 @@ def test_provenance_names_the_run_its_settings_and_where_it_was_computed(finishe
     assert provenance_of["preset"] == "published" and provenance_of["precision"] == "float32"
     assert provenance_of["device"].startswith("cpu ") and provenance_of["device"].endswith(", 1 thread(s) a worker")
     stages = [entry.split()[0] for entry in provenance_of["task seconds"].split(", ")]
-    assert stages == ["train", "draw", "invert", "embed", "aggregate"]  # `check` has no units for these images
+    assert stages == [
+        "train",
+        "draw",
+        "invert",
+        "embed",
+        "aggregate",
+        "control",
+    ]  # `check` has no units for these images
 
 
 def test_means_of_the_results_are_those_of_their_cells(finished):
@@ -102,13 +110,16 @@ def test_cells_are_found_by_set_estimator_and_label():
     assert float(dataset.floor.sel(set="inverted", through="a", observer="b")) == 5
 
 
-def test_a_network_converged_if_its_median_loss_is_at_most_the_tolerance():
-    results = make_results(3, n=4)
+def test_a_network_converged_if_a_twentieth_of_its_images_is_above_the_tolerance_at_most():
+    results = dataclasses.replace(make_results(3, n=40), tolerance=0.2)
     assert results.converged == dict.fromkeys(results.networks, True)
-    final = np.array([results.tolerance, results.tolerance, 1, 0])
+    final = np.array([1.0, np.nan, *[results.tolerance] * 38])
+    assert results.loss["densenet"].above(0) == 1 and with_loss(results, "densenet", final=final).loss[
+        "densenet"
+    ].above(results.tolerance) == pytest.approx(2 / 40)
     assert with_loss(results, "densenet", final=final).converged["densenet"]
-    assert not with_loss(results, "densenet", final=final + 1e-9).converged["densenet"]
-    assert not with_loss(results, "densenet", final=np.full(4, np.nan)).converged["densenet"]
+    assert not with_loss(results, "densenet", final=np.append(final[:-1], 0.21)).converged["densenet"]
+    assert not with_loss(results, "densenet", final=np.full(40, np.nan)).converged["densenet"]
 
 
 def test_a_run_that_is_not_finished_has_no_results(tmp_path):

@@ -15,7 +15,7 @@ from support.sweeps import unit_of
 def test_stored_representations_are_those_of_the_stored_images(finished):
     """All images at once, against shards in batches."""
     for set_name in sets(finished.sweep):
-        stored = "images/target" if set_name == "natural" else f"{set_name}/image"
+        stored = {"natural": "images/target", "seed": "images/seed"}.get(set_name, f"{set_name}/image")
         steps = finished.array(stored)[...]
         images = torch.from_numpy(steps / np.float32(np.iinfo(steps.dtype).max))
         for observer in finished.settings.names:

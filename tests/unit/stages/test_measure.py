@@ -204,6 +204,6 @@ def test_an_unknown_measure_and_an_unfinished_run_are_errors_before_any_work(fin
         prepare_measures(finished, ["stirr"])
     settings: SweepSettings = finished.settings
     unfinished = new_run(str(tmp_path / "run"), settings)
-    missing = "not finished: 16 of 16 shards of embed are missing, the first embed natural shard 0; resume with `netsim"
+    missing = "not finished: 20 of 20 shards of embed are missing, the first embed natural shard 0; resume with `netsim"
     with pytest.raises(StoreError, match=missing):
         prepare_measures(unfinished, ["stir"])

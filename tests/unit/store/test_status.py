@@ -72,7 +72,15 @@ def test_records_of_units_that_the_run_does_not_have_are_not_counted(run):
 
 
 def test_status_lists_the_stages_that_have_units(run, finished):
-    assert [stage.name for stage in status(run)] == ["train", "draw", "invert", "embed", "aggregate", "report"]
+    assert [stage.name for stage in status(run)] == [
+        "train",
+        "draw",
+        "invert",
+        "embed",
+        "aggregate",
+        "control",
+        "report",
+    ]
     assert all(stage.finished for stage in status(finished)) and not any(stage.finished for stage in status(run))
     with_photographs = run.settings.model_dump(mode="json") | {"images": {"source": "folder:/nowhere", "size": 32}}
     photographs = Run.create(f"{run.url}/photographs", unlisted(parse_settings(with_photographs)))

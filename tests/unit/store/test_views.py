@@ -48,8 +48,8 @@ def test_networks_of_other_sweeps_can_be_shown(grown, finished):
 def test_fewer_pairs_need_their_own_sums_and_nothing_else(grown):
     shown = view(grown, pairs=16)
     missing = {stage.name: len(stage.missing(shown)) for stage in STAGES if stage.missing(shown)}
-    assert set(missing) == {"aggregate", "report"}
-    run_all(shown, only=("aggregate",))
+    assert set(missing) == {"aggregate", "control", "report"}
+    run_all(shown, only=("aggregate", "control"))
     assert load_results(shown).n == 16 and AGGREGATE.missing(grown) == []
 
 
