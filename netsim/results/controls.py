@@ -122,7 +122,7 @@ def _cells(run: Run, sums: Mapping[str, Mapping[Pair, Hsic]]) -> dict[Pair, dict
 
 @dataclass(frozen=True)
 class _Raw:
-    """What the store has of a cell."""
+    """The sums and counts that the store has of a cell."""
 
     sums: Mapping[str, Hsic]
     predicted: np.ndarray  # (2, G)
