@@ -175,8 +175,8 @@ def seeds_tell(classes: int, control: float) -> Iterable[str]:
         yield (
             f"With {classes:,} classes, the label of a seed, which is never the target's, tells much of it: an "
             f"observer that sees nothing but seeds has a similarity of up to {number(control, 2)}. Compare with the "
-            "seed-only control and the adjusted values, set pairs.seed_labels to any, and compare with no run of another "
-            "number of classes."
+            "seed-only control and the adjusted values, set pairs.seed_labels to any, and compare with no run of "
+            "another number of classes."
         )
 
 
