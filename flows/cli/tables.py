@@ -16,6 +16,7 @@ from netsim.results.findings import (
     intervals,
     network_table,
     number,
+    p_text,
     probability,
     warnings,
     with_error,
@@ -209,19 +210,18 @@ def show_compared(compared: "ComparedSweeps", first: str, second: str) -> None:
     console.print(f"Unbiased CKA on {images} pairs; {paired}.", soft_wrap=True)
     if compared.other_weights:
         console.print(plain(f"Weights differ: {', '.join(compared.other_weights)}."), soft_wrap=True)
-    table = table_of("mean", "A", "B", "B − A", "95 % interval", "p")
-    rows = dict(compared.means)
-    rows |= {f"{kind}, row {name}": value for kind, each in compared.rows.items() for name, value in each.items()}
-    for name, value in rows.items():
+    table = table_of("mean", "A", "B", "B − A", "95 % interval", "p", "p (Holm)")
+    for (kind, name), value in compared.tests.items():
         difference = value.difference
         digits = digits_for(difference.se)
         table.add_row(
-            name,
+            f"{kind}, row {name}" if name else kind,
             with_error(value.first),
             with_error(value.second),
             with_error(difference, digits),
             _ends(difference),
             probability(difference),
+            p_text(compared.adjusted_p_values[kind, name]),
         )
     show("Means, and their differences", table)
     for kind, cells in compared.cells.items():

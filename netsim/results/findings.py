@@ -53,7 +53,11 @@ def _interval(mean: Estimate, digits: int) -> str:
 
 def probability(difference: Estimate) -> str:
     """Format the p-value of a difference: '< 0.001', '= 0.023', or '= –' if undefined."""
-    p = difference.p_value
+    return p_text(difference.p_value)
+
+
+def p_text(p: float) -> str:
+    """Format a p-value: '< 0.001', '= 0.023', or '= –' if undefined."""
     return "< 0.001" if p < 0.001 else f"= {number(p)}"
 
 

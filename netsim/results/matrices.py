@@ -69,7 +69,7 @@ class Cells:
     def mean(self, estimator: Estimator) -> Estimate:
         """Average the cells that count."""
         value, replicates = (counted_mean(cells, self._inside) for cells in self._square(estimator))
-        return jackknife(float(value), replicates)
+        return jackknife(float(value), replicates, biased=estimator == "biased")
 
     def columns(self, estimator: Estimator) -> list[Estimate]:
         """Average the cells of each of the C columns that count."""
@@ -78,20 +78,22 @@ class Cells:
             np.stack([counted_mean(cells[e][:, c], self.comparable[:, c]) for c in range(self.comparable.shape[1])])
             for cells in (self.cka, self.leave_one_out)
         )
-        return [jackknife(*column) for column in zip(values, replicates, strict=True)]
+        biased = estimator == "biased"
+        return [jackknife(*column, biased=biased) for column in zip(values, replicates, strict=True)]
 
     def rows(self, estimator: Estimator) -> list[Estimate]:
         """Average the cells of each row that count."""
-        return [jackknife(*row) for row in zip(*self._row_means(estimator), strict=True)]
+        biased = estimator == "biased"
+        return [jackknife(*row, biased=biased) for row in zip(*self._row_means(estimator), strict=True)]
 
     def row_differences(self, estimator: Estimator) -> dict[tuple[int, int], Estimate]:
         """Subtract the mean of each later row from that of each earlier one, paired: all rows share their pairs.
 
         Rows of networks with equal weights are not compared.
         """
-        values, replicates = self._row_means(estimator)
+        (values, replicates), biased = self._row_means(estimator), estimator == "biased"
         return {
-            (int(i), int(j)): jackknife(values[i] - values[j], replicates[i] - replicates[j])
+            (int(i), int(j)): jackknife(values[i] - values[j], replicates[i] - replicates[j], biased=biased)
             for i, j in np.argwhere(np.triu(self._inside))
         }
 
