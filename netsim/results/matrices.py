@@ -44,7 +44,7 @@ class Cells:
         (M, C), mean of the biased estimator over all permutations of one side's rows: what it gives for unrelated
         representations of these spectra (`netsim.similarity.hsic.null_floor`).
     undefined
-        (E, M, C), the reason where a value is undefined, else "".
+        (E, M, C), the reason where a value or its error is undefined, else "".
     comparable
         (M, C), the cells that can be averaged: those of two networks with different weights. Means of a matrix and of
         its rows are over the M networks, without those that only observe.
@@ -179,7 +179,7 @@ def _cells(
         cka=_one_for_itself(stack("cka_unbiased", "cka"), itself),
         leave_one_out=_one_for_itself(stack("leave_one_out_unbiased", "leave_one_out"), itself[..., None]),
         floor=stack("floor")[0],
-        undefined=stack("undefined_unbiased", "undefined"),
+        undefined=stack("reason_unbiased", "reason"),
         comparable=comparable(run),
     )
 

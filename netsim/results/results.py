@@ -16,7 +16,7 @@ import numpy as np
 from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices
 from netsim.results.twins import counted_cells, twin_groups
 from netsim.settings import STOP_REASONS
-from netsim.similarity.hsic import Estimator
+from netsim.similarity.hsic import Estimator, EstimatorName, validate_estimator
 from netsim.similarity.uncertainty import Estimate, half_width, jackknife_se
 from netsim.statistics.multiple import holm
 from netsim.storage.concurrency import concurrently
@@ -190,9 +190,9 @@ class Results:
     def _weights(self, names: Iterable[str]) -> list[str]:
         return [self.summaries[name].weights_hash for name in names]
 
-    def cells(self, set_name: str, estimator: Estimator = "unbiased", *, kind: str = "cka") -> np.ndarray:
+    def cells(self, set_name: str, estimator: EstimatorName = "unbiased", *, kind: str = "cka") -> np.ndarray:
         """Return one variable of `similarity` as an array (M, C); row = through, column = observer."""
-        return self.similarity[kind].sel(estimator=estimator, set=set_name).values
+        return self.similarity[kind].sel(estimator=validate_estimator(estimator), set=set_name).values
 
     def floor(self, set_name: str) -> np.ndarray:
         """Return the floor of the biased estimator (M, C)."""

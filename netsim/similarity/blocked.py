@@ -20,7 +20,7 @@ import numpy as np
 from netsim.errors import DataError, SettingsError, nearest
 from netsim.similarity.hsic import MIN_ROWS, ROUNDING
 from netsim.similarity.rows import Extent, precision, validate_rows, validate_same_rows
-from netsim.similarity.streaming import Pair, ShardSource
+from netsim.similarity.streaming import CANCELLATION, Pair, ShardSource
 from netsim.similarity.uncertainty import Estimate, jackknife
 
 Kernel = Callable[[np.ndarray], np.ndarray]
@@ -122,11 +122,22 @@ def cka_of_blocks(hsic: np.ndarray, magnitudes: np.ndarray, weights: np.ndarray)
     weights
         Rows of every block, (G,).
     """
-    parts = weights[:, None, None] * hsic
+    parts, scales = weights[:, None, None] * hsic, ROUNDING * weights[:, None] * magnitudes
     total = parts.sum(axis=0)
-    rounding = ROUNDING * (weights @ magnitudes)  # (M,)
-    leave_one_out = _ratio(total - parts, rounding)
-    return _ratio(total, rounding), leave_one_out if len(parts) > 1 else np.full_like(leave_one_out, np.nan)
+    value = _ratio(total, scales.sum(axis=0))
+    if len(parts) == 1:
+        return value, np.full_like(parts, np.nan)
+    return value, np.stack([_ratio(_rest(parts, total, g), np.delete(scales, g, axis=0).sum(axis=0)) for g in
+                            range(len(parts))])  # fmt: skip
+
+
+def _rest(parts: np.ndarray, total: np.ndarray, block: int) -> np.ndarray:
+    """Sum the blocks (G, M, M) but one; anew for networks of which that one holds all but `CANCELLATION`."""
+    rest = total - parts[block]
+    dominated = ~(np.diagonal(rest) > CANCELLATION * np.diagonal(total))
+    if not dominated.any():
+        return rest
+    return np.where(dominated[:, None] | dominated, np.delete(parts, block, axis=0).sum(axis=0), rest)
 
 
 def linear_kernel(rows: np.ndarray) -> np.ndarray:

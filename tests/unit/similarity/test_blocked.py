@@ -62,6 +62,15 @@ def test_numerators_and_denominators_are_averaged_apart_by_rows_and_left_out_in_
     np.testing.assert_allclose(result.leave_one_out, replicates, rtol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e4, 1e5, 1e8])
+def test_one_image_of_any_size_leaves_the_values_without_its_block_exact(rng, size):
+    X, Y = related(rng, 60)
+    exact = blocked_similarity(blocks_of(X[20:], Y[20:], 20), [("x", "y")])["x", "y"].cka
+    X[7] = size * rng.normal(size=12)
+    result = blocked_similarity(blocks_of(X, Y, 20), [("x", "y")])["x", "y"]
+    assert result.leave_one_out[0] == pytest.approx(exact, rel=1e-12)
+
+
 def test_rbf_gram_matrix_is_scikit_learns(rng):
     X, _ = related(rng, 30)
     distances = np.linalg.norm(X[:, None] - X[None], axis=2)[np.triu_indices(30, k=1)]
