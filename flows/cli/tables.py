@@ -26,7 +26,7 @@ from netsim.results.measured import Measured
 from netsim.results.published import Comparison
 from netsim.results.results import Results
 from netsim.similarity.measures import measures
-from netsim.similarity.uncertainty import Estimate
+from netsim.similarity.uncertainty import Estimate, few_shards
 
 if TYPE_CHECKING:
     from netsim.planning.estimate import CostEstimate, Range
@@ -131,7 +131,9 @@ def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     if estimate.at_most:
         console.print("These are upper bounds: with stop_loss, images finish earlier.", soft_wrap=True)
     for group in estimate.twins:
-        console.print(plain(f"WARNING  {equal_weights(group)}"), style="bold red", soft_wrap=True)
+        _warn(equal_weights(group))
+    for warning in estimate.warnings:
+        _warn(warning)
     if estimate.downloaded:
         names = ", ".join(estimate.downloaded)
         console.print(
@@ -182,7 +184,8 @@ def show_score(score: "Score") -> None:
     console.print(f"Means: {listed}.", soft_wrap=True)
     if score.twins:
         warning = f"{score.name} has the weights of {', '.join(score.twins)}, whose cells are left out of means."
-        console.print(plain(f"WARNING  {warning}"), style="bold red", soft_wrap=True)
+        _warn(warning)
+    _warn(few_shards(score.shards))
 
 
 def show_stores(place: str, stores: "list[ListedStore]") -> None:
@@ -224,11 +227,18 @@ def show_compared(compared: "ComparedSweeps", first: str, second: str) -> None:
             p_text(compared.adjusted_p_values[kind, name]),
         )
     show("Means, and their differences", table)
+    _warn(few_shards(compared.means["natural"].difference.df + 1))
     for kind, cells in compared.cells.items():
         table = table_of("", *compared.networks)
         for name, row, errors in zip(compared.networks, cells, compared.errors[kind], strict=True):
             table.add_row(name, *(f"{number(v)} ± {number(e)}" for v, e in zip(row, errors, strict=True)))
         show(f"{kind.capitalize()} CKA, B − A, row = inverted through", table)
+
+
+def _warn(warning: str) -> None:
+    """Print a warning, unless it is empty."""
+    if warning:
+        console.print(plain(f"WARNING  {warning}"), style="bold red", soft_wrap=True)
 
 
 def _ends(value: Estimate) -> str:

@@ -34,6 +34,7 @@ from netsim.planning.resolve import Known, resolve
 from netsim.results.twins import twin_groups
 from netsim.settings import SweepSettings
 from netsim.similarity.streaming import multiplications
+from netsim.similarity.uncertainty import few_shards
 from netsim.stages.inputs import used_images
 from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files
@@ -166,6 +167,8 @@ class CostEstimate:
         Groups of names for one and the same network.
     free
         Free bytes at the store, if known.
+    warnings
+        Reasons why the results would be hard to trust, in sentences: few shards.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -176,6 +179,7 @@ class CostEstimate:
     downloaded: tuple[str, ...]
     twins: tuple[tuple[str, ...], ...]
     free: int | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def stored(self) -> int:
@@ -279,6 +283,7 @@ def estimate(
         downloaded=tuple(name for name in sweep.columns if needs_download(sweep.network(name).reference)),
         twins=twin_groups(list(sweep.shown), list(sweep.shown.values())),
         free=check_writable(store),
+        warnings=tuple(filter(None, [few_shards(settings.pairs.shards)])),
     )
     if result.free is not None and result.free < result.stored:
         raise StoreError(

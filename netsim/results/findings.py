@@ -8,10 +8,13 @@ from netsim.results.matrices import ESTIMATORS, SETS
 from netsim.results.results import Results
 from netsim.results.twins import counted_mean
 from netsim.similarity.hsic import Estimator
-from netsim.similarity.uncertainty import Estimate
+from netsim.similarity.uncertainty import Estimate, few_shards
 
 NETWORK_TABLE = "Networks and their inversions: medians of relative loss, and of L2 distance from the seed"
 """Title of `network_table`."""
+
+VISIBLE = 0.0005
+"""Excess of an interval beyond 0 or 1 that shows in a table of three decimals."""
 
 
 def headline(results: Results) -> str:
@@ -33,7 +36,26 @@ def intervals(results: Results) -> str:
     natural, inverted, difference = (_interval(mean, digits) for mean in means)
     return (
         f"95 % intervals: natural {natural}, inverted {inverted}, difference {difference}, p {probability(means[2])} "
-        f"(paired; t with {results.df} degrees of freedom, jackknife over shards of images)"
+        f"(paired; t with {results.df} degrees of freedom, jackknife over shards of images){_out_of_range(results)}"
+    )
+
+
+def _out_of_range(results: Results) -> str:
+    """Count the unbiased intervals with an end that CKA over all images, which is from 0 to 1, cannot have."""
+    ends = [np.ravel(results.cells(name, kind=kind)) for name in SETS for kind in ("low", "high")]
+    means = [results.means[name, "unbiased"].interval for name in SETS]
+    low, high = (np.concatenate([*ends[side::2], [mean[side] for mean in means]]) for side in (0, 1))
+    above, below = int((high > 1 + VISIBLE).sum()), int((low < -VISIBLE).sum())
+    counts = [
+        f"{count:,} {'end' if count == 1 else 'ends'} {where}"
+        for count, where in ((above, "above 1"), (below, "below 0"))
+        if count
+    ]
+    if not counts:
+        return ""
+    return (
+        f"; intervals are symmetric and not clipped: of {len(low):,} for cells and means, {' and '.join(counts)}, "
+        "where CKA over all images cannot be: read such an end as 1 or 0"
     )
 
 
@@ -78,7 +100,8 @@ def warnings(results: Results) -> list[str]:
 
     The reasons: networks with equal weights, another preset than the published one, unreadable images, what stages
     noted (doubles, another order of classes), networks that did not converge, stalled images or losses that are not
-    finite, accuracy near chance, images of another size, and undefined values.
+    finite, accuracy near chance, images of another size, undefined values or errors, and few
+    shards.
     """
     return [
         *map(equal_weights, results.twins),
@@ -90,6 +113,7 @@ def warnings(results: Results) -> list[str]:
         *_guessing(results),
         *_of_other_sizes(results),
         *_undefined(results),
+        *_few_shards(results),
     ]
 
 
@@ -184,12 +208,28 @@ def _undefined(results: Results) -> Iterable[str]:
             values = results.cells(name, estimator)
             count = int((~np.isfinite(values)).sum())
             if count:
-                undefined = results.cells(name, estimator, kind="undefined").ravel()
-                reasons = dict.fromkeys(str(reason) for reason in undefined if reason)
                 yield (
                     f"Undefined: {count:,} of {values.size:,} {estimator} values of the {name} matrix, shown as “–”"
-                    f" ({'; '.join(list(reasons)[:3])})."
+                    f" ({_reasons(results, name, estimator, ~np.isfinite(values))})."
                 )
+            without_error = np.isfinite(values) & ~np.isfinite(results.cells(name, estimator, kind="se"))
+            if without_error.any():
+                yield (
+                    f"Undefined: the standard errors of {without_error.sum():,} of {values.size:,} {estimator} values "
+                    f"of the {name} matrix, and of their means "
+                    f"({_reasons(results, name, estimator, without_error)})."
+                )
+
+
+def _reasons(results: Results, set_name: str, estimator: Estimator, cells: np.ndarray) -> str:
+    """List at most three different reasons why cells (M, C) are undefined."""
+    undefined = results.cells(set_name, estimator, kind="undefined")[cells]
+    return "; ".join(list(dict.fromkeys(str(reason) for reason in undefined if reason))[:3])
+
+
+def _few_shards(results: Results) -> Iterable[str]:
+    if few_shards(results.shards):
+        yield few_shards(results.shards)
 
 
 def better_than_chance(accuracy: float, chance: float) -> bool:

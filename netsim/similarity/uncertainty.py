@@ -14,6 +14,9 @@ import numpy as np
 LEVEL = 0.95
 """Confidence level of all intervals: the share of experiments whose interval covers what it is an interval of."""
 
+FEWEST_SHARDS, ENOUGH_SHARDS = 5, 8
+"""Number of shards below which errors are warned of, and from which on they are recommended."""
+
 EXPECTED = "expected value at this n"
 """What the interval of a biased estimate covers; that of any other covers the value over all images."""
 
@@ -83,6 +86,25 @@ def half_width(se: np.ndarray, df: int) -> np.ndarray:
     from scipy import special
 
     return se * (special.stdtrit(df, (1 + LEVEL) / 2) if df > 0 else np.nan)
+
+
+def few_shards(shards: int) -> str:
+    """Warn of errors that rest on fewer than `FEWEST_SHARDS` shards; "" for as many or more.
+
+    Examples
+    --------
+    >>> few_shards(2).partition(":")[0], few_shards(16)
+    ('Few shards', '')
+    """
+    if shards >= FEWEST_SHARDS:
+        return ""
+    wide, usual = (float(half_width(np.asarray(1.0), count - 1)) for count in (shards, ENOUGH_SHARDS))
+    return (
+        f"Few shards: standard errors rest on {shards} shards of images, so that 95 % intervals reach {wide:.1f} "
+        f"standard errors to either side, instead of {usual:.1f} with {ENOUGH_SHARDS} shards, and the standard errors "
+        f"themselves are hardly known. Use at least {ENOUGH_SHARDS} shards: raise pairs.count, or lower "
+        f"pairs.shard_size, which requires a new store."
+    )
 
 
 def jackknife(value: float, replicates: np.ndarray, *, biased: bool = False) -> Estimate:
