@@ -163,7 +163,8 @@ def linear_cka(X: Rows, Y: Rows, estimator: EstimatorName = "biased") -> float:
     float
         1 if the sides are equal up to rotation, scale and shift. "biased" is in [0, 1]; "unbiased" may be below 0.
         NaN if a side is constant over images but for the rounding of its dtype, or its unbiased H(X, X) is not
-        positive.
+        positive; `similarity` returns which side it is, and why. Pass float32 numbers as float32: in float64, their
+        rounding counts as a signal.
 
     Raises
     ------
