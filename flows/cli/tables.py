@@ -13,6 +13,7 @@ from netsim.results.findings import (
     digits_for,
     equal_weights,
     headline,
+    influence_warnings,
     intervals,
     network_table,
     number,
@@ -68,6 +69,12 @@ def show_measured(measured: dict[str, Measured]) -> None:
         table.add_row(plain(measure.title), *natural, *inverted, *difference)
     legend = "means off the diagonal ± one standard error; null = images of one side permuted; – = undefined"
     show(f"Other measures: {legend}", table)
+
+
+def show_influence(results: Results, measured: dict[str, Measured]) -> None:
+    """Print a warning for each matrix with cells that a single image carries."""
+    for warning in influence_warnings(results, measured):
+        _warn(warning)
 
 
 def show_comparison(comparison: Comparison) -> None:

@@ -1,13 +1,15 @@
 """The results of a run in sentences and small tables, shared by the terminal, the Prefect UI and the report."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from netsim.results.matrices import ESTIMATORS, SETS
+from netsim.results.measured import Measured
 from netsim.results.results import Results
 from netsim.results.twins import counted_mean
 from netsim.similarity.hsic import Estimator
+from netsim.similarity.influence import MUCH
 from netsim.similarity.uncertainty import Estimate, few_shards
 
 NETWORK_TABLE = "Networks and their inversions: medians of relative loss, and of L2 distance from the seed"
@@ -124,6 +126,26 @@ def equal_weights(group: Sequence[str]) -> str:
         f"Equal weights: {_listed(group)} are {every} the same network. Their similarity to each other is left out of "
         f"means, differences and summaries; remove {all_but_one}, or give each its own weights."
     )
+
+
+def influence_warnings(results: Results, measured: Mapping[str, Measured]) -> list[str]:
+    """Warn of cells of two networks that a single image carries, if `netsim measure` has computed `cka_influence`."""
+    computed = measured.get("cka_influence")
+    if computed is None:
+        return []
+    sentences = []
+    for set_name, matrix in (("natural", computed.natural), ("inverted", computed.inverted)):
+        shares = np.where(results.comparable, matrix.value, np.nan) if matrix else np.full((1, 1), np.nan)
+        carried = shares > MUCH
+        if carried.any():
+            row, column = np.unravel_index(np.nanargmax(shares), shares.shape)
+            sentences.append(
+                f"One image carries more than {percent(MUCH)} of all influence on CKA in {carried.sum():,} of "
+                f"{np.isfinite(shares).sum():,} cells of the {set_name} matrix, at most {percent(shares[row, column])} "
+                f"(through {results.networks[row]}, observer {results.everyone[column]}). Look at the image: "
+                f"netsim.similarity.influence.image_influence returns the influence of each."
+            )
+    return sentences
 
 
 def _other_steps(results: Results) -> Iterable[str]:

@@ -17,6 +17,7 @@ from netsim.results.findings import (
     number,
     warnings,
 )
+from netsim.results.measured import Measured, MeasuredMatrix
 from netsim.results.results import Results
 from netsim.similarity.uncertainty import Estimate, few_shards
 from support.pages import Page, page_of, warned
@@ -124,6 +125,24 @@ def test_ends_of_intervals_that_cka_cannot_have_are_counted_and_explained(result
     assert words in findings.intervals(beyond) and words in page_of(beyond).text
     ends.low.loc["unbiased", "inverted", "densenet", ["mobilenet", "resnext"]] = -0.1
     assert "1 end above 1 and 2 ends below 0" in findings.intervals(beyond)
+
+
+def test_cells_that_one_image_carries_are_warned_of_where_influence_was_measured(results):
+    def measured(natural, inverted):
+        matrices = [
+            MeasuredMatrix(np.array(cells), np.zeros((3, 3)), np.zeros((3, 3)), Estimate(0.1, 0.1, 1, True), 0.02)
+            for cells in (natural, inverted)
+        ]
+        return {"cka_influence": Measured("cka_influence", "", "", *matrices, None)}
+
+    small, large = np.full((3, 3), 0.08), np.array([[np.nan, 0.08, 0.3], [0.11, 0.9, 0.02], [0.08, 0.1, np.nan]])
+    assert (
+        findings.influence_warnings(results, {}) == findings.influence_warnings(results, measured(small, small)) == []
+    )
+    [warning] = findings.influence_warnings(results, measured(small, large))
+    assert "more than 10.0 % of all influence on CKA in 2 of 6 cells of the inverted matrix, at most 30.0 %" in warning
+    assert "(through densenet, observer resnext)" in warning
+    assert len(findings.influence_warnings(results, measured(large, large))) == 2
 
 
 def test_debiased_cells_are_the_unbiased_ones(results):
