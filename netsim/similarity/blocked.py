@@ -114,7 +114,7 @@ def blocked_similarity(
 
 
 class _Survey:
-    """What the kernel of a network depends on, from the first pass over its rows."""
+    """Range and distances of a network's rows, on which its kernel depends."""
 
     def __init__(self, *, distances: bool) -> None:
         self._extent = Extent()

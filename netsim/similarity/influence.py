@@ -63,11 +63,11 @@ def image_influence(X: Rows, Y: Rows) -> np.ndarray:
     x, y = (
         centred(without_rounding(rows, precision(given))) for rows, given in zip(sides.values(), (X, Y), strict=True)
     )
-    parts = {"xy": _parts(x, y), "xx": _parts(x, x), "yy": _parts(y, y)}
-    xy, xx, yy = (float(each.sum()) for each in parts.values())
+    of_xy, of_xx, of_yy = _parts(x, y)
+    xy, xx, yy = (float(part.sum()) for part in (of_xy, of_xx, of_yy))
     if not (xx > 0 and yy > 0):
         return np.full(len(x), np.nan)
-    return (2 * parts["xy"] - xy * (parts["xx"] / xx + parts["yy"] / yy)) / (np.sqrt(xx) * np.sqrt(yy))
+    return (2 * of_xy - xy * (of_xx / xx + of_yy / yy)) / (np.sqrt(xx) * np.sqrt(yy))
 
 
 def largest_share(influence: np.ndarray) -> float:
@@ -85,9 +85,16 @@ def largest_share(influence: np.ndarray) -> float:
 
 
 def _parts(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Split |X'Y|^2 into the parts x'C_xy y of images, (n,), from features or from Gram matrices: what is cheaper."""
+    """Split |X'Y|^2, |X'X|^2 and |Y'Y|^2 into the parts of images, such as x'C_xy y: (3, n).
+
+    From features or from Gram matrices, whichever takes fewer multiplications.
+    """
     (n, d), e = x.shape, y.shape[1]
-    if 2 * d * e <= n * (d + e):
-        return np.vecdot(x @ (x.T @ y), y)
-    blocks = (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
-    return np.concatenate([np.vecdot(x[block] @ x.T, y[block] @ y.T) for block in blocks])
+    if 2 * (d * e + d * d + e * e) <= n * (d + e):
+        return np.stack([np.vecdot(a @ (a.T @ b), b) for a, b in ((x, y), (x, x), (y, y))])
+    parts = np.empty((3, n))
+    for start in range(0, n, BLOCK):
+        block = slice(start, start + BLOCK)
+        K, L = x[block] @ x.T, y[block] @ y.T
+        parts[:, block] = [np.vecdot(a, b) for a, b in ((K, L), (K, K), (L, L))]
+    return parts

@@ -23,7 +23,7 @@ def weighted_cka(X, Y, weights):
 
 
 @pytest.mark.parametrize("offset", [0, 30])
-@pytest.mark.parametrize(("dx", "dy"), [(12, 7), (90, 60), (90, 3)])
+@pytest.mark.parametrize(("dx", "dy"), [(3, 4), (12, 7), (90, 60), (90, 3)])
 def test_influence_is_the_derivative_of_cka_in_the_weight_of_an_image(rng, monkeypatch, dx, dy, offset):
     """In feature and in Gram space, and across the edges of blocks."""
     monkeypatch.setattr(influence, "BLOCK", 7)
