@@ -135,14 +135,17 @@ def influence_warnings(results: Results, measured: Mapping[str, Measured]) -> li
         return []
     sentences = []
     for set_name, matrix in (("natural", computed.natural), ("inverted", computed.inverted)):
-        shares = np.where(results.comparable, matrix.value, np.nan) if matrix else np.full((1, 1), np.nan)
+        if matrix is None:
+            continue
+        shares = np.where(results.comparable, matrix.value, np.nan)
         carried = shares > MUCH
         if carried.any():
             row, column = np.unravel_index(np.nanargmax(shares), shares.shape)
             sentences.append(
                 f"One image carries more than {percent(MUCH)} of all influence on CKA in {carried.sum():,} of "
                 f"{np.isfinite(shares).sum():,} cells of the {set_name} matrix, at most {percent(shares[row, column])} "
-                f"(through {results.networks[row]}, observer {results.everyone[column]}). Look at the image: "
+                f"(through {results.networks[row]}, observer {results.everyone[column]}; "
+                f"{percent(matrix.null[row, column])} with one side's images permuted). Look at the image: "
                 f"netsim.similarity.influence.image_influence returns the influence of each."
             )
     return sentences

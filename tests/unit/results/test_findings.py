@@ -130,7 +130,7 @@ def test_ends_of_intervals_that_cka_cannot_have_are_counted_and_explained(result
 def test_cells_that_one_image_carries_are_warned_of_where_influence_was_measured(results):
     def measured(natural, inverted):
         matrices = [
-            MeasuredMatrix(np.array(cells), np.zeros((3, 3)), np.zeros((3, 3)), Estimate(0.1, 0.1, 1, True), 0.02)
+            MeasuredMatrix(np.array(cells), np.zeros((3, 3)), np.full((3, 3), 0.04), Estimate(0.1, 0.1, 1, True), 0.04)
             for cells in (natural, inverted)
         ]
         return {"cka_influence": Measured("cka_influence", "", "", *matrices, None)}
@@ -141,7 +141,7 @@ def test_cells_that_one_image_carries_are_warned_of_where_influence_was_measured
     )
     [warning] = findings.influence_warnings(results, measured(small, large))
     assert "more than 10.0 % of all influence on CKA in 2 of 6 cells of the inverted matrix, at most 30.0 %" in warning
-    assert "(through densenet, observer resnext)" in warning
+    assert "(through densenet, observer resnext; 4.0 % with one side's images permuted)" in warning
     assert len(findings.influence_warnings(results, measured(large, large))) == 2
 
 
