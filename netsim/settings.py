@@ -78,8 +78,12 @@ class PairSettings(Settings):
     count: int = Field(
         512, ge=4, description="Number of (seed, target) pairs, a multiple of shard_size; no target occurs twice."
     )
+    # The default does not depend on `count`: a store keeps its shard size when its pairs grow.
     shard_size: int = Field(
-        32, ge=4, description="Pairs per shard, the unit of work, of resuming and of the jackknife standard error."
+        32,
+        ge=4,
+        description="Pairs per shard, the unit of work, of resuming and of the jackknife standard error; "
+        "errors and intervals need at least 8 shards.",
     )
     rng_seed: int = Field(
         0, ge=0, lt=2**32, description="Random seed of the pairs; pair k does not depend on how many pairs there are."

@@ -85,6 +85,7 @@ def results(
     tables.show_results(run_results)
     if measured:
         tables.show_measured(measured)
+        tables.show_influence(run_results, measured)
     if comparison:
         tables.show_comparison(comparison)
 

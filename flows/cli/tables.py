@@ -14,9 +14,11 @@ from netsim.results.findings import (
     digits_for,
     equal_weights,
     headline,
+    influence_warnings,
     intervals,
     network_table,
     number,
+    p_text,
     probability,
     seeds_tell,
     warnings,
@@ -27,7 +29,7 @@ from netsim.results.measured import Measured
 from netsim.results.published import Comparison
 from netsim.results.results import Results
 from netsim.similarity.measures import measures
-from netsim.similarity.uncertainty import Estimate
+from netsim.similarity.uncertainty import Estimate, few_shards
 
 if TYPE_CHECKING:
     from netsim.planning.estimate import CostEstimate, Range
@@ -71,6 +73,12 @@ def show_measured(measured: dict[str, Measured]) -> None:
         table.add_row(plain(measure.title), *natural, *inverted, *difference)
     legend = "means off the diagonal ± one standard error; null = images of one side permuted; – = undefined"
     show(f"Other measures: {legend}", table)
+
+
+def show_influence(results: Results, measured: dict[str, Measured]) -> None:
+    """Print a warning for each matrix with cells that a single image carries."""
+    for warning in influence_warnings(results, measured):
+        _warn(warning)
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -133,8 +141,12 @@ def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     )
     if estimate.at_most:
         console.print("These are upper bounds: with stop_loss, images finish earlier.", soft_wrap=True)
-    for warning in (*map(equal_weights, estimate.twins), *seeds_tell(estimate.classes, estimate.seed_only)):
-        console.print(plain(f"WARNING  {warning}"), style="bold red", soft_wrap=True)
+    for warning in (
+        *map(equal_weights, estimate.twins),
+        *seeds_tell(estimate.classes, estimate.seed_only),
+        *estimate.warnings,
+    ):
+        _warn(warning)
     if estimate.downloaded:
         names = ", ".join(estimate.downloaded)
         console.print(
@@ -185,7 +197,8 @@ def show_score(score: "Score") -> None:
     console.print(f"Means: {listed}.", soft_wrap=True)
     if score.twins:
         warning = f"{score.name} has the weights of {', '.join(score.twins)}, whose cells are left out of means."
-        console.print(plain(f"WARNING  {warning}"), style="bold red", soft_wrap=True)
+        _warn(warning)
+    _warn(few_shards(score.shards))
 
 
 def show_stores(place: str, stores: "list[ListedStore]") -> None:
@@ -213,26 +226,32 @@ def show_compared(compared: "ComparedSweeps", first: str, second: str) -> None:
     console.print(f"Unbiased CKA on {images} pairs; {paired}.", soft_wrap=True)
     if compared.other_weights:
         console.print(plain(f"Weights differ: {', '.join(compared.other_weights)}."), soft_wrap=True)
-    table = table_of("mean", "A", "B", "B − A", "95 % interval", "p")
-    rows = dict(compared.means)
-    rows |= {f"{kind}, row {name}": value for kind, each in compared.rows.items() for name, value in each.items()}
-    for name, value in rows.items():
+    table = table_of("mean", "A", "B", "B − A", "95 % interval", "p", "p (Holm)")
+    for (kind, name), value in compared.tests.items():
         difference = value.difference
         digits = digits_for(difference.se)
         table.add_row(
-            name,
+            f"{kind}, row {name}" if name else kind,
             with_error(value.first),
             with_error(value.second),
             with_error(difference, digits),
             _ends(difference),
             probability(difference),
+            p_text(compared.adjusted_p_values[kind, name]),
         )
     show("Means, and their differences", table)
+    _warn(few_shards(compared.means["natural"].difference.df + 1))
     for kind, cells in compared.cells.items():
         table = table_of("", *compared.networks)
         for name, row, errors in zip(compared.networks, cells, compared.errors[kind], strict=True):
             table.add_row(name, *(f"{number(v)} ± {number(e)}" for v, e in zip(row, errors, strict=True)))
         show(f"{kind.capitalize()} CKA, B − A, row = inverted through", table)
+
+
+def _warn(warning: str) -> None:
+    """Print a warning, unless it is empty."""
+    if warning:
+        console.print(plain(f"WARNING  {warning}"), style="bold red", soft_wrap=True)
 
 
 def _ends(value: Estimate) -> str:

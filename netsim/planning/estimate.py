@@ -35,6 +35,7 @@ from netsim.results.controls import seed_only
 from netsim.results.twins import twin_groups
 from netsim.settings import SweepSettings
 from netsim.similarity.streaming import multiplications
+from netsim.similarity.uncertainty import few_shards
 from netsim.stages.inputs import used_images
 from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files
@@ -171,6 +172,8 @@ class CostEstimate:
         Similarity of two ideal networks of which one sees targets and the other seeds (`netsim.results.controls`).
     free
         Free bytes at the store, if known.
+    warnings
+        Reasons why the results would be hard to trust, in sentences: few shards.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -183,6 +186,7 @@ class CostEstimate:
     classes: int
     seed_only: float
     free: int | None
+    warnings: tuple[str, ...] = ()
 
     @property
     def stored(self) -> int:
@@ -290,6 +294,7 @@ def estimate(
         classes=classes,
         seed_only=seed_only(classes) if settings.pairs.seed_labels == "other" else 0.0,
         free=check_writable(store),
+        warnings=tuple(filter(None, [few_shards(settings.pairs.shards)])),
     )
     if result.free is not None and result.free < result.stored:
         raise StoreError(

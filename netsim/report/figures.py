@@ -24,7 +24,7 @@ from netsim.results.findings import number, with_error
 from netsim.results.gallery import Gallery
 from netsim.results.matrices import SETS
 from netsim.results.results import Results
-from netsim.similarity.hsic import Estimator
+from netsim.similarity.hsic import EstimatorName, validate_estimator
 
 UNDEFINED = "#c9cdd2"
 """Colour of a cell that is NaN."""
@@ -50,13 +50,13 @@ GAP = 2
 # ---- heatmaps ---------------------------------------------------------------------------------------------------
 
 
-def heatmaps(results: Results, estimator: Estimator = "unbiased") -> Figure:
+def heatmaps(results: Results, estimator: EstimatorName = "unbiased") -> Figure:
     """Draw natural and inverted similarity side by side, with the values in the cells.
 
     Colours run from 0 to 1 in both. A value below 0, which the unbiased estimator may give, has the colour of 0; NaN is
     grey with an en dash.
     """
-    names, columns = results.networks, results.everyone
+    names, columns, estimator = results.networks, results.everyone, validate_estimator(estimator)
     cell = cell_points(len(columns))
     wide, side = cell * len(columns), cell * len(names)
     label = 8.0 if len(columns) <= 12 else 9.0

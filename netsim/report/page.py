@@ -36,6 +36,7 @@ from netsim.results.findings import (
     headline,
     intervals,
     number,
+    p_text,
     percent,
     probability,
     warnings,
@@ -138,7 +139,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters.update(number=number, percent=percent)
+_templates.filters.update(number=number, percent=percent, p_text=p_text)
 _templates.globals.update(all_well=all_well, with_error=with_error, floor_mean=floor_mean, probability=probability)
 
 

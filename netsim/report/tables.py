@@ -9,7 +9,7 @@ import pandas as pd
 from netsim.results.controls import QUANTITIES
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import NetworkSummary, Results
-from netsim.similarity.uncertainty import Estimate
+from netsim.similarity.uncertainty import EXPECTED, Estimate
 
 COLUMNS = {"biased": "cka", "unbiased": "cka_unbiased"}
 """Stem of the columns of an estimator."""
@@ -19,7 +19,7 @@ COUNTS = ("stopped", "stalled", "nonfinite")
 
 
 def matrix_csv(results: Results, set_name: str) -> bytes:
-    """Render one matrix in long format, one line per cell."""
+    """Render one matrix in long format, one line per cell; a column says what a biased cell's interval covers."""
     cells = results.similarity.sel(set=set_name)
     table = pd.DataFrame(
         index=pd.MultiIndex.from_product([results.networks, results.everyone], names=["through", "observer"])
@@ -27,6 +27,8 @@ def matrix_csv(results: Results, set_name: str) -> bytes:
     for estimator, stem in COLUMNS.items():
         for variable, suffix in (("cka", ""), ("se", "_se"), ("low", "_low"), ("high", "_high")):
             table[f"{stem}{suffix}"] = cells[variable].sel(estimator=estimator).values.ravel()
+        if estimator == "biased":
+            table[f"{stem}_interval_of"] = EXPECTED
     return _csv(table.assign(floor=cells.floor.values.ravel(), n=results.n).reset_index())
 
 
@@ -73,7 +75,9 @@ def rows_csv(results: Results) -> bytes:
 def row_differences_csv(results: Results) -> bytes:
     """Render the difference of each two row means of the inverted matrix, unbiased, paired."""
     return _csv(
-        {"through": row, "minus": other} | _estimate(difference) | {"p_value": difference.p_value}
+        {"through": row, "minus": other}
+        | _estimate(difference)
+        | {"p_value": difference.p_value, "p_value_holm": results.adjusted_p_values[row, other]}
         for (row, other), difference in results.row_differences.items()
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from netsim.results.controls import QUANTITIES
 from netsim.results.results import Results
 from netsim.similarity.hsic import Estimator
-from netsim.similarity.uncertainty import jackknife_se, plain
+from netsim.similarity.uncertainty import EXPECTED, jackknife_se, plain
 
 SUFFIX: dict[Estimator, str] = {"biased": "", "unbiased": "_unbiased"}
 """Suffix of keys, by estimator."""
@@ -26,7 +26,9 @@ def to_json(results: Results) -> dict[str, Any]:
         "inverted": _matrix_json(results, "inverted"),
         **{f"difference{suffix}": results.means["difference", e].to_json() for e, suffix in SUFFIX.items()},
         "row_differences": [
-            {"through": row, "minus": other} | difference.to_json()
+            {"through": row, "minus": other}
+            | difference.to_json()
+            | {"p_value_holm": plain(results.adjusted_p_values[row, other])}
             for (row, other), difference in results.row_differences.items()
         ],
         "loss": {
@@ -122,6 +124,7 @@ def _matrix_json(results: Results, set_name: str) -> dict[str, Any]:
         "floor": plain(results.floor(set_name).tolist()),
         **each("se", cells("se")),
         **each("interval", ends),
+        "interval_of": f"{EXPECTED} (of the biased estimator)",
         **each("mean", lambda estimator: results.means[set_name, estimator].to_json()),
         **each("rows", rows),
         **each("columns", columns),

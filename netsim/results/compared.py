@@ -15,6 +15,7 @@ from netsim.errors import RunError, StoreError
 from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices
 from netsim.results.twins import counted_mean
 from netsim.similarity.uncertainty import Estimate, jackknife, plain
+from netsim.statistics.multiple import holm
 from netsim.store.provenance import weights_hash
 from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, require_finished
@@ -68,8 +69,27 @@ class ComparedSweeps:
     cells: Mapping[str, np.ndarray]
     errors: Mapping[str, np.ndarray]
 
+    @property
+    def tests(self) -> dict[tuple[str, str], Difference]:
+        """All differences that are tested, by (mean, network); the network is "" for the mean of all rows."""
+        rows = {(kind, name): each for kind, rows in self.rows.items() for name, each in rows.items()}
+        return {(name, ""): each for name, each in self.means.items()} | rows
+
+    @property
+    def adjusted_p_values(self) -> dict[tuple[str, str], float]:
+        """The p-values of `tests`, adjusted together by Holm's method."""
+        p_values = [each.difference.p_value for each in self.tests.values()]
+        return dict(zip(self.tests, holm(p_values).tolist(), strict=True))
+
     def to_json(self) -> dict[str, Any]:
         """Convert to plain lists and mappings."""
+        adjusted = self.adjusted_p_values
+
+        def tested(kind: str, name: str, each: Difference) -> dict[str, Any]:
+            plain_values = each.to_json()
+            plain_values["difference"]["p_value_holm"] = plain(adjusted[kind, name])
+            return plain_values
+
         matrices = {kind: {name: plain(cells.tolist()) for name, cells in getattr(self, kind).items()} for kind in
                     ("cells", "errors")}  # fmt: skip
         return {
@@ -77,8 +97,10 @@ class ComparedSweeps:
             "n": list(self.n),
             "unpaired": self.unpaired,
             "other_weights": list(self.other_weights),
-            "means": {name: each.to_json() for name, each in self.means.items()},
-            "rows": {name: {row: each.to_json() for row, each in rows.items()} for name, rows in self.rows.items()},
+            "means": {name: tested(name, "", each) for name, each in self.means.items()},
+            "rows": {
+                name: {row: tested(name, row, each) for row, each in rows.items()} for name, rows in self.rows.items()
+            },
             **matrices,
         }
 

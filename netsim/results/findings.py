@@ -1,15 +1,17 @@
 """The results of a run in sentences and small tables, shared by the terminal, the Prefect UI and the report."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from netsim.results.controls import LEAK
 from netsim.results.matrices import ESTIMATORS, SETS
+from netsim.results.measured import Measured
 from netsim.results.results import MAX_ABOVE, QUANTILE, Results
 from netsim.results.twins import counted_mean
 from netsim.similarity.hsic import Estimator
-from netsim.similarity.uncertainty import Estimate
+from netsim.similarity.influence import MUCH
+from netsim.similarity.uncertainty import Estimate, few_shards
 
 NETWORK_TABLE = (
     "Networks and their inversions: relative loss, its median at first, halfway and at last, and that of "
@@ -17,6 +19,9 @@ NETWORK_TABLE = (
     "the targets"
 )
 """Title of `network_table`."""
+
+VISIBLE = 0.0005
+"""Excess of an interval beyond 0 or 1 that shows in a table of three decimals."""
 
 
 def headline(results: Results) -> str:
@@ -40,7 +45,26 @@ def intervals(results: Results) -> str:
     natural, inverted, difference = (_interval(mean, digits) for mean in means)
     return (
         f"95 % intervals: natural {natural}, inverted {inverted}, difference {difference}, p {probability(means[2])} "
-        f"(paired; t with {results.df} degrees of freedom, jackknife over shards of images)"
+        f"(paired; t with {results.df} degrees of freedom, jackknife over shards of images){_out_of_range(results)}"
+    )
+
+
+def _out_of_range(results: Results) -> str:
+    """Count the unbiased intervals with an end that CKA over all images, which is from 0 to 1, cannot have."""
+    ends = [np.ravel(results.cells(name, kind=kind)) for name in SETS for kind in ("low", "high")]
+    means = [results.means[name, "unbiased"].interval for name in SETS]
+    low, high = (np.concatenate([*ends[side::2], [mean[side] for mean in means]]) for side in (0, 1))
+    above, below = int((high > 1 + VISIBLE).sum()), int((low < -VISIBLE).sum())
+    counts = [
+        f"{count:,} {'end' if count == 1 else 'ends'} {where}"
+        for count, where in ((above, "above 1"), (below, "below 0"))
+        if count
+    ]
+    if not counts:
+        return ""
+    return (
+        f"; intervals are symmetric and not clipped: of {len(low):,} for cells and means, {' and '.join(counts)}, "
+        "where CKA over all images cannot be: read such an end as 1 or 0"
     )
 
 
@@ -60,7 +84,11 @@ def _interval(mean: Estimate, digits: int) -> str:
 
 def probability(difference: Estimate) -> str:
     """Format the p-value of a difference: '< 0.001', '= 0.023', or '= –' if undefined."""
-    p = difference.p_value
+    return p_text(difference.p_value)
+
+
+def p_text(p: float) -> str:
+    """Format a p-value: '< 0.001', '= 0.023', or '= –' if undefined."""
     return "< 0.001" if p < 0.001 else f"= {number(p)}"
 
 
@@ -103,7 +131,8 @@ def warnings(results: Results) -> list[str]:
 
     The reasons: networks with equal weights, another preset than the published one, unreadable images, what stages
     noted (doubles, another order of classes), seeds that tell the class of targets, networks that did not converge,
-    stalled images or losses that are not finite, accuracy near chance, images of another size, and undefined values.
+    stalled images or losses that are not finite, accuracy near chance, images of another size, undefined values or
+    errors, and few shards.
     """
     return [
         *map(equal_weights, results.twins),
@@ -116,6 +145,7 @@ def warnings(results: Results) -> list[str]:
         *_guessing(results),
         *_of_other_sizes(results),
         *_undefined(results),
+        *_few_shards(results),
     ]
 
 
@@ -126,6 +156,29 @@ def equal_weights(group: Sequence[str]) -> str:
         f"Equal weights: {_listed(group)} are {every} the same network. Their similarity to each other is left out of "
         f"means, differences and summaries; remove {all_but_one}, or give each its own weights."
     )
+
+
+def influence_warnings(results: Results, measured: Mapping[str, Measured]) -> list[str]:
+    """Warn of cells of two networks that a single image carries, if `netsim measure` has computed `cka_influence`."""
+    computed = measured.get("cka_influence")
+    if computed is None:
+        return []
+    sentences = []
+    for set_name, matrix in (("natural", computed.natural), ("inverted", computed.inverted)):
+        if matrix is None:
+            continue
+        shares = np.where(results.comparable, matrix.value, np.nan)
+        carried = shares > MUCH
+        if carried.any():
+            row, column = np.unravel_index(np.nanargmax(shares), shares.shape)
+            sentences.append(
+                f"One image carries more than {percent(MUCH)} of all influence on CKA in {carried.sum():,} of "
+                f"{np.isfinite(shares).sum():,} cells of the {set_name} matrix, at most {percent(shares[row, column])} "
+                f"(through {results.networks[row]}, observer {results.everyone[column]}; "
+                f"{percent(matrix.null[row, column])} with one side's images permuted). Look at the image: "
+                f"netsim.similarity.influence.image_influence returns the influence of each."
+            )
+    return sentences
 
 
 def _other_steps(results: Results) -> Iterable[str]:
@@ -223,12 +276,28 @@ def _undefined(results: Results) -> Iterable[str]:
             values = results.cells(name, estimator)
             count = int((~np.isfinite(values)).sum())
             if count:
-                undefined = results.cells(name, estimator, kind="undefined").ravel()
-                reasons = dict.fromkeys(str(reason) for reason in undefined if reason)
                 yield (
                     f"Undefined: {count:,} of {values.size:,} {estimator} values of the {name} matrix, shown as “–”"
-                    f" ({'; '.join(list(reasons)[:3])})."
+                    f" ({_reasons(results, name, estimator, ~np.isfinite(values))})."
                 )
+            without_error = np.isfinite(values) & ~np.isfinite(results.cells(name, estimator, kind="se"))
+            if without_error.any():
+                yield (
+                    f"Undefined: the standard errors of {without_error.sum():,} of {values.size:,} {estimator} values "
+                    f"of the {name} matrix, and of their means "
+                    f"({_reasons(results, name, estimator, without_error)})."
+                )
+
+
+def _reasons(results: Results, set_name: str, estimator: Estimator, cells: np.ndarray) -> str:
+    """List at most three different reasons why cells (M, C) are undefined."""
+    undefined = results.cells(set_name, estimator, kind="undefined")[cells]
+    return "; ".join(list(dict.fromkeys(str(reason) for reason in undefined if reason))[:3])
+
+
+def _few_shards(results: Results) -> Iterable[str]:
+    if few_shards(results.shards):
+        yield few_shards(results.shards)
 
 
 def better_than_chance(accuracy: float, chance: float) -> bool:

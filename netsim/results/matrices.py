@@ -13,7 +13,7 @@ import numpy as np
 
 from netsim.results.twins import counted_cells, counted_mean
 from netsim.similarity.cka import PairSimilarity, pair_similarities
-from netsim.similarity.hsic import Estimator, Hsic
+from netsim.similarity.hsic import Estimator, EstimatorName, Hsic, validate_estimator
 from netsim.similarity.streaming import Pair
 from netsim.similarity.uncertainty import Estimate, jackknife
 from netsim.storage.concurrency import concurrently
@@ -44,7 +44,7 @@ class Cells:
         (M, C), mean of the biased estimator over all permutations of one side's rows: what it gives for unrelated
         representations of these spectra (`netsim.similarity.hsic.null_floor`).
     undefined
-        (E, M, C), the reason where a value is undefined, else "".
+        (E, M, C), the reason where a value or its error is undefined, else "".
     comparable
         (M, C), the cells that can be averaged: those of two networks with different weights. Means of a matrix and of
         its rows are over the M networks, without those that only observe.
@@ -61,41 +61,43 @@ class Cells:
         """The cells (M, M) that means are taken over."""
         return self.comparable[:, : len(self.comparable)]
 
-    def _square(self, estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
+    def _square(self, estimator: EstimatorName) -> tuple[np.ndarray, np.ndarray]:
         """Select the cells between networks that are inverted: over all shards (M, M), and without each (M, M, G)."""
-        e, m = ESTIMATORS.index(estimator), len(self.comparable)
+        e, m = ESTIMATORS.index(validate_estimator(estimator)), len(self.comparable)
         return self.cka[e][:, :m], self.leave_one_out[e][:, :m]
 
-    def mean(self, estimator: Estimator) -> Estimate:
+    def mean(self, estimator: EstimatorName) -> Estimate:
         """Average the cells that count."""
         value, replicates = (counted_mean(cells, self._inside) for cells in self._square(estimator))
-        return jackknife(float(value), replicates)
+        return jackknife(float(value), replicates, biased=estimator == "biased")
 
-    def columns(self, estimator: Estimator) -> list[Estimate]:
+    def columns(self, estimator: EstimatorName) -> list[Estimate]:
         """Average the cells of each of the C columns that count."""
-        e = ESTIMATORS.index(estimator)
+        e = ESTIMATORS.index(validate_estimator(estimator))
         values, replicates = (
             np.stack([counted_mean(cells[e][:, c], self.comparable[:, c]) for c in range(self.comparable.shape[1])])
             for cells in (self.cka, self.leave_one_out)
         )
-        return [jackknife(*column) for column in zip(values, replicates, strict=True)]
+        biased = estimator == "biased"
+        return [jackknife(*column, biased=biased) for column in zip(values, replicates, strict=True)]
 
-    def rows(self, estimator: Estimator) -> list[Estimate]:
+    def rows(self, estimator: EstimatorName) -> list[Estimate]:
         """Average the cells of each row that count."""
-        return [jackknife(*row) for row in zip(*self._row_means(estimator), strict=True)]
+        biased = estimator == "biased"
+        return [jackknife(*row, biased=biased) for row in zip(*self._row_means(estimator), strict=True)]
 
-    def row_differences(self, estimator: Estimator) -> dict[tuple[int, int], Estimate]:
+    def row_differences(self, estimator: EstimatorName) -> dict[tuple[int, int], Estimate]:
         """Subtract the mean of each later row from that of each earlier one, paired: all rows share their pairs.
 
         Rows of networks with equal weights are not compared.
         """
-        values, replicates = self._row_means(estimator)
+        (values, replicates), biased = self._row_means(estimator), estimator == "biased"
         return {
-            (int(i), int(j)): jackknife(values[i] - values[j], replicates[i] - replicates[j])
+            (int(i), int(j)): jackknife(values[i] - values[j], replicates[i] - replicates[j], biased=biased)
             for i, j in np.argwhere(np.triu(self._inside))
         }
 
-    def _row_means(self, estimator: Estimator) -> tuple[np.ndarray, np.ndarray]:
+    def _row_means(self, estimator: EstimatorName) -> tuple[np.ndarray, np.ndarray]:
         """Average the cells of each row that count: over all shards (M,), and without each shard (M, G)."""
         values, replicates = (
             np.stack([counted_mean(row, counted) for row, counted in zip(cells, self._inside, strict=True)])
@@ -177,7 +179,7 @@ def _cells(
         cka=_one_for_itself(stack("cka_unbiased", "cka"), itself),
         leave_one_out=_one_for_itself(stack("leave_one_out_unbiased", "leave_one_out"), itself[..., None]),
         floor=stack("floor")[0],
-        undefined=stack("undefined_unbiased", "undefined"),
+        undefined=stack("reason_unbiased", "reason"),
         comparable=comparable(run),
     )
 

@@ -48,7 +48,8 @@ class MeasuredMatrix:
         Values, their standard errors, and their means over permutations, each (M, M); row = through, column =
         observer. The diagonal compares a network with itself.
     mean, null_mean
-        Means of `value` and `null` over the cells of two networks with different weights.
+        Means of `value` and `null` over the cells of two networks with different weights. The mean of a measure that
+        does not stream counts as biased: nothing says that unrelated rows would give 0, nor any other known value.
     """
 
     value: np.ndarray
@@ -160,15 +161,15 @@ def _matrix(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool) ->
         value=cells["value"],
         se=np.array(se).reshape(cells["value"].shape),
         null=null,
-        mean=_mean(cells, counted, streams),
+        mean=_mean(cells, counted, streams, biased=not streams),
         null_mean=float(counted_mean(null[:, : len(counted)], counted)),
     )
 
 
-def _mean(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool) -> Estimate:
+def _mean(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool, *, biased: bool = False) -> Estimate:
     estimate = jackknife if streams else half_sampling
     value, resampled = (counted_mean(cells[kind][:, : len(counted)], counted) for kind in ("value", "resampled"))
-    return estimate(float(value), resampled)
+    return estimate(float(value), resampled, biased=biased)
 
 
 def measured_json(measured: dict[str, Measured]) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from netsim.results.controls import Controls, load_controls, seed_only
 from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices, sums_of
 from netsim.results.twins import counted_cells, counted_mean, twin_groups
 from netsim.settings import STOP_REASONS
-from netsim.similarity.hsic import Estimator
+from netsim.similarity.hsic import Estimator, EstimatorName, validate_estimator
 from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se
+from netsim.statistics.multiple import holm
 from netsim.storage.concurrency import concurrently
 from netsim.store import layout
 from netsim.store.layout import inverted as inverted_set
@@ -126,7 +127,8 @@ class Results:
         Number of pairs, and of shards, which the jackknife deletes one at a time.
     similarity
         Labelled dataset with dimensions (estimator, set, through, observer): `cka`, its standard error `se`, the ends
-        `low` and `high` of its 95 % interval, `undefined` (the reason where a value is NaN), and `floor` (set, through,
+        `low` and `high` of its 95 % interval (of the expected value at this n for the biased estimator, and never
+        clipped to [0, 1]), `undefined` (the reason where a value or its error is NaN), and `floor` (set, through,
         observer), the mean of the biased estimator for unrelated representations.
     means
         (set, estimator) -> mean over the cells of two networks with different weights. The set "difference" is natural
@@ -233,12 +235,18 @@ class Results:
         """The cells (M, C) of two networks with different weights."""
         return counted_cells(self._weights(self.networks), self._weights(self.observers))
 
+    @property
+    def adjusted_p_values(self) -> dict[tuple[str, str], float]:
+        """The p-values of `row_differences`, adjusted together by Holm's method."""
+        p_values = [difference.p_value for difference in self.row_differences.values()]
+        return dict(zip(self.row_differences, holm(p_values).tolist(), strict=True))
+
     def _weights(self, names: Iterable[str]) -> list[str]:
         return [self.summaries[name].weights_hash for name in names]
 
-    def cells(self, set_name: str, estimator: Estimator = "unbiased", *, kind: str = "cka") -> np.ndarray:
+    def cells(self, set_name: str, estimator: EstimatorName = "unbiased", *, kind: str = "cka") -> np.ndarray:
         """Return one variable of `similarity` as an array (M, C); row = through, column = observer."""
-        return self.similarity[kind].sel(estimator=estimator, set=set_name).values
+        return self.similarity[kind].sel(estimator=validate_estimator(estimator), set=set_name).values
 
     def floor(self, set_name: str) -> np.ndarray:
         """Return the floor of the biased estimator (M, C)."""

@@ -11,7 +11,7 @@ kernel, instead of features. It is noisier, because it never compares images of 
 by how much. The average of CKA itself over blocks would be wrong: 0.53 instead of 0.16 at 16 rows.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ import numpy as np
 from netsim.errors import DataError, SettingsError, nearest
 from netsim.similarity.hsic import MIN_ROWS, ROUNDING
 from netsim.similarity.rows import Extent, precision, validate_rows, validate_same_rows
-from netsim.similarity.streaming import Pair, ShardSource
+from netsim.similarity.streaming import CANCELLATION, Pair, ShardSource
 from netsim.similarity.uncertainty import Estimate, jackknife
 
 Kernel = Callable[[np.ndarray], np.ndarray]
@@ -37,10 +37,13 @@ class BlockedSimilarity:
         CKA over all blocks. May be below 0; NaN where undefined.
     leave_one_out : array (G,)
         CKA without each block; NaN for a single block.
+    undefined : str
+        Which network makes `cka` undefined, and why; "" where it is defined.
     """
 
     cka: float
     leave_one_out: np.ndarray
+    undefined: str = ""
 
     @property
     def estimate(self) -> Estimate:
@@ -54,7 +57,7 @@ def blocked_similarity(
     *,
     kernel: Literal["linear", "rbf"] = "linear",
 ) -> dict[Pair, BlockedSimilarity]:
-    """Compute unbiased CKA of every pair, each shard a block, in one pass over the shards.
+    """Compute unbiased CKA of every pair, each shard a block, in two passes over the shards.
 
     Parameters
     ----------
@@ -63,8 +66,8 @@ def blocked_similarity(
     pairs
         Pairs of networks.
     kernel
-        "rbf" is exp(-|x - y|^2 / (2 sigma^2)), where sigma is the median distance of two rows of the network's first
-        shard.
+        "rbf" is exp(-|x - y|^2 / (2 sigma^2)), where sigma is the median distance of two rows of the network in the
+        same shard, over all shards. It does not depend on the order of shards or of rows.
 
     Raises
     ------
@@ -76,24 +79,76 @@ def blocked_similarity(
     _validate_kernel(kernel)
     pairs = list(dict.fromkeys(pairs))
     keys = list(dict.fromkeys(key for pair in pairs for key in pair))
-    kernels: dict[Any, Kernel] = {}
-    extents = {key: Extent() for key in keys}
+    sources = list(shards)
+    if not sources:
+        raise DataError("CKA requires at least 1 shard, got 0. Pass at least one.")
+    surveys = {key: _Survey(distances=kernel == "rbf") for key in keys}
+    for index, source in enumerate(sources):
+        for key, (rows, spacing) in _read(source, keys, index).items():
+            surveys[key].add(rows, spacing)
+    kernels = {key: survey.kernel() for key, survey in surveys.items()}
     weights, values, magnitudes = [], [], []
-    for index, source in enumerate(shards):
-        shard = _read(source, extents, index)
-        if not kernels:
-            kernels = {key: _kernel(kernel, shard[key], extents[key].exponent) for key in keys}
+    for index, source in enumerate(sources):
+        shard = {key: rows for key, (rows, _) in _read(source, keys, index).items()}
         weights.append(len(shard[keys[0]]))
         grams = np.stack([kernels[key](rows) for key, rows in shard.items()])
         values.append(hsic_unbiased(grams))
         magnitudes.append(magnitude(grams))
-    if not values:
-        raise DataError("CKA requires at least 1 shard, got 0. Pass at least one.")
-    varies = np.array([not extent.constant for extent in extents.values()])
+    varies = np.array([not survey.undefined for survey in surveys.values()])
     whole, leave_one_out = cka_of_blocks(np.stack(values) * varies, np.stack(magnitudes), np.array(weights))
     position = {key: index for index, key in enumerate(keys)}
     cells = {(x, y): (..., position[x], position[y]) for x, y in pairs}
-    return {pair: BlockedSimilarity(float(whole[cell]), leave_one_out[cell]) for pair, cell in cells.items()}
+    reasons = {key: survey.undefined for key, survey in surveys.items()} | {
+        key: "HSIC of the network with itself is not positive: too few images differ; use more images"
+        for key in keys
+        if not surveys[key].undefined and np.isnan(whole[position[key], position[key]])
+    }
+    return {
+        pair: BlockedSimilarity(
+            float(whole[cell]),
+            leave_one_out[cell],
+            "; ".join(f"{key}: {reasons[key]}" for key in dict.fromkeys(pair) if reasons[key]),
+        )
+        for pair, cell in cells.items()
+    }
+
+
+class _Survey:
+    """Range and distances of a network's rows, on which its kernel depends."""
+
+    def __init__(self, *, distances: bool) -> None:
+        self._extent = Extent()
+        self._distances: list[np.ndarray] | None = [] if distances else None
+
+    def add(self, rows: np.ndarray, spacing: float) -> None:
+        """Add the rows (n, d) of a shard, whose numbers have this relative spacing."""
+        self._extent.add(rows, spacing)
+        if self._distances is not None:
+            self._distances.append(row_distances(rows))
+
+    @property
+    def undefined(self) -> str:
+        """Why the network has no CKA with this kernel; "" if it has."""
+        if self._extent.constant:
+            return "constant: every image has the same representation"
+        if self._distances is not None and self._sigma == 0:
+            return "the median distance of two images of a shard is 0, so the kernel has no bandwidth: most are equal"
+        return ""
+
+    @property
+    def _sigma(self) -> float:
+        return float(np.median(np.concatenate(self._distances or [])))
+
+    def kernel(self) -> Kernel:
+        """Return the kernel; rows are first divided by a power of two if their products would overflow or vanish."""
+        exponent = self._extent.exponent
+        if self._distances is None:
+            return _scaled(linear_kernel, exponent)
+        return _scaled(rbf_kernel(float(np.ldexp(self._sigma, -exponent))), exponent)
+
+
+def _scaled(kernel: Kernel, exponent: int) -> Kernel:
+    return (lambda rows: kernel(np.ldexp(rows, -exponent))) if exponent else kernel
 
 
 def hsic_unbiased(grams: np.ndarray) -> np.ndarray:
@@ -122,11 +177,22 @@ def cka_of_blocks(hsic: np.ndarray, magnitudes: np.ndarray, weights: np.ndarray)
     weights
         Rows of every block, (G,).
     """
-    parts = weights[:, None, None] * hsic
+    parts, scales = weights[:, None, None] * hsic, ROUNDING * weights[:, None] * magnitudes
     total = parts.sum(axis=0)
-    rounding = ROUNDING * (weights @ magnitudes)  # (M,)
-    leave_one_out = _ratio(total - parts, rounding)
-    return _ratio(total, rounding), leave_one_out if len(parts) > 1 else np.full_like(leave_one_out, np.nan)
+    value = _ratio(total, scales.sum(axis=0))
+    if len(parts) == 1:
+        return value, np.full_like(parts, np.nan)
+    return value, np.stack([_ratio(_rest(parts, total, g), np.delete(scales, g, axis=0).sum(axis=0)) for g in
+                            range(len(parts))])  # fmt: skip
+
+
+def _rest(parts: np.ndarray, total: np.ndarray, block: int) -> np.ndarray:
+    """Sum the blocks (G, M, M) but one; anew for networks of which that one holds all but `CANCELLATION`."""
+    rest = total - parts[block]
+    dominated = ~(np.diagonal(rest) > CANCELLATION * np.diagonal(total))
+    if not dominated.any():
+        return rest
+    return np.where(dominated[:, None] | dominated, np.delete(parts, block, axis=0).sum(axis=0), rest)
 
 
 def linear_kernel(rows: np.ndarray) -> np.ndarray:
@@ -151,18 +217,17 @@ def rbf_kernel(sigma: float) -> Kernel:
     return kernel
 
 
-def median_distance(rows: np.ndarray) -> float:
-    """Return the median Euclidean distance of two rows (n, d), the sigma of Kornblith et al. 2019, section 4."""
+def row_distances(rows: np.ndarray) -> np.ndarray:
+    """Return the Euclidean distances of every two rows (n, d), of any size; their median is sigma.
+
+    That is the bandwidth of Kornblith et al. 2019, section 4, there over all images at once.
+    """
     from scipy.spatial.distance import pdist
 
-    return float(np.median(pdist(rows)))
-
-
-def _kernel(name: str, sample: np.ndarray, exponent: int) -> Kernel:
-    """Return the kernel of rows that are divided by a power of two first, if there is one."""
-    scaled = np.ldexp(sample, -exponent) if exponent else sample
-    kernel = linear_kernel if name == "linear" else rbf_kernel(median_distance(scaled))
-    return (lambda rows: kernel(np.ldexp(rows, -exponent))) if exponent else kernel
+    extent = Extent()
+    extent.add(rows, 0.0)
+    scaled = np.ldexp(rows, -extent.exponent) if extent.exponent else rows
+    return np.ldexp(pdist(scaled), extent.exponent)
 
 
 def _ratio(hsic: np.ndarray, rounding: np.ndarray) -> np.ndarray:
@@ -172,17 +237,15 @@ def _ratio(hsic: np.ndarray, rounding: np.ndarray) -> np.ndarray:
     return hsic / (scale[..., :, None] * scale[..., None, :])
 
 
-def _read(source: ShardSource, extents: Mapping[Any, Extent], index: int) -> dict[Any, np.ndarray]:
-    """Read a shard, and add it to the extent of each network."""
+def _read(source: ShardSource, keys: Sequence[Any], index: int) -> dict[Any, tuple[np.ndarray, float]]:
+    """Read the rows of a shard, each with the relative spacing of its numbers."""
     shard: Any = source() if callable(source) else source
-    rows = {key: validate_rows(shard[key], f"{key!r} in shard {index}") for key in extents}
+    rows = {key: validate_rows(shard[key], f"{key!r} in shard {index}") for key in keys}
     validate_same_rows(rows, where=f" in shard {index}")
     count = len(next(iter(rows.values())))
     if count < MIN_ROWS:
         raise DataError(f"a shard must have at least {MIN_ROWS} rows, got {count} in shard {index}. Use larger shards.")
-    for key, extent in extents.items():
-        extent.add(rows[key], precision(shard[key]))
-    return rows
+    return {key: (rows[key], precision(shard[key])) for key in keys}
 
 
 def _validate_kernel(kernel: str) -> None:

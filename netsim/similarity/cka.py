@@ -17,7 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from netsim.errors import DataError
-from netsim.similarity.hsic import Estimator, Hsic, cka, null_floor, validate_enough_rows, validate_estimator
+from netsim.similarity.hsic import (
+    Estimator,
+    EstimatorName,
+    Hsic,
+    cka,
+    null_floor,
+    validate_enough_rows,
+    validate_estimator,
+)
 from netsim.similarity.rows import Rows, validate_rows, validate_same_rows
 from netsim.similarity.streaming import Pair, ShardSource, pair_hsic
 
@@ -37,6 +45,8 @@ class PairSimilarity:
         Mean of the biased estimator for unrelated rows; see `netsim.similarity.hsic.null_floor`.
     undefined, undefined_unbiased : str
         Which network makes the value undefined, and why; "" where the value is defined.
+    undefined_error, undefined_error_unbiased : str
+        Likewise for the standard error: the first shard without which a value is undefined, and why.
     """
 
     cka: float
@@ -46,6 +56,18 @@ class PairSimilarity:
     floor: float
     undefined: str = ""
     undefined_unbiased: str = ""
+    undefined_error: str = ""
+    undefined_error_unbiased: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Why the value or, if that is defined, its error is undefined; "" where both are defined."""
+        return self.undefined or self.undefined_error
+
+    @property
+    def reason_unbiased(self) -> str:
+        """As `reason`, of the unbiased estimator."""
+        return self.undefined_unbiased or self.undefined_error_unbiased
 
 
 def similarity(shards: Sequence[ShardSource], pairs: Iterable[Pair]) -> dict[Pair, PairSimilarity]:
@@ -102,15 +124,24 @@ def _pair_similarity(sums: Mapping[Pair, Hsic], pair: Pair) -> PairSimilarity:
         floor=float(null_floor(parts[1], parts[2])[0]),
         undefined=_why_undefined(sums, pair, "biased"),
         undefined_unbiased=_why_undefined(sums, pair, "unbiased"),
+        undefined_error=_why_error_undefined(sums, pair, "biased", biased[1:]),
+        undefined_error_unbiased=_why_error_undefined(sums, pair, "unbiased", unbiased[1:]),
     )
 
 
-def _why_undefined(sums: Mapping[Pair, Hsic], pair: Pair, estimator: Estimator) -> str:
-    reasons = {key: sums[key, key].why_undefined(estimator) for key in pair}
+def _why_error_undefined(sums: Mapping[Pair, Hsic], pair: Pair, estimator: Estimator, left_out: np.ndarray) -> str:
+    undefined = np.flatnonzero(np.isnan(left_out))
+    if not len(undefined):
+        return ""
+    return f"no standard error: without shard {undefined[0]}, {_why_undefined(sums, pair, estimator, 1 + undefined[0])}"
+
+
+def _why_undefined(sums: Mapping[Pair, Hsic], pair: Pair, estimator: Estimator, entry: int = 0) -> str:
+    reasons = {key: sums[key, key].why_undefined(estimator, entry) for key in pair}
     return "; ".join(f"{key}: {reason}" for key, reason in reasons.items() if reason)
 
 
-def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
+def linear_cka(X: Rows, Y: Rows, estimator: EstimatorName = "biased") -> float:
     """Compute linear CKA of two representations of the same images.
 
     CKA = H(X, Y) / sqrt(H(X, X) H(Y, Y)), where H is HSIC with linear kernels. Shifts, rotations and a common scale of
@@ -122,16 +153,18 @@ def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
     X, Y : array or tensor, (n, d) and (n, d')
         Real numbers, one row per image, the same n >= 4 images in the same order. Widths may differ. Images must be
         different pictures: two copies of one look like similarity, with either estimator.
-    estimator : {"biased", "unbiased"}
-        Estimator of HSIC. "biased" is what most papers report; it is well above 0 for unrelated rows unless n is much
-        larger than d (`netsim.similarity.hsic.null_floor`). "unbiased" is about 0 for unrelated rows.
+    estimator : {"biased", "unbiased", "debiased"}
+        Estimator of HSIC; "debiased" is another name of "unbiased". "biased" is what most papers report; it is well
+        above 0 for unrelated rows unless n is much larger than d (`netsim.similarity.hsic.null_floor`). "unbiased" is
+        about 0 for unrelated rows.
 
     Returns
     -------
     float
         1 if the sides are equal up to rotation, scale and shift. "biased" is in [0, 1]; "unbiased" may be below 0.
         NaN if a side is constant over images but for the rounding of its dtype, or its unbiased H(X, X) is not
-        positive.
+        positive; `similarity` returns which side it is, and why. Pass float32 numbers as float32: in float64, their
+        rounding counts as a signal.
 
     Raises
     ------
@@ -161,7 +194,7 @@ def linear_cka(X: Rows, Y: Rows, estimator: Estimator = "biased") -> float:
     >>> abs(linear_cka(X, unrelated, "unbiased")) < 0.05
     True
     """
-    validate_estimator(estimator)
+    estimator = validate_estimator(estimator)
     arrays = {"X": validate_rows(X, "X"), "Y": validate_rows(Y, "Y")}
     validate_same_rows(arrays, where="")
     validate_enough_rows(len(arrays["X"]), "in X and Y")

@@ -162,11 +162,16 @@ def _tensor_to_array(rows: Any, name: str) -> np.ndarray:
 def _other_to_array(rows: Any, name: str) -> np.ndarray:
     if not isinstance(rows, np.ndarray) and hasattr(rows, "toarray"):
         raise DataError(f"{name} must be dense, got {_kind(rows)}. Call its toarray().")
-    if np.ma.isMaskedArray(rows) and np.ma.is_masked(rows):
+    whole = np.ma.asarray(rows) if _has_masks(rows) else rows  # np.asarray would show the values behind the masks
+    if np.ma.isMaskedArray(whole) and np.ma.is_masked(whole):
         raise DataError(
-            f"{name} must have no masked values, got {np.ma.count_masked(rows)} of {rows.size}. Drop these images."
+            f"{name} must have no masked values, got {np.ma.count_masked(whole)} of {whole.size}. Drop these images."
         )
     return np.asarray(rows)
+
+
+def _has_masks(rows: Any) -> bool:
+    return isinstance(rows, list | tuple) and any(np.ma.isMaskedArray(row) or _has_masks(row) for row in rows)
 
 
 def _kind(rows: Any) -> str:

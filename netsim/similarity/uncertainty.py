@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 LEVEL = 0.95
-"""Confidence level of all intervals: the share of experiments whose interval covers the value over all images."""
+"""Confidence level of all intervals: the share of experiments whose interval covers what it is an interval of."""
+
+FEWEST_SHARDS, ENOUGH_SHARDS = 5, 8
+"""Number of shards below which errors are warned of, and from which on they are recommended."""
+
+EXPECTED = "expected value at this n"
+"""What the interval of a biased estimate covers; that of any other covers the value over all images."""
 
 
 @dataclass(frozen=True)
@@ -25,34 +31,47 @@ class Estimate:
         The value and its standard error; NaN where undefined.
     df : int
         Degrees of freedom with which the standard error itself was estimated.
+    biased : bool
+        True if the expected value at this n is not the value over all images, as for biased CKA. The interval then
+        covers the expected value, and no test against 0 has a meaning.
     """
 
     value: float
     se: float
     df: int
+    biased: bool = False
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % confidence interval, value -+ t(df) se. NaN where the error is unknown."""
+        """The 95 % confidence interval, value -+ t(df) se; of the expected value at this n if `biased`.
+
+        Symmetric about the value, so that an end may be outside the range of the measure. NaN where the error is
+        unknown.
+        """
         half = float(half_width(np.asarray(self.se), self.df))
         return self.value - half, self.value + half
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of the t test that the value is 0. NaN unless the error is positive.
+        """Two-sided p-value of the t test that the value is 0. NaN unless the error is positive, and if `biased`.
 
-        Correct for multiple tests: multiply by their number (Bonferroni), or use scipy's `false_discovery_control`.
+        Of several tests, adjust the p-values together: `netsim.statistics.multiple.holm`.
         """
-        if not (self.se > 0 and self.df > 0):
+        if self.biased or not (self.se > 0 and self.df > 0):
             return float("nan")
         from scipy import special  # scipy.stats takes a second to import, in every worker
 
         return float(2 * special.stdtr(self.df, -abs(self.value) / self.se))
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values for JSON; None where undefined, because JSON has no NaN."""
-        numbers = {"value": self.value, "se": self.se, "interval": list(self.interval), "p_value": self.p_value}
-        return {name: plain(number) for name, number in numbers.items()}
+        """Return plain values for JSON; None where undefined, because JSON has no NaN.
+
+        A `biased` estimate has no "p_value", but "interval_of", which says what its interval covers.
+        """
+        numbers = {"value": self.value, "se": self.se, "interval": list(self.interval)}
+        if self.biased:
+            return {name: plain(number) for name, number in numbers.items()} | {"interval_of": EXPECTED}
+        return {name: plain(number) for name, number in (numbers | {"p_value": self.p_value}).items()}
 
 
 def plain(value: Any) -> Any:
@@ -69,12 +88,31 @@ def half_width(se: np.ndarray, df: int) -> np.ndarray:
     return se * (special.stdtrit(df, (1 + LEVEL) / 2) if df > 0 else np.nan)
 
 
-def jackknife(value: float, replicates: np.ndarray) -> Estimate:
-    """Return `value` with the standard error of its leave-one-out replicates (G,)."""
-    return Estimate(float(value), float(jackknife_se(replicates)), len(replicates) - 1)
+def few_shards(shards: int) -> str:
+    """Warn of errors that rest on fewer than `FEWEST_SHARDS` shards; "" for as many or more.
+
+    Examples
+    --------
+    >>> few_shards(2).partition(":")[0], few_shards(16)
+    ('Few shards', '')
+    """
+    if shards >= FEWEST_SHARDS:
+        return ""
+    wide, usual = (float(half_width(np.asarray(1.0), count - 1)) for count in (shards, ENOUGH_SHARDS))
+    return (
+        f"Few shards: standard errors rest on {shards} shards of images, so that 95 % intervals reach {wide:.1f} "
+        f"standard errors to either side, instead of {usual:.1f} with {ENOUGH_SHARDS} shards, and the standard errors "
+        f"themselves are hardly known. Use at least {ENOUGH_SHARDS} shards: raise pairs.count, or lower "
+        f"pairs.shard_size, which requires a new store."
+    )
 
 
-def half_sampling(value: float, halves: np.ndarray) -> Estimate:
+def jackknife(value: float, replicates: np.ndarray, *, biased: bool = False) -> Estimate:
+    """Return `value` with the standard error of its leave-one-out replicates (G,); `biased` as in `Estimate`."""
+    return Estimate(float(value), float(jackknife_se(replicates)), len(replicates) - 1, biased)
+
+
+def half_sampling(value: float, halves: np.ndarray, *, biased: bool = False) -> Estimate:
     """Return `value` with the standard error of its values on random halves of the images.
 
     Values on halves drawn without replacement spread about the value on all n images as those spread about the truth:
@@ -87,9 +125,11 @@ def half_sampling(value: float, halves: np.ndarray) -> Estimate:
         The value on all images.
     halves
         Values on K random halves, (K,), each drawn without replacement.
+    biased
+        As in `Estimate`.
     """
     halves = np.asarray(halves, dtype=np.float64)
-    return Estimate(float(value), float(halves.std(ddof=1)), len(halves) - 1)
+    return Estimate(float(value), float(halves.std(ddof=1)), len(halves) - 1, biased)
 
 
 def jackknife_se(replicates: np.ndarray) -> np.ndarray:

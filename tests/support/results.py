@@ -37,21 +37,22 @@ def make_estimates(
     for kind, matrix in matrices.items():
         for estimator, cells in zip(ESTIMATORS, matrix["cka"], strict=True):
             square, inside = cells[:, :count], off[:, :count]
-            means[kind, estimator] = Estimate(float(square[inside].mean()), 0.0042, 15)
+            biased = estimator == "biased"
+            means[kind, estimator] = Estimate(float(square[inside].mean()), 0.0042, 15, biased)
             rows[kind, estimator] = {
-                name: Estimate(float(row[others].mean()), 0.005, 15)
+                name: Estimate(float(row[others].mean()), 0.005, 15, biased)
                 for name, row, others in zip(names, square, inside, strict=True)
             }
             columns[kind, estimator] = {
-                name: Estimate(float(column[others].mean()), 0.005, 15)
+                name: Estimate(float(column[others].mean()), 0.005, 15, biased)
                 for name, column, others in zip((*names, *observers), cells.T, off.T, strict=True)
             }
     for estimator, se in zip(ESTIMATORS, (0.0053, 0.0051), strict=True):
         difference = means["natural", estimator].value - means["inverted", estimator].value
-        means["difference", estimator] = Estimate(difference, se, 15)
-    biased = rows["inverted", "biased"]
+        means["difference", estimator] = Estimate(difference, se, 15, estimator == "biased")
+    inverted = rows["inverted", "biased"]
     differences = {
-        (one, other): Estimate(biased[one].value - biased[other].value, 0.006, 15)
+        (one, other): Estimate(inverted[one].value - inverted[other].value, 0.006, 15)
         for one, other in itertools.combinations(names, 2)
     }
     return {"means": means, "rows": rows, "columns": columns, "row_differences": differences}

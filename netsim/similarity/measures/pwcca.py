@@ -17,9 +17,10 @@ def pwcca(X: np.ndarray, Y: np.ndarray) -> float:
     """Compute the mean of the min(rank) canonical correlations of X (n, d) and Y (n, d'), weighted by X.
 
     The weights are sum_j |<h_i, x_j>|, where h_i are the canonical variates of X and x_j its features, so pwcca(Y, X)
-    differs. The published code uses the weights of the side with fewer features instead. Invertible linear maps of Y,
-    shifts of either side, and a common scale or another order of X's features do not change it; a rotation of X does,
-    because it changes the terms of the weights.
+    differs. The published code (google/svcca, pwcca.py) differs: it takes the side with fewer features, leaves out the
+    whitening in the variates of its weights, adds the features' means back to them before it makes them orthonormal,
+    and does not centre the x_j. Invertible linear maps of Y, shifts of either side, and a common scale or another order
+    of X's features do not change it; a rotation of X does, because it changes the terms of the weights.
 
     Returns
     -------

@@ -14,14 +14,15 @@ from netsim.similarity.measures import Shards, measure
 def rbf_cka(shards: Shards) -> tuple[float, np.ndarray]:
     """Compute unbiased CKA of X (n, d) and Y (n, d') with kernel exp(-|x - y|^2 / (2 sigma^2)); each shard is a block.
 
-    sigma is the median distance of two images in the side's first shard. Rotation, shift and scale of either side do
-    not change it.
+    sigma is the median distance of two images of one shard, over all shards of the side. Rotation, shift and scale of
+    either side do not change the value, nor does the order of shards.
 
     Returns
     -------
     value : float
         At most about 1, for sides that are equal up to these. About 0 for unrelated rows, and may be below. NaN if a
-        side is constant.
+        side is constant, or if at least half of those distances are 0, so that there is no bandwidth: most images are
+        then represented alike. `netsim.similarity.blocked.blocked_similarity` returns which side, and why.
     replicates : array (G,)
         The value without each shard.
 

@@ -133,6 +133,20 @@ def test_a_network_that_cannot_be_folded_or_stored_channels_last_is_inverted_as_
     torch.testing.assert_close(descent, -gradient)
 
 
+def test_a_tie_in_max_pooling_sends_the_gradient_wherever_rounding_decides():
+    """docs/design.md, ties in max pooling: features that agree to 1e-15 may have gradients that do not at all."""
+    flat = torch.full((1, 1, 2, 2), 0.3, dtype=torch.float64)
+    gradients, pooled = [], []
+    for y, x in ((0, 0), (1, 1)):
+        image = flat.clone()
+        image[0, 0, y, x] = torch.nextafter(image[0, 0, y, x], torch.tensor(1.0, dtype=torch.float64))
+        value = torch.nn.functional.max_pool2d(image.requires_grad_(), 2).sum()
+        gradients.append(torch.autograd.grad(value, image)[0].flatten().tolist())
+        pooled.append(value.item())
+    assert pooled[0] == pooled[1] == pytest.approx(0.3, rel=1e-15)
+    assert gradients == [[1, 0, 0, 0], [0, 0, 0, 1]]
+
+
 def test_the_network_is_not_changed():
     network = convolutional()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

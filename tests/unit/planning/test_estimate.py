@@ -29,6 +29,7 @@ from netsim.planning.estimate import (
 )
 from netsim.planning.probe import Probe, ProbeRequest
 from netsim.settings import parse_settings
+from netsim.similarity.uncertainty import few_shards
 from netsim.stages.work import compute_unit
 from netsim.storage.files import Files
 from netsim.store.stages import INVERT, STAGES
@@ -113,6 +114,13 @@ def test_probes_say_what_the_networks_are(plan):
         assert plan.worker_bytes > probe.host_bytes > 2e8  # torch alone has that much
         assert probe.asked
     assert plan.downloaded == () and not plan.at_most
+
+
+def test_few_shards_are_warned_of_before_the_run(plan, tmp_path, capsys):
+    assert plan.warnings == (few_shards(4),)
+    show_estimate(plan, None)
+    assert f"WARNING  {few_shards(4)}" in capsys.readouterr().out
+    assert planned(tmp_path / "run", pairs={"count": 40, "shard_size": 8}).warnings == ()
 
 
 def test_networks_with_the_same_reference_are_known_before_the_run(plan, tmp_path, capsys):

@@ -17,8 +17,10 @@ from netsim.report.tables import (
     row_differences_csv,
     rows_csv,
 )
+from netsim.results.findings import p_text
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import Results
+from netsim.statistics.multiple import holm
 from support.pages import Page, page_of
 from support.results import make_gallery, make_results
 
@@ -78,6 +80,10 @@ def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results,
     assert [float(lines[0][key]) for key in ("mean", "se", "low", "high", "p_value")] == [
         first.value, first.se, *first.interval, first.p_value,
     ]  # fmt: skip
+    adjusted = holm([difference.p_value for difference in results.row_differences.values()])
+    assert [float(line["p_value_holm"]) for line in lines] == adjusted.tolist()
+    shown = [cell for line in table[1:] for cell in line[2:] if cell]
+    assert [cell.rpartition("Holm: p ")[2] for cell in shown] == [p_text(p) for p in adjusted]
     rows = list(csv.DictReader(written["rows.csv"].open(newline="")))
     assert [(row["set"], row["through"]) for row in rows] == [
         (kind, name) for kind in ("natural", "inverted") for name in results.networks
@@ -122,10 +128,10 @@ def test_layers_have_a_line_for_each_two_on_each_set():
 
 def test_columns_are_those_that_programs_rely_on(results):
     headers = {
-        matrix_csv: "through,observer,cka,cka_se,cka_low,cka_high,cka_unbiased,cka_unbiased_se,cka_unbiased_low,"
-        "cka_unbiased_high,floor,n",
+        matrix_csv: "through,observer,cka,cka_se,cka_low,cka_high,cka_interval_of,cka_unbiased,cka_unbiased_se,"
+        "cka_unbiased_low,cka_unbiased_high,floor,n",
         rows_csv: "set,through,mean,se,low,high",
-        row_differences_csv: "through,minus,mean,se,low,high,p_value",
+        row_differences_csv: "through,minus,mean,se,low,high,p_value,p_value_holm",
         controls_csv: "through,observer,quantity,value,se",
         losses_csv: "through,pair,initial_loss,final_loss,distance",
         networks_csv: "network,reference,parameters,width,accuracy,chance,median_initial_loss,median_loss_halfway,"

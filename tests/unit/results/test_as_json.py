@@ -16,7 +16,7 @@ KEYS = [
 ]  # fmt: skip
 MATRIX_KEYS = {
     f"{key}{suffix}" for key in ("cka", "se", "interval", "mean", "rows", "columns") for suffix in ("", "_unbiased")
-} | {"floor", "undefined"}
+} | {"floor", "undefined", "interval_of"}
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,22 @@ def test_keys_are_those_that_programs_rely_on(results):
         "median_initial", "median", "mean", "halfway", "quantile_90", "above_tolerance", "distance",
         "iterations", "stopped", "stalled", "nonfinite",
     }  # fmt: skip
-    assert set(printed["difference"]) == {"value", "se", "interval", "p_value"}
+    assert set(printed["difference_unbiased"]) == {"value", "se", "interval", "p_value"}
+    assert set(printed["row_differences"][0]) == {
+        "through", "minus", "value", "se", "interval", "p_value", "p_value_holm",
+    }  # fmt: skip
+
+
+def test_a_biased_value_has_no_p_value_and_says_what_its_interval_covers(results):
+    printed = to_json(results)
+    assert set(printed["difference"]) == {"value", "se", "interval", "interval_of"}
+    for kind in ("natural", "inverted"):
+        matrix = printed[kind]
+        assert matrix["interval_of"] == "expected value at this n (of the biased estimator)"
+        for each in (matrix["mean"], *matrix["rows"].values(), *matrix["columns"].values()):
+            assert "p_value" not in each and each["interval_of"] == "expected value at this n"
+        for each in (matrix["mean_unbiased"], *matrix["rows_unbiased"].values()):
+            assert each["p_value"] < 0.05 and "interval_of" not in each
 
 
 def test_networks_that_only_look_are_columns_and_have_no_losses():
@@ -90,6 +105,18 @@ def test_differences_of_rows_name_both_networks(results):
     differences = to_json(results)["row_differences"]
     assert [(entry["through"], entry["minus"]) for entry in differences] == list(results.row_differences)
     assert differences[0]["value"] == results.row_differences["densenet", "mobilenet"].value
+
+
+def test_p_values_of_all_rows_are_adjusted_together(results):
+    """Three tests: the smallest p-value is multiplied by 3, the next by 2, and none falls below an earlier one."""
+    differences = to_json(results)["row_differences"]
+    stepped, largest = {}, 0.0
+    for rank, entry in enumerate(sorted(differences, key=lambda entry: entry["p_value"])):
+        largest = max(largest, min(1.0, (3 - rank) * entry["p_value"]))
+        stepped[entry["through"], entry["minus"]] = largest
+    assert {(entry["through"], entry["minus"]): entry["p_value_holm"] for entry in differences} == pytest.approx(
+        stepped
+    )
 
 
 def test_undefined_numbers_are_none_and_undefined_cells_have_their_reason(results):

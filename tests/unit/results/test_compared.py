@@ -10,6 +10,7 @@ from netsim.errors import RunError, StoreError
 from netsim.results.compared import compare_sweeps
 from netsim.results.matrices import matrices
 from netsim.results.results import load_results
+from netsim.statistics.multiple import holm
 from netsim.store.run import Run
 from netsim.store.views import view
 from support.sweeps import TINY, new_run, run_all, tiny
@@ -52,6 +53,17 @@ def test_differences_of_the_same_pairs_are_paired_by_shard(finished, longer):
     assert compared.cells["inverted"][0, 1] == pytest.approx(other.cka[0][0, 1] - one.cka[0][0, 1])
     assert compared.errors["inverted"][0, 1] == pytest.approx(jackknife_error(cell))
     assert compared.cells["natural"] == pytest.approx(np.zeros((3, 3)))
+
+
+def test_p_values_of_means_and_rows_are_adjusted_together(finished, longer):
+    compared = compare_sweeps(finished, longer)
+    tests = [*compared.means.values(), *(row for rows in compared.rows.values() for row in rows.values())]
+    expected = holm([each.difference.p_value for each in tests])
+    printed = compared.to_json()
+    rows = [row for rows in printed["rows"].values() for row in rows.values()]
+    adjusted = [each["difference"]["p_value_holm"] for each in (*printed["means"].values(), *rows)]
+    assert adjusted == [None if np.isnan(p) else p for p in expected]
+    assert any(p is not None and p > each.difference.p_value for p, each in zip(adjusted, tests, strict=True))
 
 
 def test_rows_are_those_of_the_results(finished, longer):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from netsim.errors import SettingsError
 from netsim.results import findings
 from netsim.results.findings import (
     all_well,
@@ -16,8 +17,9 @@ from netsim.results.findings import (
     number,
     warnings,
 )
+from netsim.results.measured import Measured, MeasuredMatrix
 from netsim.results.results import Results
-from netsim.similarity.uncertainty import Estimate
+from netsim.similarity.uncertainty import Estimate, few_shards
 from support.pages import Page, page_of, warned
 from support.results import make_results, with_inverted, with_loss, with_summary
 
@@ -90,6 +92,65 @@ def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
     assert "Accuracy of densenet is not reported: it was trained on other classes." in all_well(unknown)
 
 
+def without_error(results):
+    """Return results in which the error of one cell is undefined, for a reason."""
+    similarity = results.similarity.copy(deep=True)
+    cell = ("unbiased", "natural", "densenet", "resnext")
+    similarity["undefined"] = similarity.undefined.astype(object)
+    similarity.se.loc[cell] = np.nan
+    similarity.undefined.loc[cell] = "no standard error: without shard 3, resnext: constant"
+    return dataclasses.replace(results, similarity=similarity)
+
+
+@pytest.mark.parametrize("shards", [5, 8, 64])
+def test_as_many_shards_as_are_needed_are_no_reason_to_doubt(results, shards):
+    assert warnings(dataclasses.replace(results, shards=shards)) == []
+
+
+def test_a_warning_of_few_shards_says_how_wide_intervals_are_and_what_to_do():
+    """The quantiles of Student's t with 1 and with 7 degrees of freedom are in every table: 12.706 and 2.365."""
+    sentence = few_shards(2)
+    assert "reach 12.7 standard errors to either side, instead of 2.4 with 8 shards" in sentence
+    assert "Use at least 8 shards: raise pairs.count, or lower pairs.shard_size, which requires a new" in sentence
+
+
+def test_ends_of_intervals_that_cka_cannot_have_are_counted_and_explained(results, page):
+    assert "symmetric and not clipped" not in findings.intervals(results) + page.text
+    ends = results.similarity.copy(deep=True)
+    ends.high.loc["unbiased", "natural", "densenet", "resnext"] = 1.02
+    ends.high.loc["biased", "natural", "densenet", "mobilenet"] = 1.02
+    ends.high.loc["unbiased", "natural", "densenet", "mobilenet"] = 1.0004  # which shows as 1.000
+    beyond = dataclasses.replace(results, similarity=ends)
+    words = "of 20 for cells and means, 1 end above 1, where CKA over all images cannot be: read such an end as 1 or 0"
+    assert words in findings.intervals(beyond) and words in page_of(beyond).text
+    ends.low.loc["unbiased", "inverted", "densenet", ["mobilenet", "resnext"]] = -0.1
+    assert "1 end above 1 and 2 ends below 0" in findings.intervals(beyond)
+
+
+def test_cells_that_one_image_carries_are_warned_of_where_influence_was_measured(results):
+    def measured(natural, inverted):
+        matrices = [
+            MeasuredMatrix(np.array(cells), np.zeros((3, 3)), np.full((3, 3), 0.04), Estimate(0.1, 0.1, 1, True), 0.04)
+            for cells in (natural, inverted)
+        ]
+        return {"cka_influence": Measured("cka_influence", "", "", *matrices, None)}
+
+    small, large = np.full((3, 3), 0.08), np.array([[np.nan, 0.08, 0.3], [0.11, 0.9, 0.02], [0.08, 0.1, np.nan]])
+    assert (
+        findings.influence_warnings(results, {}) == findings.influence_warnings(results, measured(small, small)) == []
+    )
+    [warning] = findings.influence_warnings(results, measured(small, large))
+    assert "more than 10.0 % of all influence on CKA in 2 of 6 cells of the inverted matrix, at most 30.0 %" in warning
+    assert "(through densenet, observer resnext; 4.0 % with one side's images permuted)" in warning
+    assert len(findings.influence_warnings(results, measured(large, large))) == 2
+
+
+def test_debiased_cells_are_the_unbiased_ones(results):
+    np.testing.assert_array_equal(results.cells("inverted", "debiased"), results.cells("inverted", "unbiased"))
+    with pytest.raises(SettingsError, match=r"^unknown estimator 'unbaised'; did you mean 'unbiased'\?$"):
+        results.cells("inverted", "unbaised")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -99,6 +160,8 @@ def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
         (lambda results: with_summary(results, "densenet", other_size=384), "densenet (384 pixels a side)"),
         (lambda results: dataclasses.replace(results, preset="fast"), "Compare only with runs of the same preset"),
         (lambda results: with_inverted(results, 0, 1, np.nan), "1 of 9 unbiased values of the inverted matrix"),
+        (lambda results: dataclasses.replace(results, shards=4), "standard errors rest on 4 shards of images"),
+        (without_error, "standard errors of 1 of 9 unbiased values of the natural matrix, and of their means (no st"),
     ],
 )
 def test_every_other_reason_to_doubt_is_warned_of(results, change, words):

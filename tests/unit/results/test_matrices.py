@@ -142,6 +142,16 @@ def test_means_and_rows_average_cells_off_the_diagonal(cells, estimator):
         assert row.se == pytest.approx(jackknife_error(cells.leave_one_out[index, i, others].mean(axis=0)))
 
 
+def test_every_estimate_of_the_biased_estimator_is_biased_and_no_other(cells):
+    for estimator in ("biased", "unbiased", "debiased"):
+        estimates = [cells.mean(estimator), *cells.rows(estimator), *cells.columns(estimator)]
+        estimates += cells.row_differences(estimator).values()
+        estimates.append(cells.minus(make_cells(np.random.default_rng(1))).mean(estimator))
+        assert {each.biased for each in estimates} == {estimator == "biased"}
+        assert {np.isnan(each.p_value) for each in estimates} == {estimator == "biased"}
+    assert cells.rows("debiased") == cells.rows("unbiased") and cells.mean("debiased") == cells.mean("unbiased")
+
+
 def test_row_differences_are_paired_and_earlier_minus_later(cells):
     differences = cells.row_differences("unbiased")
     assert list(differences) == [(0, 1), (0, 2), (1, 2)]

@@ -62,6 +62,16 @@ def stacked(cells: dict[Pair, Values], kind: str, names: tuple[str, ...], *, nat
     return np.array([[cells[sets[x], x, y][kind] for y in names] for x in names])
 
 
+def test_means_of_measures_without_a_known_value_of_unrelated_rows_are_not_tested(run):
+    store(run, "procrustes")
+    store(run, "stir")
+    printed = measured_json(load_measured(run))
+    for matrix in ("natural", "inverted"):
+        assert "p_value" not in printed["procrustes"][matrix]["mean"]
+        assert printed["procrustes"][matrix]["mean"]["interval_of"] == "expected value at this n"
+    assert printed["procrustes"]["difference"]["p_value"] <= 1 and printed["stir"]["inverted"]["mean"]["p_value"] <= 1
+
+
 def test_rows_are_stacked_in_the_order_of_the_networks(run):
     stored = store(run, "procrustes")
     matrix, names = load_measured(run)["procrustes"], run.settings.names

@@ -1,5 +1,7 @@
 """The U-statistic of blocks must equal its definition, and the exact value for one block, for any kernel."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.metrics.pairwise import rbf_kernel as sklearn_rbf
@@ -11,8 +13,8 @@ from netsim.similarity.blocked import (
     hsic_unbiased,
     linear_kernel,
     magnitude,
-    median_distance,
     rbf_kernel,
+    row_distances,
 )
 from netsim.similarity.cka import linear_cka
 from unit.similarity.definitions import hsic_unbiased as song
@@ -62,26 +64,70 @@ def test_numerators_and_denominators_are_averaged_apart_by_rows_and_left_out_in_
     np.testing.assert_allclose(result.leave_one_out, replicates, rtol=1e-9)
 
 
+@pytest.mark.parametrize("size", [1e4, 1e5, 1e8])
+def test_one_image_of_any_size_leaves_the_values_without_its_block_exact(rng, size):
+    X, Y = related(rng, 60)
+    exact = blocked_similarity(blocks_of(X[20:], Y[20:], 20), [("x", "y")])["x", "y"].cka
+    X[7] = size * rng.normal(size=12)
+    result = blocked_similarity(blocks_of(X, Y, 20), [("x", "y")])["x", "y"]
+    assert result.leave_one_out[0] == pytest.approx(exact, rel=1e-12)
+
+
 def test_rbf_gram_matrix_is_scikit_learns(rng):
     X, _ = related(rng, 30)
     distances = np.linalg.norm(X[:, None] - X[None], axis=2)[np.triu_indices(30, k=1)]
     gamma = 1 / (2 * (0.7 * np.median(distances)) ** 2)
-    np.testing.assert_allclose(rbf_kernel(0.7 * median_distance(X))(X), sklearn_rbf(X, gamma=gamma), rtol=1e-10)
+    np.testing.assert_allclose(
+        rbf_kernel(0.7 * np.median(row_distances(X)))(X), sklearn_rbf(X, gamma=gamma), rtol=1e-10
+    )
 
 
 def rbf_cka_of_blocks(shards, bandwidth):
-    """Compute RBF CKA of x and y with sigma `bandwidth` times the median distance of each side's first shard."""
-    kernels = [rbf_kernel(bandwidth * median_distance(shards[0][key])) for key in "xy"]
+    """Compute RBF CKA of x and y with sigma `bandwidth` times the median distance of rows of one shard, by a loop."""
+    kernels = []
+    for key in "xy":
+        apart = [np.linalg.norm(a - b) for shard in shards for a, b in itertools.combinations(shard[key], 2)]
+        kernels.append(rbf_kernel(bandwidth * np.median(apart)))
     grams = [np.stack([kernel(shard[key]) for kernel, key in zip(kernels, "xy", strict=True)]) for shard in shards]
     hsic, magnitudes = (np.stack([of(gram) for gram in grams]) for of in (hsic_unbiased, magnitude))
     return cka_of_blocks(hsic, magnitudes, np.array([len(shard["x"]) for shard in shards]))[0][0, 1]
 
 
-def test_rbf_cka_has_the_median_distance_of_the_first_shard_as_its_bandwidth(rng):
+def test_rbf_cka_has_the_median_distance_of_all_shards_as_its_bandwidth_in_any_order(rng):
     X, Y = related(rng, 120)
+    X[:40] *= 5  # the first shard is spread more widely than the others
     shards = blocks_of(X, Y, 40)
-    assert blocked_similarity(shards, [("x", "y")], kernel="rbf")["x", "y"].cka == rbf_cka_of_blocks(shards, 1)
-    assert rbf_cka_of_blocks(shards[::-1], 1) != rbf_cka_of_blocks(shards, 1)
+    result = blocked_similarity(shards, [("x", "y")], kernel="rbf")["x", "y"]
+    assert result.cka == pytest.approx(rbf_cka_of_blocks(shards, 1), rel=1e-12)
+    backwards = blocked_similarity(iter(shards[::-1]), [("x", "y")], kernel="rbf")["x", "y"]
+    assert backwards.cka == pytest.approx(result.cka, rel=1e-12)
+    np.testing.assert_allclose(backwards.leave_one_out[::-1], result.leave_one_out, rtol=1e-12)
+
+
+def test_rbf_cka_of_a_side_with_equal_images_has_a_value_or_a_reason(rng):
+    """Equal images of one shard, more than half of its distances, do not matter; those of all shards leave no sigma."""
+    X, Y = related(rng, 120)
+    X[:32] = X[0]
+    first = blocked_similarity(blocks_of(X, Y, 40), [("x", "y")], kernel="rbf")["x", "y"]
+    assert np.isfinite(first.cka) and first.undefined == ""
+    one_hot = np.tile(np.eye(120)[0], (120, 1))
+    one_hot[::9] = np.eye(120)[1]
+    result = blocked_similarity(blocks_of(one_hot, Y, 40), [("x", "y"), ("y", "x")], kernel="rbf")
+    reason = "x: the median distance of two images of a shard is 0, so the kernel has no bandwidth: most are equal"
+    assert [np.isnan(each.cka) and each.undefined for each in result.values()] == [reason, reason]
+    assert blocked_similarity(blocks_of(one_hot, Y, 40), [("x", "y")])["x", "y"].undefined == ""
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_the_size_of_the_features_and_of_which_shard_changes_no_value_of_blocks(rng, kernel):
+    X, Y = related(rng, 120)
+    X[:40] *= 1e-3
+    shards = blocks_of(X, Y, 40)
+    huge = [{"x": shard["x"] * 2.0**400, "y": shard["y"]} for shard in shards]
+    expected = blocked_similarity(shards, [("x", "y")], kernel=kernel)["x", "y"].cka
+    assert blocked_similarity(huge, [("x", "y")], kernel=kernel)["x", "y"].cka == pytest.approx(expected, rel=1e-12)
+    grown = [{"x": shard["x"] * 10.0 ** (90 * g), "y": shard["y"]} for g, shard in enumerate(shards)]
+    assert np.isfinite(blocked_similarity(grown, [("x", "y")], kernel=kernel)["x", "y"].cka)
 
 
 def test_rbf_of_wide_bandwidth_is_linear(rng):
@@ -129,6 +175,7 @@ def test_a_constant_representation_is_nan(rng):
     for kernel in ("linear", "rbf"):
         result = blocked_similarity(blocks_of(X, np.ones_like(Y), 20), [("x", "y")], kernel=kernel)["x", "y"]
         assert np.isnan(result.cka) and np.isnan(result.leave_one_out).all()
+        assert result.undefined == "y: constant: every image has the same representation"
 
 
 def test_float32_rows_agree_to_the_precision_of_float32(rng):

@@ -11,7 +11,7 @@ import torch
 
 from netsim.errors import DataError, SettingsError
 from netsim.similarity.cka import linear_cka, pair_similarities, similarity, with_self
-from netsim.similarity.hsic import ESTIMATORS
+from netsim.similarity.hsic import ESTIMATORS, cka
 from netsim.similarity.streaming import (
     pair_hsic,
 )
@@ -175,6 +175,19 @@ def test_constant_once_the_only_lively_shard_is_left_out_is_nan_and_not_rounding
         assert np.flatnonzero(np.isnan(result.leave_one_out_unbiased)).tolist() == [lively]
 
 
+def test_an_error_that_is_undefined_names_the_shard_and_the_network(rng, space):
+    X, Y = related(rng, 40)
+    Y[10:] = Y[10]
+    result = shard_cka(split(X, Y, (10,) * 4))
+    reason = "no standard error: without shard 0, 1: constant: every image has the same representation"
+    assert np.isfinite(result.cka) and result.undefined == ""
+    assert result.undefined_error == result.undefined_error_unbiased == result.reason == reason
+    Y[10] += 1  # a single image differs from the others in what is left
+    result = shard_cka(split(X, Y, (10,) * 4))
+    assert result.undefined_error == "" and np.isfinite(result.leave_one_out).all()
+    assert result.reason_unbiased.startswith("no standard error: without shard 0, 1: the unbiased H(X, X) is not")
+
+
 @pytest.mark.filterwarnings("error")  # the root of a rounding error below 0 would be NaN by luck
 def test_a_single_row_that_differs_has_biased_cka_only(rng):
     for row in range(40):
@@ -239,3 +252,17 @@ def test_other_unusable_input_is_refused(rng):
         shard_cka(shard for shard in [(X, Y)])
     with pytest.raises(SettingsError, match=r"^unknown estimator 'unbaised'; did you mean 'unbiased'\?$"):
         linear_cka(X, Y, "unbaised")
+    with pytest.raises(SettingsError, match=r"^unknown estimator 'debaised'; did you mean 'debiased'\?$"):
+        linear_cka(X, Y, "debaised")
+    with pytest.raises(SettingsError, match=r"^unknown estimator 'de-biased'; did you mean 'debiased'\?$"):
+        linear_cka(X, Y, "de-biased")
+
+
+def test_debiased_is_another_name_of_unbiased_wherever_an_estimator_is_named(rng):
+    X, Y = related(rng, 40)
+    assert linear_cka(X, Y, "debiased") == linear_cka(X, Y, "unbiased") != linear_cka(X, Y, "biased")
+    sums, pair = pair_hsic([[X, Y]], with_self([(0, 1)])), (0, 1)
+    for method in ("value", "self_value", "why_undefined"):
+        np.testing.assert_array_equal(getattr(sums[0, 0], method)("debiased"), getattr(sums[0, 0], method)("unbiased"))
+    parts = sums[pair], sums[0, 0], sums[1, 1]
+    np.testing.assert_array_equal(cka(*parts, "debiased"), cka(*parts, "unbiased"))

@@ -94,6 +94,7 @@ LOOK_ALIKES = [
     (lambda X: X + 1j, r"must be an array of real numbers, got dtype complex128\. Use the absolute value"),
     (lambda X: torch.tensor(X + 1j), r"must be an array of real numbers, got dtype complex128\. Use the absolute"),
     (lambda X: np.ma.masked_where(X > 1, X), r"must have no masked values, got \d+ of 420\. Drop these images\."),
+    (lambda X: list(np.ma.masked_where(X > 1, X)), r"must have no masked values, got \d+ of 420\. Drop these images"),
     (scipy.sparse.csr_matrix, r"must be dense, got csr_matrix\. Call its toarray\(\)\."),
     (scipy.sparse.coo_array, r"must be dense, got coo_array\. Call its toarray\(\)\."),
     (lambda X: torch.tensor(X).to_sparse(), r"must be dense, got a tensor of layout torch.sparse_coo\. Call its to_d"),

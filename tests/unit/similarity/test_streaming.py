@@ -50,6 +50,49 @@ def shards_of(shards, side):
     return rows - rows.mean(axis=0)  # a large offset would drown the definitions in rounding error
 
 
+@pytest.mark.parametrize("size", [1e4, 1e5, 1e8, 1e60, 1e200])
+@pytest.mark.parametrize("sides", ["x", "y", "xy"])
+def test_one_image_of_any_size_leaves_the_values_without_its_shard_exact(rng, space, small_tiles, size, sides):
+    """Subtracting the shard from the sums would leave 1 % of error at 1e4, and nothing but rounding at 1e5."""
+    X, Y = related(rng, 60)
+    exact = [slow_cka(X[20:], Y[20:], estimator) for estimator in ("biased", "unbiased")]
+    for side, rows in zip("xy", (X, Y), strict=True):
+        if side in sides:
+            rows[7] = size * rng.normal(size=rows.shape[1])
+    result = shard_cka(split(X, Y, (20, 20, 20)))
+    assert [result.leave_one_out[0], result.leave_one_out_unbiased[0]] == pytest.approx(exact, abs=1e-10)
+    assert np.isfinite(result.leave_one_out).all() and result.undefined_error == ""
+
+
+def test_sums_of_ordinary_shards_are_those_of_the_difference_and_have_its_bits(rng, monkeypatch):
+    """What is summed anew are shards that dominate, so values that stores have of other images stay as they are."""
+    X, Y = related(rng, 80, dx=30)
+    X[:10] *= 7  # almost a third of the images are much larger, which is still ordinary
+    pairs = [("x", "x"), ("x", "y")]
+    shards = [{"x": X[at : at + 10], "y": Y[at : at + 10]} for at in range(0, 80, 10)]
+    anew = pair_hsic(shards, pairs)
+    monkeypatch.setattr(streaming, "CANCELLATION", 0)
+    subtracted = pair_hsic(shards, pairs)
+    for pair in pairs:
+        for name in ("n", "square", "q", "tx", "ty"):
+            np.testing.assert_array_equal(getattr(anew[pair], name), getattr(subtracted[pair], name), strict=True)
+
+
+def test_a_dominant_image_changes_the_bits_of_no_pair_it_is_not_in(rng):
+    """Whoever else is in the call, and whichever of them have images that dominate."""
+    networks = {name: rng.normal(size=(60, width)) for name, width in (("a", 12), ("b", 90), ("c", 7), ("d", 40))}
+    networks["b"][3] *= 1e6
+    networks["c"][31] *= 1e9
+    shards = [{name: rows[at : at + 20] for name, rows in networks.items()} for at in range(0, 60, 20)]
+    every = list(combinations_with_replacement(networks, 2))
+    together, backwards = pair_hsic(shards, every), pair_hsic(shards, every[::-1])
+    for pair in every:
+        alone = pair_hsic([{name: shard[name] for name in pair} for shard in shards], [pair])[pair]
+        for other in (together[pair], backwards[pair]):
+            for field in ("n", "square", "q", "tx", "ty"):
+                np.testing.assert_array_equal(getattr(alone, field), getattr(other, field), strict=True)
+
+
 def test_gram_and_feature_space_give_the_same_to_1e_10(rng):
     shards = [{"a": rng.normal(size=(n, 40)), "b": rng.normal(size=(n, 25)) ** 3} for n in (30, 8, 41)]
     pairs = [("a", "a"), ("a", "b"), ("b", "b")]

@@ -27,6 +27,24 @@ def test_of_a_mean_the_interval_and_p_are_students(rng):
     assert np.isnan(jackknife(1.0, np.ones(4)).p_value)
 
 
+def test_the_interval_of_a_biased_estimate_is_of_its_expected_value_and_nothing_is_tested(rng):
+    """Unrelated rows: the interval of biased CKA covers its mean over sets of this n, and never the true 0."""
+    means, covered, tested = [], [], []
+    for _ in range(60):
+        shards = split(rng.normal(size=(200, 30)), rng.normal(size=(200, 20)), (20,) * 10)
+        result = shard_cka(shards)
+        estimate = jackknife(result.cka, result.leave_one_out, biased=True)
+        means.append(estimate.value)
+        covered.append(estimate.interval)
+        tested.append(estimate.p_value)
+    low, high = np.array(covered).T
+    expected = np.mean(means)
+    assert expected > 0.1 and ((low <= expected) & (expected <= high)).mean() > 0.85
+    assert not ((low <= 0) & (high >= 0)).any()
+    assert np.isnan(tested).all() and "p_value" not in estimate.to_json()
+    assert estimate.to_json()["interval_of"] == "expected value at this n"
+
+
 def test_jackknife_intervals_cover_the_population_value(rng):
     """The interval has 19 degrees of freedom and nominally covers 95 % of 100 sets of 500 images in 20 shards."""
     A, B = rng.normal(size=(4, 8)), rng.normal(size=(4, 6))
