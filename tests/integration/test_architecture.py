@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS = (
     ("errors", "cancellation", "allocator"),
     ("references", "storage", "similarity"),
-    ("settings",),
+    ("settings", "statistics"),
     ("images",),
     ("networks", "store", "measures"),
     ("inversion", "results"),
