@@ -15,6 +15,7 @@ from netsim.errors import RunError, StoreError
 from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices
 from netsim.results.twins import counted_mean
 from netsim.similarity.uncertainty import Estimate, jackknife, plain
+from netsim.statistics.mantel import Agreement, mantel, split_half_reliability
 from netsim.store.provenance import weights_hash
 from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, require_finished
@@ -57,6 +58,10 @@ class ComparedSweeps:
         "natural" and "inverted" -> network -> mean of its row.
     cells, errors
         "natural" and "inverted" -> the second minus the first (M, M), and its standard error.
+    agreement
+        "natural" and "inverted" -> correlation of both matrices over their cells, tested by permuting networks.
+    reliability
+        "natural" and "inverted" -> how well each matrix would correlate with itself on other images.
     """
 
     networks: tuple[str, ...]
@@ -67,6 +72,8 @@ class ComparedSweeps:
     rows: Mapping[str, Mapping[str, Difference]]
     cells: Mapping[str, np.ndarray]
     errors: Mapping[str, np.ndarray]
+    agreement: Mapping[str, Agreement]
+    reliability: Mapping[str, tuple[float, float]]
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain lists and mappings."""
@@ -80,6 +87,10 @@ class ComparedSweeps:
             "means": {name: each.to_json() for name, each in self.means.items()},
             "rows": {name: {row: each.to_json() for row, each in rows.items()} for name, rows in self.rows.items()},
             **matrices,
+            "agreement": {
+                name: each.to_json() | {"reliability": plain(list(self.reliability[name]))}
+                for name, each in self.agreement.items()
+            },
         }
 
 
@@ -125,6 +136,8 @@ def compare_sweeps(first: Run, second: Run) -> ComparedSweeps:
         },
         cells={name: values for name, (values, _) in cells.items()},
         errors={name: errors for name, (_, errors) in cells.items()},
+        agreement={name: _agreement(estimates[name], counted) for name in SETS},
+        reliability={name: _reliability(estimates[name], counted) for name in SETS},
     )
 
 
@@ -160,6 +173,21 @@ def _sides(name: str, both: list[dict[str, Cells]]) -> list[Values]:
 def _mean(values: Values, counted: np.ndarray) -> tuple[float, np.ndarray]:
     cka, left_out = values
     return float(counted_mean(cka, counted)), counted_mean(left_out, counted)
+
+
+def _agreement(sides: list[Values], counted: np.ndarray) -> Agreement:
+    """Correlate both matrices over the cells that count and are defined."""
+    (first, _), (second, _) = sides
+    return mantel(first, second, counted & np.isfinite(first) & np.isfinite(second))
+
+
+def _reliability(sides: list[Values], counted: np.ndarray) -> tuple[float, float]:
+    """Estimate how well each matrix would correlate with itself on other images, over cells that are defined."""
+    first, second = (
+        split_half_reliability(cka, left_out, counted & np.isfinite(cka) & np.isfinite(left_out).all(axis=-1))
+        for cka, left_out in sides
+    )
+    return first, second
 
 
 def _difference(sides: list[tuple[float, np.ndarray]], *, paired: bool) -> Difference:

@@ -8,12 +8,13 @@ M = networks, C = M + those that only observe, n = pairs.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices
+from netsim.results.inference import Inference
+from netsim.results.matrices import ESTIMATORS, SETS, Cells, groups_of, matrices
 from netsim.results.twins import counted_cells, twin_groups
 from netsim.settings import STOP_REASONS
 from netsim.similarity.hsic import Estimator
@@ -108,15 +109,19 @@ class Results:
         `low` and `high` of its 95 % interval, `undefined` (the reason where a value is NaN), and `floor` (set, through,
         observer), the mean of the biased estimator for unrelated representations.
     means
-        (set, estimator) -> mean over the cells of two networks with different weights. The set "difference" is natural
-        minus inverted, paired.
+        (set, estimator) -> mean over the cells of two networks with different weights and of different groups. The set
+        "difference" is natural minus inverted, paired. Errors are over images; `inference` has those over networks.
     rows
-        (set, estimator) -> through -> mean of its row over networks with other weights.
+        (set, estimator) -> through -> mean of its row over networks of other weights and groups.
     columns
-        (set, estimator) -> observer -> mean of its column over networks with other weights.
+        (set, estimator) -> observer -> mean of its column over networks of other weights and groups.
     row_differences
         (through, other) -> mean of the first inverted row minus that of the second, unbiased, paired; of networks with
-        different weights.
+        different weights and groups.
+    matrices
+        Both matrices with their leave-one-out replicates, by name; `similarity` has the same values.
+    groups
+        Network or observer -> its group: networks of one group are replicates of each other.
     tolerance
         A network whose median final loss is above this is "not converged".
     chance
@@ -140,6 +145,8 @@ class Results:
     rows: Mapping[tuple[str, Estimator], Mapping[str, Estimate]]
     columns: Mapping[tuple[str, Estimator], Mapping[str, Estimate]]
     row_differences: Mapping[tuple[str, str], Estimate]
+    matrices: Mapping[str, Cells]
+    groups: Mapping[str, str]
     loss: Mapping[str, Loss]
     summaries: Mapping[str, NetworkSummary]
     tolerance: float
@@ -176,8 +183,20 @@ class Results:
 
     @property
     def comparable(self) -> np.ndarray:
+        """The cells (M, C) of two networks with different weights and of different groups."""
+        labels = np.array([self.groups[name] for name in self.everyone])
+        return self.distinct & (labels[: len(self.networks), None] != labels)
+
+    @property
+    def distinct(self) -> np.ndarray:
         """The cells (M, C) of two networks with different weights."""
         return counted_cells(self._weights(self.networks), self._weights(self.observers))
+
+    @cached_property
+    def inference(self) -> Inference:
+        """Errors over networks, the ceiling of replicates, asymmetry, clusters and maps."""
+        groups = tuple(self.groups[name] for name in self.everyone)
+        return Inference(self.networks, self.observers, groups, self.distinct, self.matrices)
 
     def _weights(self, names: Iterable[str]) -> list[str]:
         return [self.summaries[name].weights_hash for name in names]
@@ -269,6 +288,8 @@ def load_results(run: Run) -> Results:
             (networks[i], networks[j]): difference
             for (i, j), difference in by_set["inverted"].row_differences("unbiased").items()
         },
+        matrices=by_set,
+        groups=groups_of(run),
         loss={name: losses[sweep.shown[name]] for name in networks},
         summaries={name: _summary(name, records["train"][sweep.shown[name]][0]) for name in (*networks, *observers)},
         tolerance=run.settings.inversion.tolerance,
