@@ -22,7 +22,7 @@ from netsim.similarity.cka import linear_cka, similarity
 from netsim.similarity.measures import Measure
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife
 from netsim.stages.measure import evaluate
-from netsim.statistics.networks import mean_between_groups
+from netsim.statistics.networks import ceiling, mean_between_groups, normalized
 
 SHARED, NOISE, WIDTHS = 4, 2.0, (24, 16)
 UNBIASED = Measure("cka", "", "", lambda x, y: linear_cka(x, y, "unbiased"), "representations", None, False, True)
@@ -68,6 +68,8 @@ class Networks:
         seed, and of a single cell.
     shard, network_shard, cell_shard
         Effects of one shard of images on all cells, on those of a network, and on a single cell.
+    same
+        Added to the similarity of two networks of one architecture.
     skewed
         Draw effects of architectures from a lognormal distribution instead of a normal one.
     """
@@ -81,6 +83,7 @@ class Networks:
     shard: float = 0.04
     network_shard: float = 0.02
     cell_shard: float = 0.04
+    same: float = 0.20
     skewed: bool = False
 
 
@@ -101,7 +104,8 @@ def draw_networks(rng: np.random.Generator, networks: Networks) -> tuple[np.ndar
     """Draw similarities (M, M), those without each shard (M, M, G), and the truth that each interval is to cover.
 
     The truth of `images` is the mean of these networks over all images, of `networks` that of all networks on these
-    images, and of `total` that of all networks over all images.
+    images, and of `total` that of all networks over all images; `ceiling` and `normalized` are of all networks over all
+    images, too.
     """
     kinds, m = networks.architectures, networks.architectures * networks.seeds
     of = np.repeat(np.arange(kinds), networks.seeds)
@@ -115,6 +119,7 @@ def draw_networks(rng: np.random.Generator, networks: Networks) -> tuple[np.ndar
     pairs = networks.pair * rng.normal(size=(kinds, kinds))[np.ix_(of, of)]
     row, column = (kind[of, side] + net[:, side] for side in (0, 1))
     expected = MEAN + row[:, None] + column + pairs + networks.cell * rng.normal(size=(m, m))
+    expected += networks.same * (of[:, None] == of)
     common = networks.shard * rng.normal(size=SHARDS)
     seen, looked = networks.network_shard * rng.normal(size=(2, m, SHARDS))
     shards = expected[..., None] + common + seen[:, None] + looked
@@ -122,33 +127,38 @@ def draw_networks(rng: np.random.Generator, networks: Networks) -> tuple[np.ndar
     cells = shards.mean(axis=-1)
     replicates = (SHARDS * cells[..., None] - shards) / (SHARDS - 1)
     truth = {"images": float(expected[of[:, None] != of].mean()), "networks": MEAN + common.mean(), "total": MEAN}
+    truth |= {"ceiling": MEAN + networks.same, "normalized": MEAN / (MEAN + networks.same)}
     return cells, replicates, truth
 
 
 def coverage(networks: Networks, *, draws: int, rng_seed: int = 0, interval: str | None = None) -> dict[str, float]:
-    """Return the share of draws in which each interval of `mean_between_groups` contains the truth.
+    """Return the share of draws in which each interval contains the truth: of the mean, the ceiling, and their ratio.
 
-    With `interval`, this one interval is held against every truth, instead of each against its own.
+    With `interval`, this one interval of the mean is held against each of its truths, instead of each against its own.
     """
     rng = np.random.default_rng(rng_seed)
     m = networks.architectures * networks.seeds
     of = np.repeat(np.arange(networks.architectures), networks.seeds)
-    covered: dict[str, list[bool]] = {"images": [], "networks": [], "total": []}
+    covered: dict[str, list[bool]] = {"images": [], "networks": [], "total": [], "ceiling": [], "normalized": []}
+    counted = ~np.eye(m, dtype=bool)
     for _ in range(draws):
         cells, replicates, truth = draw_networks(rng, networks)
-        estimate = mean_between_groups(cells, replicates, ~np.eye(m, dtype=bool), of)
-        for name, true in truth.items():
-            low, high = getattr(estimate, interval or name).interval
-            covered[name].append(low < true < high)
+        mean, *scaled = (each(cells, replicates, counted, of) for each in (mean_between_groups, ceiling, normalized))
+        intervals = {name: getattr(mean, interval or name).interval for name in ("images", "networks", "total")}
+        for name, estimate in zip(("ceiling", "normalized"), scaled, strict=True):
+            intervals[name] = estimate.total.interval
+        for name, (low, high) in intervals.items():
+            covered[name].append(low < truth[name] < high)
     return {name: float(np.mean(values)) for name, values in covered.items()}
 
 
 def show_networks(draws: int) -> None:
     """Print the coverage of the intervals over images, over networks and over both, for each population."""
-    table = table_of("networks", "over images", "over networks", "over both")
+    table = table_of("networks", "over images", "over networks", "over both", "ceiling", "share of it")
     for name, networks in POPULATIONS.items():
         shares = coverage(networks, draws=draws)
-        table.add_row(name, *(f"{shares[kind]:.1%}" for kind in ("images", "networks", "total")))
+        shown = list(shares)[: 5 if networks.seeds > 1 else 3]
+        table.add_row(name, *(f"{shares[kind]:.1%}" for kind in shown))
     Console(width=140).print(table)
     error = 100 * np.sqrt(0.95 * 0.05 / draws)
     print(f"{draws} draws, {SHARDS} shards of images; coverage is known to about -+ {error:.1f} %")

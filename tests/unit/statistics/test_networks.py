@@ -274,6 +274,8 @@ def test_the_parts_of_the_variance_are_unbiased():
 @pytest.mark.parametrize("name", ["9 networks", "5 architectures x 3 seeds", "9 networks, pairs matter as much"])
 def test_intervals_over_images_over_networks_and_over_both_cover_the_truth(name):
     shares = coverage(POPULATIONS[name], draws=1000)
+    if POPULATIONS[name].seeds == 1:
+        assert shares.pop("ceiling") == shares.pop("normalized") == 0  # NaN contains nothing
     assert {kind: share for kind, share in shares.items() if not 0.93 <= share <= 0.97} == {}
 
 
