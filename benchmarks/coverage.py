@@ -3,10 +3,15 @@
 Two representations share four directions, with noise, so CKA of all images has a closed form. Many sets of images are
 drawn; each gives a value, a standard error and an interval. An error is right if its mean is the spread of the values
 over the sets, and an interval is right if it contains the true value in 95 % of the sets.
+
+A second table does the same over networks: similarities of made-up networks, with effects of architectures, of training
+seeds, of pairs of either, and of shards of images, are drawn many times, and the mean over all images, over all
+networks, or over both is known.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
@@ -17,6 +22,7 @@ from netsim.similarity.cka import linear_cka, similarity
 from netsim.similarity.measures import Measure
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife
 from netsim.stages.measure import evaluate
+from netsim.statistics.networks import ceiling, mean_between_groups, normalized
 
 SHARED, NOISE, WIDTHS = 4, 2.0, (24, 16)
 UNBIASED = Measure("cka", "", "", lambda x, y: linear_cka(x, y, "unbiased"), "representations", None, False, True)
@@ -46,12 +52,126 @@ def estimates(x: np.ndarray, y: np.ndarray, shards: int) -> Iterator[tuple[str, 
     yield "exact, half-sampling", half_sampling(halves.value, halves.resampled)
 
 
+# ---- networks ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Networks:
+    """A population of networks: standard deviations of what similarity depends on.
+
+    Attributes
+    ----------
+    architectures, seeds
+        How many are drawn: `seeds` networks of each architecture.
+    architecture, pair, seed, cell
+        Effects of an architecture (as row and, half the same, as column), of a pair of architectures, of a training
+        seed, and of a single cell.
+    shard, network_shard, cell_shard
+        Effects of one shard of images on all cells, on those of a network, and on a single cell.
+    same
+        Added to the similarity of two networks of one architecture.
+    skewed
+        Draw effects of architectures from a lognormal distribution instead of a normal one.
+    """
+
+    architectures: int
+    seeds: int = 1
+    architecture: float = 0.10
+    pair: float = 0.05
+    seed: float = 0.05
+    cell: float = 0.03
+    shard: float = 0.04
+    network_shard: float = 0.02
+    cell_shard: float = 0.04
+    same: float = 0.20
+    skewed: bool = False
+
+
+MEAN, SHARDS = 0.25, 16
+"""Mean similarity of all networks on all images, and shards of images in a draw."""
+
+POPULATIONS = {
+    "9 networks": Networks(9),
+    "5 architectures x 3 seeds": Networks(5, 3),
+    "9 networks, pairs matter as much": Networks(9, architecture=0.07, pair=0.07),
+    "5 x 3, pairs matter as much": Networks(5, 3, architecture=0.07, pair=0.07),
+    "9 networks, only pairs matter": Networks(9, architecture=0.0, pair=0.10, seed=0.0),
+    "9 networks, skewed": Networks(9, skewed=True),
+}
+
+
+def draw_networks(rng: np.random.Generator, networks: Networks) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+    """Draw similarities (M, M), those without each shard (M, M, G), and the truth that each interval is to cover.
+
+    The truth of `images` is the mean of these networks over all images, of `networks` that of all networks on these
+    images, and of `total` that of all networks over all images; `ceiling` and `normalized` are of all networks over all
+    images, too.
+    """
+    kinds, m = networks.architectures, networks.architectures * networks.seeds
+    of = np.repeat(np.arange(kinds), networks.seeds)
+
+    def both_ways(count: int, spread: float, *, skewed: bool = False) -> np.ndarray:
+        effect = rng.normal(size=(count, 3))
+        effect = (np.exp(effect) - np.exp(0.5)) / np.sqrt(np.exp(2) - np.e) if skewed else effect
+        return spread * (effect[:, :2] + effect[:, 2:]) / np.sqrt(2)
+
+    kind, net = both_ways(kinds, networks.architecture, skewed=networks.skewed), both_ways(m, networks.seed)
+    pairs = networks.pair * rng.normal(size=(kinds, kinds))[np.ix_(of, of)]
+    row, column = (kind[of, side] + net[:, side] for side in (0, 1))
+    expected = MEAN + row[:, None] + column + pairs + networks.cell * rng.normal(size=(m, m))
+    expected += networks.same * (of[:, None] == of)
+    common = networks.shard * rng.normal(size=SHARDS)
+    seen, looked = networks.network_shard * rng.normal(size=(2, m, SHARDS))
+    shards = expected[..., None] + common + seen[:, None] + looked
+    shards += networks.cell_shard * rng.normal(size=shards.shape)
+    cells = shards.mean(axis=-1)
+    replicates = (SHARDS * cells[..., None] - shards) / (SHARDS - 1)
+    truth = {"images": float(expected[of[:, None] != of].mean()), "networks": MEAN + common.mean(), "total": MEAN}
+    truth |= {"ceiling": MEAN + networks.same, "normalized": MEAN / (MEAN + networks.same)}
+    return cells, replicates, truth
+
+
+def coverage(networks: Networks, *, draws: int, rng_seed: int = 0, interval: str | None = None) -> dict[str, float]:
+    """Return the share of draws in which each interval contains the truth: of the mean, the ceiling, and their ratio.
+
+    With `interval`, this one interval of the mean is held against each of its truths, instead of each against its own.
+    """
+    rng = np.random.default_rng(rng_seed)
+    m = networks.architectures * networks.seeds
+    of = np.repeat(np.arange(networks.architectures), networks.seeds)
+    covered: dict[str, list[bool]] = {"images": [], "networks": [], "total": [], "ceiling": [], "normalized": []}
+    counted = ~np.eye(m, dtype=bool)
+    for _ in range(draws):
+        cells, replicates, truth = draw_networks(rng, networks)
+        mean, *scaled = (each(cells, replicates, counted, of) for each in (mean_between_groups, ceiling, normalized))
+        intervals = {name: getattr(mean, interval or name).interval for name in ("images", "networks", "total")}
+        for name, estimate in zip(("ceiling", "normalized"), scaled, strict=True):
+            intervals[name] = estimate.total.interval
+        for name, (low, high) in intervals.items():
+            covered[name].append(low < truth[name] < high)
+    return {name: float(np.mean(values)) for name, values in covered.items()}
+
+
+def show_networks(draws: int) -> None:
+    """Print the coverage of the intervals over images, over networks and over both, for each population."""
+    table = table_of("networks", "over images", "over networks", "over both", "ceiling", "share of it")
+    for name, networks in POPULATIONS.items():
+        shares = coverage(networks, draws=draws)
+        shown = list(shares)[: 5 if networks.seeds > 1 else 3]
+        table.add_row(name, *(f"{shares[kind]:.1%}" for kind in shown))
+    Console(width=140).print(table)
+    error = 100 * np.sqrt(0.95 * 0.05 / draws)
+    print(f"{draws} draws, {SHARDS} shards of images; coverage is known to about -+ {error:.1f} %")
+
+
 def main() -> None:
-    """Print a table of each error at 8, 16 and 32 shards."""
+    """Print tables of the errors over networks, and of each error over images at 8, 16 and 32 shards."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=int, default=300, help="sets of images drawn for each line")
     parser.add_argument("--n", type=int, default=512, help="images in a set")
+    parser.add_argument("--draws", type=int, default=2000, help="draws of networks for each line")
     options = parser.parse_args()
+    show_networks(options.draws)
     rng = np.random.default_rng(0)
     draw, truth = population(rng)
     table = table_of(

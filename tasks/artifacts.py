@@ -30,10 +30,12 @@ from netsim.errors import NetsimError
 from netsim.results.findings import (
     NETWORK_TABLE,
     biased_headline,
+    ceiling_line,
     controlled,
     headline,
     intervals,
     matrix_table,
+    network_intervals,
     network_table,
     warnings,
 )
@@ -184,7 +186,13 @@ def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
 
 
 def _summary(results: Results, report: str) -> str:
-    sentences: tuple[Callable[[Results], str], ...] = (headline, biased_headline, intervals)
+    sentences: tuple[Callable[[Results], str], ...] = (
+        headline,
+        biased_headline,
+        intervals,
+        network_intervals,
+        ceiling_line,
+    )
     paragraphs = [escape_markdown(f"{sentence(results)}.") for sentence in sentences]
     paragraphs += [escape_markdown(f"{sentence}.") for sentence in controlled(results)]
     paragraphs += [f"**Warning.** {escape_markdown(warning)}" for warning in warnings(results)]

@@ -10,9 +10,11 @@ from threading import Event, Thread
 from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.segment import Segments
+from rich.table import Column, Table
 from rich.text import Text
 
 from netsim.errors import StoreError, printable
@@ -40,13 +42,16 @@ class _LastingConsole(Console):
 console = _LastingConsole(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
 errors = _LastingConsole(stderr=True, markup=False, emoji=False, highlight=False)
 
+LONGEST = 24
+"""Characters of a word that a column of text always has room for; longer ones are broken."""
+
 MAX_NAMED = 3
 """Unreadable images, and incomplete networks, listed by name; --json lists all."""
 
 
 def table_of(first: str, *others: str) -> Table:
     """Return an empty table with a left-aligned first column and right-aligned others."""
-    table = Table(first, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(Column(first, overflow="fold"), box=box.SIMPLE_HEAD, pad_edge=False)
     for title in others:
         table.add_column(title, justify="right")
     return table
@@ -58,9 +63,19 @@ def plain(text: str) -> Text:
 
 
 def show(title: str, table: Table) -> None:
-    """Print a table under a bold title."""
+    """Print a table under a bold title, wider than the terminal if names or numbers would be cut otherwise."""
     console.print(Text(title, style="bold"), soft_wrap=True)
-    console.print(table)
+    for column in table.columns:
+        column.min_width = _least_width(column)
+    lines = console.render(table, console.options.update(width=console.width))
+    console.print(Segments(lines), crop=False, soft_wrap=True, end="")
+
+
+def _least_width(column: Column) -> int:
+    """Return the characters that a column needs: whole numbers, and the longest word of a title or text, up to 24."""
+    cells = [cell.plain if isinstance(cell, Text) else str(cell) for cell in column.cells]
+    parts = cells if column.justify == "right" else [word[:LONGEST] for cell in cells for word in cell.split()]
+    return max(map(cell_len, [*parts, *str(column.header).split()]), default=0)
 
 
 def show_status(run: Run) -> None:

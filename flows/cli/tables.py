@@ -1,5 +1,6 @@
 """Results in a terminal: both matrices, the networks, the headline and its warnings; other measures; estimates."""
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -9,18 +10,22 @@ from rich.text import Text
 from flows.cli.console import console, plain, show, table_of
 from netsim.results.findings import (
     NETWORK_TABLE,
+    asymmetry_line,
     biased_headline,
+    ceiling_line,
     controlled,
     digits_for,
     equal_weights,
     headline,
     influence_warnings,
     intervals,
+    network_intervals,
     network_table,
     number,
-    p_text,
     probability,
+    probability_of,
     seeds_tell,
+    variance_line,
     warnings,
     with_error,
 )
@@ -43,9 +48,9 @@ def show_results(results: Results) -> None:
     _show_matrix("Natural CKA", results, "natural")
     _show_matrix("Inverted CKA, row = inverted through, column = observer", results, "inverted")
     _show_networks(results)
-    console.print(f"{headline(results)}.\n{biased_headline(results)}.\n{intervals(results)}.", soft_wrap=True)
-    for sentence in controlled(results):
-        console.print(f"{sentence}.", soft_wrap=True)
+    lines = (headline, biased_headline, intervals, network_intervals, ceiling_line, variance_line, asymmetry_line)
+    for sentence in filter(None, (*(line(results) for line in lines), *controlled(results))):
+        console.print(plain(f"{sentence}."), soft_wrap=True)
     for warning in warnings(results):
         console.print(f"WARNING  {warning}", style="bold red", soft_wrap=True)
 
@@ -93,10 +98,9 @@ def show_comparison(comparison: Comparison) -> None:
         table.add_row(name, *(number(value) for value in values))
     show("Biased CKA: mean over the off-diagonal cells, and correlation of cells", table)
     for name, matrices in both.items():
-        table = table_of("", *comparison.networks)
-        for row, network in enumerate(comparison.networks):
-            table.add_row(network, *(number(value, 2) for value in matrices.difference[row]))
-        show(f"{name.capitalize()} CKA, this run minus published, row = inverted through", table)
+        cells = [[number(value, 2) for value in row] for row in matrices.difference]
+        heading = f"{name.capitalize()} CKA, this run minus published, row = inverted through"
+        _show_cells(heading, comparison.networks, comparison.networks, cells)
 
 
 def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
@@ -170,10 +174,39 @@ def _bytes(count: float) -> str:
 
 def _show_matrix(title: str, results: Results, set_name: str) -> None:
     largest = np.nanmax(results.cells(set_name, kind="se"))
-    table = table_of("", *results.everyone)
-    for name, row in zip(results.networks, results.cells(set_name), strict=True):
-        table.add_row(name, *(number(value, 2) for value in row))
-    show(f"{title}, unbiased; largest standard error of a cell: {largest:.3f}", table)
+    cells = [[number(value, 2) for value in row] for row in results.cells(set_name)]
+    heading = f"{title}, unbiased; largest standard error of a cell: {largest:.3f}"
+    _show_cells(heading, results.networks, results.everyone, cells)
+
+
+def _show_cells(title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """Print a matrix, in blocks of the columns that the terminal has room for."""
+    room = console.width - max(map(len, rows)) - 3
+    widths = [3 + max(len(name), *(len(row[index]) for row in cells)) for index, name in enumerate(columns)]
+    for block, indices in enumerate(column_blocks(widths, room)):
+        table = table_of("", *(columns[index] for index in indices))
+        for name, row in zip(rows, cells, strict=True):
+            table.add_row(name, *(row[index] for index in indices))
+        show(f"{title} (continued)" if block else title, table)
+
+
+def column_blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Divide columns into blocks that fit into `room` characters; each has at least one column.
+
+    Examples
+    --------
+    >>> column_blocks([5, 5, 5, 20, 5], room=12)
+    [[0, 1], [2], [3], [4]]
+    """
+    blocks: list[list[int]] = []
+    used = room
+    for index, width in enumerate(widths):
+        if used + width > room:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(index)
+        used += width
+    return blocks
 
 
 def _show_networks(results: Results) -> None:
@@ -237,15 +270,29 @@ def show_compared(compared: "ComparedSweeps", first: str, second: str) -> None:
             with_error(difference, digits),
             _ends(difference),
             probability(difference),
-            p_text(compared.adjusted_p_values[kind, name]),
+            probability_of(compared.adjusted_p_values[kind, name]),
         )
     show("Means, and their differences", table)
     _warn(few_shards(compared.means["natural"].difference.df + 1))
+    _show_agreement(compared)
     for kind, cells in compared.cells.items():
-        table = table_of("", *compared.networks)
-        for name, row, errors in zip(compared.networks, cells, compared.errors[kind], strict=True):
-            table.add_row(name, *(f"{number(v)} ± {number(e)}" for v, e in zip(row, errors, strict=True)))
-        show(f"{kind.capitalize()} CKA, B − A, row = inverted through", table)
+        values = [
+            [f"{number(v)} ± {number(e)}" for v, e in zip(row, errors, strict=True)]
+            for row, errors in zip(cells, compared.errors[kind], strict=True)
+        ]
+        heading = f"{kind.capitalize()} CKA, B − A, row = inverted through"
+        _show_cells(heading, compared.networks, compared.networks, values)
+
+
+def _show_agreement(compared: "ComparedSweeps") -> None:
+    """Print how well both matrices agree, one line each."""
+    table = table_of("matrix", "correlation", "95 % interval", "p", "reliability of A", "reliability of B")
+    for kind, agreement in compared.agreement.items():
+        low, high = agreement.interval
+        ends = f"{number(low)} to {number(high)}"
+        reliabilities = (number(value) for value in compared.reliability[kind])
+        table.add_row(kind, number(agreement.r), ends, probability_of(agreement.p_value), *reliabilities)
+    show("Correlation of A and B over cells; p by permuting networks, interval by leaving each out", table)
 
 
 def _warn(warning: str) -> None:

@@ -1,4 +1,4 @@
-"""The figures of a report, as pure functions of results: heatmaps, loss curves and the gallery.
+"""The figures of a report, as pure functions of results: heatmaps, loss curves, clusters, maps and the gallery.
 
 The heatmaps follow the published figure (Jones et al. 2022, https://proceedings.mlr.press/v180/jones22a.html):
 natural beside inverted, one colour scale from 0 to 1, row = network inverted through, column = observer.
@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image
@@ -25,6 +26,7 @@ from netsim.results.gallery import Gallery
 from netsim.results.matrices import SETS
 from netsim.results.results import Results
 from netsim.similarity.hsic import EstimatorName, validate_estimator
+from netsim.statistics.clusters import Clusters, NetworkMap
 
 UNDEFINED = "#c9cdd2"
 """Colour of a cell that is NaN."""
@@ -304,6 +306,68 @@ def _text(
         parse_math=False,
         annotation_clip=False,
     )
+
+
+# ---- clusters and maps ------------------------------------------------------------------------------------------
+
+
+def dendrogram(names: tuple[str, ...], clusters: Clusters, title: str) -> Figure:
+    """Draw clusters of networks, joined from left to right at their mean distance, with their support in percent.
+
+    Support is over images / over networks left out. The cluster of all, which has it by definition, has none written.
+    """
+    label = 16 + round(0.62 * 8 * max(map(len, names)))  # points for the longest name
+    left, right, bottom, top, line = label + 8, 24, 40, 30, 18
+    width, height = left + 320 + right, bottom + top + line * len(names)
+    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+    axes = figure.add_axes((left / width, bottom / height, 320 / width, line * len(names) / height))
+    axes.set_title(title, fontsize=10, color=INK, fontweight="bold")
+    heights = [cluster.height for cluster in clusters.clusters]
+    room = max(heights) - min(heights) or max(heights) or 1.0
+    start = max(min(heights) - room / 4, 0)  # the part of every line that joins nothing takes little
+    axes.set(xlim=(start, max(heights) + room / 12), ylim=(len(names) - 0.5, -0.5), yticks=range(len(names)))
+    axes.set_yticklabels([names[leaf] for leaf in clusters.order], parse_math=False)
+    axes.set_xlabel("mean distance, 1 − unbiased CKA", fontsize=9, color=INK)
+    axes.tick_params(length=0, labelsize=8, labelcolor=INK)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set(color=INK, linewidth=0.6)
+    ends = {leaf: (start, float(clusters.order.index(leaf))) for leaf in range(len(names))}
+    for number_of, cluster in enumerate(clusters.clusters, start=len(names)):
+        (x, y), (other_x, other_y) = (ends[child] for child in cluster.children)
+        axes.plot([x, cluster.height, cluster.height, other_x], [y, y, other_y, other_y], color=LINES[0], linewidth=1.3)
+        ends[number_of] = (cluster.height, (y + other_y) / 2)
+        if len(cluster.members) < len(names):
+            text = f"{_share(cluster.images)}/{_share(cluster.networks)}"
+            _text(axes, *ends[number_of], text, size=7, offset=(-3, 2), va="bottom", ha="right", data=True)
+    return figure
+
+
+def _share(support: float) -> str:
+    """Format support in percent, an en dash if undefined."""
+    return number(100 * support, 0)
+
+
+def network_map(names: tuple[str, ...], places: NetworkMap, title: str) -> Figure:
+    """Draw networks as points whose distances are about those of their similarities, each in a circle of its spread."""
+    label = 16 + round(0.62 * 8 * max(map(len, names)))
+    left, right, bottom, top, side = 24, label + 12, 40, 30, 300
+    width, height = left + side + right, bottom + side + top
+    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    axes.set_title(title, fontsize=10, color=INK, fontweight="bold")
+    half = 1.1 * float(np.abs(places.positions).max() + places.spread.max()) or 1.0
+    axes.set(xlim=(-half, half), ylim=(-half, half), xticks=(), yticks=(), aspect="equal")
+    axes.set_xlabel(f"shows {100 * places.shown:.0f} % of the distances", fontsize=9, color=INK)
+    axes.spines[:].set(color=INK, linewidth=0.6)
+    for spread_of, (x, y) in zip(places.spread, places.positions, strict=True):
+        axes.add_patch(Circle((x, y), float(spread_of), facecolor=LINES[0], alpha=0.2, linewidth=0))
+        axes.plot([x], [y], ".", color=LINES[0], markersize=5)
+    order = np.argsort(places.positions[:, 1])
+    heights = (places.positions[order, 1] + half) / (2 * half)
+    for index, label_height in zip(order, spread(heights, gap=10 / side), strict=True):
+        x = float(places.positions[index, 0] + half) / (2 * half)
+        _text(axes, x, label_height, names[index], size=8, offset=(6, 0), va="center_baseline", ha="left")
+    return figure
 
 
 # ---- gallery ----------------------------------------------------------------------------------------------------

@@ -16,29 +16,40 @@ from markupsafe import Markup
 from matplotlib.image import imsave
 
 from netsim.errors import SettingsError, StoreError
-from netsim.report.figures import heatmaps, layer_heatmaps, loss_curves
+from netsim.report.figures import dendrogram, heatmaps, layer_heatmaps, loss_curves, network_map
 from netsim.report.svg import to_inline_svg, to_png, to_svg
 from netsim.report.tables import (
+    asymmetry_csv,
+    clusters_csv,
+    columns_csv,
     controls_csv,
     layers_csv,
     losses_csv,
+    map_csv,
     matrix_csv,
+    means_csv,
     networks_csv,
     row_differences_csv,
+    row_minus_column_csv,
     rows_csv,
+    variances_csv,
 )
 from netsim.results.controls import QUANTITIES
 from netsim.results.findings import (
     all_well,
+    asymmetry_line,
     biased_headline,
+    ceiling_line,
     controlled,
     floor_mean,
     headline,
     intervals,
+    network_intervals,
     number,
-    p_text,
     percent,
     probability,
+    probability_of,
+    variance_line,
     warnings,
     with_error,
 )
@@ -78,8 +89,15 @@ def render_report(results: Results, gallery: Gallery, settings_yaml: str = "") -
         "natural.csv": matrix_csv(results, "natural"),
         "inverted.csv": matrix_csv(results, "inverted"),
         "controls.csv": controls_csv(results),
+        "means.csv": means_csv(results),
+        "variances.csv": variances_csv(results),
         "rows.csv": rows_csv(results),
+        "columns.csv": columns_csv(results),
         "row_differences.csv": row_differences_csv(results),
+        "asymmetry.csv": asymmetry_csv(results),
+        "row_minus_column.csv": row_minus_column_csv(results),
+        "clusters.csv": clusters_csv(results),
+        "map.csv": map_csv(results),
         "losses.csv": losses_csv(results),
         "networks.csv": networks_csv(results),
         "heatmaps.svg": to_svg(figure).encode(),
@@ -139,8 +157,17 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters.update(number=number, percent=percent, p_text=p_text)
-_templates.globals.update(all_well=all_well, with_error=with_error, floor_mean=floor_mean, probability=probability)
+_templates.filters.update(number=number, percent=percent, probability_of=probability_of)
+_templates.globals.update(
+    all_well=all_well,
+    with_error=with_error,
+    floor_mean=floor_mean,
+    probability=probability,
+    probability_of=probability_of,
+)
+
+MAX_ASYMMETRIC = 36
+"""Pairs in the table of asymmetry, largest first: all of nine networks."""
 
 
 def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> str:
@@ -151,12 +178,16 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
         biased_headline=biased_headline(results),
         intervals=intervals(results),
         controlled=controlled(results),
+        over_networks=list(filter(None, (line(results) for line in (network_intervals, ceiling_line, variance_line)))),
+        asymmetry_line=asymmetry_line(results),
+        asymmetric=asymmetric_pairs(results),
         warnings=warnings(results),
         figures={
             "unbiased": Markup(to_inline_svg(heatmaps(results, "unbiased"), "unbiased")),
             "biased": Markup(to_inline_svg(heatmaps(results, "biased"), "biased")),
             "losses": Markup(to_inline_svg(loss_curves(results), "losses")),
         },
+        trees=cluster_figures(results),
         networks=[
             {
                 "summary": results.summaries[name],
@@ -188,6 +219,31 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
         any_negative=any((results.cells(name) < 0).any() for name in SETS),
         settings_yaml=settings_yaml,
     )
+
+
+def asymmetric_pairs(results: Results) -> list[dict[str, object]]:
+    """List the largest differences of mirrored cells of the inverted matrix, for the template."""
+    asymmetry, names = results.inference.asymmetry, results.networks
+    return [
+        {
+            "through": names[i],
+            "observer": names[j],
+            "difference": asymmetry.difference(i, j),
+            "p_holm": asymmetry.adjusted(i, j),
+        }
+        for i, j in asymmetry.largest(MAX_ASYMMETRIC)
+    ]
+
+
+def cluster_figures(results: Results) -> list[dict[str, object]]:
+    """Draw clusters and map of either matrix, for the template; none of fewer than three networks."""
+    figures: list[dict[str, object]] = []
+    for name, (names, tree) in results.inference.clusters.items():
+        title = f"{name.capitalize()} images"
+        tree_svg = to_inline_svg(dendrogram(names, tree, title), f"clusters-{name}")
+        map_svg = to_inline_svg(network_map(names, results.inference.maps[name][1], title), f"map-{name}")
+        figures.append({"name": name, "tree": Markup(tree_svg), "map": Markup(map_svg)})
+    return figures
 
 
 def gallery_rows(results: Results, gallery: Gallery) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from netsim.results.controls import QUANTITIES
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import NetworkSummary, Results
 from netsim.similarity.uncertainty import EXPECTED, Estimate
+from netsim.statistics.networks import CrossedEstimate
 
 COLUMNS = {"biased": "cka", "unbiased": "cka_unbiased"}
 """Stem of the columns of an estimator."""
@@ -62,13 +63,89 @@ def layers_csv(spec: LayerSpec, similarities: Mapping[str, LayerSimilarity]) -> 
     )
 
 
-def rows_csv(results: Results) -> bytes:
-    """Render the mean of each row of either matrix over the other networks, unbiased."""
+def means_csv(results: Results) -> bytes:
+    """Render the means, the ceilings and the similarity normalized by them, unbiased, with both errors."""
+    inference = results.inference
+    quantities = {"mean": inference.means, "ceiling": inference.ceiling, "normalized": inference.normalized}
     return _csv(
-        {"set": set_name, "through": name} | _estimate(row)
-        for (set_name, estimator), rows in results.rows.items()
+        {"quantity": quantity, "set": set_name} | _crossed(estimate)
+        for quantity, by_set in quantities.items()
+        for set_name, estimate in by_set.items()
+    )
+
+
+def variances_csv(results: Results) -> bytes:
+    """Render the parts of the variance of each mean, as standard errors."""
+    return _csv({"set": set_name} | parts.to_json() for set_name, parts in results.inference.parts.items())
+
+
+def rows_csv(results: Results) -> bytes:
+    """Render the mean of each row of either matrix over the other networks, unbiased, with both errors."""
+    return _lines_csv("through", results.rows, results.inference.rows)
+
+
+def columns_csv(results: Results) -> bytes:
+    """Render the mean of each column of either matrix over the other networks, unbiased, with both errors."""
+    return _lines_csv("observer", results.columns, results.inference.columns)
+
+
+def _lines_csv(
+    key: str,
+    means: Mapping[tuple[str, Any], Mapping[str, Estimate]],
+    crossed: Mapping[str, Mapping[str, CrossedEstimate]],
+) -> bytes:
+    return _csv(
+        {"set": set_name, key: name} | _estimate(mean) | _over_networks(crossed[set_name][name])
+        for (set_name, estimator), lines in means.items()
         if estimator == "unbiased"
-        for name, row in rows.items()
+        for name, mean in lines.items()
+    )
+
+
+def asymmetry_csv(results: Results) -> bytes:
+    """Render the difference of each two mirrored cells of the inverted matrix, with p-values adjusted by Holm."""
+    asymmetry, names = results.inference.asymmetry, results.networks
+    return _csv(
+        {"through": names[i], "observer": names[j]}
+        | _estimate(difference, "difference")
+        | {"p_value": difference.p_value, "p_holm": asymmetry.pair_p[i, j]}
+        for (i, j), difference in asymmetry.pairs.items()
+    )
+
+
+def row_minus_column_csv(results: Results) -> bytes:
+    """Render the mean of each row of the inverted matrix minus that of its column, with both errors."""
+    asymmetry = results.inference.asymmetry
+    return _csv(
+        {"network": name}
+        | _estimate(each.images, "difference")
+        | _over_networks(each)
+        | {"p_value": each.images.p_value, "p_holm": p}
+        for name, each, p in zip(results.networks, asymmetry.networks, asymmetry.network_p, strict=True)
+    )
+
+
+def clusters_csv(results: Results) -> bytes:
+    """Render the clusters of either matrix, one line each; networks are separated by spaces."""
+    return _csv(
+        {
+            "set": set_name,
+            "networks": " ".join(names[member] for member in cluster.members),
+            "height": cluster.height,
+            "support_images": cluster.images,
+            "support_networks": cluster.networks,
+        }
+        for set_name, (names, tree) in results.inference.clusters.items()
+        for cluster in tree.clusters
+    )
+
+
+def map_csv(results: Results) -> bytes:
+    """Render the place of each network on the map of either matrix."""
+    return _csv(
+        {"set": set_name, "network": name, "x": x, "y": y, "spread": spread, "shown": places.shown}
+        for set_name, (names, places) in results.inference.maps.items()
+        for name, (x, y), spread in zip(names, places.positions, places.spread, strict=True)
     )
 
 
@@ -144,9 +221,22 @@ def _origin(summary: NetworkSummary) -> dict[str, Any]:
     return {"trained_here": str(summary.trained_here).lower(), "weights_hash": summary.weights_hash}
 
 
-def _estimate(estimate: Estimate) -> dict[str, float]:
+def _estimate(estimate: Estimate, name: str = "mean") -> dict[str, float]:
     low, high = estimate.interval
-    return {"mean": estimate.value, "se": estimate.se, "low": low, "high": high}
+    return {name: estimate.value, "se": estimate.se, "low": low, "high": high}
+
+
+def _crossed(estimate: CrossedEstimate) -> dict[str, float]:
+    return _estimate(estimate.images, "value") | _over_networks(estimate)
+
+
+def _over_networks(estimate: CrossedEstimate) -> dict[str, float]:
+    """Return the errors over networks, and over both, with their degrees of freedom."""
+    fields: dict[str, float] = {}
+    for name, each in (("networks", estimate.networks), ("total", estimate.total)):
+        low, high = each.interval
+        fields |= {f"se_{name}": each.se, f"low_{name}": low, f"high_{name}": high, f"df_{name}": each.df}
+    return fields
 
 
 def _csv(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> bytes:

@@ -2,6 +2,7 @@
 
 results      both matrices, means and losses, with errors
 matrices     cells of both matrices, from stored sums
+inference    errors over networks, asymmetry, clusters, maps
 as_json      results as JSON
 measured     results of other measures
 layers       similarity of layers

@@ -25,6 +25,9 @@ def to_json(results: Results) -> dict[str, Any]:
         "natural": _matrix_json(results, "natural"),
         "inverted": _matrix_json(results, "inverted"),
         **{f"difference{suffix}": results.means["difference", e].to_json() for e, suffix in SUFFIX.items()},
+        "difference_over_networks": results.inference.means["difference"].to_json(),
+        "asymmetry": results.inference.asymmetry.to_json(results.networks),
+        "groups": dict(results.groups),
         "row_differences": [
             {"through": row, "minus": other}
             | difference.to_json()
@@ -129,6 +132,24 @@ def _matrix_json(results: Results, set_name: str) -> dict[str, Any]:
         **each("rows", rows),
         **each("columns", columns),
         "undefined": _undefined_json(results, set_name),
+        **_inference_json(results, set_name),
+    }
+
+
+def _inference_json(results: Results, set_name: str) -> dict[str, Any]:
+    """Convert errors over networks, the ceiling, clusters and the map of one matrix, all of unbiased values."""
+    inference = results.inference
+    names, clusters = inference.clusters.get(set_name, ((), None))
+    _, positions = inference.maps.get(set_name, ((), None))
+    return {
+        "mean_over_networks": inference.means[set_name].to_json(),
+        "rows_over_networks": {name: row.to_json() for name, row in inference.rows[set_name].items()},
+        "columns_over_networks": {name: column.to_json() for name, column in inference.columns[set_name].items()},
+        "ceiling": inference.ceiling[set_name].to_json(),
+        "normalized": inference.normalized[set_name].to_json(),
+        "variance_parts": inference.parts[set_name].to_json(),
+        "clusters": clusters.to_json(names) if clusters else None,
+        "map": positions.to_json(names) if positions else None,
     }
 
 

@@ -15,6 +15,7 @@ from netsim.errors import RunError, StoreError
 from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices
 from netsim.results.twins import counted_mean
 from netsim.similarity.uncertainty import Estimate, jackknife, plain
+from netsim.statistics.mantel import Agreement, mantel, split_half_reliability
 from netsim.statistics.multiple import holm
 from netsim.store.provenance import weights_hash
 from netsim.store.run import Run
@@ -58,6 +59,10 @@ class ComparedSweeps:
         "natural" and "inverted" -> network -> mean of its row.
     cells, errors
         "natural" and "inverted" -> the second minus the first (M, M), and its standard error.
+    agreement
+        "natural" and "inverted" -> correlation of both matrices over their cells, tested by permuting networks.
+    reliability
+        "natural" and "inverted" -> how well each matrix would correlate with itself on other images.
     """
 
     networks: tuple[str, ...]
@@ -68,6 +73,8 @@ class ComparedSweeps:
     rows: Mapping[str, Mapping[str, Difference]]
     cells: Mapping[str, np.ndarray]
     errors: Mapping[str, np.ndarray]
+    agreement: Mapping[str, Agreement]
+    reliability: Mapping[str, tuple[float, float]]
 
     @property
     def tests(self) -> dict[tuple[str, str], Difference]:
@@ -102,6 +109,10 @@ class ComparedSweeps:
                 name: {row: tested(name, row, each) for row, each in rows.items()} for name, rows in self.rows.items()
             },
             **matrices,
+            "agreement": {
+                name: each.to_json() | {"reliability": plain(list(self.reliability[name]))}
+                for name, each in self.agreement.items()
+            },
         }
 
 
@@ -147,6 +158,8 @@ def compare_sweeps(first: Run, second: Run) -> ComparedSweeps:
         },
         cells={name: values for name, (values, _) in cells.items()},
         errors={name: errors for name, (_, errors) in cells.items()},
+        agreement={name: _agreement(estimates[name], counted) for name in SETS},
+        reliability={name: _reliability(estimates[name], counted) for name in SETS},
     )
 
 
@@ -182,6 +195,21 @@ def _sides(name: str, both: list[dict[str, Cells]]) -> list[Values]:
 def _mean(values: Values, counted: np.ndarray) -> tuple[float, np.ndarray]:
     cka, left_out = values
     return float(counted_mean(cka, counted)), counted_mean(left_out, counted)
+
+
+def _agreement(sides: list[Values], counted: np.ndarray) -> Agreement:
+    """Correlate both matrices over the cells that count and are defined."""
+    (first, _), (second, _) = sides
+    return mantel(first, second, counted & np.isfinite(first) & np.isfinite(second))
+
+
+def _reliability(sides: list[Values], counted: np.ndarray) -> tuple[float, float]:
+    """Estimate how well each matrix would correlate with itself on other images, over cells that are defined."""
+    first, second = (
+        split_half_reliability(cka, left_out, counted & np.isfinite(cka) & np.isfinite(left_out).all(axis=-1))
+        for cka, left_out in sides
+    )
+    return first, second
 
 
 def _difference(sides: list[tuple[float, np.ndarray]], *, paired: bool) -> Difference:

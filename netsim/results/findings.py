@@ -12,6 +12,10 @@ from netsim.results.twins import counted_mean
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.influence import MUCH
 from netsim.similarity.uncertainty import Estimate, few_shards
+from netsim.statistics.networks import CrossedEstimate
+
+SHOWN_PAIRS = 3
+"""Pairs of networks that `asymmetry_line` lists; JSON, CSV and the report have all."""
 
 NETWORK_TABLE = (
     "Networks and their inversions: relative loss, its median at first, halfway and at last, and that of "
@@ -25,8 +29,17 @@ VISIBLE = 0.0005
 
 
 def headline(results: Results) -> str:
-    """Summarize the unbiased means in one sentence; an undefined mean is an en dash."""
-    return f"{_three_means(*_means(results, 'unbiased'))} (unbiased CKA, {_basis(results)})"
+    """Summarize the unbiased means in one sentence, with both errors; an undefined mean is an en dash."""
+    means = _means(results, "unbiased")
+    over = [results.inference.means[name].networks for name in ("natural", "inverted", "difference")]
+    digits = digits_for(*(mean.se for mean in means))
+    natural, inverted, difference = (
+        with_errors(mean, networks, digits) for mean, networks in zip(means, over, strict=True)
+    )
+    return (
+        f"Natural similarity {natural}; after inversion {inverted}; difference {difference} "
+        f"(unbiased CKA, {_basis(results)})"
+    )
 
 
 def biased_headline(results: Results) -> str:
@@ -68,6 +81,66 @@ def _out_of_range(results: Results) -> str:
     )
 
 
+def network_intervals(results: Results) -> str:
+    """State the 95 % intervals over other networks and images at once; "" for fewer than three networks or groups."""
+    totals = [results.inference.means[name].total for name in ("natural", "inverted", "difference")]
+    if not all(np.isfinite(total.se) for total in totals):
+        return ""
+    digits = digits_for(*(total.se for total in totals))
+    natural, inverted, difference = (_interval(total, digits) for total in totals)
+    units = "architectures" if results.inference.replicated else "networks"
+    return (
+        f"95 % intervals over other {units} and images: natural {natural}, inverted {inverted}, difference "
+        f"{difference} (t with {totals[0].df} degrees of freedom, jackknife over {units} and over shards)"
+    )
+
+
+def ceiling_line(results: Results) -> str:
+    """State the similarity of networks that only a training seed tells apart, and the share of it; "" without any."""
+    inference = results.inference
+    if not inference.replicated:
+        return ""
+    natural, inverted = (crossed(inference.ceiling[name]) for name in SETS)
+    shares = [crossed(inference.normalized[name]) for name in SETS]
+    return (
+        f"Ceiling, two training seeds of one architecture: natural {natural}, inverted {inverted}; similarity between "
+        f"architectures is {shares[0]} and {shares[1]} of it"
+    )
+
+
+def variance_line(results: Results) -> str:
+    """State what other architectures, training seeds and images would change; "" unless all are replicated."""
+    parts = results.inference.parts["inverted"]
+    if not np.isfinite(parts.seeds):
+        return ""
+    return (
+        f"Standard error of the inverted mean: {number(parts.architectures)} from architectures, {number(parts.seeds)} "
+        f"from training seeds, {number(parts.images)} from images; one cell varies over training seeds with a standard "
+        f"deviation of {number(parts.cell_sd)}"
+    )
+
+
+def asymmetry_line(results: Results) -> str:
+    """State how many mirrored cells of the inverted matrix differ, and the largest differences; "" for one network."""
+    asymmetry = results.inference.asymmetry
+    tested = [p for p in asymmetry.pair_p.values() if np.isfinite(p)]
+    if not tested:
+        return ""
+    different = sum(p < 0.05 for p in tested)
+    largest = _listed(_excess(results, *pair) for pair in asymmetry.largest(SHOWN_PAIRS))
+    return (
+        f"Asymmetry of the inverted matrix: {different:,} of {len(tested):,} pairs differ (p < 0.05, Holm, over "
+        f"images); most above the mirrored cell: {largest}"
+    )
+
+
+def _excess(results: Results, i: int, j: int) -> str:
+    """Format how far a cell is above the mirrored one."""
+    asymmetry, names = results.inference.asymmetry, results.networks
+    p = probability_of(asymmetry.adjusted(i, j))
+    return f"through {names[i]} seen by {names[j]} {with_error(asymmetry.difference(i, j))} (p {p})"
+
+
 def _means(results: Results, estimator: Estimator) -> tuple[Estimate, Estimate, Estimate]:
     """Return the means of natural, inverted, and natural minus inverted."""
     return (
@@ -84,10 +157,10 @@ def _interval(mean: Estimate, digits: int) -> str:
 
 def probability(difference: Estimate) -> str:
     """Format the p-value of a difference: '< 0.001', '= 0.023', or '= –' if undefined."""
-    return p_text(difference.p_value)
+    return probability_of(difference.p_value)
 
 
-def p_text(p: float) -> str:
+def probability_of(p: float) -> str:
     """Format a p-value: '< 0.001', '= 0.023', or '= –' if undefined."""
     return "< 0.001" if p < 0.001 else f"= {number(p)}"
 
@@ -389,3 +462,15 @@ def with_error(mean: Estimate, digits: int | None = None) -> str:
     """Format a value and one standard error: '0.874 ± 0.006'."""
     digits = digits_for(mean.se) if digits is None else digits
     return f"{number(mean.value, digits)} ± {number(mean.se, digits)}"
+
+
+def with_errors(mean: Estimate, networks: Estimate, digits: int | None = None) -> str:
+    """Format a value and both standard errors: '0.226 ± 0.015 (images) ± 0.075 (networks)'; without undefined ones."""
+    digits = digits_for(mean.se, networks.se) if digits is None else digits
+    over = f" ± {number(networks.se, digits)} (networks)" if np.isfinite(networks.se) else ""
+    return f"{with_error(mean, digits)} (images){over}"
+
+
+def crossed(estimate: CrossedEstimate, digits: int | None = None) -> str:
+    """Format a value with both standard errors."""
+    return with_errors(estimate.images, estimate.networks, digits)

@@ -46,8 +46,8 @@ class Cells:
     undefined
         (E, M, C), the reason where a value or its error is undefined, else "".
     comparable
-        (M, C), the cells that can be averaged: those of two networks with different weights. Means of a matrix and of
-        its rows are over the M networks, without those that only observe.
+        (M, C), the cells that can be averaged: those of two networks with different weights and of different groups.
+        Means of a matrix and of its rows are over the M networks, without those that only observe.
     """
 
     cka: np.ndarray
@@ -89,7 +89,7 @@ class Cells:
     def row_differences(self, estimator: EstimatorName) -> dict[tuple[int, int], Estimate]:
         """Subtract the mean of each later row from that of each earlier one, paired: all rows share their pairs.
 
-        Rows of networks with equal weights are not compared.
+        Rows of networks with equal weights, or of one group, are not compared.
         """
         (values, replicates), biased = self._row_means(estimator), estimator == "biased"
         return {
@@ -162,7 +162,14 @@ def comparable(run: Run) -> np.ndarray:
     """Select the cells (M, C) of a run that can be averaged."""
     hashes = {name: weights_hash(run, name) for name in run.sweep.columns}
     rows = [hashes[network.name] for network in run.sweep.networks]
-    return counted_cells(rows, [hashes[network.name] for network in run.sweep.observers])
+    labels = np.array(list(groups_of(run).values()))
+    distinct = counted_cells(rows, [hashes[network.name] for network in run.sweep.observers])
+    return distinct & (labels[: len(rows), None] != labels)
+
+
+def groups_of(run: Run) -> dict[str, str]:
+    """Map every network and observer, by the name under which the sweep shows it, to its group."""
+    return {member.name: member.group for member in (*run.settings.members, *run.settings.observing)}
 
 
 def _cells(

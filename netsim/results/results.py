@@ -8,13 +8,14 @@ M = networks, C = M + those that only observe, n = pairs.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from netsim.results.controls import Controls, load_controls, seed_only
-from netsim.results.matrices import ESTIMATORS, SETS, Cells, matrices, sums_of
+from netsim.results.inference import Inference
+from netsim.results.matrices import ESTIMATORS, SETS, Cells, groups_of, matrices, sums_of
 from netsim.results.twins import counted_cells, counted_mean, twin_groups
 from netsim.settings import STOP_REASONS
 from netsim.similarity.hsic import Estimator, EstimatorName, validate_estimator
@@ -131,15 +132,19 @@ class Results:
         clipped to [0, 1]), `undefined` (the reason where a value or its error is NaN), and `floor` (set, through,
         observer), the mean of the biased estimator for unrelated representations.
     means
-        (set, estimator) -> mean over the cells of two networks with different weights. The set "difference" is natural
-        minus inverted, paired.
+        (set, estimator) -> mean over the cells of two networks with different weights and of different groups. The set
+        "difference" is natural minus inverted, paired. Errors are over images; `inference` has those over networks.
     rows
-        (set, estimator) -> through -> mean of its row over networks with other weights.
+        (set, estimator) -> through -> mean of its row over networks of other weights and groups.
     columns
-        (set, estimator) -> observer -> mean of its column over networks with other weights.
+        (set, estimator) -> observer -> mean of its column over networks of other weights and groups.
     row_differences
         (through, other) -> mean of the first inverted row minus that of the second, unbiased, paired; of networks with
-        different weights.
+        different weights and groups.
+    matrices
+        Both matrices with their leave-one-out replicates, by name; `similarity` has the same values.
+    groups
+        Network or observer -> its group: networks of one group are replicates of each other.
     controls
         What the cells of the inverted matrix owe to the seeds, and what observers see.
     on_converged
@@ -170,6 +175,8 @@ class Results:
     rows: Mapping[tuple[str, Estimator], Mapping[str, Estimate]]
     columns: Mapping[tuple[str, Estimator], Mapping[str, Estimate]]
     row_differences: Mapping[tuple[str, str], Estimate]
+    matrices: Mapping[str, Cells]
+    groups: Mapping[str, str]
     loss: Mapping[str, Loss]
     summaries: Mapping[str, NetworkSummary]
     controls: Controls
@@ -232,6 +239,12 @@ class Results:
 
     @property
     def comparable(self) -> np.ndarray:
+        """The cells (M, C) of two networks with different weights and of different groups."""
+        labels = np.array([self.groups[name] for name in self.everyone])
+        return self.distinct & (labels[: len(self.networks), None] != labels)
+
+    @property
+    def distinct(self) -> np.ndarray:
         """The cells (M, C) of two networks with different weights."""
         return counted_cells(self._weights(self.networks), self._weights(self.observers))
 
@@ -240,6 +253,12 @@ class Results:
         """The p-values of `row_differences`, adjusted together by Holm's method."""
         p_values = [difference.p_value for difference in self.row_differences.values()]
         return dict(zip(self.row_differences, holm(p_values).tolist(), strict=True))
+
+    @cached_property
+    def inference(self) -> Inference:
+        """Errors over networks, the ceiling of replicates, asymmetry, clusters and maps."""
+        groups = tuple(self.groups[name] for name in self.everyone)
+        return Inference(self.networks, self.observers, groups, self.distinct, self.matrices)
 
     def _weights(self, names: Iterable[str]) -> list[str]:
         return [self.summaries[name].weights_hash for name in names]
@@ -340,6 +359,8 @@ def load_results(run: Run, *, on_converged: Callable[[Mapping[str, Loss]], np.nd
             (networks[i], networks[j]): difference
             for (i, j), difference in by_set["inverted"].row_differences("unbiased").items()
         },
+        matrices=by_set,
+        groups=groups_of(run),
         loss={name: losses[sweep.shown[name]] for name in networks},
         summaries={name: _summary(name, records["train"][sweep.shown[name]][0]) for name in (*networks, *observers)},
         controls=load_controls(run, by_set["inverted"].comparable, sums),

@@ -1,4 +1,8 @@
 """Statistics of similarity matrices: what holds for other images and for other networks. Imports no torch.
 
+networks     errors over networks: means, ceiling of replicates, parts of the variance
+asymmetry    mirrored cells, and rows against columns
 multiple     p-values of several tests, adjusted
+mantel       agreement of two matrices of the same networks
+clusters     clusters of networks with their support, and a map
 """

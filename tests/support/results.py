@@ -7,7 +7,7 @@ import numpy as np
 
 from netsim.results.controls import Controls
 from netsim.results.gallery import Gallery
-from netsim.results.matrices import ESTIMATORS
+from netsim.results.matrices import ESTIMATORS, SETS, Cells
 from netsim.results.results import Loss, NetworkSummary, Results, similarity_dataset
 from netsim.similarity.uncertainty import Estimate
 
@@ -56,6 +56,24 @@ def make_estimates(
         for one, other in itertools.combinations(names, 2)
     }
     return {"means": means, "rows": rows, "columns": columns, "row_differences": differences}
+
+
+def make_cells(matrix: dict[str, np.ndarray], *, symmetric: bool, shards: int = 16) -> Cells:
+    """Return a matrix with leave-one-out replicates that have the errors of its cells."""
+    rng = np.random.default_rng(len(matrix["floor"]))
+    noise = rng.standard_normal((*matrix["cka"].shape, shards))
+    if symmetric:
+        count = noise.shape[1]
+        noise[:, :, :count] += noise[:, :, :count].swapaxes(1, 2)
+    noise -= noise.mean(axis=-1, keepdims=True)
+    noise *= np.sqrt(shards / (shards - 1) / np.square(noise).sum(axis=-1, keepdims=True))
+    return Cells(
+        cka=matrix["cka"],
+        leave_one_out=matrix["cka"][..., None] + matrix["se"][..., None] * noise,
+        floor=matrix["floor"],
+        undefined=np.full(matrix["cka"].shape, "", str),
+        comparable=~np.eye(*matrix["floor"].shape, dtype=bool),
+    )
 
 
 def make_loss(rng, n: int, *, final: float) -> Loss:
@@ -121,6 +139,8 @@ def make_results(count: int = 9, n: int = 512, rng_seed: int = 0, observers: tup
             names, observers, **stacked, floor=floor, undefined=np.full_like(stacked["cka"], "", str), df=15
         ),
         **make_estimates(matrices, names, observers),
+        matrices={name: make_cells(matrices[name], symmetric=name == "natural") for name in SETS},
+        groups={name: name for name in (*names, *observers)},
         loss={name: make_loss(rng, n, final=float(rng.uniform(0.01, 0.03))) for name in names},
         summaries=summaries,
         controls=make_controls(np.random.default_rng([rng_seed, count, 1]), count, len(observers), n),
@@ -173,7 +193,17 @@ def with_inverted(results: Results, row: int, column: int, value: float) -> Resu
     """Change one unbiased cell of the inverted matrix."""
     similarity = results.similarity.copy(deep=True)
     similarity.cka.loc["unbiased", "inverted", results.networks[row], results.networks[column]] = value
-    return dataclasses.replace(results, similarity=similarity)
+    inverted = results.matrices["inverted"]
+    cka, leave_one_out = inverted.cka.copy(), inverted.leave_one_out.copy()
+    leave_one_out[0, row, column] += value - cka[0, row, column]
+    cka[0, row, column] = value
+    changed = dataclasses.replace(inverted, cka=cka, leave_one_out=leave_one_out)
+    return dataclasses.replace(results, similarity=similarity, matrices={**results.matrices, "inverted": changed})
+
+
+def with_groups(results: Results, *groups: str) -> Results:
+    """Put the networks into groups."""
+    return dataclasses.replace(results, groups=results.groups | dict(zip(results.networks, groups, strict=True)))
 
 
 def renamed(results: Results, old: str, new: str) -> Results:
@@ -195,6 +225,7 @@ def renamed(results: Results, old: str, new: str) -> Results:
             tuple(new if name == old else name for name in pair): value
             for pair, value in results.row_differences.items()
         },
+        groups=swap(results.groups),
         loss=swap(results.loss),
         summaries=summaries,
     )

@@ -137,3 +137,43 @@ def test_labels_with_too_little_room_keep_their_order_and_their_gaps():
 
 def test_cells_shrink_with_the_number_of_networks_but_stay_legible():
     assert [figures.cell_points(count) for count in (1, 4, 9, 12, 25, 100)] == [60, 60, 30, 22, 22, 22]
+
+
+def test_a_tree_names_every_network_once_and_joins_them_where_they_are_joined():
+    names, tree = make_results(9).inference.clusters["inverted"]
+    figure = figures.dendrogram(names, tree, "Inverted images")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [names[leaf] for leaf in tree.order]
+    joined = [line.get_xdata()[1] for line in axes.lines]
+    assert joined == [cluster.height for cluster in tree.clusters]
+    ends = [sorted((line.get_ydata()[0], line.get_ydata()[3])) for line in axes.lines]
+    for cluster, (low, high) in zip(tree.clusters, ends, strict=True):
+        places = [tree.order.index(member) for member in cluster.members]
+        assert min(places) <= low < high <= max(places)
+    shares = [f"{100 * each.images:.0f}/{100 * each.networks:.0f}" for each in tree.clusters[:-1]]
+    assert sorted(text.get_text() for text in axes.texts) == sorted(shares)
+
+
+def test_a_map_has_each_network_at_its_place_in_a_circle_of_its_spread():
+    names, places = make_results(9).inference.maps["natural"]
+    (axes,) = figures.network_map(names, places, "Natural images").axes
+    drawn = np.array([[line.get_xdata()[0], line.get_ydata()[0]] for line in axes.lines])
+    assert np.array_equal(drawn, places.positions)
+    assert [circle.radius for circle in axes.patches] == places.spread.tolist()
+    assert sorted(text.get_text() for text in axes.texts) == sorted(names)
+    assert f"{100 * places.shown:.0f} %" in axes.get_xlabel()
+    low, high = axes.get_xlim()
+    assert low < (drawn - places.spread[:, None]).min() and high > (drawn + places.spread[:, None]).max()
+
+
+def test_names_of_trees_and_maps_start_no_formula_and_are_in_the_picture():
+    name = "a$b$" * 8
+    names, tree = (name, *make_results(3).networks[1:]), make_results(3).inference.clusters["natural"][1]
+    for figure in (
+        figures.dendrogram(names, tree, "t"),
+        figures.network_map(names, make_results(3).inference.maps["natural"][1], "t"),
+    ):
+        assert name in svg.to_svg(figure)
+        figure.canvas.draw()
+        box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y0 >= 0 and box.y1 <= figure.bbox.height

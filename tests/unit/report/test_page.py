@@ -149,7 +149,7 @@ def test_networks_that_only_look_are_in_no_gallery_no_loss_curve_and_no_mean_of_
         assert not {"seer", "judge"} & {cell.split()[0] for row in table for cell in row if cell.split()}
     assert "mean of 6 cells" in page.text
     plots = [attributes["aria-label"] or "" for attributes in page.elements("div") if attributes.get("role") == "img"]
-    assert [("3 by 5 networks" in label) for label in plots] == [True, True, False]
+    assert [("3 by 5 networks" in label) for label in plots] == [True, True, *[False] * 5]
 
 
 def test_means_stand_beside_each_other_with_errors_and_floor(results, page):
@@ -224,7 +224,7 @@ def test_a_report_that_cannot_be_rendered_leaves_the_old_one_as_it_was(results, 
         write_report(other, dataclasses.replace(make_gallery(other), seed_labels=[]), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert written["report.html"].name in before
-    assert len(before) == 10
+    assert len(before) == 17
 
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about(results, tmp_path):
@@ -238,3 +238,30 @@ def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about
     for url in ("s3://bucket/report", "memory://report"):
         with pytest.raises(SettingsError, match=f"^--output must be a folder of this machine, got {url}; copy it"):
             write_report(results, make_gallery(results), url)
+
+
+def test_asymmetry_clusters_and_maps_are_on_the_page(results, page):
+    asymmetry, names = results.inference.asymmetry, results.networks
+    table = next(table for table in page.tables if table[0][:2] == ["row", "column"])
+    assert [tuple(line[:2]) for line in table[1:]] == [(names[i], names[j]) for i, j in asymmetry.largest(9)]
+    assert len(table) == 4
+    rows = next(table for table in page.tables if "row − column" in table[0])
+    for line, each in zip(rows[1:], asymmetry.networks, strict=True):
+        assert float(line[1].split()[0].replace("−", "-")) == pytest.approx(each.value, abs=6e-4)
+    labels = [a.get("aria-label") or "" for a in page.elements("div")]
+    assert [label.split(",")[0].split(".")[0] for label in labels if label.startswith(("Clusters", "Map"))] == [
+        "Clusters of networks on natural images",
+        "Map of networks on natural images",
+        "Clusters of networks on inverted images",
+        "Map of networks on inverted images",
+    ]
+
+
+def test_two_networks_have_neither_clusters_nor_a_map():
+    assert "Clusters and maps need three networks" in page_of(make_results(2, n=64)).text
+
+
+def test_only_the_largest_asymmetries_of_many_networks_are_on_the_page():
+    page = page_of(make_results(12, n=64))
+    table = next(table for table in page.tables if table[0][:2] == ["row", "column"])
+    assert len(table) == 37 and "the 36 largest of 66 pairs" in page.text

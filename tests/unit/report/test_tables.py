@@ -9,20 +9,27 @@ import pytest
 
 from netsim.report.page import write_report
 from netsim.report.tables import (
+    asymmetry_csv,
+    clusters_csv,
+    columns_csv,
     controls_csv,
     layers_csv,
     losses_csv,
+    map_csv,
     matrix_csv,
+    means_csv,
     networks_csv,
     row_differences_csv,
+    row_minus_column_csv,
     rows_csv,
+    variances_csv,
 )
-from netsim.results.findings import p_text
+from netsim.results.findings import probability_of
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import Results
 from netsim.statistics.multiple import holm
 from support.pages import Page, page_of
-from support.results import make_gallery, make_results
+from support.results import make_gallery, make_results, with_groups
 
 
 @pytest.fixture
@@ -83,7 +90,7 @@ def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results,
     adjusted = holm([difference.p_value for difference in results.row_differences.values()])
     assert [float(line["p_value_holm"]) for line in lines] == adjusted.tolist()
     shown = [cell for line in table[1:] for cell in line[2:] if cell]
-    assert [cell.rpartition("Holm: p ")[2] for cell in shown] == [p_text(p) for p in adjusted]
+    assert [cell.rpartition("Holm: p ")[2] for cell in shown] == [probability_of(p) for p in adjusted]
     rows = list(csv.DictReader(written["rows.csv"].open(newline="")))
     assert [(row["set"], row["through"]) for row in rows] == [
         (kind, name) for kind in ("natural", "inverted") for name in results.networks
@@ -126,11 +133,48 @@ def test_layers_have_a_line_for_each_two_on_each_set():
     ]
 
 
+OVER_NETWORKS = "se_networks,low_networks,high_networks,df_networks,se_total,low_total,high_total,df_total"
+
+
+def test_errors_over_networks_asymmetry_clusters_and_maps_are_in_the_tables():
+    results = with_groups(make_results(6, n=64, observers=("seer",)), *"aabbcc")
+    inference = results.inference
+    means = {(line["quantity"], line["set"]): line for line in read(means_csv(results))}
+    assert float(means["mean", "inverted"]["se_networks"]) == inference.means["inverted"].networks.se
+    assert float(means["ceiling", "natural"]["low_total"]) == inference.ceiling["natural"].total.interval[0]
+    assert float(means["normalized", "inverted"]["value"]) == inference.normalized["inverted"].value
+    parts = {line["set"]: float(line["seeds"]) for line in read(variances_csv(results))}
+    assert parts == {name: each.seeds for name, each in inference.parts.items()}
+    columns = {(line["set"], line["observer"]): float(line["se_networks"]) for line in read(columns_csv(results))}
+    assert columns["inverted", "seer"] == inference.columns["inverted"]["seer"].networks.se
+    pairs = {(line["through"], line["observer"]): line for line in read(asymmetry_csv(results))}
+    asymmetry, names = inference.asymmetry, results.networks
+    assert len(pairs) == 15
+    for (i, j), difference in asymmetry.pairs.items():
+        line = pairs[names[i], names[j]]
+        assert (float(line["difference"]), float(line["p_holm"])) == (difference.value, asymmetry.pair_p[i, j])
+    rows = {line["network"]: float(line["p_holm"]) for line in read(row_minus_column_csv(results))}
+    assert rows == dict(zip(names, asymmetry.network_p, strict=True))
+    clusters = read(clusters_csv(results))
+    assert [line["networks"].split() for line in clusters[:5]] == [
+        [names[member] for member in cluster.members] for cluster in inference.clusters["natural"][1].clusters
+    ]
+    places = read(map_csv(results))
+    assert [float(line["y"]) for line in places[6:]] == inference.maps["inverted"][1].positions[:, 1].tolist()
+
+
 def test_columns_are_those_that_programs_rely_on(results):
     headers = {
         matrix_csv: "through,observer,cka,cka_se,cka_low,cka_high,cka_interval_of,cka_unbiased,cka_unbiased_se,"
         "cka_unbiased_low,cka_unbiased_high,floor,n",
-        rows_csv: "set,through,mean,se,low,high",
+        rows_csv: f"set,through,mean,se,low,high,{OVER_NETWORKS}",
+        columns_csv: f"set,observer,mean,se,low,high,{OVER_NETWORKS}",
+        means_csv: f"quantity,set,value,se,low,high,{OVER_NETWORKS}",
+        variances_csv: "set,architectures,seeds,images,cell_sd",
+        asymmetry_csv: "through,observer,difference,se,low,high,p_value,p_holm",
+        row_minus_column_csv: f"network,difference,se,low,high,{OVER_NETWORKS},p_value,p_holm",
+        clusters_csv: "set,networks,height,support_images,support_networks",
+        map_csv: "set,network,x,y,spread,shown",
         row_differences_csv: "through,minus,mean,se,low,high,p_value,p_value_holm",
         controls_csv: "through,observer,quantity,value,se",
         losses_csv: "through,pair,initial_loss,final_loss,distance",

@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 
 from netsim.results.as_json import to_json
-from support.results import make_results, with_inverted, with_loss, with_summary
+from support.results import make_results, with_groups, with_inverted, with_loss, with_summary
 
 KEYS = [
     "networks", "observers", "n", "shards", "natural", "inverted", "difference", "difference_unbiased",
-    "row_differences", "loss", "controls", "on_converged", "converged", "tolerance", "preset", "accuracy", "chance",
-    "classes", "seed_labels", "weights", "twins", "left_out", "notes", "provenance",
+    "difference_over_networks", "asymmetry", "groups", "row_differences", "loss", "controls", "on_converged",
+    "converged", "tolerance", "preset", "accuracy", "chance", "classes", "seed_labels", "weights", "twins", "left_out",
+    "notes", "provenance",
 ]  # fmt: skip
 MATRIX_KEYS = {
     f"{key}{suffix}" for key in ("cka", "se", "interval", "mean", "rows", "columns") for suffix in ("", "_unbiased")
-} | {"floor", "undefined", "interval_of"}
+} | {
+    "floor", "undefined", "interval_of", "mean_over_networks", "rows_over_networks", "columns_over_networks", "ceiling",
+    "normalized", "variance_parts", "clusters", "map",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +145,27 @@ def test_skipped_images_are_counted_by_split(results):
         "train": {"unreadable": 0, "listed": 40},
         "test": {"unreadable": 2, "listed": 12},
     }
+
+
+def test_both_errors_the_ceiling_clusters_and_maps_are_in_it():
+    results = with_groups(make_results(6, n=64), *"aabbcc")
+    printed, inference = json.loads(json.dumps(to_json(results), allow_nan=False)), results.inference
+    for name in ("natural", "inverted"):
+        matrix = printed[name]
+        assert matrix["mean_over_networks"] == inference.means[name].to_json()
+        assert matrix["mean_over_networks"]["networks"]["df"] == 2
+        assert matrix["rows_over_networks"]["vgg" if "vgg" in results.networks else "resnet18"]["total"]["se"] > 0
+        assert matrix["ceiling"]["value"] == inference.ceiling[name].value
+        assert matrix["normalized"]["networks"]["se"] == inference.normalized[name].networks.se
+        assert matrix["variance_parts"] == inference.parts[name].to_json()
+        assert [len(cluster["networks"]) for cluster in matrix["clusters"]][-1] == 6
+        assert list(matrix["map"]["positions"]) == list(results.networks)
+    assert printed["groups"]["resnext"] == "b"
+    assert printed["difference_over_networks"] == inference.means["difference"].to_json()
+    assert len(printed["asymmetry"]["pairs"]) == 15 and len(printed["asymmetry"]["row_minus_column"]) == 6
+
+
+def test_two_networks_have_no_clusters():
+    printed = to_json(make_results(2, n=64))
+    assert printed["natural"]["clusters"] is printed["natural"]["map"] is None
+    assert printed["natural"]["mean_over_networks"]["networks"]["se"] is None

@@ -10,6 +10,7 @@ from netsim.errors import RunError, StoreError
 from netsim.results.compared import compare_sweeps
 from netsim.results.matrices import matrices
 from netsim.results.results import load_results
+from netsim.statistics.mantel import split_half_reliability
 from netsim.statistics.multiple import holm
 from netsim.store.run import Run
 from netsim.store.views import view
@@ -106,8 +107,22 @@ def test_an_unfinished_sweep_is_refused(finished, tmp_path):
         compare_sweeps(finished, new_run(str(tmp_path / "run"), tiny()))
 
 
+def test_matrices_are_correlated_over_the_cells_of_different_networks(finished, longer):
+    compared = compare_sweeps(finished, longer)
+    off = ~np.eye(3, dtype=bool)
+    first, second = (matrices(run)["inverted"].cka[0] for run in (finished, longer))
+    assert compared.agreement["inverted"].r == pytest.approx(np.corrcoef(first[off], second[off])[0, 1], abs=1e-12)
+    assert np.isnan(compared.agreement["inverted"].p_value)  # three networks have six orders
+    assert compare_sweeps(finished, finished).agreement["natural"].r == pytest.approx(1)
+    left_out = matrices(finished)["inverted"].leave_one_out[0]
+    assert compared.reliability["inverted"][0] == split_half_reliability(first, left_out, off)
+    assert compared.to_json()["agreement"]["inverted"]["p_value"] is None
+
+
 def test_json_has_plain_values_only(finished, longer):
     printed = compare_sweeps(finished, longer).to_json()
-    assert list(printed) == ["networks", "n", "unpaired", "other_weights", "means", "rows", "cells", "errors"]
+    assert list(printed) == [
+        "networks", "n", "unpaired", "other_weights", "means", "rows", "cells", "errors", "agreement",
+    ]  # fmt: skip
     assert set(printed["means"]["natural"]) == {"first", "second", "difference"}
     assert len(printed["cells"]["inverted"]) == 3

@@ -21,7 +21,7 @@ from netsim.results.measured import Measured, MeasuredMatrix
 from netsim.results.results import Results
 from netsim.similarity.uncertainty import Estimate, few_shards
 from support.pages import Page, page_of, warned
-from support.results import make_results, with_inverted, with_loss, with_summary
+from support.results import make_results, with_groups, with_inverted, with_loss, with_summary
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +45,60 @@ def test_headline_is_the_finding_in_one_sentence(results):
     }
     floor = results.similarity.floor.copy(data=np.repeat([[[0.02]], [[0.04]]], 9, axis=2).reshape(2, 3, 3))
     changed = dataclasses.replace(results, means=means, similarity=results.similarity.assign(floor=floor), n=1512)
+    over = [f"{changed.inference.means[name].networks.se:.2f}" for name in ("natural", "inverted", "difference")]
     assert headline(changed) == (
-        "Natural similarity 0.87 ± 0.01; after inversion 0.00 ± 0.01; difference 0.88 ± 0.01 "
+        f"Natural similarity 0.87 ± 0.01 (images) ± {over[0]} (networks); after inversion 0.00 ± 0.01 (images) "
+        f"± {over[1]} (networks); difference 0.88 ± 0.01 (images) ± {over[2]} (networks) "
         "(unbiased CKA, mean of 6 cells, n = 1,512 images in 16 shards)"
     )
     assert biased_headline(changed) == (
         "Natural similarity 0.90 ± 0.01; after inversion 0.05 ± 0.02; difference 0.85 ± 0.02 "
         "(biased CKA; independent representations would give 0.02 and 0.04 on natural and inverted images)"
     )
-    assert "Natural similarity 0.87 ± 0.01; after inversion 0.00 ± 0.01" in page_of(changed).text
+    assert f"Natural similarity 0.87 ± 0.01 (images) ± {over[0]} (networks); after" in page_of(changed).text
+
+
+def test_two_networks_have_an_error_over_images_only():
+    two = make_results(2, n=64)
+    assert "(networks)" not in headline(two) and headline(two).count("(images)") == 3
+    assert findings.network_intervals(two) == ""
+
+
+def test_intervals_over_networks_stand_under_the_headline(results, page):
+    sentence = findings.network_intervals(results)
+    low, high = results.inference.means["inverted"].total.interval
+    assert f"inverted {low:.2f} to {high:.2f}".replace("-", "−") in sentence.replace("−0.00", "0.00")
+    assert "over other networks and images" in sentence and "t with 2 degrees of freedom" in sentence
+    assert sentence in page.text
+
+
+def test_replicates_have_a_ceiling_and_parts_of_the_variance(results):
+    assert findings.ceiling_line(results) == findings.variance_line(results) == ""
+    grouped = with_groups(make_results(6, n=64), *"aabbcc")
+    inference = grouped.inference
+    line, parts = findings.ceiling_line(grouped), findings.variance_line(grouped)
+    assert f"inverted {inference.ceiling['inverted'].value:.3f} ± " in line
+    assert findings.crossed(inference.normalized["natural"]) in line
+    assert f"{inference.parts['inverted'].seeds:.3f} from training seeds" in parts
+    assert "over other architectures and images" in findings.network_intervals(grouped)
+    shown = page_of(grouped).text
+    assert line in shown and parts in shown
+
+
+def test_the_largest_asymmetries_are_named_with_adjusted_p_values(results, page):
+    asymmetry = results.inference.asymmetry
+    (i, j), *_ = asymmetry.largest(1)
+    names = results.networks
+    line = findings.asymmetry_line(results)
+    difference = findings.with_error(asymmetry.difference(i, j))
+    p = findings.probability_of(asymmetry.adjusted(i, j))
+    assert f"through {names[i]} seen by {names[j]} {difference} (p {p})" in line
+    different = sum(p < 0.05 for p in asymmetry.pair_p.values())
+    assert f"{different} of 3 pairs differ" in line and line in page.text
+    assert results.cells("inverted")[i, j] > results.cells("inverted")[j, i]
+    two = make_results(2, n=64)
+    twins = with_summary(two, "mobilenet", weights_hash=two.summaries["densenet"].weights_hash)
+    assert findings.asymmetry_line(twins) == ""
 
 
 def test_intervals_and_the_paired_test_stand_under_the_headline(results, page):

@@ -32,6 +32,7 @@ def run_with(published, natural, inverted, names=None):
     return dataclasses.replace(
         made,
         networks=names,
+        groups={name: name for name in names},
         summaries=summaries,
         similarity=similarity,
     )

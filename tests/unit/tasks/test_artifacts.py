@@ -108,6 +108,8 @@ def test_results_are_shown_with_findings_tables_and_images(finished, created):
     assert created.keys() == {"summary", "natural-cka", "inverted-cka", "losses", "heatmaps", "gallery"}
     summary = created["summary"].content
     assert "**Warning.** Not converged: " in summary
+    assert summary.count(r"(images)") >= 3 and "(networks)" in summary
+    assert "95 % intervals over other networks and images" in summary
     assert summary.endswith("\n\nReport: `runs/demo/report/report.html`")
     assert [row["through"] for row in created["inverted-cka"].content] == ["vgg", "resnet18", "shufflenet"]
     json.dumps(created["losses"].content)

@@ -1,0 +1,66 @@
+"""Tables in a terminal keep every name and every digit, however narrow it is."""
+
+import io
+import itertools
+
+import pytest
+
+from flows.cli import tables
+from flows.cli.console import console
+from netsim.results.compared import compare_sweeps
+from support.results import make_results
+
+
+@pytest.fixture(params=[60, 80, 120])
+def output(request, monkeypatch) -> io.StringIO:
+    """What is printed, to a terminal of some characters a line."""
+    stream = io.StringIO()
+    monkeypatch.setattr(console, "file", stream)
+    monkeypatch.setattr(console, "width", request.param)
+    return stream
+
+
+def test_matrices_are_printed_in_blocks_that_fit(output):
+    results = make_results(25, n=64)
+    tables.show_results(results)
+    text = output.getvalue()
+    assert "…" not in text
+    blocks = text.split("Networks and their inversions")[0].split("largest standard error")[1:]
+    assert len(blocks) > 2
+    shown: dict[str, list[str]] = {}
+    for block in blocks[: len(blocks) // 2]:
+        for line in block.splitlines():
+            name, *cells = line.split() or [""]
+            if name in results.networks and len(cells) and cells[0][-1].isdigit() and "." in cells[0]:
+                shown.setdefault(name, []).extend(cells)
+                assert len(line.rstrip()) <= console.width
+    cells = results.cells("natural")
+    for name, row in zip(results.networks, cells, strict=True):
+        assert shown[name] == [f"{value:.2f}" for value in row]
+
+
+def test_every_line_of_the_networks_has_all_its_columns(output):
+    results = make_results(3, n=64)
+    tables.show_results(results)
+    text = output.getvalue()
+    assert "…" not in text
+    for word in ("tolerance", "converged", "distance", "iterations"):
+        assert word in text
+    assert "± " in text and "(images)" in text and "(networks)" in text
+    assert "Asymmetry of the inverted matrix" in text
+
+
+def test_comparisons_keep_errors_and_agreement(output, finished):
+    tables.show_compared(compare_sweeps(finished, finished), "a", "b")
+    text = output.getvalue()
+    assert "…" not in text and "0.000 ± 0.000" in text
+    assert "Correlation of A and B over cells" in text and "1.000" in text and "reliability" in text
+
+
+@pytest.mark.parametrize("room", [1, 7, 20, 100])
+def test_blocks_have_every_column_once_in_order(room):
+    widths = [5, 7, 3, 20, 5, 5]
+    blocks = tables.column_blocks(widths, room)
+    assert list(itertools.chain(*blocks)) == list(range(6))
+    assert all(len(block) == 1 or sum(widths[index] for index in block) <= room for block in blocks)
+    assert tables.column_blocks([], room) == []
