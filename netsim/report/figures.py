@@ -338,7 +338,7 @@ def dendrogram(names: tuple[str, ...], clusters: Clusters, title: str) -> Figure
         ends[number_of] = (cluster.height, (y + other_y) / 2)
         if len(cluster.members) < len(names):
             text = f"{_share(cluster.images)}/{_share(cluster.networks)}"
-            _text(axes, *ends[number_of], text, size=7, offset=(-3, 2), va="bottom", ha="right", data=True)
+            _text(axes, *ends[number_of], text, size=7, offset=(-3, 0), va="center_baseline", ha="right", data=True)
     return figure
 
 

@@ -60,6 +60,18 @@ def test_rows_minus_columns_are_those_of_loops():
     assert np.allclose(result.network_p, holm([p for *_, p in tests]), rtol=0, atol=1e-9)
 
 
+def test_a_pair_counts_if_both_of_its_cells_do():
+    cells, replicates, counted = matrix()
+    counted[0, 2] = False
+    result = asymmetry(cells, replicates, counted, range(5))
+    assert len(result.pairs) == 9 and (0, 2) not in result.pairs
+    for network, others in ((0, [1, 3, 4]), (2, [1, 3, 4])):
+        expected = (cells[network, others] - cells[others, network]).mean()
+        assert result.networks[network].value == pytest.approx(expected, abs=1e-12)
+    counted[0, 2], counted[2, 0] = True, False
+    assert asymmetry(cells, replicates, counted, range(5)).pairs == result.pairs
+
+
 def test_rows_minus_columns_cancel():
     assert sum(each.value for each in asymmetry(*matrix(), range(5)).networks) == pytest.approx(0, abs=1e-12)
 

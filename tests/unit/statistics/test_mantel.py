@@ -87,6 +87,22 @@ def test_the_interval_is_that_of_a_loop_over_networks():
     assert np.allclose(agreement.interval, ends, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("correlation", [0, 0.5, 0.9])
+def test_the_interval_covers_the_correlation_of_all_networks(correlation):
+    rng, covered = np.random.default_rng(0), []
+
+    def effects(*shape):
+        one, other = rng.normal(size=(2, *shape))
+        return one, correlation * one + np.sqrt(1 - correlation**2) * other
+
+    for _ in range(400):
+        rows, columns, cells = effects(9), effects(9), effects(9, 9)
+        matrices = [2 * (rows[side][:, None] + columns[side]) + cells[side] for side in (0, 1)]
+        low, high = mantel(*matrices, ~np.eye(9, dtype=bool), permuted=0).interval
+        covered.append(low < correlation < high)
+    assert 0.92 <= np.mean(covered) <= 0.98
+
+
 def test_many_networks_are_permuted_at_random_but_always_the_same():
     first, second, counted = pair(9, shared=0)
     once, again = (mantel(first, second, counted, permuted=199) for _ in range(2))
