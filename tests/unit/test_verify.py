@@ -82,7 +82,7 @@ def test_a_finished_run_is_as_it_was_committed(run):
     assert verify(run) == []
     names = {stage for stage, _, _ in committed(run)}
     assert names == {"train", "draw", "invert", "embed", "aggregate", "control", "report"}
-    assert len(committed(run)) == 3 + 4 + 12 + 16 + 6 + 1
+    assert len(committed(run)) == 3 + 4 + 12 + 20 + 6 + 3 + 1
 
 
 @pytest.mark.parametrize("harm", HARMS)
@@ -102,7 +102,7 @@ def test_the_state_of_a_run_of_many_shards_is_the_same_as_of_few(run, monkeypatc
     before, missing = status(run), stages.INVERT.missing(run)
     monkeypatch.setattr(stages, "MANY_RECORDS", 1)
     assert status(run) == before and stages.INVERT.missing(run) == missing == [("vgg", 0), ("vgg", 3)]
-    assert [stage.done for stage in before] == [3, 4, 10, 16, 6, 1]
+    assert [stage.done for stage in before] == [3, 4, 10, 20, 6, 3, 1]
 
 
 @pytest.mark.parametrize("record", ["train/vgg/00000", "draw/pairs/00002"])

@@ -66,7 +66,7 @@ def test_nothing_missing_shows_no_bar_but_the_throughput(finished, created):
         pass
     assert created.keys() == {"throughput-embed"}
     (row,) = created["throughput-embed"].content
-    assert (row["shards"], row["images"]) == ("16", "128")
+    assert (row["shards"], row["images"]) == ("20", "160")
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

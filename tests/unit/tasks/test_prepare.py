@@ -43,7 +43,7 @@ def test_quarantined_shards_are_released_for_the_next_attempt_of_their_flow(draw
 def test_measures_need_known_names_and_representations(drawn):
     with pytest.raises(SettingsError, match="ckaa"):
         prepare_measures(drawn, ["ckaa"])
-    with pytest.raises(StoreError, match="is not finished: 12 of 12 shards of embed are missing"):
+    with pytest.raises(StoreError, match="is not finished: 16 of 16 shards of embed are missing"):
         prepare_measures(drawn, ["rsa_pearson"])
 
 
