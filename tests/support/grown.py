@@ -151,8 +151,9 @@ def sums(run: Run) -> dict[tuple[str, str, str], bytes]:
 
 
 def results(run: Run) -> dict[str, Any]:
-    """Return the results of a sweep without where and when they were computed."""
-    return {key: value for key, value in to_json(load_results(run)).items() if key != "provenance"}
+    """Return the results of a sweep without where and when they were computed, and without what only its report has."""
+    apart = ("provenance", "on_converged")
+    return {key: value for key, value in to_json(load_results(run)).items() if key not in apart}
 
 
 def looks(run: Run) -> Counter[tuple[str, int, str]]:
