@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 
 
 class Poisoned(torch.nn.Module):
-    """Fails, or kills its process, when it sees one image."""
+    """Fails, or kills its process, when one image is inverted through it."""
 
     def __init__(self):
         super().__init__()
@@ -49,7 +49,7 @@ class Poisoned(torch.nn.Module):
         self.layers = torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.Flatten(), last)
 
     def forward(self, images):
-        if (HERE / "poison.npy").exists():
+        if torch.is_grad_enabled() and (HERE / "poison.npy").exists():
             poison = torch.from_numpy(np.load(HERE / "poison.npy"))
             if any(torch.equal(poison, image) for image in images.detach().float()):
                 if (HERE / "deadly").exists():

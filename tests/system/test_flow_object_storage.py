@@ -35,7 +35,7 @@ def test_two_runs_of_the_same_settings_at_once_do_no_harm(server, object_storage
         wait_until(poll, seconds=400, what=lambda: "".join(log_of(folder)() for folder in folders))
     assert [process.returncode for process in processes] == [0, 0], [log_of(folder)() for folder in folders]
     poll()
-    assert len(seen) == 42 and all(Files(store).get(f"commits/{path}") == record for path, record in seen.items())
+    assert len(seen) == 49 and all(Files(store).get(f"commits/{path}") == record for path, record in seen.items())
     assert_same_bits(Run.open(store), finished)
     assert verify(Run.open(store)) == []
 

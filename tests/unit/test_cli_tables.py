@@ -15,7 +15,7 @@ from support.results import make_results
 def output(request, monkeypatch) -> io.StringIO:
     """What is printed, to a terminal of some characters a line."""
     stream = io.StringIO()
-    monkeypatch.setattr(console, "file", stream)
+    monkeypatch.setattr(console, "_file", stream)  # `file` would be left at the stdout of this test
     monkeypatch.setattr(console, "width", request.param)
     return stream
 
@@ -44,7 +44,7 @@ def test_every_line_of_the_networks_has_all_its_columns(output):
     tables.show_results(results)
     text = output.getvalue()
     assert "…" not in text
-    for word in ("tolerance", "converged", "distance", "iterations"):
+    for word in ("halfway", "converged", "fidelity", "distance", "iterations"):
         assert word in text
     assert "± " in text and "(images)" in text and "(networks)" in text
     assert "Asymmetry of the inverted matrix" in text

@@ -37,6 +37,7 @@ DEFAULTS_OF_ALGORITHM_5: dict[str, Any] = {
     "pairs.count": 512,
     "pairs.shard_size": 32,
     "pairs.rng_seed": 0,
+    "pairs.seed_labels": "other",
     "inversion.preset": "published",
     "inversion.iterations": 2000,
     "inversion.step_size": 0.125,
