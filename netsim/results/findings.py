@@ -104,7 +104,7 @@ def ceiling_line(results: Results) -> str:
     shares = [crossed(inference.normalized[name]) for name in SETS]
     return (
         f"Ceiling, two training seeds of one architecture: natural {natural}, inverted {inverted}; similarity between "
-        f"architectures is {shares[0]} and {shares[1]} of it"
+        f"architectures is {shares[0]} and {shares[1]} on a scale from the seed-only control (0) to it (1)"
     )
 
 

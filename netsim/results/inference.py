@@ -45,6 +45,8 @@ class Inference:
         Cells (M, C) of two networks with different weights.
     matrices
         Both matrices, by name.
+    controls
+        The seed-only control of every cell of both, (M, C), and without each shard, (M, C, G): the floor of similarity.
     """
 
     networks: tuple[str, ...]
@@ -52,6 +54,7 @@ class Inference:
     groups: tuple[str, ...]
     distinct: np.ndarray
     matrices: Mapping[str, Cells]
+    controls: Mapping[str, Values]
 
     @property
     def inside(self) -> tuple[str, ...]:
@@ -94,8 +97,15 @@ class Inference:
 
     @cached_property
     def normalized(self) -> dict[str, CrossedEstimate]:
-        """Set -> mean as a share of the ceiling; NaN without replicates."""
-        return {name: normalized(*self._square(name), self._distinct, self.inside) for name in SETS}
+        """Set -> mean on a scale from the seed-only control (0) to the ceiling (1); NaN without replicates."""
+        size = len(self.networks)
+        floors = {name: [values[:, :size] for values in self.controls[name]] for name in SETS}
+        return {
+            name: normalized(
+                *self._square(name), self._distinct, self.inside, control=floor, control_replicates=without
+            )
+            for name, (floor, without) in floors.items()
+        }
 
     @cached_property
     def parts(self) -> dict[str, Decomposition]:

@@ -258,7 +258,10 @@ class Results:
     def inference(self) -> Inference:
         """Errors over networks, the ceiling of replicates, asymmetry, clusters and maps."""
         groups = tuple(self.groups[name] for name in self.everyone)
-        return Inference(self.networks, self.observers, groups, self.distinct, self.matrices)
+        controls = {
+            name: (self.controls.values[f"{name}_seed"], self.controls.leave_one_out[f"{name}_seed"]) for name in SETS
+        }
+        return Inference(self.networks, self.observers, groups, self.distinct, self.matrices, controls)
 
     def _weights(self, names: Iterable[str]) -> list[str]:
         return [self.summaries[name].weights_hash for name in names]

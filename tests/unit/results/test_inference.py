@@ -65,8 +65,10 @@ def test_the_ceiling_is_of_the_networks_of_one_group(grouped, finished):
     inference, cells = load_results(grouped).inference, load_results(finished).cells("inverted")
     assert inference.replicated and not load_results(finished).inference.replicated
     assert inference.ceiling["inverted"].value == pytest.approx((cells[1, 2] + cells[2, 1]) / 2, abs=1e-12)
-    share = inference.means["inverted"].value / inference.ceiling["inverted"].value
-    assert inference.normalized["inverted"].value == pytest.approx(share, abs=1e-12)
+    for name in ("natural", "inverted"):
+        floor = load_results(grouped).controls.values[f"{name}_seed"][[0, 0, 1, 2], [1, 2, 0, 0]].mean()
+        share = (inference.means[name].value - floor) / (inference.ceiling[name].value - floor)
+        assert inference.normalized[name].value == pytest.approx(share, abs=1e-12)
     assert np.isnan(load_results(finished).inference.ceiling["natural"].value)
 
 
