@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.usage import so_far
+from benchmarks.usage import adopt_orphans, reap_orphans, so_far
 from netsim.settings import shipped_settings
 from netsim.store.run import Run
 from netsim.store.stages import STAGES
@@ -34,6 +34,7 @@ def main() -> None:
     count, double = f"pairs.count={arguments.pairs}", f"pairs.count={2 * arguments.pairs}"
     names = ", ".join(f'"{member.reference}"' for member in shipped_settings("demo").members)
     ten = f'networks=[{names}, "tenth={TENTH}"]'
+    adopt_orphans()
     with tempfile.TemporaryDirectory() as folder:
         run = _Command(Path(folder), arguments.workers)
         nine = run("nine", "run", "demo", "--set", count)
@@ -74,6 +75,7 @@ class _Command:
             stdout=subprocess.DEVNULL,
             check=True,
         )
+        reap_orphans()
         cpu = (so_far(resource.RUSAGE_CHILDREN) - before).cpu
         print(f"{verb} {store}: {cpu:.1f} s of CPU, {time.monotonic() - began:.0f} s", flush=True)
         return cpu

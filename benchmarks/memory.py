@@ -26,7 +26,7 @@ from rich.table import Table
 from safetensors.torch import save_file
 
 from benchmarks.large_tensors import NETWORKS, WORK
-from benchmarks.usage import Usage, so_far
+from benchmarks.usage import Usage, adopt_orphans, reap_orphans, so_far
 
 CLASSES = 4
 HERE = Path(__file__).parents[1]
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="runs of each, in turn")
     parser.add_argument("--only", choices=WORK, nargs="+", default=list(WORK), help="work to run; default: all")
     arguments = parser.parse_args()
+    adopt_orphans()
     with tempfile.TemporaryDirectory() as folder:
         write_photographs(Path(folder) / "photographs", arguments.photographs, arguments.pixels)
         write_weights(Path(folder))
@@ -88,7 +89,9 @@ def measured(
     peak = largest_process(process)
     if process.returncode:
         raise SystemExit(f"{tag} failed with {process.returncode}")
-    return Run(time.monotonic() - began, so_far(resource.RUSAGE_CHILDREN) - before, peak)
+    elapsed = time.monotonic() - began
+    reap_orphans()
+    return Run(elapsed, so_far(resource.RUSAGE_CHILDREN) - before, peak)
 
 
 def largest_process(process: subprocess.Popen[bytes]) -> float:
