@@ -22,11 +22,15 @@ from netsim.store.layout import (
     control_pairs,
     control_path,
     control_sides,
+    representation_path,
     row_parts,
 )
 from netsim.store.metadata import ControlMetadata, TrainMetadata
 from netsim.store.provenance import made_from, weights_hash
 from netsim.store.run import Run
+
+KEPT_BYTES = 2**29
+"""Representations of a unit that are kept in memory. Where they are more, they are read four times."""
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
@@ -72,14 +76,31 @@ class _Row:
             role: [run.read(drawn["draw", "pairs", shard], f"pairs/{role}_label") for shard in shards] for role in ROLES
         }
         self.records = [*drawn.values(), *(record for each in self._looks.values() for record in each.records)]
-        self.means = ClassMeans.over(
-            [partial(self._looks[self.images].read, shard) for shard in shards], self.labels["seed"]
-        )
+        paths = [representation_path(set_name, name) for set_name in self._looks for name in self.names]
+        widths = sum(run.array(path).shape[1] for path in paths)
+        self._kept: dict[tuple[str, int], dict[str, np.ndarray]] = {}
+        self._keeps = 4 * run.settings.pairs.shard_size * self.parts.shards * widths <= KEPT_BYTES
+        self.means = ClassMeans.over([partial(self._of, self.images, shard) for shard in shards], self.labels["seed"])
+
+    def _of(self, set_name: str, shard: int) -> dict[str, np.ndarray]:
+        """Read the representations of a shard of a set by all networks, from memory if all of them fit there."""
+        if (set_name, shard) not in self._kept:
+            values = self._looks[set_name].read(shard)
+            if not self._keeps:
+                return values
+            self._kept[set_name, shard] = values
+        return self._kept[set_name, shard]
+
+    def _by(self, observer: str, set_name: str, shard: int) -> np.ndarray:
+        """Read the representations of a shard of a set by one network likewise."""
+        if self._keeps:
+            return self._of(set_name, shard)[observer]
+        return self._looks[set_name].read(shard, [observer])[observer]
 
     def read(self, shard: int) -> dict[Side, np.ndarray]:
         """Read every side of a shard."""
         values = {
-            (set_name, name): rows for set_name, each in self._looks.items() for name, rows in each.read(shard).items()
+            (set_name, name): rows for set_name in self._looks for name, rows in self._of(set_name, shard).items()
         }
         seeds = self.labels["seed"][shard]
         values |= {
@@ -98,23 +119,18 @@ class _Row:
             return np.full((len(ROLES), self.parts.shards), np.nan)
         counts = np.zeros((len(ROLES), self.parts.shards))
         for shard in range(self.parts.shards):
-            rows = self._looks[self.images].read(shard, [observer])[observer]
+            rows = self._by(observer, self.images, shard)
             classes = inputs.logits(self.run, observer, rows).argmax(axis=1)
             counts[:, shard] = [(classes == self.labels[role][shard]).sum() for role in ROLES]
         return counts
 
     def distance(self, observer: str) -> np.ndarray:
         """Sum the squared distances of a network's representations of inverted images from those of targets: (G,)."""
-        seen, targets = self._looks[self.images], self._looks[NATURAL]
-        return np.array(
-            [
-                np.square(
-                    seen.read(shard, [observer])[observer].astype(np.float64)
-                    - targets.read(shard, [observer])[observer].astype(np.float64)
-                ).sum()
-                for shard in range(self.parts.shards)
-            ]
-        )
+        distances = []
+        for shard in range(self.parts.shards):
+            seen, target = (self._by(observer, each, shard).astype(np.float64) for each in (self.images, NATURAL))
+            distances.append(np.square(seen - target).sum())
+        return np.array(distances)
 
 
 @dataclass(frozen=True)

@@ -137,6 +137,14 @@ def test_computing_a_unit_again_gives_the_same_bits(run):
     assert result.metadata.to_json() == record.facts
 
 
+def test_values_that_do_not_fit_into_memory_are_read_again_and_give_the_same_bits(run, monkeypatch):
+    monkeypatch.setattr(control, "KEPT_BYTES", 0)
+    unit = unit_of(run, CONTROL, "inverted/vgg", 0)
+    result, record = control.compute(run, *unit[1:]), run.record(*unit)
+    for path, values in result.arrays.items():
+        np.testing.assert_array_equal(values, run.read(record, path))
+
+
 def test_a_unit_is_made_from_three_sets_and_the_labels(run):
     shutil_of = unit_of(run, EMBED, "seed", 2)
     record = run.record(*unit_of(run, CONTROL, "inverted/vgg", 0))
