@@ -21,7 +21,7 @@ from netsim.similarity.hsic import Hsic
 from netsim.similarity.streaming import Pair, pair_hsic
 from netsim.similarity.uncertainty import Estimate, jackknife
 from netsim.stages.inputs import Represented, device, represent, require_float32, set_images
-from netsim.store.layout import NATURAL, SEED, cell, inverted, sets
+from netsim.store.layout import NATURAL, cell, inverted
 from netsim.store.metadata import train_metadata
 from netsim.store.provenance import weights_hash
 from netsim.store.run import Run
@@ -95,7 +95,7 @@ def score(run: Run, reference: str, *, on_set: Callable[[], None] = lambda: None
     network = network.eval().to(device())
     key = identify(source, lambda: shape).key
     stored, similarities = sums_of(run), dict[str, dict[str, PairSimilarity]]()
-    for set_name in (set_name for set_name in sets(run.sweep) if set_name != SEED):
+    for set_name in (NATURAL, *map(inverted, run.sweep.names)):
         similarities[set_name] = _column(run, network, key, set_name, stored[set_name])
         on_set()
     return _score(run, name, source, content_hash(network), similarities)

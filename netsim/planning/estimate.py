@@ -292,7 +292,7 @@ def estimate(
         downloaded=tuple(name for name in sweep.columns if needs_download(sweep.network(name).reference)),
         twins=twin_groups(list(sweep.shown), list(sweep.shown.values())),
         classes=classes,
-        seed_only=seed_only(classes) if settings.pairs.seed_labels == "other" else 0.0,
+        seed_only=seed_only(classes, settings.pairs.seed_labels),
         free=check_writable(store),
         warnings=tuple(filter(None, [few_shards(settings.pairs.shards)])),
     )

@@ -100,13 +100,15 @@ class _Causes:
 def _new_networks(run: Run, names: Iterable[str]) -> list[str]:
     """Spell out new networks, in the order of the sweep."""
     listed = [name for name in run.sweep.columns if name in set(names)]
-    more = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
-    return [f"new network{'s' if len(listed) > 1 else ''} {', '.join(listed[:MAX_NAMED])}{more}"]
+    return [f"new network{'s' if len(listed) > 1 else ''} {_first(listed)}"]
 
 
 def _first_time(stage: Stage, unasked: Iterable[str]) -> str:
     """Spell out what no sweep had asked of known networks."""
-    listed = sorted(unasked)
+    return f"not {'inverted' if stage.name == 'invert' else 'compared'} before: {_first(sorted(unasked))}"
+
+
+def _first(listed: Sequence[str]) -> str:
+    """List the first ones, and count the others."""
     more = f" and {len(listed) - MAX_NAMED} more" if len(listed) > MAX_NAMED else ""
-    what = "inverted" if stage.name == "invert" else "compared"
-    return f"not {what} before: {', '.join(listed[:MAX_NAMED])}{more}"
+    return f"{', '.join(listed[:MAX_NAMED])}{more}"

@@ -196,12 +196,12 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
                 "distance": float(np.median(results.loss[name].distance)),
                 "converged": results.converged[name],
                 "above": results.loss[name].above(results.tolerance),
-                "unreached": results.controls.itself("unreached")[position],
-                "fidelity": results.controls.itself("seen_target")[position],
+                "unreached": results.unreached[name],
+                "fidelity": results.fidelity[name],
                 "row_mean": results.rows["inverted", "unbiased"][name].value,
                 "column_mean": results.columns["inverted", "unbiased"][name].value,
             }
-            for position, name in enumerate(results.networks)
+            for name in results.networks
         ],
         max_above=MAX_ABOVE,
         controls=[(what, results.controls.mean(name)) for name, what in QUANTITIES.items()],

@@ -78,8 +78,8 @@ class Controls:
         return [jackknife(self.values[quantity][i, i], self.leave_one_out[quantity][i, i]) for i in places]
 
 
-def seed_only(classes: int) -> float:
-    """Return the seed-only control of two ideal networks, 1 / (K - 1)^2, for K classes of which seeds are of another.
+def seed_only(classes: int, seed_labels: str = "other") -> float:
+    """Return the seed-only control of two ideal networks: 1 / (K - 1)^2 for K classes, 0 for seeds of "any" label.
 
     With one-hot codes of target and seed, Cov(e_t, e_s) = -(I - 11'/K) / (K (K - 1)) and Cov(e_t) = (I - 11'/K) / K:
     CKA squares the covariance, and with it the sign.
@@ -89,7 +89,7 @@ def seed_only(classes: int) -> float:
     >>> [round(seed_only(classes), 4) for classes in (2, 3, 10, 1000)]
     [1.0, 0.25, 0.0123, 0.0]
     """
-    return 1 / (classes - 1) ** 2
+    return 1 / (classes - 1) ** 2 if seed_labels == "other" else 0.0
 
 
 def load_controls(run: Run, comparable: np.ndarray, sums: Mapping[str, Mapping[Pair, Hsic]] | None = None) -> Controls:

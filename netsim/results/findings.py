@@ -427,14 +427,12 @@ def network_table(results: Results) -> list[dict[str, str]]:
             f"{QUANTILE:.0%} below": number(loss.quantile),
             f"above {results.tolerance:g}": percent(loss.above(results.tolerance)),
             "converged": "yes" if results.converged[name] else "NO",
-            "not reached": number(unreached.value),
-            "fidelity": number(fidelity.value),
+            "not reached": number(results.unreached[name].value),
+            "fidelity": number(results.fidelity[name].value),
             "distance": number(float(np.median(loss.distance)), 2),
             "iterations": f"{loss.iterations.mean():,.0f}",
         }
-        for name, unreached, fidelity in zip(
-            results.networks, results.controls.itself("unreached"), results.controls.itself("seen_target"), strict=True
-        )
+        for name in results.networks
         for loss in (results.loss[name],)
     ]
 

@@ -210,7 +210,17 @@ class Results:
 
         Source: `netsim.results.controls.seed_only`.
         """
-        return seed_only(self.classes) if self.seed_labels == "other" else 0.0
+        return seed_only(self.classes, self.seed_labels)
+
+    @property
+    def unreached(self) -> dict[str, Estimate]:
+        """Map each network to the share of the variance of its targets that its inversions do not reach."""
+        return dict(zip(self.networks, self.controls.itself("unreached"), strict=True))
+
+    @property
+    def fidelity(self) -> dict[str, Estimate]:
+        """Map each network to the CKA of its representations of its inverted images with its own of the targets."""
+        return dict(zip(self.networks, self.controls.itself("seen_target"), strict=True))
 
     @property
     def mean_on_converged(self) -> Estimate | None:
@@ -380,7 +390,7 @@ def load_results(run: Run, *, on_converged: Callable[[Mapping[str, Loss]], np.nd
 
 def read_on_converged(run: Run) -> np.ndarray | None:
     """Read `Results.on_converged` from the report on the sweep; None if there is none."""
-    if (run.sweep.id, 0) not in REPORT.units_done(run):
+    if not run.is_done(REPORT.name, run.sweep.id, 0):
         return None
     return run.read(run.record(REPORT.name, run.sweep.id, 0), layout.converged_path(run.sweep.id))
 

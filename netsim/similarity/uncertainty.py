@@ -18,7 +18,7 @@ FEWEST_SHARDS, ENOUGH_SHARDS = 5, 8
 """Number of shards below which errors are warned of, and from which on they are recommended."""
 
 EXPECTED = "expected value at this n"
-"""What the interval of a biased estimate covers; that of any other covers the value over all images."""
+"""The quantity that the interval of a biased estimate covers; any other covers the value over all images."""
 
 
 @dataclass(frozen=True)

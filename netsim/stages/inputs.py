@@ -26,7 +26,7 @@ from netsim.networks.gate import require_dtype
 from netsim.references import has_photographs
 from netsim.settings import ImageSettings, SweepSettings
 from netsim.store.coverage import embedded
-from netsim.store.layout import NATURAL, SEED, digests_path, from_stored, representation_path, weights_path
+from netsim.store.layout import NATURAL, SEED, digests_path, from_stored, images_path, representation_path, weights_path
 from netsim.store.metadata import CheckedSplit, CheckMetadata, TrainMetadata
 from netsim.store.provenance import check_weights, weights_hash
 from netsim.store.records import Record
@@ -326,7 +326,7 @@ def set_images(run: Run, set_name: str, shard: int) -> tuple[torch.Tensor, Recor
     """
     if set_name in (NATURAL, SEED):
         record = run.record("draw", "pairs", shard)
-        return to_unit(run.read(record, "images/seed" if set_name == SEED else "images/target")), record
+        return to_unit(run.read(record, images_path(set_name))), record
     record = run.record("invert", set_name.removeprefix("inverted/"), shard)
     check_weights(run, record)
-    return torch.from_numpy(from_stored(run.read(record, f"{set_name}/image"))), record
+    return torch.from_numpy(from_stored(run.read(record, images_path(set_name)))), record

@@ -187,6 +187,11 @@ class RowUnit:
 # ---- paths
 
 
+def images_path(set_name: str) -> str:
+    """Return the path of the images of a set."""
+    return {NATURAL: "images/target", SEED: "images/seed"}.get(set_name, f"{set_name}/image")
+
+
 def pair_groups(stage: str, unit: str) -> tuple[str, ...]:
     """Name the groups whose per-pair arrays a unit of a stage fills."""
     if stage == "draw":

@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from netsim.errors import StoreError, UnreachableError
 from netsim.store.coverage import SUMS, embedded
-from netsim.store.layout import NATURAL, ROLES, SEED, RowUnit, moments_path, representation_path, row_parts
+from netsim.store.layout import NATURAL, ROLES, SEED, RowUnit, images_path, moments_path, representation_path, row_parts
 from netsim.store.metadata import Metadata, ReportMetadata, train_metadata
 from netsim.store.records import Record
 from netsim.store.run import Run
@@ -63,9 +63,9 @@ def sources(run: Run, unit: Unit, *, two_sets: bool = False) -> list[Part]:
     if stage == "invert":
         return [("images/seed", shard), ("images/target", shard)]
     if stage == "embed":
-        return [(_images(name.rpartition("/")[0]), shard)]
+        return [(images_path(name.rpartition("/")[0]), shard)]
     if stage == "layers":  # <key>/<set>
-        return [(_images(name.partition("/")[2]), shard)]
+        return [(images_path(name.partition("/")[2]), shard)]
     if stage == "aggregate":
         parts = RowUnit.parse(name)
         return _represented(run, parts, [row_parts(parts.row)[0]])
@@ -91,10 +91,6 @@ def report_metadata(run: Run) -> ReportMetadata:
     units = sorted({unit for pairs in SUMS.covered(run, run.done("aggregate")).values() for unit in pairs.values()})
     contents = Contents(run.records_of(("aggregate", unit, 0) for unit in units).values())
     return ReportMetadata(sums=units, made_from=contents.hash_of((moments_path(unit), 0) for unit in units))
-
-
-def _images(set_name: str) -> str:
-    return {NATURAL: "images/target", SEED: "images/seed"}.get(set_name, f"{set_name}/image")
 
 
 def _represented(run: Run, parts: RowUnit, sets: Iterable[str]) -> list[Part]:
