@@ -20,9 +20,14 @@ def load_orchestrators(debug: bool) -> None:
 
     Raises SettingsError if a variable or file that configures them is invalid.
     """
+    load_prefect(debug)
+    _require_dask_settings()
+
+
+def load_prefect(debug: bool) -> None:
+    """Import Prefect alone, as `load_orchestrators` does: what asks its server without working need not wait for Dask."""
     _silence(debug)
     _require_prefect_settings()
-    _require_dask_settings()
 
 
 def _silence(debug: bool) -> None:

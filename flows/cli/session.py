@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flows.cli.orchestrators import load_orchestrators
+from flows.cli.orchestrators import load_orchestrators, load_prefect
 from flows.cli.signals import stopped_by_signals
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def use_credentials(credentials: str | None, debug: bool) -> None:
 
 def report_nothing_to_do(opened: Any, debug: bool) -> None:
     """Tell that nothing is missing, and close flow runs that were killed before Prefect heard of their end."""
-    load_orchestrators(debug)
+    load_prefect(debug)
     from flows.cli import console
     from flows.server.server import existing_prefect_server
     from tasks.prefect_runs import close_orphaned_runs

@@ -15,7 +15,7 @@ from netsim.errors import SettingsError, nearest
 from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files
 from netsim.store.layout import embed_unit, inverted, representation_path
-from netsim.store.records import RECORD_FILE, commit_path, sealed
+from netsim.store.records import RECORD_FILE, commit_path, sealed_line
 from netsim.store.run import Run, all_networks, all_sweeps, cohort_path, network_path, sweep_path
 from netsim.store.stages import Unit
 from netsim.store.sweeps import StoredNetwork, Sweep
@@ -144,7 +144,7 @@ def _keep_the_rest(store: str, dropped: Dropped) -> None:
         facts = record.facts | {"weights": {name: record.facts["weights"][name] for name in rest}}
         arrays = {path: content for path, content in record.arrays.items() if path in paths}
         name = embed_unit(set_name, run.keep_cohort(rest))
-        document = json.dumps(sealed(asdict(replace(record, name=name, arrays=arrays, facts=facts)))).encode()
+        document = sealed_line(asdict(replace(record, name=name, arrays=arrays, facts=facts)))
         run.files.put_new(commit_path("embed", name, record.shard), document)
 
 

@@ -175,15 +175,17 @@ def check_origin(run: Run, record: Record, contents: Contents) -> None:
 
 def _complete(run: Run, parts: Iterable[Part], contents: Contents) -> bool:
     """Add what `contents` lacks of parts, and return whether the store has all: networks may have been dropped."""
+    lacking = [part for part in parts if part not in contents]
+    if not lacking:
+        return True
     try:
-        units = dict.fromkeys(_unit_of(run, part) for part in parts if part not in contents)
-        for record in run.records_of(units).values():
+        for record in run.records_of(dict.fromkeys(_unit_of(run, part) for part in lacking)).values():
             contents.add(record)
     except UnreachableError:
         raise
     except StoreError:
         return False
-    return all(part in contents for part in parts)
+    return all(part in contents for part in lacking)
 
 
 def check_origins(run: Run, records: Iterable[Record]) -> None:

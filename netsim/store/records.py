@@ -90,6 +90,29 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
     return content | {SEAL: blake3_hex(json.dumps(content).encode())}
 
 
+def sealed_line(content: dict[str, Any]) -> bytes:
+    """Write a document on one line, its seal last."""
+    line = json.dumps(content, allow_nan=False).encode()
+    return line[:-1] + _end_of(line)
+
+
+def parse_sealed_line(data: bytes) -> dict[str, Any]:
+    """Return the document that `sealed_line` wrote, without its seal. Raises ValueError if a byte differs."""
+    line = data[:-_END] + b"}"
+    if data[-_END:] != _end_of(line):
+        raise ValueError("the seal does not fit")
+    document: dict[str, Any] = json.loads(line)
+    return document
+
+
+def _end_of(line: bytes) -> bytes:
+    """Return what takes the place of a line's last brace: the seal over the line."""
+    return f', "{SEAL}": "{blake3_hex(line)}"}}'.encode()
+
+
+_END = len(_end_of(b""))
+
+
 def is_sealed(content: dict[str, Any]) -> bool:
     """Return True if a document's seal fits its content."""
     return content == sealed({key: value for key, value in content.items() if key != SEAL})

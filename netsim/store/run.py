@@ -45,7 +45,9 @@ from netsim.store.records import (
     commit_path,
     is_sealed,
     lies_within,
+    parse_sealed_line,
     sealed,
+    sealed_line,
     versions,
 )
 from netsim.store.sweeps import StoredNetwork, Sweep
@@ -292,10 +294,8 @@ class Run:
 
     def _parse_record(self, path: str, data: bytes) -> Record:
         try:
-            document = json.loads(data)
-            whole = json.dumps(document).encode() == data and is_sealed(document)
-            record = Record(**{key: value for key, value in document.items() if key != SEAL})
-            whole = whole and all(lies_within(path) for path in (*record.arrays, *record.files))
+            record = Record(**parse_sealed_line(data))
+            whole = all(lies_within(path) for path in (*record.arrays, *record.files))
             whole = whole and commit_path(record.stage, record.name, record.shard) == path  # not one of another unit
         except (ValueError, TypeError, AttributeError):  # not UTF-8, not JSON, not a record
             whole = False
@@ -343,7 +343,7 @@ class Run:
                 versions=versions(),
                 process=f"{socket.gethostname()}:{os.getpid()}",
             )
-            document = json.dumps(sealed(asdict(record)), allow_nan=False).encode()
+            document = sealed_line(asdict(record))
             if self.files.put_new(commit_path(stage, name, shard), document):
                 return record
             if self.record(stage, name, shard).content != record.content:

@@ -15,7 +15,9 @@ from netsim.store.records import (
     commit_path,
     is_sealed,
     lies_within,
+    parse_sealed_line,
     sealed,
+    sealed_line,
     versions,
 )
 from netsim.store.run import Run
@@ -79,6 +81,16 @@ def test_a_sealed_document_is_sealed_until_it_is_changed():
     assert is_sealed(document) and set(document) == {"a", "b", SEAL}
     changed = (document | {"a": 2}, document | {"d": 1}, document | {SEAL: "0" * 64}, {"a": 1}, {})
     assert not any(map(is_sealed, changed))
+
+
+def test_a_sealed_line_is_read_as_it_was_written_and_no_byte_of_it_can_change():
+    document = {"a": 1, "b": {"seal": "…", "c": [2.5, None]}}
+    line = sealed_line(document)
+    assert is_sealed(json.loads(line)) and parse_sealed_line(line) == document
+    spaced = line.replace(b'": ', b'":  ', 1)  # the same values
+    for other in (flipped(line, 3), flipped(line, len(line) - 20), spaced, line + b"\n", line[:-1], b"", b"[]"):
+        with pytest.raises(ValueError, match="the seal does not fit"):
+            parse_sealed_line(other)
 
 
 def test_the_content_of_a_record_is_that_of_its_values(run):
