@@ -25,7 +25,7 @@ def load_orchestrators(debug: bool) -> None:
 
 
 def load_prefect(debug: bool) -> None:
-    """Import Prefect alone, as `load_orchestrators` does: what asks its server without working need not wait for Dask."""
+    """Import Prefect alone, as `load_orchestrators` does, for what only asks its server."""
     _silence(debug)
     _require_prefect_settings()
 
