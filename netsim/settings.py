@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from reprlib import Repr
 from shlex import quote
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
@@ -60,6 +60,25 @@ class ImageSettings(Settings):
     )
 
 
+class AdversarialSettings(Settings):
+    """Adversarial training: every image is replaced by the worst that an attack finds near it (Madry et al. 2018)."""
+
+    norm: Literal["l2", "linf"] = Field(
+        "l2", description="Norm that distances from the image are measured by: L2, or the largest change of a pixel."
+    )
+    eps: float = Field(gt=0, description="Largest distance from the image, for pixels in [0, 1].")
+    steps: int = Field(3, gt=0, description="Gradient steps of an attack; each costs as much as a training step.")
+    step_size: float | None = Field(
+        None, gt=0, description="Length of one step; null: 2 eps / steps, as Salman et al. 2020 train."
+    )
+    random_start: bool = Field(False, description="Start at a random point near the image, instead of the image.")
+
+    @property
+    def length(self) -> float:
+        """Length of one step, for pixels in [0, 1]."""
+        return 2 * self.eps / self.steps if self.step_size is None else self.step_size
+
+
 class TrainingSettings(Settings):
     """Training of networks that come without weights: SGD with momentum and one cycle of the learning rate."""
 
@@ -69,6 +88,14 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(1e-2, ge=0, description="L2 penalty on the weights.")
     rng_seed: int = Field(
         0, ge=0, lt=2**32, description="Random seed of the initial weights and of the order of the images."
+    )
+    augmentation: Literal["none", "mirror", "crop"] = Field(
+        "mirror",
+        description="Random change of each image: none, mirroring left to right, or also moving by up to an eighth of "
+        "the side, as is usual for CIFAR.",
+    )
+    adversarial: AdversarialSettings | None = Field(
+        None, description="Attack on the images, for a robust network; null: standard training."
     )
 
 
@@ -201,12 +228,13 @@ class NetworkSettings(Settings):
         None, description="Changes to the group `training` for this network, as in {rng_seed: 1, epochs: 16}."
     )
     group: str | None = Field(
-        None, description="Networks of one group are replicates; null: the architecture, for those of a grid."
+        None,
+        description="Networks of one group are replicates; null: those of a grid that differ in `rng_seed` only.",
     )
     grid: dict[str, Annotated[tuple[Any, ...], Field(strict=False)]] | None = Field(
         None,
-        description="Values by key, of which every combination is a network: settings of `training`, and keys in "
-        "`reference` or `name`.",
+        description="Values by key, of which every combination is a network: settings of `training` or of its "
+        "`adversarial`, where an eps of 0 trains standard, and keys in `reference` or `name`.",
     )
 
     @model_serializer(mode="wrap")
@@ -215,27 +243,53 @@ class NetworkSettings(Settings):
 
     def members(self, training: TrainingSettings) -> Iterator[Member]:
         """Yield the networks; `training` is what `self.training` changes. Raises ValueError for invalid settings."""
+        seen: dict[tuple[str, str], str] = {}
         for values in self._combinations():
-            reference = _filled(self.reference, values)
-            base = network_name(reference)
-            label = "".join(f"-{key}{value}" for key, value in values.items() if f"{{{key}}}" not in self.reference)
-            name = f"{base}{label}" if self.name is None else _filled(self.name, values)
-            trained = {key: value for key, value in values.items() if key in TrainingSettings.model_fields}
-            changes = (self.training or {}) | trained
-            group = self.group or (base if self.grid else name)
-            yield Member(name, without_name(reference), _training(training, changes, name, reference), group)
+            member = self._member(training, values)
+            made_of = member.reference, repr(member.training)
+            if self.grid and made_of in seen:
+                raise ValueError(
+                    f"the grid must make different networks, got {member.name} equal to {seen[made_of]}; "
+                    "remove a value from the grid"
+                )
+            seen[made_of] = member.name
+            yield member
+
+    def _member(self, training: TrainingSettings, values: Mapping[str, Any]) -> Member:
+        reference = _filled(self.reference, values)
+        base = network_name(reference)
+        labels = {key: f"-{key}{value}" for key, value in values.items() if f"{{{key}}}" not in self.reference}
+        name = base + "".join(labels.values()) if self.name is None else _filled(self.name, values)
+        changes = (self.training or {}) | {key: value for key, value in values.items() if key in _TRAINING}
+        attack = {key: value for key, value in values.items() if key in _ATTACK}
+        if attack:
+            changes["adversarial"] = _attack(training, changes, attack)
+        replicated = base + "".join(label for key, label in labels.items() if key != "rng_seed")
+        group = self.group or (replicated if self.grid else name)
+        return Member(name, without_name(reference), _training(training, changes, name, reference), group)
 
     def _combinations(self) -> Iterator[dict[str, Any]]:
         grid = self.grid or {}
         for key, values in grid.items():
             used = f"{{{key}}}" in f"{self.reference} {self.name or ''}"
-            if key not in TrainingSettings.model_fields and not used:
-                known = nearest(key, TrainingSettings.model_fields)
+            if key not in _TRAINING | _ATTACK and not used:
+                known = nearest(key, _TRAINING | _ATTACK)
                 raise ValueError(f"the grid's key {key!r} must be a setting of training or occur in reference{known}")
             if not values:
                 raise ValueError(f"the grid must have a value for {key!r}, got none")
         for combination in product(*grid.values()):
             yield dict(zip(grid, combination, strict=True))
+
+
+_ATTACK = frozenset(AdversarialSettings.model_fields)
+_TRAINING = frozenset(TrainingSettings.model_fields) - {"adversarial"}
+
+
+def _attack(base: TrainingSettings, changes: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Merge the settings of an attack with a grid's; None for an eps of 0, which is no attack."""
+    every = base.model_dump() | dict(changes)
+    merged = (every["adversarial"] or {}) | dict(values)
+    return None if merged.get("eps") == 0 else merged
 
 
 def _filled(template: str, values: Mapping[str, Any]) -> str:
@@ -430,8 +484,9 @@ def _fields_at(model: Any, keys: list[str]) -> Iterable[str]:
     for key in keys:
         if key.isdigit():  # in a list of networks
             return NetworkSettings.model_fields
-        model = model.model_fields[key].annotation
-        model = model if hasattr(model, "model_fields") else NetworkSettings
+        annotation = model.model_fields[key].annotation
+        groups = [part for part in (annotation, *get_args(annotation)) if hasattr(part, "model_fields")]
+        model = groups[0] if groups else NetworkSettings
     return model.model_fields
 
 

@@ -1,7 +1,8 @@
 """Training of networks that come without weights. It resumes after any epoch, to the same bits.
 
 Stochastic gradient descent with momentum, a one-cycle learning rate (rising to its peak in the first quarter, then
-falling to zero along a cosine: Smith and Topin 2017, https://arxiv.org/abs/1708.07120), and random mirroring of images.
+falling to zero along a cosine: Smith and Topin 2017, https://arxiv.org/abs/1708.07120), and random mirroring and moving
+of images. Robust networks are trained on the images that an attack makes of these (`netsim.networks.adversarial`).
 """
 
 import math
@@ -15,8 +16,10 @@ from torch import Tensor, nn
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.images import ImageSet, to_unit
 from netsim.networks import Network
+from netsim.networks.adversarial import attack
 from netsim.networks.ambient import plain_torch
 from netsim.networks.batches import evaluation_batches
+from netsim.settings import AdversarialSettings
 
 # Momentum of gradient descent (Nesterov's).
 MOMENTUM = 0.9
@@ -26,6 +29,9 @@ READ_AT_ONCE = 250
 
 # Fraction of all steps in which the learning rate rises.
 WARM_UP = 0.25
+
+# Part of the side of an image that it may be moved by: 4 pixels of 32, as usual for CIFAR.
+MOVED = 1 / 8
 
 # Callback after every epoch: number of epochs done, mean loss of the last one, state to resume from.
 OnEpoch = Callable[[int, float, bytes], None]
@@ -41,15 +47,17 @@ def train_epochs(
     learning_rate: float,
     weight_decay: float,
     rng_seed: int,
+    augmentation: str = "mirror",
+    adversarial: AdversarialSettings | None = None,
     state: bytes | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: Callable[[], None] = lambda: None,
 ) -> None:
     """Train `network` in place to classify `images`, and leave it in evaluation mode.
 
-    Order, mirroring and dropout of an epoch are functions of (rng_seed, epoch). So a training that resumes from a
-    `state` ends with the same bits as one that was never interrupted (on a CPU, with the same number of threads). At
-    the end of an epoch, images that do not fill a batch are dropped, because small batches disturb BatchNorm.
+    Order, changes of the images and dropout of an epoch are functions of (rng_seed, epoch). So a training that resumes
+    from a `state` ends with the same bits as one that was never interrupted (on a CPU, with the same number of
+    threads). At the end of an epoch, images that do not fill a batch are dropped: small batches disturb BatchNorm.
 
     `weight_decay` acts on every parameter, including BatchNorm's gains, and determines how fast a small network is
     inverted: without it the representation varies too sharply with the image. Measured on the small ResNet-50, trained
@@ -64,6 +72,11 @@ def train_epochs(
         Images per step; all images if there are fewer.
     learning_rate
         Peak of the one-cycle learning rate.
+    augmentation
+        "none", "mirror" (left to right, every other image) or "crop": also moved by up to `MOVED` of the side, with
+        black where the image does not reach.
+    adversarial
+        Attack whose images the network learns from instead; it attacks the network as it is then, in evaluation mode.
     state
         State that `on_epoch` received; training resumes from it.
     on_epoch
@@ -94,10 +107,14 @@ def train_epochs(
             total = 0.0
             with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                 torch.manual_seed(int(rng.integers(2**63)))  # for dropout
+                starts = torch.Generator().manual_seed(int(rng.integers(2**63))) if adversarial else None
                 for step, batch in enumerate(order):
                     _set_learning_rate(optimizer, learning_rate * one_cycle((epoch * steps + step) / (epochs * steps)))
-                    pixels = to_unit(_mirrored(images.read(batch), rng)).to(device)
+                    pixels = to_unit(augmented(images.read(batch), augmentation, rng)).to(device)
                     labels = torch.from_numpy(images.labels[batch]).to(device)
+                    if adversarial is not None:
+                        pixels = attack(network.eval(), pixels, labels, adversarial, generator=starts)
+                        network.train()
                     total += _step(network, optimizer, pixels, labels)
                     on_step()
             if not math.isfinite(total):
@@ -161,10 +178,23 @@ def _step(network: Network, optimizer: torch.optim.Optimizer, pixels: Tensor, la
     return loss.item()
 
 
-def _mirrored(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Mirror each of the images (n, C, H, W) left to right with probability 1/2."""
+def augmented(images: np.ndarray, augmentation: str, rng: np.random.Generator) -> np.ndarray:
+    """Change images (n, C, H, W) at random, as `augmentation` of `train_epochs` says."""
+    if augmentation == "none":
+        return images
     mirror = rng.random(len(images)) < 0.5
-    return np.where(mirror[:, None, None, None], images[..., ::-1], images)
+    images = np.where(mirror[:, None, None, None], images[..., ::-1], images)
+    return _moved(images, rng) if augmentation == "crop" else images
+
+
+def _moved(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Move each of the images (n, C, H, W) by up to `MOVED` of its side, down or up and right or left."""
+    *_, height, width = images.shape
+    most = [max(1, round(MOVED * side)) for side in (height, width)]
+    padded = np.pad(images, [(0, 0), (0, 0), *((by, by) for by in most)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(2, 3))
+    down, right = (rng.integers(2 * by + 1, size=len(images)) for by in most)
+    return windows[np.arange(len(images)), :, down, right]
 
 
 def _check_labels(network: Network, images: ImageSet) -> None:

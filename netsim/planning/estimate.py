@@ -33,7 +33,7 @@ from netsim.planning.reasons import reasons
 from netsim.planning.resolve import Known, resolve
 from netsim.results.controls import seed_only
 from netsim.results.twins import twin_groups
-from netsim.settings import SweepSettings
+from netsim.settings import SweepSettings, TrainingSettings
 from netsim.similarity.streaming import multiplications
 from netsim.similarity.uncertainty import few_shards
 from netsim.stages.inputs import used_images
@@ -431,7 +431,7 @@ class _Costs:
         settings, size = self.settings, self.settings.pairs.shard_size
         if stage == "train":
             trained, tested = self._trained_and_tested(name)
-            return self.probes[name].flops * (3 * trained + tested)  # training is a forward pass and two gradients
+            return self.probes[name].flops * (_passes(self.run.sweep.network(name).training) * trained + tested)
         if stage == "invert":
             return 2 * self.probes[name].flops * size * settings.inversion.iterations
         if stage == "embed":
@@ -505,6 +505,12 @@ class _Costs:
         training = self.run.sweep.network(name).training
         trained = training.epochs * self.image_counts["train"] if training else 0
         return trained, self.image_counts["test"] if self.probes[name].asked else 0
+
+
+def _passes(training: TrainingSettings | None) -> int:
+    """Count forward passes that a training takes as long as, per image: one and two gradients, and an attack's."""
+    attack = 0 if training is None or training.adversarial is None else 2 * training.adversarial.steps + 1
+    return 3 + attack
 
 
 def _estimate_stage(

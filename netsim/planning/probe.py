@@ -311,6 +311,8 @@ def _label_seconds(
             learning_rate=training.learning_rate,
             weight_decay=training.weight_decay,
             rng_seed=0,
+            augmentation=training.augmentation,
+            adversarial=training.adversarial,
             on_step=lambda: times.append(time.perf_counter()),
         )
         seconds["train"] = float(np.median(np.diff(times))) / min(training.batch_size, count)

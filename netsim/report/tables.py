@@ -193,6 +193,8 @@ def _network(results: Results, name: str) -> dict[str, Any]:
         "parameters": summary.parameters,
         "width": summary.width,
         "accuracy": summary.accuracy,
+        "robust_accuracy": summary.robust,
+        "eps": summary.eps,
         "chance": results.chance,
     }
     if loss is None:  # it only observes

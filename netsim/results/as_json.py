@@ -56,6 +56,11 @@ def to_json(results: Results) -> dict[str, Any]:
         "tolerance": results.tolerance,
         "preset": results.preset,
         "accuracy": {name: plain(summary.accuracy) for name, summary in results.summaries.items()},
+        "robust_accuracy": {
+            name: {"accuracy": summary.robust, "norm": summary.norm, "eps": summary.eps}
+            for name, summary in results.summaries.items()
+            if summary.robust is not None
+        },
         "chance": results.chance,
         "classes": results.classes,
         "seed_labels": results.seed_labels,

@@ -7,7 +7,7 @@ import numpy as np
 from netsim.results.controls import LEAK
 from netsim.results.matrices import ESTIMATORS, SETS
 from netsim.results.measured import Measured
-from netsim.results.results import MAX_ABOVE, QUANTILE, Results
+from netsim.results.results import MAX_ABOVE, QUANTILE, NetworkSummary, Results
 from netsim.results.twins import counted_mean
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.influence import MUCH
@@ -417,10 +417,12 @@ def matrix_table(results: Results, set_name: str) -> list[dict[str, str]]:
 
 def network_table(results: Results) -> list[dict[str, str]]:
     """Format losses, accuracy and convergence, one row per network."""
+    attacked = any(results.summaries[name].robust is not None for name in results.networks)
     return [
         {
             "network": name,
             "test accuracy": percent(results.summaries[name].accuracy),
+            **({"under attack": _under_attack(results.summaries[name])} if attacked else {}),
             "initial loss": number(float(np.median(loss.initial))),
             "halfway": number(loss.halfway),
             "final loss": number(loss.median),
@@ -435,6 +437,11 @@ def network_table(results: Results) -> list[dict[str, str]]:
         for name in results.networks
         for loss in (results.loss[name],)
     ]
+
+
+def _under_attack(summary: NetworkSummary) -> str:
+    """Format the accuracy under attack, with norm and distance."""
+    return "" if summary.robust is None else f"{percent(summary.robust)} ({summary.norm} {summary.eps:g})"
 
 
 # ---- numbers as text ---------------------------------------------------------------------------------------------

@@ -104,6 +104,10 @@ class NetworkSummary:
         BLAKE3 over the names, dtypes, shapes and bytes of the state dict.
     other_size
         Pixels per side that its weights were made for, if the images have another size.
+    robust
+        Accuracy under attack, in [0, 1], of a network that was trained adversarially in the run; None for others.
+    eps, norm
+        The attack that it was trained and is measured on; 0 and "" for others.
     """
 
     name: str
@@ -114,6 +118,9 @@ class NetworkSummary:
     weights_hash: str
     trained_here: bool
     other_size: int | None = None
+    robust: float | None = None
+    eps: float = 0.0
+    norm: str = ""
 
 
 @dataclass(frozen=True)
@@ -468,6 +475,7 @@ def _loss(run: Run, through: str, records: list[Record]) -> Loss:
 def _summary(name: str, record: Record) -> NetworkSummary:
     metadata = TrainMetadata.of(record)
     size = metadata.preprocessing.get("size")  # records of an older netsim have none
+    attacked = metadata.robust or {}
     return NetworkSummary(
         name=name,
         reference=metadata.reference,
@@ -477,6 +485,9 @@ def _summary(name: str, record: Record) -> NetworkSummary:
         weights_hash=metadata.weights_hash,
         trained_here=metadata.trained_here,
         other_size=None if size == metadata.input_shape[-1] else size,
+        robust=attacked.get("accuracy"),
+        eps=attacked.get("eps", 0.0),
+        norm=attacked.get("norm", ""),
     )
 
 

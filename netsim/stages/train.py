@@ -13,6 +13,7 @@ from netsim.images.classes import describe_order
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.precision import Precision
 from netsim.networks import Network, content_hash, load_network, weights_to_bytes
+from netsim.networks.adversarial import robust_accuracy
 from netsim.networks.training import predict, train_epochs
 from netsim.settings import SweepSettings, TrainingSettings
 from netsim.stages.inputs import (
@@ -60,6 +61,9 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         seed = training_settings.rng_seed
         network = untrained_network(reference, classes=classes, shape=test.shape, rng_seed=seed).to(device())
         training["training_loss"] = _train(run, name, network, training_settings)
+        if training_settings.adversarial is not None:
+            withstood = robust_accuracy(network, test, training_settings.adversarial, on_batch=check_cancelled)
+            training["robust"] = asdict(withstood)
         files[weights_path(name)] = weights_to_bytes(network)
     else:
         network = load_network(reference, input_shape=test.shape).to(device())
@@ -112,6 +116,8 @@ def _train(run: Run, name: str, network: Network, training: TrainingSettings) ->
         learning_rate=training.learning_rate,
         weight_decay=training.weight_decay,
         rng_seed=training.rng_seed,
+        augmentation=training.augmentation,
+        adversarial=training.adversarial,
         state=_last_epoch(run, name),
         on_epoch=keep,
         on_step=check_cancelled,

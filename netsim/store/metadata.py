@@ -91,6 +91,7 @@ class TrainMetadata(ComputedMetadata):
     classes: int
     plan: dict[str, Any]  # fields of netsim.inversion.precision.Precision
     training_loss: float | None = None
+    robust: dict[str, Any] | None = None  # fields of netsim.networks.adversarial.RobustAccuracy
 
 
 class DrawMetadata(Metadata):

@@ -15,7 +15,8 @@ import torch
 from benchmarks.published import published, robustness
 from netsim.inversion.invert import invert_batches, invert_images
 from netsim.networks import as_network
-from netsim.settings import InversionSettings
+from netsim.networks.adversarial import attack
+from netsim.settings import AdversarialSettings, InversionSettings
 
 ITERATIONS = 30
 STEP_SIZE = 1 / 8
@@ -143,3 +144,18 @@ def test_away_from_the_bounds_the_clamp_in_robustness_does_not_matter(model):
 def largest_deviation(a, b):
     assert a.shape == b.shape
     return (a - b).abs().max().item()
+
+
+@pytest.mark.parametrize("start", [False, True], ids=["from the image", "from a random point"])
+@pytest.mark.parametrize(("norm", "constraint", "eps"), [("l2", "2", 0.8), ("linf", "inf", 0.1)])
+def test_attacks_are_those_of_robustness(model, clamp_of_its_time, norm, constraint, eps, start):
+    images, labels = pictures(4, rng_seed=8), torch.tensor([3, 1, 4, 1], device=DEVICE)
+    near = AdversarialSettings(norm=norm, eps=eps, steps=5, step_size=eps / 3, random_start=start)
+    model.eval()
+    drawn = torch.Generator().manual_seed(4)
+    made = attack(lambda images: model(images, with_image=False), images, labels, near, generator=drawn)
+    torch.manual_seed(4)  # robustness draws starts from the global generator
+    options = {"constraint": constraint, "eps": eps, "step_size": near.length, "iterations": 5, "random_start": start}
+    _, expected = model(images, labels, make_adv=True, **options)
+    assert (made - images).abs().max() > eps / 20
+    assert largest_deviation(made, expected) < 1e-8  # robustness adds 1e-10 to gradients of a mean, not of a sum

@@ -6,7 +6,15 @@ import pytest
 import yaml
 
 from netsim.errors import SettingsError
-from netsim.settings import ALGORITHM, SweepSettings, load_settings, parse_settings, shipped_settings, shipped_sweeps
+from netsim.settings import (
+    ALGORITHM,
+    AdversarialSettings,
+    SweepSettings,
+    load_settings,
+    parse_settings,
+    shipped_settings,
+    shipped_sweeps,
+)
 from netsim.store.protocol import flatten
 
 NETWORKS = {"networks": ["small:vgg", "small:resnet18"]}
@@ -34,6 +42,8 @@ DEFAULTS_OF_ALGORITHM_5: dict[str, Any] = {
     "training.learning_rate": 0.2,
     "training.weight_decay": 1e-2,
     "training.rng_seed": 0,
+    "training.augmentation": "mirror",
+    "training.adversarial": None,
     "pairs.count": 512,
     "pairs.shard_size": 32,
     "pairs.rng_seed": 0,
@@ -84,6 +94,24 @@ def test_a_network_has_the_training_of_the_sweep_with_its_own_changes():
     assert (late.training.rng_seed, late.training.epochs, late.training.batch_size) == (3, 2, 64)
     assert given.training is None
     assert [member.group for member in settings.members] == ["vgg", "vggs", "a"]
+
+
+def test_a_grid_over_eps_trains_standard_and_robust_networks_whose_replicates_differ_in_the_seed_only():
+    attack = {"norm": "linf", "steps": 5}
+    grid = {"eps": [0, 0.5], "rng_seed": [1, 2]}
+    settings = parse_settings(
+        {"networks": [{"reference": "small:vgg", "training": {"adversarial": attack}, "grid": grid}]}
+    )
+    standard, _, robust, other = settings.members
+    assert [member.name for member in settings.members] == [
+        f"vgg-eps{eps}-rng_seed{seed}" for eps in (0, 0.5) for seed in (1, 2)
+    ]
+    assert standard.training.adversarial is None and standard.training.rng_seed == 1
+    assert robust.training.adversarial == AdversarialSettings(norm="linf", eps=0.5, steps=5)
+    assert robust.training.adversarial.length == pytest.approx(0.2)
+    assert standard.group == "vgg-eps0" and robust.group == other.group == "vgg-eps0.5"
+    default = parse_settings({"networks": [{"reference": "small:vgg", "grid": {"eps": [0, 0.5]}}]}).members[1]
+    assert default.training.adversarial == AdversarialSettings(eps=0.5)
 
 
 def test_a_grid_is_a_network_for_each_combination():
@@ -199,6 +227,30 @@ def test_settings_do_not_change_after_they_are_made():
         (
             {"networks": [{"reference": "small:vgg", "grid": {"rngseed": [1]}}, "small:resnet18"]},
             r"the grid's key 'rngseed' must be a setting of training or occur in reference; did you mean 'rng_seed'",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg", "grid": {"eps": [0, 1], "norm": ["l2", "linf"]}}]},
+            r"must make different networks, got vgg-eps0-normlinf equal to vgg-eps0-norml2; remove a value",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg", "grid": {"rng_seed": [1, 1]}}]},
+            r"must make different networks, got vgg-rng_seed1 equal to vgg-rng_seed1",
+        ),
+        (
+            NETWORKS | {"training": {"adversarial": {"norm": "l2", "eps": 0}}},
+            r"training.adversarial.eps must be greater than 0, got 0",
+        ),
+        (
+            NETWORKS | {"training": {"adversarial": {"steps": 3}}},
+            r"the setting 'training.adversarial.eps' is missing",
+        ),
+        (
+            NETWORKS | {"training": {"adversarial": {"eps": 1, "step": 3}}},
+            r"no setting 'training.adversarial.step'; did you mean 'steps'",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg", "grid": {"steps": [1, 2]}}]},
+            r"the training of vgg-steps1: the setting 'adversarial.eps' is missing",
         ),
         (
             {"networks": [{"reference": "small:vgg", "grid": {"rng_seed": []}}, "small:vgg"]},

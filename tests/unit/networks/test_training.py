@@ -9,7 +9,8 @@ from netsim.images import ArrayImages, load_images
 from netsim.images.formats.fashion_mnist import CLASSES
 from netsim.networks import content_hash, load_network, training
 from netsim.networks.batches import Batches
-from netsim.networks.training import accuracy, one_cycle, train_epochs
+from netsim.networks.training import accuracy, augmented, one_cycle, train_epochs
+from netsim.settings import AdversarialSettings
 
 
 def first(count: int) -> ArrayImages:
@@ -135,3 +136,37 @@ def test_a_state_of_another_network_is_refused():
     trained("vgg", first(64), epochs=1, on_epoch=lambda epoch, loss, state: states.append(state))
     with pytest.raises(SettingsError, match="the training state must be of resnet18, got another network"):
         trained("resnet18", first(64), state=states[0])
+
+
+def test_an_adversarial_training_that_was_stopped_ends_with_the_bits_of_one_that_was_not():
+    attacked = {"adversarial": AdversarialSettings(eps=0.5, steps=2, random_start=True), "augmentation": "crop"}
+    images, states = first(96), []
+    whole = load_network("small:vgg")
+    train_epochs(whole, images, **SETTINGS, **attacked, on_epoch=lambda epoch, loss, state: states.append(state))
+    resumed = load_network("small:vgg")
+    train_epochs(resumed, images, **SETTINGS, **attacked, state=states[0])
+    assert content_hash(resumed) == content_hash(whole) != trained("vgg", images)
+
+
+def test_images_are_mirrored_and_moved_by_an_eighth_of_their_side_at_most():
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 255, (200, 2, 16, 24), dtype=np.uint8)
+    assert augmented(images, "none", rng) is images
+    mirrored = augmented(images, "mirror", np.random.default_rng(1))
+    same = (mirrored == images).all(axis=(1, 2, 3))
+    assert 70 < same.sum() < 130
+    np.testing.assert_array_equal(mirrored[~same], images[~same, :, :, ::-1])
+    moved = augmented(images, "crop", np.random.default_rng(1))
+    shifts = {_shift(before, after) for before, after in zip(mirrored, moved, strict=True)}
+    assert len(shifts) > 25 and shifts <= {(down, right) for down in range(-2, 3) for right in range(-3, 4)}
+    assert {down for down, _ in shifts} == set(range(-2, 3)) and {right for _, right in shifts} == set(range(-3, 4))
+
+
+def _shift(before: np.ndarray, after: np.ndarray) -> tuple[int, int]:
+    """By how much an image was moved down and right, with zeros where it does not reach."""
+    for down in range(-4, 5):
+        for right in range(-4, 5):
+            padded = np.pad(before, [(0, 0), (4, 4), (4, 4)])
+            if (np.roll(padded, (down, right), axis=(1, 2))[:, 4:-4, 4:-4] == after).all():
+                return down, right
+    raise AssertionError("not a shift")

@@ -55,10 +55,14 @@ def test_each_setting_of_the_training_counts_and_a_default_that_is_spelt_out_doe
         {"learning_rate": 0.1},
         {"weight_decay": 0.0},
         {"rng_seed": 1},
+        {"augmentation": "crop"},
+        {"adversarial": {"eps": 0.5}},
     ]
     assert {key for change in changes for key in change} == set(TrainingSettings.model_fields)
     identities = {of("small:vgg", **change) for change in changes} | {plain, of("small:wrn2", epochs=8)}
-    assert len(identities) == len(changes) + 2
+    identities |= {of("small:vgg", adversarial={"eps": 0.5, "norm": "linf"})}
+    assert len(identities) == len(changes) + 3
+    assert of("small:vgg", adversarial={"eps": 0.5, "norm": "l2", "steps": 3}) in identities
     assert of("small:vgg", name="another", epochs=8) == plain
 
 

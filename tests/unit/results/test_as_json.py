@@ -12,7 +12,8 @@ from support.results import make_results, with_groups, with_inverted, with_loss,
 KEYS = [
     "networks", "observers", "n", "shards", "natural", "inverted", "difference", "difference_unbiased",
     "difference_over_networks", "asymmetry", "groups", "row_differences", "loss", "controls", "on_converged",
-    "converged", "tolerance", "preset", "accuracy", "chance", "classes", "seed_labels", "weights", "twins", "left_out",
+    "converged", "tolerance", "preset", "accuracy", "robust_accuracy", "chance",
+    "classes", "seed_labels", "weights", "twins", "left_out",
     "notes", "provenance",
 ]  # fmt: skip
 MATRIX_KEYS = {
@@ -169,3 +170,9 @@ def test_two_networks_have_no_clusters():
     printed = to_json(make_results(2, n=64))
     assert printed["natural"]["clusters"] is printed["natural"]["map"] is None
     assert printed["natural"]["mean_over_networks"]["networks"]["se"] is None
+
+
+def test_accuracy_under_attack_is_that_of_networks_trained_for_it(results):
+    assert to_json(results)["robust_accuracy"] == {}
+    robust = with_summary(results, "resnext", robust=0.61, eps=0.5, norm="l2")
+    assert to_json(robust)["robust_accuracy"] == {"resnext": {"accuracy": 0.61, "norm": "l2", "eps": 0.5}}

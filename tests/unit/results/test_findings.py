@@ -296,3 +296,9 @@ def test_the_floor_of_a_mean_is_over_cells_off_the_diagonal(results):
     floor.loc["natural", "densenet", "resnext"] = np.nan
     partly = dataclasses.replace(results, similarity=results.similarity.assign(floor=floor))
     assert np.isnan(findings.floor_mean(partly, "natural"))
+
+
+def test_accuracy_under_attack_is_shown_where_a_network_was_trained_for_it(results):
+    assert "under attack" not in findings.network_table(results)[0]
+    robust = with_summary(results, "resnext", robust=0.61, eps=0.5, norm="l2")
+    assert [row["under attack"] for row in findings.network_table(robust)] == ["", "", "61.0 % (l2 0.5)"]
