@@ -1,7 +1,7 @@
 """Settings of a sweep: one frozen, strict class for the YAML file, the form in the Prefect UI, and the store.
 
-Settings are of three kinds. The protocol (`images`, `pairs.rng_seed`, `pairs.shard_size`, `inversion` without its
-tolerance) is shared by all values of a store; netsim/store/protocol.py digests it. Members (`networks`, `observers`,
+Settings are of three kinds. The protocol (`images`, `pairs` without their count, `inversion` without its tolerance) is
+shared by all values of a store; netsim/store/protocol.py digests it. Members (`networks`, `observers`,
 `pairs.count`) are added to a store. The rest is presentation: names, groups, order, `inversion.tolerance`. Settings
 that only say *where* a run executes (`cluster:`) are in flows/clusters/settings.py, because they change no number.
 """
@@ -92,6 +92,9 @@ class PairSettings(Settings):
         "other",
         description="Labels of seeds: other than the target's, as published, or any. With few classes, `other` lets "
         "the class of the seed tell that of the target.",
+    )
+    seed_draw: int = Field(
+        0, ge=0, lt=2**32, description="Which draw of seeds: another number gives the same targets other seeds."
     )
 
     @property

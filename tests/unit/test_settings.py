@@ -38,6 +38,7 @@ DEFAULTS_OF_ALGORITHM_5: dict[str, Any] = {
     "pairs.shard_size": 32,
     "pairs.rng_seed": 0,
     "pairs.seed_labels": "other",
+    "pairs.seed_draw": 0,
     "inversion.preset": "published",
     "inversion.iterations": 2000,
     "inversion.step_size": 0.125,
