@@ -1,10 +1,11 @@
 """Pairs of a seed (the image that is moved) and a target (the image it is moved towards).
 
-n = pairs; c = a class. Pair k is a function of the labels, the pictures, `rng_seed`, `seed_draw` and k only, so a longer
-run keeps the pairs of a shorter one, and every shard can be drawn independently. All targets are different pictures, because CKA
-counts a picture that occurs twice as similarity (0.08, 0.25 and 0.39 where there is none, if 6, 26 and 64 of 256 occur
-twice). No seed is used again while another fits, because what pairs with the same seed share makes inverted CKA too
-low (0.12 instead of 0.20 in a simulation of 20 pairs of 20 images with seeds drawn with replacement).
+n = pairs; c = a class. Pair k is a function of the labels, the pictures, `rng_seed`, `seed_draw` and k only, so a
+longer run keeps the pairs of a shorter one, and every shard can be drawn independently. All targets are different
+pictures, because CKA counts a picture that occurs twice as similarity (0.08, 0.25 and 0.39 where there is none, if 6,
+26 and 64 of 256 occur twice). No seed is used again while another fits, because what pairs with the same seed share
+makes inverted CKA too low (0.12 instead of 0.20 in a simulation of 20 pairs of 20 images with seeds drawn with
+replacement).
 
 Source: Jones et al. 2022, PMLR 180:928-937, and its authors' blog: random pairs with different labels. That makes the
 class of the seed a function of the target's where classes are few (docs/measures.md), so labels may also be drawn

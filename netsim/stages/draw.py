@@ -37,9 +37,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     numbers = pictures(run)
     labels = images.labels.astype(np.int64)
     pairs, count = run.settings.pairs, max(shard + 1, run.sweep.shards) * size
-    drawn = _all_pairs(
-        labels.tobytes(), numbers.tobytes(), count, pairs.rng_seed, pairs.seed_labels, pairs.seed_draw
-    )
+    drawn = _all_pairs(labels.tobytes(), numbers.tobytes(), count, pairs.rng_seed, pairs.seed_labels, pairs.seed_draw)
     part = slice(shard * size, (shard + 1) * size)
     arrays = {f"pairs/{column}": getattr(drawn, column)[part] for column in PAIR_COLUMNS}
     arrays |= {

@@ -178,7 +178,10 @@ def test_the_seeds_of_another_draw_are_even_over_all_images_of_another_label_wha
 def test_the_default_draw_has_the_pairs_that_sweeps_had_before_there_were_others():
     labels = np.random.default_rng(5).integers(7, size=500)
     every = [columns(draw_pairs(labels, 400, rng_seed=9, seed_labels=kind)) for kind in ("other", "any")]
-    assert [hashlib.sha256(pairs.tobytes()).hexdigest()[:16] for pairs in every] == ["d5e85013e385a222", "02c0297c81618c58"]
+    assert [hashlib.sha256(pairs.tobytes()).hexdigest()[:16] for pairs in every] == [
+        "d5e85013e385a222",
+        "02c0297c81618c58",
+    ]
 
 
 def test_these_are_the_first_five_pairs_on_every_machine():
