@@ -39,7 +39,8 @@ from netsim.similarity.uncertainty import few_shards
 from netsim.stages.inputs import used_images
 from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files
-from netsim.store.layout import control_pairs, control_sides, unit_pairs
+from netsim.store.coverage import CONTROLS, SUMS
+from netsim.store.layout import control_sides
 from netsim.store.metadata import InvertMetadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, STAGES, Stage, blocks
@@ -483,8 +484,8 @@ class _Costs:
         count = self.settings.pairs.count
         if stage == "aggregate":
             widths = {name: probe.width for name, probe in self.probes.items()}
-            return multiplications(count, widths, unit_pairs(self.run, unit))
-        sides = [pair for cell in control_pairs(self.run, unit) for pair in control_sides(*cell).values()]
+            return multiplications(count, widths, SUMS.of_unit(self.run, unit))
+        sides = [pair for cell in CONTROLS.of_unit(self.run, unit) for pair in control_sides(*cell).values()]
         return multiplications(
             count, {side: self.probes[side[1]].width for pair in sides for side in pair}, list(dict.fromkeys(sides))
         )

@@ -149,7 +149,7 @@ def sums_of(run: Run) -> dict[str, dict[Pair, Hsic]]:
 
     def read(unit: str) -> dict[Pair, np.ndarray]:
         moments = run.read(records["aggregate", unit, 0], layout.moments_path(unit))
-        return dict(zip(layout.unit_pairs(run, unit), moments, strict=True))
+        return dict(zip(SUMS.of_unit(run, unit), moments, strict=True))
 
     by_unit = dict(zip(units, concurrently(read, units), strict=True))
     return {
