@@ -218,15 +218,37 @@ class NetworkSettings(Settings):
 
     def members(self, training: TrainingSettings) -> Iterator[Member]:
         """Yield the networks; `training` is what `self.training` changes. Raises ValueError for invalid settings."""
-        for values in self._combinations():
+        combinations = list(self._combinations())
+        names = [self._name(values) for values in combinations]
+        self._require_keys_in_name(names)
+        for values, name in zip(combinations, names, strict=True):
             reference = _filled(self.reference, values)
-            base = network_name(reference)
-            label = "".join(f"-{key}{value}" for key, value in values.items() if f"{{{key}}}" not in self.reference)
-            name = f"{base}{label}" if self.name is None else _filled(self.name, values)
             trained = {key: value for key, value in values.items() if key in TrainingSettings.model_fields}
             changes = (self.training or {}) | trained
-            group = self.group or (base if self.grid else name)
+            group = self.group or (network_name(reference) if self.grid else name)
             yield Member(name, without_name(reference), _training(training, changes, name, reference), group)
+
+    def _name(self, values: Mapping[str, Any]) -> str:
+        """Return the name of the network of some values of the grid."""
+        if self.name is not None:
+            return _filled(self.name, values)
+        label = "".join(f"-{key}{value}" for key, value in values.items() if f"{{{key}}}" not in self.reference)
+        return f"{network_name(_filled(self.reference, values))}{label}"
+
+    def _require_keys_in_name(self, names: list[str]) -> None:
+        """Raise ValueError if networks of the grid have one name, because a key is not in it."""
+        twice = [name for name in names if names.count(name) > 1]
+        lacking = [
+            f"{{{key}}}"
+            for key, values in (self.grid or {}).items()
+            if len(values) > 1 and f"{{{key}}}" not in (self.name or "")
+        ]
+        if twice and lacking:
+            example = "-".join([*([self.name] if self.name else []), *lacking])
+            raise ValueError(
+                f"networks of a grid must have different names, got {twice[0]!r} {names.count(twice[0])} times; "
+                f"put {' and '.join(lacking)} into name, as in {example!r}"
+            )
 
     def _combinations(self) -> Iterator[dict[str, Any]]:
         grid = self.grid or {}

@@ -179,7 +179,24 @@ def test_settings_do_not_change_after_they_are_made():
         ),
         (
             {"networks": ["small:vgg", {"reference": "small:wrn2", "name": "x", "grid": {"rng_seed": [1, 2]}}]},
-            r"names must differ, got 'x' twice; rename one",
+            r"networks of a grid must have different names, got 'x' 2 times; put {rng_seed} into name, as in "
+            r"'x-{rng_seed}'$",
+        ),
+        (
+            {"networks": ["small:wrn2", {"reference": "small:vgg@{file}", "grid": {"file": ["a", "b", "c"]}}]},
+            r"got 'vgg' 3 times; put {file} into name, as in '{file}'$",
+        ),
+        (
+            {
+                "networks": [
+                    {"reference": "small:vgg", "name": "{epochs}x", "grid": {"epochs": [1, 2], "rng_seed": [1, 2]}}
+                ]
+            },
+            r"got '1x' 2 times; put {rng_seed} into name, as in '{epochs}x-{rng_seed}'$",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg", "name": "{epochs}x", "grid": {"epochs": [1, 1]}}]},
+            r"names must differ, got '1x' twice; rename one",
         ),
         (
             {"networks": ["small:vgg", {"reference": "small:wrn2@none", "grid": {"rng_seed": [1]}}]},
