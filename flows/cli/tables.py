@@ -15,7 +15,6 @@ from netsim.results.findings import (
     ceiling_line,
     controlled,
     digits_for,
-    equal_weights,
     headline,
     influence_warnings,
     intervals,
@@ -24,7 +23,6 @@ from netsim.results.findings import (
     number,
     probability,
     probability_of,
-    seeds_tell,
     variance_line,
     warnings,
     with_error,
@@ -145,11 +143,7 @@ def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     )
     if estimate.at_most:
         console.print("These are upper bounds: with stop_loss, images finish earlier.", soft_wrap=True)
-    for warning in (
-        *map(equal_weights, estimate.twins),
-        *seeds_tell(estimate.classes, estimate.seed_only),
-        *estimate.warnings,
-    ):
+    for warning in estimate.warnings:
         _warn(warning)
     if estimate.downloaded:
         names = ", ".join(estimate.downloaded)

@@ -32,6 +32,7 @@ from netsim.planning.probe import Probe, ProbeRequest
 from netsim.planning.reasons import reasons
 from netsim.planning.resolve import Known, resolve
 from netsim.results.controls import seed_only
+from netsim.results.findings import equal_weights, seeds_tell
 from netsim.results.twins import twin_groups
 from netsim.settings import SweepSettings
 from netsim.similarity.streaming import multiplications
@@ -174,7 +175,7 @@ class CostEstimate:
     free
         Free bytes at the store, if known.
     warnings
-        Reasons why the results would be hard to trust, in sentences: few shards.
+        Reasons why the results would be hard to trust, in sentences: equal weights, what seeds tell, few shards.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -279,6 +280,8 @@ def estimate(
     images_used = used_images(settings)
     image_counts = {split: len(images) for split, images in images_used.items()}
     classes = len(images_used["test"].classes)
+    control = seed_only(classes, settings.pairs.seed_labels)
+    twins = twin_groups(list(sweep.shown), list(sweep.shown.values()))
     by_name = {sweep.shown[probe.name]: probe for probe in probes}
     costs = _Costs(run, image_counts, by_name, device)
     result = CostEstimate(
@@ -291,11 +294,13 @@ def estimate(
         on=device.label if device else _this_device(),
         at_most=settings.inversion.stop_loss is not None,
         downloaded=tuple(name for name in sweep.columns if needs_download(sweep.network(name).reference)),
-        twins=twin_groups(list(sweep.shown), list(sweep.shown.values())),
+        twins=twins,
         classes=classes,
-        seed_only=seed_only(classes, settings.pairs.seed_labels),
+        seed_only=control,
         free=check_writable(store),
-        warnings=tuple(filter(None, [few_shards(settings.pairs.shards)])),
+        warnings=tuple(
+            filter(None, [*map(equal_weights, twins), *seeds_tell(classes, control), few_shards(settings.pairs.shards)])
+        ),
     )
     if result.free is not None and result.free < result.stored:
         raise StoreError(
