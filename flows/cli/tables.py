@@ -214,12 +214,18 @@ def _show_networks(results: Results) -> None:
 
 def show_score(score: "Score") -> None:
     """Print the column of a network that only looks, its means and its warnings."""
-    table = table_of("inverted through", "natural", "95 % interval", "inverted", "95 % interval")
+    columns = ("natural", "95 % interval", "seed-only", "inverted", "95 % interval", "seed-only")
+    table = table_of("inverted through", *columns)
     for name in score.natural:
-        values = (score.natural[name], score.inverted[name])
-        table.add_row(name, *(cell for value in values for cell in (with_error(value), _ends(value))))
+        sides = ((score.natural, score.natural_seed), (score.inverted, score.inverted_seed))
+        cells = (
+            text
+            for values, controls in sides
+            for text in (with_error(values[name]), _ends(values[name]), with_error(controls[name]))
+        )
+        table.add_row(name, *cells)
     show(f"Unbiased CKA with {score.name}, which only looks; n = {score.n:,} images in {score.shards:,} shards", table)
-    means = {kind: score.means[kind] for kind in ("natural", "inverted", "difference")}
+    means = {kind.replace("_seed", ", seed-only"): value for kind, value in score.means.items()}
     listed = "; ".join(f"{kind} {with_error(value)} ({_ends(value)})" for kind, value in means.items())
     console.print(f"Means: {listed}.", soft_wrap=True)
     if score.twins:
