@@ -296,7 +296,8 @@ def _show_seeds(compared: "ComparedSweeps") -> None:
     for name, parts in compared.seeds.items():
         low, high = parts.interval
         ends = f"{number(low, 2)} to {number(high, 2)}"
-        errors = (f"± {number(each, digits_for(each))}" for each in (parts.targets, parts.seeds))
+        digits = digits_for(parts.targets, parts.seeds) + 1  # they are what is told, not how far to trust it
+        errors = (f"± {number(each, digits)}" for each in (parts.targets, parts.seeds))
         table.add_row(name or "all rows", number(parts.icc, 2), ends, *errors)
     show("Errors of inverted rows, divided into targets and seeds; ICC: the share of targets in the variance", table)
     left = number(compared.seeds[""].after_second_draw, 2)

@@ -66,6 +66,14 @@ def test_differences_of_the_same_pairs_are_paired_by_shard(finished, longer):
     assert compared.cells["natural"] == pytest.approx(np.zeros((3, 3)))
 
 
+def test_a_run_of_fewer_iterations_is_the_beginning_of_a_longer_one(finished, longer):
+    """So a store of half the iterations has what another had halfway."""
+    for name in finished.sweep.names:
+        short, long = (run.array(f"inverted/{name}/history")[:] for run in (finished, longer))
+        np.testing.assert_array_equal(short, long[:, : short.shape[1]])
+        assert (short.shape[1], long.shape[1]) == (6, 7)
+
+
 def test_p_values_of_means_and_rows_are_adjusted_together(finished, longer):
     compared = compare_sweeps(finished, longer)
     tests = [*compared.means.values(), *(row for rows in compared.rows.values() for row in rows.values())]
