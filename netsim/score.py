@@ -1,10 +1,11 @@
 """A network that only looks: its column of both matrices, from what a finished run has stored. Nothing is stored.
 
 The network represents the natural and the inverted images of the run, and is compared with the networks that these were
-inverted through. The values are those that it would have as an observer in the settings, to the last bit.
+inverted through. The values are those that it would have as an observer in the settings, to the last bit. It also looks
+at the seeds, for the seed-only control of each cell (`netsim.results.controls`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,14 @@ from netsim.similarity.hsic import Hsic
 from netsim.similarity.streaming import Pair, pair_hsic
 from netsim.similarity.uncertainty import Estimate, jackknife
 from netsim.stages.inputs import Represented, device, represent, require_float32, set_images
-from netsim.store.layout import NATURAL, cell, inverted
+from netsim.store.layout import NATURAL, SEED, cell, inverted
 from netsim.store.metadata import train_metadata
 from netsim.store.provenance import weights_hash
 from netsim.store.run import Run
 from netsim.store.stages import STAGES, require_finished
+
+KINDS = ("natural", "inverted", "natural_seed", "inverted_seed")
+"""Columns of a score."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,10 @@ class Score:
         Numbers of pairs and of shards.
     natural, inverted
         Unbiased CKA with each network of the run, on natural images and on those inverted through it.
+    natural_seed, inverted_seed
+        The seed-only control of each: CKA of the network of the run on these images with the one that looks on seeds.
     means
-        Means over the networks with other weights: "natural", "inverted" and, paired, "difference".
+        Means over the networks with other weights: of all of these and, paired, "difference", natural minus inverted.
     twins
         Networks of the run that have the same weights.
     """
@@ -51,14 +57,15 @@ class Score:
     shards: int
     natural: Mapping[str, Estimate]
     inverted: Mapping[str, Estimate]
+    natural_seed: Mapping[str, Estimate]
+    inverted_seed: Mapping[str, Estimate]
     means: Mapping[str, Estimate]
     twins: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain mappings."""
         estimates = {
-            kind: {name: value.to_json() for name, value in getattr(self, kind).items()}
-            for kind in ("natural", "inverted", "means")
+            kind: {name: value.to_json() for name, value in getattr(self, kind).items()} for kind in (*KINDS, "means")
         }
         described = {key: getattr(self, key) for key in ("name", "reference", "weights_hash", "n", "shards")}
         return described | estimates | {"twins": list(self.twins)}
@@ -94,47 +101,55 @@ def score(run: Run, reference: str, *, on_set: Callable[[], None] = lambda: None
     require_float32(network)
     network = network.eval().to(device())
     key = identify(source, lambda: shape).key
-    stored, similarities = sums_of(run), dict[str, dict[str, PairSimilarity]]()
+    seeds = _represented(run, network, SEED)
+    on_set()
+    stored, similarities = sums_of(run), dict[str, dict[str, Cell]]()
     for set_name in (NATURAL, *map(inverted, run.sweep.names)):
-        similarities[set_name] = _column(run, network, key, set_name, stored[set_name])
+        similarities[set_name] = _column(run, network, key, set_name, stored[set_name], seeds)
         on_set()
     return _score(run, name, source, content_hash(network), similarities)
 
 
-NEW = ""
-"""Key of the network that looks, which is no valid name."""
+NEW, NEW_SEEDS = "", "/"
+"""Keys of what the network that looks sees of a set, and of the seeds; they are no valid names."""
+
+Cell = tuple[PairSimilarity, PairSimilarity]
+"""A cell and its seed-only control."""
 
 
 def _column(
-    run: Run, network: Network, key: str, set_name: str, stored: Mapping[Pair, Hsic]
-) -> dict[str, PairSimilarity]:
+    run: Run, network: Network, key: str, set_name: str, stored: Mapping[Pair, Hsic], seeds: Sequence[np.ndarray]
+) -> dict[str, Cell]:
     """Compare the network with those of a set: all on natural images, or the one they were inverted through."""
     names = run.sweep.names if set_name == NATURAL else (set_name.removeprefix("inverted/"),)
     looks = Represented(run, set_name, names, run.sweep.shards)
-    rows = [_represented(run, network, set_name, shard) for shard in range(run.sweep.shards)]
-    sources = [{**looks.read(shard), NEW: rows[shard]} for shard in range(run.sweep.shards)]
+    rows = _represented(run, network, set_name)
+    sources = [{**looks.read(shard), NEW: rows[shard], NEW_SEEDS: seeds[shard]} for shard in range(run.sweep.shards)]
     identities = {**run.sweep.identities(names), NEW: key}
     pairs: dict[str, Pair] = {}
     for name in names:
         row = f"{NATURAL}/{name}" if set_name == NATURAL else inverted(name)
         pairs[name] = cell(row, NEW, identities)
-    sums = dict(stored) | pair_hsic(sources, [*pairs.values(), (NEW, NEW)])
-    values = pair_similarities(sums, pairs.values())
-    return {name: values[pair] for name, pair in pairs.items()}
+    controls = {name: (name, NEW_SEEDS) for name in names}
+    wanted = [*pairs.values(), *controls.values()]
+    sums = dict(stored) | pair_hsic(sources, [*wanted, (NEW, NEW), (NEW_SEEDS, NEW_SEEDS)])
+    values = pair_similarities(sums, wanted)
+    return {name: (values[pairs[name]], values[controls[name]]) for name in names}
 
 
-def _represented(run: Run, network: Network, set_name: str, shard: int) -> np.ndarray:
-    images, _ = set_images(run, set_name, shard)
-    return represent(network, images).numpy().astype(np.float32)
+def _represented(run: Run, network: Network, set_name: str) -> list[np.ndarray]:
+    """Represent the images of a set, shard by shard."""
+    shards = (set_images(run, set_name, shard)[0] for shard in range(run.sweep.shards))
+    return [represent(network, images).numpy().astype(np.float32) for images in shards]
 
 
-def _score(
-    run: Run, name: str, reference: str, weights: str, similarities: Mapping[str, Mapping[str, PairSimilarity]]
-) -> Score:
+def _score(run: Run, name: str, reference: str, weights: str, similarities: Mapping[str, Mapping[str, Cell]]) -> Score:
     names = {member.name: run.sweep.shown[member.name] for member in run.settings.members}
+    natural = [similarities[NATURAL][stored] for stored in names.values()]
+    after = [similarities[inverted(stored)][stored] for stored in names.values()]
     cells = {
-        "natural": [similarities[NATURAL][stored] for stored in names.values()],
-        "inverted": [similarities[inverted(stored)][stored] for stored in names.values()],
+        kind: [cell[position] for cell in column]
+        for kind, (column, position) in zip(KINDS, [(natural, 0), (after, 0), (natural, 1), (after, 1)], strict=True)
     }
     values = {kind: np.array([each.cka_unbiased for each in column]) for kind, column in cells.items()}
     left_out = {kind: np.array([each.leave_one_out_unbiased for each in column]) for kind, column in cells.items()}
@@ -148,8 +163,7 @@ def _score(
         weights_hash=weights,
         n=run.settings.pairs.count,
         shards=run.sweep.shards,
-        natural=dict(zip(names, every["natural"], strict=True)),
-        inverted=dict(zip(names, every["inverted"], strict=True)),
+        **{kind: dict(zip(names, every[kind], strict=True)) for kind in KINDS},
         means={
             kind: jackknife(float(counted_mean(values[kind], ~twins)), counted_mean(left_out[kind], ~twins))
             for kind in values

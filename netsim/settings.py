@@ -1,7 +1,7 @@
 """Settings of a sweep: one frozen, strict class for the YAML file, the form in the Prefect UI, and the store.
 
-Settings are of three kinds. The protocol (`images`, `pairs.rng_seed`, `pairs.shard_size`, `inversion` without its
-tolerance) is shared by all values of a store; netsim/store/protocol.py digests it. Members (`networks`, `observers`,
+Settings are of three kinds. The protocol (`images`, `pairs` without their count, `inversion` without its tolerance) is
+shared by all values of a store; netsim/store/protocol.py digests it. Members (`networks`, `observers`,
 `pairs.count`) are added to a store. The rest is presentation: names, groups, order, `inversion.tolerance`. Settings
 that only say *where* a run executes (`cluster:`) are in flows/clusters/settings.py, because they change no number.
 """
@@ -119,6 +119,9 @@ class PairSettings(Settings):
         "other",
         description="Labels of seeds: other than the target's, as published, or any. With few classes, `other` lets "
         "the class of the seed tell that of the target.",
+    )
+    seed_draw: int = Field(
+        0, ge=0, lt=2**32, description="Which draw of seeds: another number gives the same targets other seeds."
     )
 
     @property
@@ -243,30 +246,55 @@ class NetworkSettings(Settings):
 
     def members(self, training: TrainingSettings) -> Iterator[Member]:
         """Yield the networks; `training` is what `self.training` changes. Raises ValueError for invalid settings."""
+        combinations = list(self._combinations())
+        names = [self._name(values) for values in combinations]
+        self._require_keys_in_name(names)
         seen: dict[tuple[str, str], str] = {}
-        for values in self._combinations():
-            member = self._member(training, values)
+        for values, name in zip(combinations, names, strict=True):
+            member = self._member(training, values, name)
             made_of = member.reference, repr(member.training)
             if self.grid and made_of in seen:
                 raise ValueError(
-                    f"the grid must make different networks, got {member.name} equal to {seen[made_of]}; "
+                    f"the grid must make different networks, got {name} equal to {seen[made_of]}; "
                     "remove a value from the grid"
                 )
-            seen[made_of] = member.name
+            seen[made_of] = name
             yield member
 
-    def _member(self, training: TrainingSettings, values: Mapping[str, Any]) -> Member:
+    def _member(self, training: TrainingSettings, values: Mapping[str, Any], name: str) -> Member:
+        """Return the network of some values of the grid."""
         reference = _filled(self.reference, values)
-        base = network_name(reference)
-        labels = {key: f"-{key}{value}" for key, value in values.items() if f"{{{key}}}" not in self.reference}
-        name = base + "".join(labels.values()) if self.name is None else _filled(self.name, values)
         changes = (self.training or {}) | {key: value for key, value in values.items() if key in _TRAINING}
         attack = {key: value for key, value in values.items() if key in _ATTACK}
         if attack:
             changes["adversarial"] = _attack(training, changes, attack)
-        replicated = base + "".join(label for key, label in labels.items() if key != "rng_seed")
-        group = self.group or (replicated if self.grid else name)
+        replicated = {key: value for key, value in values.items() if key != "rng_seed"}
+        group = self.group or (self._label(replicated) if self.grid else name)
         return Member(name, without_name(reference), _training(training, changes, name, reference), group)
+
+    def _name(self, values: Mapping[str, Any]) -> str:
+        """Return the name of the network of some values of the grid."""
+        return self._label(values) if self.name is None else _filled(self.name, values)
+
+    def _label(self, values: Mapping[str, Any]) -> str:
+        """Return the name of the architecture with those values of the grid that are not in it."""
+        label = "".join(f"-{key}{value}" for key, value in values.items() if f"{{{key}}}" not in self.reference)
+        return f"{network_name(_filled(self.reference, values))}{label}"
+
+    def _require_keys_in_name(self, names: list[str]) -> None:
+        """Raise ValueError if networks of the grid have one name, because a key is not in it."""
+        twice = [name for name in names if names.count(name) > 1]
+        lacking = [
+            f"{{{key}}}"
+            for key, values in (self.grid or {}).items()
+            if len(values) > 1 and f"{{{key}}}" not in (self.name or "")
+        ]
+        if twice and lacking:
+            example = "-".join([*([self.name] if self.name else []), *lacking])
+            raise ValueError(
+                f"networks of a grid must have different names, got {twice[0]!r} {names.count(twice[0])} times; "
+                f"put {' and '.join(lacking)} into name, as in {example!r}"
+            )
 
     def _combinations(self) -> Iterator[dict[str, Any]]:
         grid = self.grid or {}
@@ -277,6 +305,9 @@ class NetworkSettings(Settings):
                 raise ValueError(f"the grid's key {key!r} must be a setting of training or occur in reference{known}")
             if not values:
                 raise ValueError(f"the grid must have a value for {key!r}, got none")
+            twice = [value for value in values if values.count(value) > 1]
+            if twice:
+                raise ValueError(f"the grid must have each value of {key!r} once, got {twice[0]} {len(twice)} times")
         for combination in product(*grid.values()):
             yield dict(zip(grid, combination, strict=True))
 

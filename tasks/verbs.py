@@ -1,14 +1,14 @@
 """Task of each stage, named as the stage is."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from prefect import task
 
-from netsim.results.gallery import gallery
 from netsim.results.layers import find_spec, layer_stage
 from netsim.results.measured import measure_stage
-from netsim.results.results import load_results
 from netsim.store.layout import report_path
 from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, CHECK, CONTROL, DRAW, EMBED, INVERT, REPORT, TRAIN
@@ -63,9 +63,16 @@ def control(store: str, name: str, shards: list[int], sweep: str | None = None) 
 @task(name="report", task_run_name="report", **OPTIONS)
 def report(store: str, name: str, shards: list[int], sweep: str | None = None) -> dict[str, Any]:
     """Write the report to the store, and show its tables, heatmaps and images as artifacts."""
-    run = Run.open(store, name)
-    show_results(load_results(run), gallery(run), report=run.files.place(report_path(name, "report.html")))
-    return run_block(store, REPORT, name, shards, name)  # last: the task is skipped once the report is committed
+    return run_block(store, replace(REPORT, compute=_shown_report), name, shards, name)
+
+
+def _shown_report(run: Run, name: str, shard: int) -> Any:
+    """Compute the report, and show its results before it is committed: the task is skipped once it is."""
+    from netsim.stages.report import compute  # imports torch
+
+    return compute(
+        run, name, shard, show=partial(show_results, report=run.files.place(report_path(name, "report.html")))
+    )
 
 
 @task(name="measure", task_run_name="measure-{name}", **OPTIONS)

@@ -232,7 +232,8 @@ def compare(
 ) -> None:
     """Compare two finished runs, or two sweeps of one run, on the networks that both have.
 
-    Differences are paired where both are of the same pairs of images, which makes their errors small.
+    Differences are paired where both are of the same pairs of images, which makes their errors small, or of the same
+    targets with other seeds (pairs.seed_draw): then errors are also divided into targets and seeds.
 
     For example:
 

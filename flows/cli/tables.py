@@ -15,7 +15,6 @@ from netsim.results.findings import (
     ceiling_line,
     controlled,
     digits_for,
-    equal_weights,
     headline,
     influence_warnings,
     intervals,
@@ -24,7 +23,6 @@ from netsim.results.findings import (
     number,
     probability,
     probability_of,
-    seeds_tell,
     variance_line,
     warnings,
     with_error,
@@ -145,11 +143,7 @@ def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     )
     if estimate.at_most:
         console.print("These are upper bounds: with stop_loss, images finish earlier.", soft_wrap=True)
-    for warning in (
-        *map(equal_weights, estimate.twins),
-        *seeds_tell(estimate.classes, estimate.seed_only),
-        *estimate.warnings,
-    ):
+    for warning in estimate.warnings:
         _warn(warning)
     if estimate.downloaded:
         names = ", ".join(estimate.downloaded)
@@ -220,12 +214,18 @@ def _show_networks(results: Results) -> None:
 
 def show_score(score: "Score") -> None:
     """Print the column of a network that only looks, its means and its warnings."""
-    table = table_of("inverted through", "natural", "95 % interval", "inverted", "95 % interval")
+    columns = ("natural", "95 % interval", "seed-only", "inverted", "95 % interval", "seed-only")
+    table = table_of("inverted through", *columns)
     for name in score.natural:
-        values = (score.natural[name], score.inverted[name])
-        table.add_row(name, *(cell for value in values for cell in (with_error(value), _ends(value))))
+        sides = ((score.natural, score.natural_seed), (score.inverted, score.inverted_seed))
+        cells = (
+            text
+            for values, controls in sides
+            for text in (with_error(values[name]), _ends(values[name]), with_error(controls[name]))
+        )
+        table.add_row(name, *cells)
     show(f"Unbiased CKA with {score.name}, which only looks; n = {score.n:,} images in {score.shards:,} shards", table)
-    means = {kind: score.means[kind] for kind in ("natural", "inverted", "difference")}
+    means = {kind.replace("_seed", ", seed-only"): value for kind, value in score.means.items()}
     listed = "; ".join(f"{kind} {with_error(value)} ({_ends(value)})" for kind, value in means.items())
     console.print(f"Means: {listed}.", soft_wrap=True)
     if score.twins:
@@ -254,9 +254,13 @@ def show_stores(place: str, stores: "list[ListedStore]") -> None:
 def show_compared(compared: "ComparedSweeps", first: str, second: str) -> None:
     """Print the differences of two sweeps: of means, of rows, and of every cell."""
     console.print(plain(f"A: {first}\nB: {second}"), soft_wrap=True)
-    paired = f"unpaired, because {compared.unpaired}" if compared.unpaired else "paired: both are of the same pairs"
+    same = "both are of the same targets, with other seeds" if compared.other_seeds else "both are of the same pairs"
+    paired = f"unpaired, because {compared.unpaired}" if compared.unpaired else f"paired: {same}"
     images = " and ".join(f"{n:,}" for n in dict.fromkeys(compared.n))
     console.print(f"Unbiased CKA on {images} pairs; {paired}.", soft_wrap=True)
+    if compared.settings:
+        differing = ", ".join(f"{name} ({one} and {other})" for name, (one, other) in compared.settings.items())
+        console.print(plain(f"Settings differ: {differing}."), soft_wrap=True)
     if compared.other_weights:
         console.print(plain(f"Weights differ: {', '.join(compared.other_weights)}."), soft_wrap=True)
     table = table_of("mean", "A", "B", "B − A", "95 % interval", "p", "p (Holm)")
@@ -274,6 +278,8 @@ def show_compared(compared: "ComparedSweeps", first: str, second: str) -> None:
         )
     show("Means, and their differences", table)
     _warn(few_shards(compared.means["natural"].difference.df + 1))
+    if compared.seeds:
+        _show_seeds(compared)
     _show_agreement(compared)
     for kind, cells in compared.cells.items():
         values = [
@@ -282,6 +288,23 @@ def show_compared(compared: "ComparedSweeps", first: str, second: str) -> None:
         ]
         heading = f"{kind.capitalize()} CKA, B − A, row = inverted through"
         _show_cells(heading, compared.networks, compared.networks, values)
+
+
+def _show_seeds(compared: "ComparedSweeps") -> None:
+    """Print what targets and what seeds contribute to the errors of inverted means."""
+    table = table_of("mean of", "ICC", "95 % interval", "targets", "seeds")
+    for name, parts in compared.seeds.items():
+        low, high = parts.interval
+        ends = f"{number(low, 2)} to {number(high, 2)}"
+        digits = digits_for(parts.targets, parts.seeds) + 1  # they are what is told, not how far to trust it
+        errors = (f"± {number(each, digits)}" for each in (parts.targets, parts.seeds))
+        table.add_row(name or "all rows", number(parts.icc, 2), ends, *errors)
+    show("Errors of inverted rows, divided into targets and seeds; ICC: the share of targets in the variance", table)
+    left = number(compared.seeds[""].after_second_draw, 2)
+    console.print(
+        f"A second seed for each target leaves {left} of the variance of the mean; as many more targets leave 0.50.",
+        soft_wrap=True,
+    )
 
 
 def _show_agreement(compared: "ComparedSweeps") -> None:

@@ -51,18 +51,17 @@ def start_local(cluster: Local) -> Iterator[SchedulerAddress]:
         },
     }
     forked = {"distributed.worker.multiprocessing-method": "forkserver"}
-    with (
-        dask.config.set(QUIET_DASK | forked | {"distributed.nanny.pre-spawn-environ": ENVIRONMENT}),
-        _shared_imports(),
-        SpecCluster(workers=workers, scheduler=scheduler, security=security, name="netsim", silence_logs=0) as started,
-    ):
-        with Client(started) as client:
-            client.register_plugin(ShareTerminal())
-        yield SchedulerAddress(started.scheduler_address, security)
+    with dask.config.set(QUIET_DASK | forked | {"distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
+        _share_imports()
+        with SpecCluster(
+            workers=workers, scheduler=scheduler, security=security, name="netsim", silence_logs=0
+        ) as started:
+            with Client(started) as client:
+                client.register_plugin(ShareTerminal())
+            yield SchedulerAddress(started.scheduler_address, security)
 
 
-@contextmanager
-def _shared_imports() -> Iterator[None]:
+def _share_imports() -> None:
     """Fork workers from one process that has imported what all of them need, which takes each 5 seconds otherwise.
 
     That process starts no thread, so that forking it is safe, and ends with the flow.
@@ -70,7 +69,6 @@ def _shared_imports() -> Iterator[None]:
     context = get_mp_context()  # names modules of its own, once
     assert isinstance(context, ForkServerContext)
     context.set_forkserver_preload([*MODULES, *PRELOADED])
-    yield
 
 
 def worker_specs(workers: int, gpus: list[str], security: Security) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Pairs of a seed (the image that is moved) and a target (the image it is moved towards).
 
-n = pairs; c = a class. Pair k is a function of the labels, the pictures, `rng_seed` and k only, so a longer run keeps
-the pairs of a shorter one, and every shard can be drawn independently. All targets are different pictures, because CKA
-counts a picture that occurs twice as similarity (0.08, 0.25 and 0.39 where there is none, if 6, 26 and 64 of 256 occur
-twice). No seed is used again while another fits, because what pairs with the same seed share makes inverted CKA too
-low (0.12 instead of 0.20 in a simulation of 20 pairs of 20 images with seeds drawn with replacement).
+n = pairs; c = a class. Pair k is a function of the labels, the pictures, `rng_seed`, `seed_draw` and k only, so a
+longer run keeps the pairs of a shorter one, and every shard can be drawn independently. All targets are different
+pictures, because CKA counts a picture that occurs twice as similarity (0.08, 0.25 and 0.39 where there is none, if 6,
+26 and 64 of 256 occur twice). No seed is used again while another fits, because what pairs with the same seed share
+makes inverted CKA too low (0.12 instead of 0.20 in a simulation of 20 pairs of 20 images with seeds drawn with
+replacement).
 
 Source: Jones et al. 2022, PMLR 180:928-937, and its authors' blog: random pairs with different labels. That makes the
 class of the seed a function of the target's where classes are few (docs/measures.md), so labels may also be drawn
@@ -54,6 +55,7 @@ def draw_pairs(
     rng_seed: int = 0,
     start: int = 0,
     seed_labels: SeedLabels = "other",
+    seed_draw: int = 0,
 ) -> Pairs:
     """Draw pairs of a seed image and a target image, whose labels differ by default.
 
@@ -79,6 +81,8 @@ def draw_pairs(
     seed_labels
         "other": the label of a seed differs from that of its target, as published. "any": the label of a seed says
         nothing about that of its target. Seed and target are different pictures either way.
+    seed_draw
+        Which draw of seeds, 0 to 2**32 - 1: pair k has the same target in every draw, and its seed is drawn anew.
 
     Returns
     -------
@@ -92,7 +96,7 @@ def draw_pairs(
         If `labels` are not whole numbers of shape (images,) or all the same, if `pictures` has another length, or if
         `start + count` is below 4 or exceeds the number of pictures.
     SettingsError
-        If `count`, `rng_seed` or `start` is out of range, or `seed_labels` is neither.
+        If `count`, `rng_seed`, `start` or `seed_draw` is out of range, or `seed_labels` is neither.
 
     References
     ----------
@@ -110,21 +114,25 @@ def draw_pairs(
     >>> pairs.seed.tolist(), pairs.seed_label.tolist()
     ([0, 64, 49, 91, 17], [0, 4, 9, 1, 7])
 
-    The last two of these pairs, drawn as a shard:
+    The last two of these pairs, drawn as a shard, and other seeds for their targets:
 
     >>> draw_pairs(labels, 2, start=3).target.tolist()
     [45, 35]
+    >>> again = draw_pairs(labels, 2, start=3, seed_draw=1)
+    >>> again.target.tolist(), again.seed.tolist()
+    ([45, 35], [41, 69])
     """
     if seed_labels not in ("other", "any"):
         raise SettingsError(f"seed_labels must be other or any, got {seed_labels!r}")
     labels = _validate_labels(labels)
     distinct = first_of_each(labels, pictures)
     _validate_classes(labels[distinct])
-    _validate_range(labels, distinct, count=count, rng_seed=rng_seed, start=start)
+    _validate_range(labels, distinct, count=count, start=start)
+    _validate_streams(rng_seed=rng_seed, seed_draw=seed_draw)
 
     # [rng_seed] alone would be the stream of [rng_seed, 0]: numpy pads entropy with zeros
     target = distinct[np.random.default_rng([rng_seed, 0, 1]).permutation(len(distinct))]
-    rng = np.random.default_rng([rng_seed, 0, 2])
+    rng = np.random.default_rng([rng_seed, seed_draw, 2])
     order = _seed_order(labels[target], start + count, rng) if seed_labels == "other" else _rotated(len(target), rng)
     seed = target[order[start : start + count]]
     target = target[start : start + count]
@@ -197,15 +205,20 @@ def _validate_classes(labels: np.ndarray) -> None:
         )
 
 
-def _validate_range(labels: np.ndarray, distinct: np.ndarray, *, count: int, rng_seed: int, start: int) -> None:
+def _validate_streams(**numbers: int) -> None:
+    """Raise SettingsError unless the numbers can name streams of random numbers."""
+    for name, number in numbers.items():
+        if not 0 <= number < 2**32:
+            raise SettingsError(f"{name} must be 0 to {2**32 - 1}, got {number}")
+
+
+def _validate_range(labels: np.ndarray, distinct: np.ndarray, *, count: int, start: int) -> None:
     """Raise SettingsError or DataError unless the pairs `start` to `start + count - 1` can be drawn."""
     images = len(distinct)
     if start < 0:
         raise SettingsError(f"start must be at least 0, got {start}")
     if count < 1:
         raise SettingsError(f"count must be at least 1, got {count}")
-    if not 0 <= rng_seed < 2**32:
-        raise SettingsError(f"rng_seed must be 0 to {2**32 - 1}, got {rng_seed}")
     if start + count < FEWEST_PAIRS:
         raise DataError(f"CKA requires at least {FEWEST_PAIRS} pairs, got {start + count}; draw more pairs")
     if start + count > images:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from netsim.networks.gate import ramp, two_images
 from netsim.networks.network import Network
@@ -32,8 +33,18 @@ def behaviour_of(network: Network, shape: Shape) -> tuple[float, ...]:
     >>> same_behaviour(behaviour_of(one, (1, 28, 28)), behaviour_of(two, (1, 28, 28)))
     False
     """
+    return summary(represent_two(network, shape))
+
+
+def represent_two(network: Network, shape: Shape) -> Tensor:
+    """Represent two fixed images of a shape (C, H, W): (2, d)."""
     with torch.no_grad():
-        rows = network.represent(two_images(ramp(shape).to(network.mean))).double().cpu()
+        return network.represent(two_images(ramp(shape).to(network.mean)))
+
+
+def summary(representations: Tensor) -> tuple[float, ...]:
+    """Summarise the representations of the two images (2, d)."""
+    rows = representations.double().cpu()
     position = (torch.arange(rows.shape[1], dtype=torch.float64) + 0.5) / rows.shape[1]
     waves = torch.cos(math.pi * torch.outer(position, torch.arange(COEFFICIENTS, dtype=torch.float64)))
     values: list[float] = (rows @ waves / rows.shape[1]).flatten().tolist()

@@ -14,6 +14,7 @@ from torch import Tensor
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks import gate
 from netsim.networks.ambient import plain_torch
+from netsim.networks.behaviour import represent_two
 from netsim.networks.network import Network
 from netsim.networks.preprocessing import Shape
 from netsim.networks.sources.base import NetworkSource, Reference
@@ -179,10 +180,18 @@ def load_network(
     """
     if not reference.startswith("python:"):
         return load_once(reference, num_classes, input_shape=input_shape, rng_seed=rng_seed)
+    return load_twice(reference, num_classes, input_shape=input_shape, rng_seed=rng_seed)[0]
+
+
+def load_twice(
+    reference: str, num_classes: int | None = None, *, input_shape: Shape | None = None, rng_seed: int = 0
+) -> "tuple[Network, Fingerprint]":
+    """Load the return value of a function of the user's like `load_network`, with what it was compared by."""
     before = _fingerprint(load_once(reference, num_classes, input_shape=input_shape, rng_seed=rng_seed), input_shape)
     network = load_once(reference, num_classes, input_shape=input_shape, rng_seed=rng_seed)
-    _require_same(before, _fingerprint(network, input_shape), reference)
-    return network
+    now = _fingerprint(network, input_shape)
+    _require_same(before, now, reference)
+    return network, now
 
 
 def load_once(
@@ -205,20 +214,18 @@ def load_once(
     return network
 
 
-class _Fingerprint(NamedTuple):
+class Fingerprint(NamedTuple):
     """The content hash of a network, and the representations of two images, to notice that it is another network."""
 
     weights: str
     representations: Tensor
 
 
-def _fingerprint(network: Network, input_shape: Shape | None) -> _Fingerprint:
-    with torch.no_grad():
-        images = gate.two_images(gate.ramp(input_shape or network.preprocessing.shape).to(network.mean))
-        return _Fingerprint(content_hash(network), network.represent(images))
+def _fingerprint(network: Network, input_shape: Shape | None) -> Fingerprint:
+    return Fingerprint(content_hash(network), represent_two(network, input_shape or network.preprocessing.shape))
 
 
-def _require_same(before: _Fingerprint, now: _Fingerprint, reference: str) -> None:
+def _require_same(before: Fingerprint, now: Fingerprint, reference: str) -> None:
     """Raise NetworkError if a function has returned two different networks."""
     if before.weights != now.weights:
         got, way_out = "other weights", "Load weights in it, or set a seed."

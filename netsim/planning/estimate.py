@@ -32,6 +32,7 @@ from netsim.planning.probe import Probe, ProbeRequest
 from netsim.planning.reasons import reasons
 from netsim.planning.resolve import Known, resolve
 from netsim.results.controls import seed_only
+from netsim.results.findings import equal_weights, seeds_tell
 from netsim.results.twins import twin_groups
 from netsim.settings import SweepSettings, TrainingSettings
 from netsim.similarity.streaming import multiplications
@@ -39,7 +40,8 @@ from netsim.similarity.uncertainty import few_shards
 from netsim.stages.inputs import used_images
 from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files
-from netsim.store.layout import control_pairs, control_sides, unit_pairs
+from netsim.store.coverage import CONTROLS, SUMS
+from netsim.store.layout import control_sides
 from netsim.store.metadata import InvertMetadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, STAGES, Stage, blocks
@@ -173,7 +175,7 @@ class CostEstimate:
     free
         Free bytes at the store, if known.
     warnings
-        Reasons why the results would be hard to trust, in sentences: few shards.
+        Reasons why the results would be hard to trust, in sentences: equal weights, what seeds tell, few shards.
     """
 
     stages: tuple[StageEstimate, ...]
@@ -278,6 +280,8 @@ def estimate(
     images_used = used_images(settings)
     image_counts = {split: len(images) for split, images in images_used.items()}
     classes = len(images_used["test"].classes)
+    control = seed_only(classes, settings.pairs.seed_labels)
+    twins = twin_groups(list(sweep.shown), list(sweep.shown.values()))
     by_name = {sweep.shown[probe.name]: probe for probe in probes}
     costs = _Costs(run, image_counts, by_name, device)
     result = CostEstimate(
@@ -290,11 +294,13 @@ def estimate(
         on=device.label if device else _this_device(),
         at_most=settings.inversion.stop_loss is not None,
         downloaded=tuple(name for name in sweep.columns if needs_download(sweep.network(name).reference)),
-        twins=twin_groups(list(sweep.shown), list(sweep.shown.values())),
+        twins=twins,
         classes=classes,
-        seed_only=seed_only(classes, settings.pairs.seed_labels),
+        seed_only=control,
         free=check_writable(store),
-        warnings=tuple(filter(None, [few_shards(settings.pairs.shards)])),
+        warnings=tuple(
+            filter(None, [*map(equal_weights, twins), *seeds_tell(classes, control), few_shards(settings.pairs.shards)])
+        ),
     )
     if result.free is not None and result.free < result.stored:
         raise StoreError(
@@ -483,8 +489,8 @@ class _Costs:
         count = self.settings.pairs.count
         if stage == "aggregate":
             widths = {name: probe.width for name, probe in self.probes.items()}
-            return multiplications(count, widths, unit_pairs(self.run, unit))
-        sides = [pair for cell in control_pairs(self.run, unit) for pair in control_sides(*cell).values()]
+            return multiplications(count, widths, SUMS.of_unit(self.run, unit))
+        sides = [pair for cell in CONTROLS.of_unit(self.run, unit) for pair in control_sides(*cell).values()]
         return multiplications(
             count, {side: self.probes[side[1]].width for pair in sides for side in pair}, list(dict.fromkeys(sides))
         )

@@ -266,12 +266,14 @@ def _of_file(file: str, hint: str) -> dict[str, Any]:
 
 def _of_function(reference: str, name: str, shape: Shape) -> Identity:
     """Identify the network that a function returns; it is called twice, and must return the same network."""
-    from netsim.networks import behaviour_of, coarse_behaviour, content_hash, load_network
+    from netsim.networks import coarse_behaviour
+    from netsim.networks.behaviour import summary
+    from netsim.networks.load import load_twice
 
-    network = load_network(reference, input_shape=shape)
+    network, fingerprint = load_twice(reference, input_shape=shape)
     preprocessing = json.dumps(network.preprocessing.to_json(), sort_keys=True)
-    content = {"weights": content_hash(network), "preprocessing": preprocessing, "layers": _layers(network)}
-    behaviour = behaviour_of(network, shape)
+    content = {"weights": fingerprint.weights, "preprocessing": preprocessing, "layers": _layers(network)}
+    behaviour = summary(fingerprint.representations)
     suffix = _hash({"behaviour": coarse_behaviour(behaviour)})[:8]
     return Identity(f"{_hash({'function': name, **content})}-{suffix}", behaviour)
 

@@ -1,7 +1,8 @@
 """Two sweeps compared: the differences of what both measured, with intervals. M = networks that both have, G = shards.
 
-Where both are of the same pairs, the jackknife deletes the same images from both at once (paired): what images have in
-common with themselves is no difference. Otherwise errors of independent samples are added.
+Where both are of the same pairs, or of the same targets with other seeds, the jackknife deletes the same images from
+both at once (paired): what images have in common with themselves is no difference. Otherwise errors of independent
+samples are added.
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from netsim.results.twins import counted_mean
 from netsim.similarity.uncertainty import Estimate, jackknife, plain
 from netsim.statistics.mantel import Agreement, mantel, split_half_reliability
 from netsim.statistics.multiple import holm
+from netsim.statistics.reliability import SeedReliability, seed_reliability
 from netsim.store.provenance import weights_hash
 from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, require_finished
@@ -24,6 +26,9 @@ from netsim.store.views import view
 
 FEWEST = 2
 """Least number of networks in common."""
+
+SEED_DRAW = "pairs.seed_draw"
+"""Setting that gives the same targets other seeds."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,10 @@ class ComparedSweeps:
     n
         Number of pairs that were compared, of each.
     unpaired
-        The reason why errors are those of independent samples; "" where both are of the same pairs.
+        The reason why errors are those of independent samples; "" where both are of the same pairs, or of the same
+        targets with other seeds.
+    settings
+        Settings of pairs and inversion that differ -> both values.
     other_weights
         Networks whose weights differ.
     means
@@ -63,11 +71,15 @@ class ComparedSweeps:
         "natural" and "inverted" -> correlation of both matrices over their cells, tested by permuting networks.
     reliability
         "natural" and "inverted" -> how well each matrix would correlate with itself on other images.
+    seeds
+        Network -> how the variance of the mean of its inverted row is divided into targets and seeds; "" -> of the mean
+        of all rows. Empty unless the draw of seeds is all that differs.
     """
 
     networks: tuple[str, ...]
     n: tuple[int, int]
     unpaired: str
+    settings: Mapping[str, tuple[Any, Any]]
     other_weights: tuple[str, ...]
     means: Mapping[str, Difference]
     rows: Mapping[str, Mapping[str, Difference]]
@@ -75,6 +87,12 @@ class ComparedSweeps:
     errors: Mapping[str, np.ndarray]
     agreement: Mapping[str, Agreement]
     reliability: Mapping[str, tuple[float, float]]
+    seeds: Mapping[str, SeedReliability]
+
+    @property
+    def other_seeds(self) -> bool:
+        """True if both are of the same targets with other seeds."""
+        return not self.unpaired and SEED_DRAW in self.settings
 
     @property
     def tests(self) -> dict[tuple[str, str], Difference]:
@@ -103,6 +121,7 @@ class ComparedSweeps:
             "networks": list(self.networks),
             "n": list(self.n),
             "unpaired": self.unpaired,
+            "settings": {name: list(values) for name, values in self.settings.items()},
             "other_weights": list(self.other_weights),
             "means": {name: tested(name, "", each) for name, each in self.means.items()},
             "rows": {
@@ -113,7 +132,12 @@ class ComparedSweeps:
                 name: each.to_json() | {"reliability": plain(list(self.reliability[name]))}
                 for name, each in self.agreement.items()
             },
+            "seeds": self._seeds_to_json(),
         }
+
+    def _seeds_to_json(self) -> dict[str, Any] | None:
+        plain_values = {name: each.to_json() for name, each in self.seeds.items()}
+        return {"mean": plain_values.pop(""), "rows": plain_values} if plain_values else None
 
 
 def compare_sweeps(first: Run, second: Run) -> ComparedSweeps:
@@ -140,36 +164,40 @@ def compare_sweeps(first: Run, second: Run) -> ComparedSweeps:
     counted = np.logical_and(*(cells["natural"].comparable for cells in both))
     estimates = {name: _sides(name, both) for name in (*SETS, "natural minus inverted")}
 
-    def average(name: str, selected: np.ndarray) -> Difference:
-        return _difference([_mean(values, selected) for values in estimates[name]], paired=not unpaired)
+    selected = {"": counted} | {
+        name: counted & (np.arange(len(names)) == row)[:, None] for row, name in enumerate(names)
+    }
+    changes = first.protocol.changes(second.protocol)
+    other_weights = tuple(name for name in names if weights[0][name] != weights[1][name])
+    only_seeds = list(changes) == [SEED_DRAW] and not other_weights
+
+    def average(kind: str, name: str) -> Difference:
+        return _difference([_mean(values, selected[name]) for values in estimates[kind]], paired=not unpaired)
 
     cells = {name: _cell_differences(estimates[name], paired=not unpaired) for name in SETS}
     return ComparedSweeps(
         networks=tuple(names),
         n=(sides[0].settings.pairs.count, sides[1].settings.pairs.count),
         unpaired=unpaired,
-        other_weights=tuple(name for name in names if weights[0][name] != weights[1][name]),
-        means={name: average(name, counted) for name in estimates},
-        rows={
-            kind: {
-                name: average(kind, counted & (np.arange(len(names)) == row)[:, None]) for row, name in enumerate(names)
-            }
-            for kind in SETS
-        },
+        settings={name: values for name, values in changes.items() if name != "images"},
+        other_weights=other_weights,
+        means={kind: average(kind, "") for kind in estimates},
+        rows={kind: {name: average(kind, name) for name in names} for kind in SETS},
         cells={name: values for name, (values, _) in cells.items()},
         errors={name: errors for name, (_, errors) in cells.items()},
         agreement={name: _agreement(estimates[name], counted) for name in SETS},
         reliability={name: _reliability(estimates[name], counted) for name in SETS},
+        seeds={name: _seeds(estimates["inverted"], cells) for name, cells in selected.items()} if only_seeds else {},
     )
 
 
 def _on_the_same_pairs(first: Run, second: Run) -> tuple[list[Run], str]:
-    """Restrict two runs to their first pairs, where these are the same; else return them with the reason."""
-    one, other = first.protocol, second.protocol
-    if one.images != other.images:
+    """Restrict two runs to their first pairs, where their targets are the same; else return them with the reason."""
+    changes = first.protocol.changes(second.protocol)
+    if "images" in changes:
         return [first, second], "the images are others"
-    if one.pairs != other.pairs:
-        return [first, second], "the pairs are drawn or cut otherwise (pairs.rng_seed, pairs.shard_size)"
+    if others := [name for name in changes if name.startswith("pairs.") and name != SEED_DRAW]:
+        return [first, second], f"the pairs are drawn or cut otherwise ({', '.join(others)})"
     counts = [run.settings.pairs.count for run in (first, second)]
     if counts[0] == counts[1]:
         return [first, second], ""
@@ -195,6 +223,12 @@ def _sides(name: str, both: list[dict[str, Cells]]) -> list[Values]:
 def _mean(values: Values, counted: np.ndarray) -> tuple[float, np.ndarray]:
     cka, left_out = values
     return float(counted_mean(cka, counted)), counted_mean(left_out, counted)
+
+
+def _seeds(sides: list[Values], counted: np.ndarray) -> SeedReliability:
+    """Divide the variance of the mean of the cells that count; each side is a draw of seeds."""
+    values, replicates = zip(*(_mean(side, counted) for side in sides), strict=True)
+    return seed_reliability(values, replicates)
 
 
 def _agreement(sides: list[Values], counted: np.ndarray) -> Agreement:

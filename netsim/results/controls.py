@@ -20,7 +20,7 @@ from netsim.similarity.streaming import Pair
 from netsim.similarity.uncertainty import Estimate, jackknife, jackknife_se
 from netsim.storage.concurrency import concurrently
 from netsim.store.coverage import CONTROLS
-from netsim.store.layout import CONTROL_SUMS, NATURAL, ROLES, control_pairs, control_path, inverted
+from netsim.store.layout import CONTROL_SUMS, NATURAL, ROLES, control_path, inverted
 from netsim.store.metadata import ControlMetadata
 from netsim.store.run import Run
 
@@ -143,7 +143,7 @@ def _read(run: Run) -> dict[Pair, _Raw]:
         )
         classes = ControlMetadata.of(record).seed_classes
         cells = {}
-        for position, pair in enumerate(control_pairs(run, unit)):
+        for position, pair in enumerate(CONTROLS.of_unit(run, unit)):
             of_cell = {key: Hsic(n, *moments[position, at]) for at, key in enumerate(CONTROL_SUMS)}
             for key in ("adjusted", "adjusted_observer"):  # as many degrees of freedom less as class means
                 of_cell[key] = replace(of_cell[key], n=n - classes + 1)

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from netsim.results.matrices import ESTIMATORS, SETS, Cells
+from netsim.results.twins import comparable_cells
 from netsim.statistics.asymmetry import Asymmetry, asymmetry
 from netsim.statistics.clusters import FEWEST, Clusters, NetworkMap, cluster_networks, map_networks
 from netsim.statistics.networks import (
@@ -81,8 +82,7 @@ class Inference:
     @cached_property
     def columns(self) -> dict[str, dict[str, CrossedEstimate]]:
         """Set -> network or observer -> mean of its column over networks of other groups."""
-        labels = np.array(self.groups)
-        counted = (self.distinct & (labels[: len(self.networks), None] != labels)).T
+        counted = comparable_cells(self.distinct, self.groups).T
         columns = {}
         for name in MEANS:
             cells, replicates = self._values(name)

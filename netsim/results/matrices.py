@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from netsim.results.twins import counted_cells, counted_mean
+from netsim.results.twins import comparable_cells, counted_cells, counted_mean
 from netsim.similarity.cka import PairSimilarity, pair_similarities
 from netsim.similarity.hsic import Estimator, EstimatorName, Hsic, validate_estimator
 from netsim.similarity.streaming import Pair
@@ -123,9 +123,10 @@ def matrices(run: Run, sums: Mapping[str, Mapping[Pair, Hsic]] | None = None) ->
     natural = [[layout.cell(f"{NATURAL}/{x}", y, identities) for y in observers] for x in through]
     inverted = [[(x, y) for y in observers] for x in through]
     rows = [pair_similarities(sums[layout.inverted(x)], row) for x, row in zip(through, inverted, strict=True)]
+    mask = comparable(run)
     return {
-        "natural": _cells(run, [pair_similarities(sums[NATURAL], row) for row in natural], natural),
-        "inverted": _cells(run, rows, inverted),
+        "natural": _cells([pair_similarities(sums[NATURAL], row) for row in natural], natural, mask),
+        "inverted": _cells(rows, inverted, mask),
     }
 
 
@@ -149,7 +150,7 @@ def sums_of(run: Run) -> dict[str, dict[Pair, Hsic]]:
 
     def read(unit: str) -> dict[Pair, np.ndarray]:
         moments = run.read(records["aggregate", unit, 0], layout.moments_path(unit))
-        return dict(zip(layout.unit_pairs(run, unit), moments, strict=True))
+        return dict(zip(SUMS.of_unit(run, unit), moments, strict=True))
 
     by_unit = dict(zip(units, concurrently(read, units), strict=True))
     return {
@@ -161,10 +162,8 @@ def sums_of(run: Run) -> dict[str, dict[Pair, Hsic]]:
 def comparable(run: Run) -> np.ndarray:
     """Select the cells (M, C) of a run that can be averaged."""
     hashes = {name: weights_hash(run, name) for name in run.sweep.columns}
-    rows = [hashes[network.name] for network in run.sweep.networks]
-    labels = np.array(list(groups_of(run).values()))
-    distinct = counted_cells(rows, [hashes[network.name] for network in run.sweep.observers])
-    return distinct & (labels[: len(rows), None] != labels)
+    rows, observers = ([hashes[each.name] for each in some] for some in (run.sweep.networks, run.sweep.observers))
+    return comparable_cells(counted_cells(rows, observers), list(groups_of(run).values()))
 
 
 def groups_of(run: Run) -> dict[str, str]:
@@ -173,7 +172,7 @@ def groups_of(run: Run) -> dict[str, str]:
 
 
 def _cells(
-    run: Run, similarities: Sequence[Mapping[Pair, PairSimilarity]], pairs: Sequence[Sequence[tuple[str, str]]]
+    similarities: Sequence[Mapping[Pair, PairSimilarity]], pairs: Sequence[Sequence[Pair]], mask: np.ndarray
 ) -> Cells:
     """Arrange the similarities of a matrix, row by row."""
     cells = [[row[pair] for pair in row_pairs] for row, row_pairs in zip(similarities, pairs, strict=True)]
@@ -187,7 +186,7 @@ def _cells(
         leave_one_out=_one_for_itself(stack("leave_one_out_unbiased", "leave_one_out"), itself[..., None]),
         floor=stack("floor")[0],
         undefined=stack("reason_unbiased", "reason"),
-        comparable=comparable(run),
+        comparable=mask,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from netsim.results.controls import Controls, load_controls, seed_only
 from netsim.results.inference import Inference
 from netsim.results.matrices import ESTIMATORS, SETS, Cells, groups_of, matrices, sums_of
-from netsim.results.twins import counted_cells, counted_mean, twin_groups
+from netsim.results.twins import comparable_cells, counted_cells, counted_mean, twin_groups
 from netsim.settings import STOP_REASONS
 from netsim.similarity.hsic import Estimator, EstimatorName, validate_estimator
 from netsim.similarity.uncertainty import Estimate, half_width, jackknife, jackknife_se
@@ -257,8 +257,7 @@ class Results:
     @property
     def comparable(self) -> np.ndarray:
         """The cells (M, C) of two networks with different weights and of different groups."""
-        labels = np.array([self.groups[name] for name in self.everyone])
-        return self.distinct & (labels[: len(self.networks), None] != labels)
+        return comparable_cells(self.distinct, [self.groups[name] for name in self.everyone])
 
     @property
     def distinct(self) -> np.ndarray:

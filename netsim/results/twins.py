@@ -28,6 +28,18 @@ def counted_cells(weights: Sequence[str], observers: Sequence[str] = ()) -> np.n
     return np.array(list(weights))[:, None] != np.array([*weights, *observers])
 
 
+def comparable_cells(distinct: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """Select of the cells of different weights (M, C) those of two networks of different groups, (C,).
+
+    Examples
+    --------
+    >>> comparable_cells(counted_cells(["x", "y", "z"]), ["vgg", "vgg", "resnet"]).tolist()
+    [[False, False, True], [False, False, True], [True, True, False]]
+    """
+    labels = np.array(list(groups))
+    return distinct & (labels[: len(distinct), None] != labels)
+
+
 def twin_groups(names: Sequence[str], weights: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Group the networks whose weights another one has too, in the order of `names`.
 

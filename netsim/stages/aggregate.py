@@ -5,7 +5,8 @@ import numpy as np
 from netsim.similarity.streaming import pair_hsic
 from netsim.stages.inputs import Represented
 from netsim.stages.work import StageResult
-from netsim.store.layout import MOMENTS, RowUnit, moments_path, row_parts, unit_pairs
+from netsim.store.coverage import SUMS
+from netsim.store.layout import MOMENTS, RowUnit, moments_path, row_parts
 from netsim.store.metadata import Metadata
 from netsim.store.provenance import made_from
 from netsim.store.run import Run
@@ -19,7 +20,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     StoreError
         If a shard of the set is missing or damaged.
     """
-    parts, pairs = RowUnit.parse(name), unit_pairs(run, name)
+    parts, pairs = RowUnit.parse(name), SUMS.of_unit(run, name)
     needed = tuple(dict.fromkeys(network for pair in pairs for network in pair))
     represented = Represented(run, row_parts(parts.row)[0], needed, parts.shards)
     sums = pair_hsic(represented.sources, pairs)

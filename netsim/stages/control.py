@@ -10,6 +10,7 @@ from netsim.similarity.streaming import pair_hsic
 from netsim.stages import inputs
 from netsim.stages.inputs import Represented
 from netsim.stages.work import StageResult
+from netsim.store.coverage import CONTROLS
 from netsim.store.layout import (
     CONTROL_SUMS,
     MOMENTS,
@@ -19,7 +20,6 @@ from netsim.store.layout import (
     RowUnit,
     Side,
     adjusted,
-    control_pairs,
     control_path,
     control_sides,
     representation_path,
@@ -64,7 +64,7 @@ class _Row:
     """The representations that a unit needs, of three sets, and the classes of seeds and targets."""
 
     def __init__(self, run: Run, unit: str) -> None:
-        self.run, self.parts, self.pairs = run, RowUnit.parse(unit), control_pairs(run, unit)
+        self.run, self.parts, self.pairs = run, RowUnit.parse(unit), CONTROLS.of_unit(run, unit)
         self.images, through = row_parts(self.parts.row)
         self.names = tuple(dict.fromkeys([through, *(observer for _, observer in self.pairs)]))
         shards = range(self.parts.shards)

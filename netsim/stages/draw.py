@@ -37,7 +37,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     numbers = pictures(run)
     labels = images.labels.astype(np.int64)
     pairs, count = run.settings.pairs, max(shard + 1, run.sweep.shards) * size
-    drawn = _all_pairs(labels.tobytes(), numbers.tobytes(), count, pairs.rng_seed, pairs.seed_labels)
+    drawn = _all_pairs(labels.tobytes(), numbers.tobytes(), count, pairs.rng_seed, pairs.seed_labels, pairs.seed_draw)
     part = slice(shard * size, (shard + 1) * size)
     arrays = {f"pairs/{column}": getattr(drawn, column)[part] for column in PAIR_COLUMNS}
     arrays |= {
@@ -60,7 +60,11 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
 
 @lru_cache(maxsize=1)
-def _all_pairs(labels: bytes, numbers: bytes, count: int, rng_seed: int, seed_labels: SeedLabels) -> Pairs:
+def _all_pairs(
+    labels: bytes, numbers: bytes, count: int, rng_seed: int, seed_labels: SeedLabels, seed_draw: int
+) -> Pairs:
     """Draw the pairs of all shards once per process: those of a late shard depend on the seeds of all before it."""
     of_images, of_pictures = (np.frombuffer(values, np.int64) for values in (labels, numbers))
-    return draw_pairs(of_images, count, pictures=of_pictures, rng_seed=rng_seed, seed_labels=seed_labels)
+    return draw_pairs(
+        of_images, count, pictures=of_pictures, rng_seed=rng_seed, seed_labels=seed_labels, seed_draw=seed_draw
+    )

@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 
 from netsim.errors import DataError
-from netsim.results.gallery import gallery
+from netsim.results.gallery import Gallery, gallery
 from netsim.results.labelled import stored_arrays
 from netsim.results.matrices import column_names, row_names
-from netsim.results.results import Loss, load_results
+from netsim.results.results import Loss, Results, load_results
 from netsim.similarity.hsic import cka
 from netsim.similarity.streaming import pair_hsic
 from netsim.stages.inputs import Represented
@@ -19,13 +19,20 @@ from netsim.store.provenance import report_metadata
 from netsim.store.run import Run
 
 
-def compute(run: Run, name: str, shard: int) -> StageResult:
-    """Write the report on the sweep and both of its matrices, from what is in the store; `name` is its id."""
+def compute(
+    run: Run, name: str, shard: int, *, show: Callable[[Results, Gallery], None] = lambda *_: None
+) -> StageResult:
+    """Write the report on the sweep and both of its matrices, from what is in the store; `name` is its id.
+
+    `show` is called with what the report is made of.
+    """
     from netsim.report.page import render_report  # draws: no other stage waits for matplotlib
 
     results = load_results(run, on_converged=partial(on_converged, run))
     assert results.on_converged is not None
-    contents = render_report(results, gallery(run), run.settings.to_yaml())
+    images = gallery(run)
+    show(results, images)
+    contents = render_report(results, images, run.settings.to_yaml())
     files = {report_path(name, file): contents[file] for file in sorted(contents)}
     matrices = {results_path(name, str(kind)): cells.values for kind, cells in stored_arrays(results).items()}
     return StageResult(matrices | {converged_path(name): results.on_converged}, files, report_metadata(run))

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from netsim.similarity.uncertainty import Estimate, jackknife_se, plain
+from netsim.statistics.networks import joined
 
 FEWEST = 5
 """Least number of networks of a test: four have 24 orders, so no p-value below 0.04."""
@@ -158,17 +159,11 @@ def split_half_reliability(
     >>> 0.8 < reliability < 1
     True
     """
-    cells, _, counted = _checked(cells, cells, counted)
-    without = np.asarray(replicates, dtype=np.float64)
-    if without.shape[:-1] != cells.shape:
-        raise ValueError(
-            f"replicates must be {cells.shape} and a last axis of shards, got {without.shape}. "
-            f"Move the axis of shards to the end."
-        )
-    shards = without.shape[-1]
-    if shards < 2 or counted.sum() < 3:
+    chosen = joined(cells, replicates, counted, square=True)[np.asarray(counted, dtype=bool)]
+    shards = chosen.shape[-1] - 1
+    if shards < 2 or len(chosen) < 3:
         return float("nan")
-    pseudo = shards * cells[counted][:, None] - (shards - 1) * without[counted]
+    pseudo = shards * chosen[:, :1] - (shards - 1) * chosen[:, 1:]
     rng = np.random.default_rng(rng_seed)
     halves = (np.array_split(rng.permutation(shards), 2) for _ in range(splits))
     r = np.mean([_correlation(*(pseudo[:, half].mean(axis=1) for half in split)) for split in halves])

@@ -153,7 +153,7 @@ def mean_between_groups(
     >>> round(mean.value, 3), round(mean.networks.se, 3), mean.networks.df, round(mean.images.se, 3)
     (0.5, 0.129, 3, 0.0)
     """
-    table = _table(cells, replicates, counted, square=True)
+    table = joined(cells, replicates, counted, square=True)
     codes = _codes(groups, len(table))
     return crossed_jackknife(_leave_out(table, between_groups(counted, groups), codes))
 
@@ -195,7 +195,7 @@ def line_means(
     >>> round(row.value, 3), round(row.networks.se, 3), row.networks.df
     (0.4, 0.115, 2)
     """
-    table = _table(cells, replicates, counted)
+    table = joined(cells, replicates, counted)
     codes = _codes(groups, counted.shape[1])
     rows = []
     for values, chosen in zip(table, np.asarray(counted), strict=True):
@@ -237,7 +237,7 @@ def ceiling(cells: np.ndarray, replicates: np.ndarray, counted: np.ndarray, grou
     >>> round(same.value, 3), round(same.networks.se, 3), same.networks.df
     (0.5, 0.1, 1)
     """
-    table = _table(cells, replicates, counted, square=True)
+    table = joined(cells, replicates, counted, square=True)
     inside, codes = within_groups(counted, groups), _codes(groups, len(table))
     only_one = len(np.unique(codes[inside.any(axis=1)])) == 1  # its networks are then the sample
     return crossed_jackknife(_leave_out(table, inside, np.arange(len(table)) if only_one else codes))
@@ -287,13 +287,13 @@ def normalized(
     >>> round(shown.value, 3)
     0.4
     """
-    table = _table(cells, replicates, counted, square=True)
+    table = joined(cells, replicates, counted, square=True)
     codes = _codes(groups, len(table))
     floors = np.zeros_like(cells) if control is None else np.asarray(control, dtype=np.float64)
     without = (
         np.repeat(floors[..., None], replicates.shape[-1], -1) if control_replicates is None else control_replicates
     )
-    low = _table(floors, without, counted, square=True)
+    low = joined(floors, without, counted, square=True)
     outside, inside = between_groups(counted, groups), within_groups(counted, groups)
     every = np.ones(len(table), dtype=bool)
     value, floor = (_leave_out(each, outside, codes, every) for each in (table, low))
@@ -397,7 +397,7 @@ def crossed_jackknife(table: np.ndarray) -> CrossedEstimate:
 # ---- parts ------------------------------------------------------------------------------------------------------
 
 
-def _table(cells: np.ndarray, replicates: np.ndarray, counted: np.ndarray, *, square: bool = False) -> np.ndarray:
+def joined(cells: np.ndarray, replicates: np.ndarray, counted: np.ndarray, *, square: bool = False) -> np.ndarray:
     """Join values and replicates along the last axis, (L, C, 1 + G), after checking their shapes."""
     values, without = (np.asarray(each, dtype=np.float64) for each in (cells, replicates))
     if values.ndim != 2 or (square and values.shape[0] != values.shape[1]):

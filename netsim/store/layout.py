@@ -3,7 +3,7 @@
 n = pairs, d = width of a representation, M = networks, G = shards, C H W = an image.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -116,13 +116,6 @@ def row_pairs(row: str, observers: Iterable[str], identities: Mapping[str, str])
     cells = [cell(row, observer, identities) for observer in names]
     itself = [] if row_parts(row)[0] == NATURAL else [(observer, observer) for observer in names]
     return list(dict.fromkeys([*cells, *itself]))
-
-
-def unit_pairs(run: Run, unit: str) -> list[tuple[str, str]]:
-    """List the model pairs of a unit of `aggregate`, in the order of its moments."""
-    parts = RowUnit.parse(unit)
-    cohort, network = run.cohort(parts.cohort), row_parts(parts.row)[1]
-    return row_pairs(parts.row, sorted(cohort), cohort | run.sweep.identities([network]))
 
 
 Side = tuple[str, str]
@@ -283,9 +276,8 @@ def embed_arrays(run: Run, unit: str, network: Networks) -> list[ArraySpec]:
     ]
 
 
-def aggregate_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]:
+def aggregate_arrays(unit: str, pairs: Sequence[tuple[str, str]]) -> list[ArraySpec]:
     """Specify the sums behind a row: over all shards, then with each shard left out."""
-    pairs = unit_pairs(run, unit)
     return [
         ArraySpec(
             moments_path(unit),
@@ -297,12 +289,10 @@ def aggregate_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]
     ]
 
 
-def control_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]:
+def control_arrays(unit: str, pairs: Sequence[tuple[str, str]]) -> list[ArraySpec]:
     """Specify the sums of the cells of `control`, how often classes were predicted, and distances from targets."""
-    parts = RowUnit.parse(unit)
-    pairs = control_pairs(run, unit)
     labels = {"model_pair": [f"{first} {second}" for first, second in pairs]}
-    count, shards = len(pairs), parts.shards
+    count, shards = len(pairs), RowUnit.parse(unit).shards
     return [
         ArraySpec(
             control_path(unit, "moments"),
@@ -320,13 +310,6 @@ def control_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]:
         ),
         ArraySpec(control_path(unit, "distance"), (count, shards), "float64", ("model_pair", "shard"), labels),
     ]
-
-
-def control_pairs(run: Run, unit: str) -> list[tuple[str, str]]:
-    """List the cells (through, observer) of a unit of `control`, in the order of its arrays."""
-    parts = RowUnit.parse(unit)
-    through = row_parts(parts.row)[1]
-    return [(through, observer) for observer in sorted(run.cohort(parts.cohort))]
 
 
 def report_arrays(run: Run, unit: str, _network: Networks) -> list[ArraySpec]:

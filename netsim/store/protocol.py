@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Self
 
+from pydantic import ValidationInfo, field_validator
+
 from netsim.settings import ALGORITHM, InversionSettings, PairSettings, Settings, SweepSettings
 
 PRESENTATION = ("tolerance",)
@@ -21,7 +23,7 @@ class Protocol(Settings):
     images
         Content hash of the test images, as listed: it covers their classes and their size.
     pairs
-        `rng_seed`, `shard_size` and `seed_labels`.
+        `rng_seed`, `shard_size`, `seed_labels` and `seed_draw`.
     inversion
         All settings of the inversion that alter pixels or losses.
     """
@@ -30,6 +32,14 @@ class Protocol(Settings):
     images: str
     pairs: dict[str, Any]
     inversion: dict[str, Any]
+
+    @field_validator("pairs", "inversion")
+    @classmethod
+    def _complete(cls, values: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Add the defaults of settings that a store was made before."""
+        model = PairSettings if info.field_name == "pairs" else InversionSettings
+        known = {key: field.default for key, field in model.model_fields.items() if key not in ("count", *PRESENTATION)}
+        return known | values
 
     @classmethod
     def of(cls, settings: SweepSettings, images: str) -> Self:
@@ -57,10 +67,16 @@ class Protocol(Settings):
 
     def differences(self, other: "Protocol") -> list[str]:
         """Describe what differs, as in ``inversion.iterations is 100 there and 200 here``; `self` is there."""
-        stored, given = (flatten(protocol.model_dump(mode="json")) for protocol in (self, other))
-        keys = [key for key in dict.fromkeys([*stored, *given]) if stored.get(key) != given.get(key)]
-        values = {key: f"{key} is {stored.get(key)!r} there and {given.get(key)!r} here" for key in keys}
-        return [value if key != "images" else "the images are others" for key, value in values.items()]
+        return [
+            "the images are others" if key == "images" else f"{key} is {stored!r} there and {given!r} here"
+            for key, (stored, given) in self.changes(other).items()
+        ]
+
+    def changes(self, other: "Protocol") -> dict[str, tuple[Any, Any]]:
+        """Map each setting that differs to both values, as in ``{"inversion.iterations": (100, 200)}``."""
+        one, two = (flatten(protocol.model_dump(mode="json")) for protocol in (self, other))
+        keys = [key for key in dict.fromkeys([*one, *two]) if one.get(key) != two.get(key)]
+        return {key: (one.get(key), two.get(key)) for key in keys}
 
 
 def _changed(values: Mapping[str, Any], model: type[Settings]) -> dict[str, Any]:

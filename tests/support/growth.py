@@ -261,6 +261,7 @@ CAMPAIGN = (
     Change("half as many pairs", FEWER_PAIRS, setting("pairs", count=8)),
     # another store
     Change("another seed of the pairs", PROTOCOL, setting("pairs", rng_seed=1)),
+    Change("other seeds for the same targets", PROTOCOL, setting("pairs", seed_draw=1)),
     Change("another size of the shards", PROTOCOL, setting("pairs", shard_size=8)),
     Change("more iterations", PROTOCOL, setting("inversion", iterations=3)),
     Change("another step", PROTOCOL, setting("inversion", step_size=0.25)),

@@ -20,7 +20,7 @@ import yaml
 from distributed import Client
 
 from netsim.store.coverage import SUMS
-from netsim.store.layout import moments_path, unit_pairs
+from netsim.store.layout import moments_path
 from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, STAGES
 from support.servers import NETSIM, auth_of, netsim, netsim_in_process, wait_until
@@ -70,7 +70,7 @@ def without_cohort(name: str) -> str:
 def values_of(run: Run) -> dict[str, np.ndarray]:
     """Read the values that any difference in a sweep would change, whichever units have them."""
     moments = {
-        f"{set_name} {pair}": run.array(moments_path(unit))[unit_pairs(run, unit).index(pair)]
+        f"{set_name} {pair}": run.array(moments_path(unit))[SUMS.of_unit(run, unit).index(pair)]
         for set_name, units in SUMS.covered(run, AGGREGATE.units_done(run)).items()
         for pair, unit in units.items()
     }

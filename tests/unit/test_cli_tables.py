@@ -2,12 +2,14 @@
 
 import io
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from flows.cli import tables
 from flows.cli.console import console
 from netsim.results.compared import compare_sweeps
+from netsim.statistics.reliability import seed_reliability
 from support.results import make_results
 
 
@@ -55,6 +57,18 @@ def test_comparisons_keep_errors_and_agreement(output, finished):
     text = output.getvalue()
     assert "…" not in text and "0.000 ± 0.000" in text
     assert "Correlation of A and B over cells" in text and "1.000" in text and "reliability" in text
+
+
+def test_comparisons_of_other_seeds_say_whether_seeds_or_targets_help(output, finished):
+    parts = seed_reliability([0.2, 0.21], [[0.1, 0.2, 0.3, 0.2], [0.12, 0.2, 0.29, 0.23]])
+    seeds = dict.fromkeys(("", *finished.settings.names), parts)
+    settings = {"pairs.seed_draw": (0, 1), "inversion.iterations": (5, 6)}
+    tables.show_compared(replace(compare_sweeps(finished, finished), settings=settings, seeds=seeds), "a", "b")
+    text = output.getvalue()
+    assert "…" not in text and "paired: both are of the same targets, with other seeds" in text
+    assert "Settings differ: pairs.seed_draw (0 and 1), inversion.iterations (5 and 6)." in text
+    assert f"{parts.icc:.2f}" in text and text.count("shufflenet") > 3
+    assert f"leaves {parts.after_second_draw:.2f} of the variance of the mean; as many more targets leave 0.50" in text
 
 
 @pytest.mark.parametrize("room", [1, 7, 20, 100])

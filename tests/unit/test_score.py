@@ -4,9 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from flows.cli.tables import show_score
 from netsim.errors import DataError, NetsimError, SettingsError, StoreError
+from netsim.results.findings import with_error
 from netsim.results.results import load_results
 from netsim.score import score
 from netsim.store.run import Run
@@ -35,6 +38,33 @@ def test_the_column_is_that_of_an_observer_to_the_last_bit(finished, observed):
             assert (values[name].value, values[name].se) == (float(cell.cka), float(cell.se))
         assert column.means[kind] == results.columns[kind, "unbiased"]["seer"]
     assert column.weights_hash == results.summaries["seer"].weights_hash
+
+
+def test_controls_are_those_of_an_observer_to_the_last_bit(finished, observed):
+    column, controls = score(finished, SEER), load_results(observed).controls
+    for kind in ("natural_seed", "inverted_seed"):
+        values = getattr(column, kind)
+        for row, name in enumerate(finished.settings.names):
+            assert values[name].value == controls.values[kind][row, -1]
+            np.testing.assert_array_equal(values[name].se, controls.se(kind)[row, -1])
+        expected = np.mean([value.value for value in values.values()])
+        assert column.means[kind].value == pytest.approx(expected, abs=1e-12)
+        assert column.to_json()[kind]["vgg"]["value"] == values["vgg"].value
+
+
+def test_all_is_printed(finished, capsys):
+    column = score(finished, SEER)
+    show_score(column)
+    out = capsys.readouterr().out
+    for value in (column.inverted["vgg"], column.inverted_seed["vgg"], column.natural_seed["shufflenet"]):
+        assert with_error(value) in out
+    assert f"inverted, seed-only {with_error(column.means['inverted_seed'])} (" in out
+
+
+def test_every_set_is_looked_at_once(finished):
+    looked = []
+    score(finished, SEER, on_set=lambda: looked.append(1))
+    assert len(looked) == 2 + 3
 
 
 def test_the_difference_is_paired(finished):

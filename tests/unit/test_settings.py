@@ -48,6 +48,7 @@ DEFAULTS_OF_ALGORITHM_5: dict[str, Any] = {
     "pairs.shard_size": 32,
     "pairs.rng_seed": 0,
     "pairs.seed_labels": "other",
+    "pairs.seed_draw": 0,
     "inversion.preset": "published",
     "inversion.iterations": 2000,
     "inversion.step_size": 0.125,
@@ -206,7 +207,24 @@ def test_settings_do_not_change_after_they_are_made():
         ),
         (
             {"networks": ["small:vgg", {"reference": "small:wrn2", "name": "x", "grid": {"rng_seed": [1, 2]}}]},
-            r"names must differ, got 'x' twice; rename one",
+            r"networks of a grid must have different names, got 'x' 2 times; put {rng_seed} into name, as in "
+            r"'x-{rng_seed}'$",
+        ),
+        (
+            {"networks": ["small:wrn2", {"reference": "small:vgg@{file}", "grid": {"file": ["a", "b", "c"]}}]},
+            r"got 'vgg' 3 times; put {file} into name, as in '{file}'$",
+        ),
+        (
+            {
+                "networks": [
+                    {"reference": "small:vgg", "name": "{epochs}x", "grid": {"epochs": [1, 2], "rng_seed": [1, 2]}}
+                ]
+            },
+            r"got '1x' 2 times; put {rng_seed} into name, as in '{epochs}x-{rng_seed}'$",
+        ),
+        (
+            {"networks": [{"reference": "small:vgg", "name": "{epochs}x", "grid": {"epochs": [1, 1]}}]},
+            r"the grid must have each value of 'epochs' once, got 1 2 times",
         ),
         (
             {"networks": ["small:vgg", {"reference": "small:wrn2@none", "grid": {"rng_seed": [1]}}]},
@@ -234,7 +252,7 @@ def test_settings_do_not_change_after_they_are_made():
         ),
         (
             {"networks": [{"reference": "small:vgg", "grid": {"rng_seed": [1, 1]}}]},
-            r"must make different networks, got vgg-rng_seed1 equal to vgg-rng_seed1",
+            r"the grid must have each value of 'rng_seed' once, got 1 2 times",
         ),
         (
             NETWORKS | {"training": {"adversarial": {"norm": "l2", "eps": 0}}},

@@ -28,6 +28,7 @@ from netsim.planning.estimate import (
     run_probes,
 )
 from netsim.planning.probe import Probe, ProbeRequest
+from netsim.results.findings import equal_weights, seeds_tell
 from netsim.settings import parse_settings
 from netsim.similarity.uncertainty import few_shards
 from netsim.stages.work import compute_unit
@@ -116,17 +117,21 @@ def test_probes_say_what_the_networks_are(plan):
     assert plan.downloaded == () and not plan.at_most
 
 
-def test_few_shards_are_warned_of_before_the_run(plan, tmp_path, capsys):
-    assert plan.warnings == (few_shards(4),)
+def test_few_shards_and_what_seeds_tell_are_warned_of_before_the_run(plan, tmp_path, capsys):
+    (seeds,) = seeds_tell(10, 1 / 81)
+    assert plan.warnings == plan.to_json()["warnings"] == (seeds, few_shards(4))
     show_estimate(plan, None)
-    assert f"WARNING  {few_shards(4)}" in capsys.readouterr().out
-    assert planned(tmp_path / "run", pairs={"count": 40, "shard_size": 8}).warnings == ()
+    out = capsys.readouterr().out
+    assert f"WARNING  {few_shards(4)}" in out and out.count(f"WARNING  {seeds}") == 1
+    pairs = {"count": 40, "shard_size": 8, "seed_labels": "any"}
+    assert planned(tmp_path / "run", pairs=pairs).warnings == ()
 
 
 def test_networks_with_the_same_reference_are_known_before_the_run(plan, tmp_path, capsys):
     assert plan.twins == ()
     networks = ["a=small:vgg", "small:resnet18@none", "b=small:vgg"]
     twice = planned(tmp_path / "run", networks=networks)
+    assert twice.warnings[0] == equal_weights(["a", "b"])
     assert twice.twins == (("a", "b"),) and twice.to_json()["twins"] == (("a", "b"),)
     show_estimate(twice, None)
     assert "WARNING  Equal weights: a and b are both the same network." in capsys.readouterr().out

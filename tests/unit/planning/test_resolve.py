@@ -15,7 +15,7 @@ import torch
 
 from netsim.errors import DataError, NetworkError, StoreError
 from netsim.images import ImageSet, Split, load_images
-from netsim.networks import load_network, weights_to_bytes
+from netsim.networks import Network, behaviour_of, load_network, load_once, weights_to_bytes
 from netsim.planning import resolve as planning
 from netsim.planning.resolve import Known, resolve
 from netsim.settings import SweepSettings, TrainingSettings
@@ -179,6 +179,17 @@ def test_a_function_that_returns_other_weights_at_each_call_is_refused_before_an
 def test_a_function_is_called_twice_and_no_more(module):
     resolve(tiny(networks=["a=python:lab_nets:net", "b=python:lab_nets:net", "small:vgg@none"]), NONE)
     assert len(module.CALLS) == 2
+
+
+def test_the_two_networks_of_a_function_see_two_images_once_each(module, monkeypatch):
+    passes = []
+    represent = Network.represent
+    monkeypatch.setattr(Network, "represent", lambda self, images: passes.append(1) or represent(self, images))
+    load_once("python:lab_nets:net", input_shape=(1, 28, 28))
+    checks = len(passes)
+    identity = planning.identify("python:lab_nets:net", lambda: (1, 28, 28))
+    assert len(passes) - checks == 2 * (checks + 1)
+    assert identity.behaviour == behaviour_of(load_once("python:lab_nets:net"), (1, 28, 28))
 
 
 # ---- names

@@ -11,13 +11,14 @@ import zarr
 
 from netsim.store import layout
 from netsim.store.arrays import ArraySpec
+from netsim.store.coverage import SUMS
 from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, STAGES, Stage
 
 
 def test_all_units_of_the_natural_matrix_have_each_model_pair_once(finished):
     units = [name for name, _ in AGGREGATE.units_done(finished) if name.startswith("natural/")]
-    pairs = [frozenset(pair) for unit in units for pair in layout.unit_pairs(finished, unit)]
+    pairs = [frozenset(pair) for unit in units for pair in SUMS.of_unit(finished, unit)]
     names = finished.sweep.names
     assert Counter(pairs) == Counter(frozenset(pair) for pair in combinations_with_replacement(names, 2))
 

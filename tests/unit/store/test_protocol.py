@@ -37,6 +37,8 @@ def test_every_setting_that_alters_a_value_is_part_of_it():
     changes = [
         {"pairs": {"shard_size": 64}},
         {"pairs": {"rng_seed": 1}},
+        {"pairs": {"seed_labels": "any"}},
+        {"pairs": {"seed_draw": 1}},
         {"inversion": {"iterations": 1999}},
         {"inversion": {"step_size": 0.25}},
         {"inversion": {"momentum": 0.5}},
@@ -64,6 +66,14 @@ def test_differences_are_told_by_setting_with_both_values():
         "inversion.iterations is 2000 there and 5 here",
     ]
     assert protocol().differences(protocol()) == []
+
+
+def test_a_store_that_is_older_than_a_setting_has_its_default():
+    older = protocol().model_dump(mode="json")
+    del older["pairs"]["seed_draw"], older["inversion"]["stored_as"]
+    again = Protocol.model_validate(older)
+    assert again == protocol() and again.digest() == protocol().digest()
+    assert again.differences(protocol(pairs={"seed_draw": 1})) == ["pairs.seed_draw is 0 there and 1 here"]
 
 
 def test_nested_values_are_flattened():

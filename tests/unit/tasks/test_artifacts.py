@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import logging
+import shutil
 from types import SimpleNamespace
 from uuid import uuid4
 
@@ -13,8 +14,9 @@ from markdown_it import MarkdownIt
 
 from netsim.results.gallery import gallery
 from netsim.results.results import load_results
-from netsim.store.stages import EMBED, TRAIN
-from tasks import artifacts
+from netsim.store.run import Run
+from netsim.store.stages import EMBED, REPORT, TRAIN
+from tasks import artifacts, verbs, worker
 
 
 @pytest.fixture
@@ -116,3 +118,25 @@ def test_results_are_shown_with_findings_tables_and_images(finished, created):
     for key, kind, begin in (("heatmaps", "svg+xml", b"<?xml"), ("gallery", "webp", b"RIFF")):
         head, content = created[key].content.split(",")
         assert head == f"data:image/{kind};base64" and base64.b64decode(content).startswith(begin)
+
+
+def test_the_report_is_shown_with_the_mean_of_converged_images_before_it_is_committed(
+    finished, created, tmp_path, monkeypatch
+):
+    shutil.copytree(finished.url, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    run.forget("report", run.sweep.id, 0)
+    monkeypatch.setattr(worker, "get_run_logger", lambda: logging.getLogger("a.task"))
+    shown = []
+
+    def show(*given, **options):
+        shown.append(REPORT.missing(run))
+        artifacts.show_results(*given, **options)
+
+    monkeypatch.setattr(verbs, "show_results", show)
+    for computed in (1, 0):
+        assert verbs.report.fn(run.url, run.sweep.id, [0])["computed"] == computed
+    assert shown == [[(run.sweep.id, 0)]] and not REPORT.missing(run)
+    summary = created["summary"].content
+    assert "On converged images alone" in summary
+    assert summary.endswith(f"\n\nReport: {artifacts.code_span(run.files.place(f'report/{run.sweep.id}/report.html'))}")
