@@ -86,7 +86,6 @@ def test_the_whole_pipeline_runs_on_it_at_224_px(networks, photos, tmp_path):
         "torchvision:resnext50_32x4d@none",
         "torchvision:vgg16_bn@none",
         "torchvision:wide_resnet50_2@none",
-        "torchvision:wide_resnet50_4@none",
         "torchvision:convnext_tiny@none",
         "torchvision:vit_b_16@none",
     ],

@@ -19,7 +19,7 @@ def test_a_sweep_stops_at_unreadable_images_by_name_or_skips_them(server, object
     object_storage.filesystem().put(f"{tmp_path}/images/", f"{BUCKET}/photographs/", recursive=True)
     settings = TINY | {
         "images": {"source": f"folder:s3://{BUCKET}/photographs", "size": 32},
-        "networks": ["a=torchvision:resnet18@none", "b=torchvision:mobilenet_v2@none"],
+        "networks": ["a=torchvision:shufflenet_v2_x0_5@none", "b=torchvision:mobilenet_v3_small@none"],
         "pairs": {"count": 8, "shard_size": 4},
     }
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(settings))
