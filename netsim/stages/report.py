@@ -25,7 +25,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
     results = load_results(run, on_converged=partial(on_converged, run))
     assert results.on_converged is not None
-    contents = render_report(results, gallery(run), run.settings.to_yaml())
+    contents = render_report(results, gallery(run), run.sweep.given_settings.to_yaml())
     files = {report_path(name, file): contents[file] for file in sorted(contents)}
     matrices = {results_path(name, str(kind)): cells.values for kind, cells in stored_arrays(results).items()}
     return StageResult(matrices | {converged_path(name): results.on_converged}, files, report_metadata(run))
