@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 from reprlib import Repr
 from shlex import quote
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
@@ -499,8 +499,9 @@ def _fields_at(model: Any, keys: list[str]) -> Iterable[str]:
     for key in keys:
         if key.isdigit():  # in a list of networks
             return NetworkSettings.model_fields
-        model = model.model_fields[key].annotation
-        model = model if hasattr(model, "model_fields") else NetworkSettings
+        annotation = model.model_fields[key].annotation
+        models = [each for each in (annotation, *get_args(annotation)) if hasattr(each, "model_fields")]
+        model = models[0] if models else NetworkSettings
     return model.model_fields
 
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from netsim.results.as_json import to_json
-from support.results import make_results, with_groups, with_inverted, with_loss, with_summary
+from support.results import make_results, with_groups, with_inverted, with_loss, with_summary, with_verdict
 
 KEYS = [
     "networks", "observers", "n", "shards", "natural", "inverted", "difference", "difference_unbiased",
-    "difference_over_networks", "asymmetry", "groups", "row_differences", "loss", "controls", "on_converged",
+    "difference_over_networks", "asymmetry", "groups",
+    "verdict", "row_differences", "loss", "controls", "on_converged",
     "converged", "tolerance", "preset", "accuracy", "chance", "classes", "seed_labels", "weights", "twins", "left_out",
     "notes", "provenance",
 ]  # fmt: skip
@@ -169,3 +170,9 @@ def test_two_networks_have_no_clusters():
     printed = to_json(make_results(2, n=64))
     assert printed["natural"]["clusters"] is printed["natural"]["map"] is None
     assert printed["natural"]["mean_over_networks"]["networks"]["se"] is None
+
+
+def test_the_answer_of_a_sweep_that_stopped_is_printed():
+    stopped = with_verdict(make_results(3, n=64), differ=["densenet", "mobilenet"])
+    assert to_json(stopped)["verdict"] == stopped.verdict.to_json()
+    assert to_json(make_results(3, n=64))["verdict"] is None

@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from netsim.results.gallery import gallery
 from netsim.results.results import load_results
 from netsim.store.stages import EMBED, TRAIN
+from support.results import make_gallery, make_results, with_verdict
 from tasks import artifacts
 
 
@@ -116,3 +117,11 @@ def test_results_are_shown_with_findings_tables_and_images(finished, created):
     for key, kind, begin in (("heatmaps", "svg+xml", b"<?xml"), ("gallery", "webp", b"RIFF")):
         head, content = created[key].content.split(",")
         assert head == f"data:image/{kind};base64" and base64.b64decode(content).startswith(begin)
+
+
+def test_looks_and_the_answer_are_shown(created):
+    stopped = with_verdict(make_results(3, n=64), half_width=0.1)
+    artifacts.show_looks([stopped.verdict])
+    assert [row["verdict"] for row in created["looks"].content] == ["Known"]
+    artifacts.show_results(stopped, make_gallery(stopped), report="report.html")
+    assert created["summary"].content.startswith("Known: inverted mean")
