@@ -75,7 +75,7 @@ class TrainingSettings(Settings):
 
 
 class UntilSettings(Settings):
-    """When a sweep stops before it has all of its pairs: at a width, or when two rows are known to differ or not."""
+    """Rule by which a sweep stops before it has all of its pairs: at a width, or when two rows are told apart."""
 
     half_width: float | None = Field(
         None, gt=0, description="Stop when the 95 % interval reaches at most this far to either side."

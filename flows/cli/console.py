@@ -91,6 +91,8 @@ def show_status(run: Run) -> None:
         missing = _first_few(behind)
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
     label = f", sweep {run.sweep.label}" if run.sweep.label else ""
+    if run.sweep.at_most is not None:
+        label += f", look at {run.settings.pairs.count:,} of at most {run.sweep.at_most:,} pairs"
     show(f"{run.url}  (run {run.digest}{label})", table)
     for split, checked in splits.items():
         if names := [f"{image.name} ({image.why})" for image in checked.unreadable]:

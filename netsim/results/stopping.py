@@ -24,7 +24,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a sweep knew of its question at a look.
+    """Answer of a sweep to its question at a look.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Verdict:
 
     @property
     def half_width(self) -> float:
-        """How far the widest interval reaches to either side; infinite where one is unknown."""
+        """Half the width of the widest interval; infinite where one is unknown."""
         halves = [(high - low) / 2 for low, high in self.intervals.values()]
         return max(half if half >= 0 else inf for half in halves)
 

@@ -39,7 +39,7 @@ FIRST_LOOK = ENOUGH_SHARDS
 STEP = 8
 """A look follows when the shards are more by one in so many: each look reads the representations of all of them."""
 
-TARGET = 32
+TARGET = 16
 """Shards for which a confidence sequence is made narrow. Fixed, so that sweeps may be extended beyond their plan."""
 
 WIDTH_LEVEL = 0.97
@@ -83,7 +83,7 @@ def anytime_interval(estimate: Estimate) -> tuple[float, float]:
     >>> from netsim.similarity.uncertainty import Estimate
     >>> low, high = anytime_interval(Estimate(0.25, 0.01, df=15))
     >>> round(low, 3), round(high, 3)
-    (0.213, 0.287)
+    (0.215, 0.285)
     """
     return _around(estimate, float(anytime_factor(estimate.df + 1)))
 

@@ -51,7 +51,7 @@ def width_at(source: str, url, pairs: int) -> float:
 def stopped(source, tmp_path_factory) -> Run:
     """A sweep of at most 80 pairs that has stopped at its rule."""
     folder = tmp_path_factory.mktemp("stopped")
-    rule = {"half_width": 1.0001 * min(width_at(source, folder / f"{n}", n) for n in (44, 48, 52))}
+    rule = {"half_width": 1.0001 * min(width_at(source, folder / "widths", n) for n in (44, 48, 52))}
     run, _ = run_looks(ask(folder / "run", source, until=rule))
     return run
 

@@ -1,12 +1,9 @@
 """Intervals that may be looked at again and again: agreement with obvious twins, and coverage on drawn sweeps."""
 
-import doctest
-
 import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
 
-import netsim.statistics.sequential
 from benchmarks.until import (
     POPULATIONS,
     USUAL,
@@ -30,10 +27,6 @@ from netsim.statistics.sequential import (
     width_factor,
     width_interval,
 )
-
-
-def test_examples_of_the_documentation_hold():
-    assert doctest.testmod(netsim.statistics.sequential).failed == 0
 
 
 def test_looks_of_a_longer_sweep_begin_with_those_of_a_shorter_one():
@@ -83,7 +76,7 @@ def test_with_many_shards_it_is_the_asymptotic_confidence_sequence():
 def test_more_shards_make_it_narrower_and_its_factor_is_least_near_its_target():
     factors = anytime_factor(np.arange(FIRST_LOOK, 1000)) / np.sqrt(np.arange(FIRST_LOOK, 1000))
     assert (np.diff(factors) < 0).all()
-    assert 32 < FIRST_LOOK + int(anytime_factor(np.arange(FIRST_LOOK, 1000)).argmin()) < 96
+    assert TARGET < FIRST_LOOK + int(anytime_factor(np.arange(FIRST_LOOK, 1000)).argmin()) < 4 * TARGET
 
 
 def test_every_value_is_possible_with_few_shards():
