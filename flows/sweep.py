@@ -10,7 +10,7 @@ from flows.train import train
 from netsim.settings import SweepSettings
 from tasks.dispatch import require_none_quarantined
 from tasks.prefect_runs import mark_cancelled, named_after_store, tracked_runs
-from tasks.prepare import prepare
+from tasks.prepare import open_run, prepare
 
 
 @flow(name="sweep", flow_run_name=named_after_store("sweep"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled])
@@ -25,5 +25,5 @@ def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local(), label
     with tracked_runs(run.url), task_runner(cluster) as runner:
         train.with_options(task_runner=runner)(run.url, run.sweep.id)
         compare.with_options(task_runner=runner)(run.url, run.sweep.id, cluster.shards_per_task)
-        require_none_quarantined(run)
+        require_none_quarantined(open_run(run.url, run.sweep.id))
     return run.url

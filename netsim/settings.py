@@ -1,9 +1,10 @@
 """Settings of a sweep: one frozen, strict class for the YAML file, the form in the Prefect UI, and the store.
 
-Settings are of three kinds. The protocol (`images`, `pairs` without their count, `inversion` without its tolerance) is
-shared by all values of a store; netsim/store/protocol.py digests it. Members (`networks`, `observers`,
-`pairs.count`) are added to a store. The rest is presentation: names, groups, order, `inversion.tolerance`. Settings
-that only say *where* a run executes (`cluster:`) are in flows/clusters/settings.py, because they change no number.
+Settings are of three kinds. The protocol (`images`, `pairs` without `count` and `until`, `inversion` without its
+tolerance) is shared by all values of a store; netsim/store/protocol.py digests it. Members (`networks`, `observers`,
+`pairs.count`) are added to a store, and `pairs.until` says when enough are. The rest is presentation: names, groups,
+order, `inversion.tolerance`. Settings that only say *where* a run executes (`cluster:`) are in
+flows/clusters/settings.py, because they change no number.
 """
 
 import re
@@ -22,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 
 from netsim.errors import SettingsError, nearest
 from netsim.references import IMAGE_SOURCES_HELP, NAME, NETWORK_FORMS, is_trained_here, network_name, without_name
+from netsim.similarity.uncertainty import ENOUGH_SHARDS
 
 # Raised when a change to the code, or to the default of a setting, alters stored numbers: old and new never mix.
 ALGORITHM = 5
@@ -99,11 +101,59 @@ class TrainingSettings(Settings):
     )
 
 
+class UntilSettings(Settings):
+    """Rule by which a sweep stops before it has all of its pairs: at a width, or when two rows are told apart."""
+
+    half_width: float | None = Field(
+        None, gt=0, description="Stop when the 95 % interval reaches at most this far to either side."
+    )
+    of: str | None = Field(
+        None,
+        description="What half_width is of: the `mean` of the inverted matrix, all of its `rows`, or the row of the "
+        "network of this name; null: mean.",
+    )
+    differ: Annotated[tuple[str, ...], Field(strict=False)] | None = Field(
+        None, description="Stop when the means of the inverted rows of these two networks are known to differ."
+    )
+    delta: float | None = Field(
+        None, gt=0, description="With `differ`: stop, too, when they are known to differ by less than this."
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.half_width is None) == (self.differ is None):
+            raise ValueError(
+                f"must have either half_width or differ, got {'neither' if self.differ is None else 'both'}; "
+                "write {half_width: 0.02} or {differ: [a, b], delta: 0.02}"
+            )
+        for name, rule in (("of", "half_width"), ("delta", "differ")):
+            if getattr(self, name) is not None and getattr(self, rule) is None:
+                raise ValueError(f"{name} requires {rule}, got {brief(getattr(self, name))}; remove {name}")
+        if self.differ is not None and len(set(self.differ)) + len(self.differ) != 4:
+            raise ValueError(f"differ must be two different networks, got {brief(list(self.differ))}")
+        return self
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """Networks whose rows the rule names."""
+        return self.differ or ((self.of,) if self.of not in (None, *WHOLE_MATRIX) else ())
+
+
+WHOLE_MATRIX = ("mean", "rows")
+"""What `half_width` may be of, besides one row."""
+
+
 class PairSettings(Settings):
     """The number of (seed, target) pairs, and how they are split into shards."""
 
     count: int = Field(
-        512, ge=4, description="Number of (seed, target) pairs, a multiple of shard_size; no target occurs twice."
+        512,
+        ge=4,
+        description="Number of (seed, target) pairs, a multiple of shard_size; no target occurs twice. With `until`, "
+        "the most that are used.",
+    )
+    until: UntilSettings | None = Field(
+        None, description="Stop before `count` pairs when the results are known: half_width, of; or differ, delta."
     )
     # The default does not depend on `count`: a store keeps its shard size when its pairs grow.
     shard_size: int = Field(
@@ -141,6 +191,11 @@ class PairSettings(Settings):
             raise ValueError(
                 f"count must be at least {2 * self.shard_size}, two shards, got {self.count}; "
                 "the standard error requires two shards, so raise count or lower shard_size"
+            )
+        if self.until is not None and self.shards < ENOUGH_SHARDS:
+            raise ValueError(
+                f"until requires at least {ENOUGH_SHARDS} shards, the first look, got {self.shards}; raise count "
+                f"({self.count}) or lower shard_size ({self.shard_size})"
             )
         return self
 
@@ -378,6 +433,20 @@ class SweepSettings(Settings):
             raise ValueError(
                 f"network names must differ, got {twice[0].name!r} twice; rename one, as in "
                 f"'other={twice[0].reference}'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _until_names_rows(self) -> Self:
+        rows = self.pairs.until.rows if self.pairs.until else ()
+        groups = {member.name: member.group for member in self.members}
+        for name in rows:
+            if name not in groups:
+                raise ValueError(f"pairs.until: no network {name!r} is inverted{nearest(name, groups)}")
+        if len(rows) == 2 and len({groups[name] for name in rows}) == 1:
+            raise ValueError(
+                f"pairs.until.differ must be two networks of different groups, got {rows[0]} and {rows[1]} of "
+                f"{groups[rows[0]]}: replicates are in no mean together"
             )
         return self
 

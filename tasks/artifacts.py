@@ -8,7 +8,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -37,10 +37,13 @@ from netsim.results.findings import (
     matrix_table,
     network_intervals,
     network_table,
+    verdict_lines,
+    verdict_table,
     warnings,
 )
 from netsim.results.gallery import Gallery
 from netsim.results.results import Results
+from netsim.results.stopping import Verdict
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store.run import Run
 from netsim.store.stages import Stage, Unit, unit_label
@@ -161,6 +164,13 @@ def show_quarantined(units: dict[Unit, dict[str, Any]]) -> None:
         create_table_artifact([*rows[:MAX_ROWS], *more], key="set-aside", description=description)
 
 
+def show_looks(verdicts: Sequence[Verdict]) -> None:
+    """Show what a sweep that stops when its results are known knew at each of its looks, in a table."""
+    with _tolerate_outages():
+        description = "Looks: what was known after how many pairs, with 95 % intervals"
+        create_table_artifact(verdict_table(verdicts), key="looks", description=description)
+
+
 # ---- results
 
 
@@ -193,7 +203,8 @@ def _summary(results: Results, report: str) -> str:
         network_intervals,
         ceiling_line,
     )
-    paragraphs = [escape_markdown(f"{sentence(results)}.") for sentence in sentences]
+    paragraphs = [escape_markdown(f"{sentence}.") for sentence in verdict_lines(results)]
+    paragraphs += [escape_markdown(f"{sentence(results)}.") for sentence in sentences]
     paragraphs += [escape_markdown(f"{sentence}.") for sentence in controlled(results)]
     paragraphs += [f"**Warning.** {escape_markdown(warning)}" for warning in warnings(results)]
     return "\n\n".join([*paragraphs, f"Report: {code_span(report)}"])

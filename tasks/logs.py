@@ -15,13 +15,14 @@ announcements = logging.getLogger("tasks.announcements")
 """Logger of messages for the user of a flow: the command line prints them, though it keeps logs out of the terminal."""
 
 announcements.propagate = False
+announcements.setLevel(logging.INFO)
 announcements.addHandler(logging.NullHandler())
 
 
-def announce(message: str) -> None:
+def announce(message: str, level: int = logging.WARNING) -> None:
     """Tell the user of the current flow something, in the Prefect log and in the terminal."""
-    get_run_logger().warning(message)
-    announcements.warning(message)
+    get_run_logger().log(level, message)
+    announcements.log(level, message)
 
 
 class _Forward(logging.Handler):

@@ -5,14 +5,16 @@ Modules that load torch are imported in the functions that need them: resuming a
 
 from collections.abc import Sequence
 
-from netsim.errors import DataError
+from netsim.errors import DataError, SettingsError
 from netsim.results.layers import keep_spec
 from netsim.results.measured import measure_stage
+from netsim.results.stopping import current_look, first_look
 from netsim.settings import SweepSettings
 from netsim.store.quarantine import release
 from netsim.store.run import Run
 from netsim.store.stages import DRAW, EMBED, INVERT, TRAIN, Stage, require_finished
 from netsim.store.status import unreadable_counts
+from netsim.store.sweeps import Sweep
 from netsim.store.views import view
 
 
@@ -32,18 +34,28 @@ def prepare(settings: SweepSettings, store: str, label: str = "") -> Run:
     from netsim.planning.resolve import resolve
 
     sweep = resolve(settings, store, label=label)
+    _require_different(sweep)
     run = Run.at(store, sweep) if Run.exists(store) else None
     if run:
         run.require(sweep.protocol)
         _require_readable(run)
+        run = current_look(run)
     unrecorded = {name for name, _ in TRAIN.missing(run)} if run else set(sweep.columns)
     if run is None or unrecorded or DRAW.missing(run):
         from netsim.planning.preflight import preflight  # builds the networks with torch
 
         preflight(sweep, [name for name in sweep.columns if name in unrecorded])
-    run = Run.create(store, sweep)
+    run = Run.create(store, run.sweep if run else first_look(sweep))
     release(run)
     return run
+
+
+def _require_different(sweep: Sweep) -> None:
+    """Raise SettingsError if `pairs.until` asks how a network differs from itself."""
+    until = sweep.settings.pairs.until
+    rows = until.differ if until and until.differ else ()
+    if rows and len({sweep.stored_name(row) for row in rows}) == 1:
+        raise SettingsError(f"pairs.until.differ must be two networks, got {rows[0]} and {rows[1]}, which are one")
 
 
 def _require_readable(run: Run) -> None:

@@ -91,6 +91,8 @@ def show_status(run: Run) -> None:
         missing = _first_few(behind)
         table.add_row(stage.name, str(stage.done), str(stage.total - stage.done), rate, left, missing)
     label = f", sweep {run.sweep.label}" if run.sweep.label else ""
+    if run.sweep.at_most is not None:
+        label += f", look at {run.settings.pairs.count:,} of at most {run.sweep.at_most:,} pairs"
     show(f"{run.url}  (run {run.digest}{label})", table)
     for split, checked in splits.items():
         if names := [f"{image.name} ({image.why})" for image in checked.unreadable]:
@@ -156,6 +158,14 @@ def _try_stage_status(run: Run, stage: Stage) -> StageStatus | None:
         return None
 
 
+def _try_latest(run: Run) -> Run:
+    """Return the run at its present look likewise."""
+    try:
+        return run.latest()
+    except StoreError:
+        return run
+
+
 LISTING_SHARE = 0.05
 """Largest share of the time spent listing: a large run takes seconds to list, and object stores charge per page."""
 
@@ -186,16 +196,17 @@ def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> 
         ended, took = False, 0.0
         while not ended:
             ended = stop.wait(_poll_interval(every, took))  # and once more after the end
-            watch = Stopwatch()
+            watch, before = Stopwatch(), run.sweep
+            run = _try_latest(run)
             for bar, stage in zip(bars, stages, strict=True):
-                if progress.tasks[bar].finished:
+                if progress.tasks[bar].finished and run.sweep == before:
                     continue
                 now = _try_stage_status(run, stage)
                 if now is None:
                     break
                 if now.done:
                     progress.start_task(bar)
-                progress.update(bar, completed=now.done, status=now)
+                progress.update(bar, completed=now.done, total=now.total, status=now)
                 if not now.finished:
                     progress.start_task(bar)
                     break
@@ -207,7 +218,7 @@ def _print_stages(run: Run, stages: Sequence[Stage], stop: Event, every: float) 
     ended, took = False, 0.0
     while waiting and not ended:
         ended = stop.wait(_poll_interval(every, took))
-        watch = Stopwatch()
+        watch, run = Stopwatch(), _try_latest(run)
         while waiting and (now := _try_stage_status(run, waiting[0])) and now.finished:
             console.print(f"{now.label}: {now.done} of {now.total}")
             waiting.pop(0)

@@ -78,7 +78,8 @@ def extend(
 ) -> None:
     """Extend a run by more pairs of images, which makes its errors smaller.
 
-    Pair k is the same in a longer run, so only the new pairs are computed.
+    Pair k is the same in a longer run, so only the new pairs are computed. Of a run that stops when its results are
+    known (`pairs.until`), N is the most that it may use: if it stopped undecided, it continues.
 
     For example:
 
@@ -107,7 +108,7 @@ def _run_changed(store: str, sweep: str | None, grown: Any, options: dict[str, A
     chosen_cluster = resolve_cluster(None, **options)
     use_credentials(chosen_cluster.credentials, debug)
     last = Run.open(store, sweep).sweep
-    settings: SweepSettings = parse_settings(grown(last.settings.model_dump(mode="json")), origin=store)
+    settings: SweepSettings = parse_settings(grown(last.given_settings.model_dump(mode="json")), origin=store)
     resume = f"netsim run --store {quote(store)}{cluster_options(chosen_cluster, options['file'])}"
     run_sweep(settings, store, chosen_cluster, resume, debug, label=last.label)
 

@@ -109,7 +109,7 @@ def run(
         chosen_cluster = resolve_cluster(None, **options)
         use_credentials(chosen_cluster.credentials, debug)
         last = Run.open(store).sweep
-        sweep_settings, label = last.settings, last.label
+        sweep_settings, label = last.given_settings, last.label
     else:
         values = read_settings(settings, set_ or ())
         chosen_cluster = resolve_cluster(values.pop("cluster", None), origin=settings, **options)
@@ -145,6 +145,7 @@ def run_sweep(
             raise typer.Exit(exit_code(error)) from None
     else:
         report_nothing_to_do(opened, debug)
+    opened = opened.latest()
     tables.show_results(load_results(opened))
     report = opened.files.place(report_path(opened.sweep.id, "report.html"))
     console.console.print(f"report: {report}", soft_wrap=True)

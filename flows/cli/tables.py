@@ -24,6 +24,7 @@ from netsim.results.findings import (
     probability,
     probability_of,
     variance_line,
+    verdict_lines,
     warnings,
     with_error,
 )
@@ -47,7 +48,7 @@ def show_results(results: Results) -> None:
     _show_matrix("Inverted CKA, row = inverted through, column = observer", results, "inverted")
     _show_networks(results)
     lines = (headline, biased_headline, intervals, network_intervals, ceiling_line, variance_line, asymmetry_line)
-    for sentence in filter(None, (*(line(results) for line in lines), *controlled(results))):
+    for sentence in filter(None, (*verdict_lines(results), *(line(results) for line in lines), *controlled(results))):
         console.print(plain(f"{sentence}."), soft_wrap=True)
     for warning in warnings(results):
         console.print(f"WARNING  {warning}", style="bold red", soft_wrap=True)
@@ -143,6 +144,12 @@ def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     )
     if estimate.at_most:
         console.print("These are upper bounds: with stop_loss, images finish earlier.", soft_wrap=True)
+    if estimate.first_look is not None:
+        console.print(
+            f"These are upper bounds: pairs.count is the most that are used, and with pairs.until the sweep stops when "
+            f"its results are known, after {estimate.first_look:,} pairs at the earliest.",
+            soft_wrap=True,
+        )
     for warning in estimate.warnings:
         _warn(warning)
     if estimate.downloaded:

@@ -33,6 +33,7 @@ from netsim.planning.reasons import reasons
 from netsim.planning.resolve import Known, resolve
 from netsim.results.controls import seed_only
 from netsim.results.findings import equal_weights, seeds_tell
+from netsim.results.stopping import first_look, last_look
 from netsim.results.twins import twin_groups
 from netsim.settings import SweepSettings, TrainingSettings
 from netsim.similarity.streaming import multiplications
@@ -164,6 +165,8 @@ class CostEstimate:
         The device that the seconds are for.
     at_most
         True if the numbers are upper bounds, because `stop_loss` may end inversions early.
+    first_look
+        Pairs after which `pairs.until` may end the sweep, so that the numbers are upper bounds; None without it.
     downloaded
         Names of networks whose published weights are downloaded, unless they are cached.
     twins
@@ -183,6 +186,7 @@ class CostEstimate:
     workers: int
     on: str
     at_most: bool
+    first_look: int | None
     downloaded: tuple[str, ...]
     twins: tuple[tuple[str, ...], ...]
     classes: int
@@ -266,7 +270,7 @@ def estimate(
         that is not writable or has too little space, a network that does not fit into memory.
     """
     sweep = resolve(settings, store)
-    run, known = seen_by(store, sweep), Known.at(store)
+    run, known = last_look(seen_by(store, sweep)), Known.at(store)
     preflight(sweep)
     missing = dict(zip(STAGES, concurrently(lambda stage: stage.missing(run), STAGES), strict=True))
     exclusive = device is not None or torch.cuda.is_available()  # workers do not share a GPU
@@ -293,6 +297,7 @@ def estimate(
         workers=workers,
         on=device.label if device else _this_device(),
         at_most=settings.inversion.stop_loss is not None,
+        first_look=first_look(sweep).settings.pairs.count if settings.pairs.until else None,
         downloaded=tuple(name for name in sweep.columns if needs_download(sweep.network(name).reference)),
         twins=twins,
         classes=classes,

@@ -33,6 +33,7 @@ from netsim.report.tables import (
     row_minus_column_csv,
     rows_csv,
     variances_csv,
+    verdict_csv,
 )
 from netsim.results.controls import QUANTITIES
 from netsim.results.findings import (
@@ -50,6 +51,7 @@ from netsim.results.findings import (
     probability,
     probability_of,
     variance_line,
+    verdict_lines,
     warnings,
     with_error,
 )
@@ -90,6 +92,7 @@ def render_report(results: Results, gallery: Gallery, settings_yaml: str = "") -
         "inverted.csv": matrix_csv(results, "inverted"),
         "controls.csv": controls_csv(results),
         "means.csv": means_csv(results),
+        **({"verdict.csv": verdict_csv(results.verdict)} if results.verdict else {}),
         "variances.csv": variances_csv(results),
         "rows.csv": rows_csv(results),
         "columns.csv": columns_csv(results),
@@ -174,6 +177,7 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
     """Render the page, with figures as inline SVG in the page's colours and images as data URIs."""
     return _templates.get_template("report.html.j2").render(
         results=results,
+        verdict=verdict_lines(results),
         headline=headline(results),
         biased_headline=biased_headline(results),
         intervals=intervals(results),

@@ -9,6 +9,7 @@ import pandas as pd
 from netsim.results.controls import QUANTITIES
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import NetworkSummary, Results
+from netsim.results.stopping import Verdict
 from netsim.similarity.uncertainty import EXPECTED, Estimate
 from netsim.statistics.networks import CrossedEstimate
 
@@ -71,6 +72,18 @@ def means_csv(results: Results) -> bytes:
         {"quantity": quantity, "set": set_name} | _crossed(estimate)
         for quantity, by_set in quantities.items()
         for set_name, estimate in by_set.items()
+    )
+
+
+def verdict_csv(verdict: Verdict) -> bytes:
+    """Render what a sweep that stops when its results are known knows, one line for each thing it asks about."""
+    document = verdict.to_json()
+    return _csv(
+        {"of": name, "outcome": document["outcome"], "n": document["n"], "at_most": document["at_most"]}
+        | {"looks": document["looks"], "value": each["value"], "se": each["se"]}
+        | dict(zip(("low", "high"), each["interval"], strict=True))
+        | dict(zip(("low_at_any_time", "high_at_any_time"), each["interval_at_any_time"], strict=True))
+        for name, each in document["of"].items()
     )
 
 

@@ -28,6 +28,7 @@ def to_json(results: Results) -> dict[str, Any]:
         "difference_over_networks": results.inference.means["difference"].to_json(),
         "asymmetry": results.inference.asymmetry.to_json(results.networks),
         "groups": dict(results.groups),
+        "verdict": results.verdict.to_json() if results.verdict else None,
         "row_differences": [
             {"through": row, "minus": other}
             | difference.to_json()

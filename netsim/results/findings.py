@@ -8,6 +8,7 @@ from netsim.results.controls import LEAK
 from netsim.results.matrices import ESTIMATORS, SETS
 from netsim.results.measured import Measured
 from netsim.results.results import MAX_ABOVE, QUANTILE, NetworkSummary, Results
+from netsim.results.stopping import Verdict
 from netsim.results.twins import counted_mean
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.influence import MUCH
@@ -106,6 +107,43 @@ def ceiling_line(results: Results) -> str:
         f"Ceiling, two training seeds of one architecture: natural {natural}, inverted {inverted}; similarity between "
         f"architectures is {shares[0]} and {shares[1]} on a scale from the seed-only control (0) to it (1)"
     )
+
+
+def verdict_lines(results: Results) -> list[str]:
+    """State what a sweep that stops when its results are known knows of its question; none of any other sweep."""
+    if results.verdict is None:
+        return []
+    others = "All other intervals and p-values take no notice of the looks, and may be too narrow"
+    return [verdict_line(results.verdict), others]
+
+
+def verdict_line(verdict: Verdict) -> str:
+    """State the answer at a look: of what, how well it is known, after how many pairs and looks."""
+    name = max(verdict.intervals, key=lambda each: np.nan_to_num(np.ptp(verdict.intervals[each]), nan=np.inf))
+    estimate, (low, high) = verdict.estimates[name], verdict.intervals[name]
+    digits = digits_for(estimate.se)
+    used = f"all {verdict.n:,}" if verdict.n == verdict.at_most else f"{verdict.n:,} of at most {verdict.at_most:,}"
+    after = f"after {used} pairs, look {verdict.looks}"
+    shown = f"{number(low, digits)} to {number(high, digits)}"
+    if verdict.until.differ:
+        line = f"inverted rows {name} = {number(estimate.value, digits)} {after}; 95 % interval at any look {shown}"
+    else:
+        always = " to ".join(number(end, digits) for end in verdict.anytime[name])
+        subject = "inverted mean" if name == "mean" else f"inverted row {name}"
+        subject = f"{subject}, the least known of all rows," if len(verdict.estimates) > 1 else subject
+        line = (
+            f"{subject} {number(estimate.value, digits)} is known to ± {number(verdict.half_width, 4)} (asked for: ± "
+            f"{verdict.until.half_width:g}) {after}; 95 % interval {shown}, and {always} at any look"
+        )
+    more = "; raise pairs.count to continue" if verdict.final and verdict.outcome == "undecided" else ""
+    return f"{_answer(verdict)}: {line}{more}"
+
+
+def _answer(verdict: Verdict) -> str:
+    """Name the outcome of a verdict."""
+    if verdict.outcome == "equivalent":
+        return f"Equivalent within {verdict.until.delta:g}"
+    return verdict.outcome.capitalize() if verdict.final else "Not known yet"
 
 
 def variance_line(results: Results) -> str:
@@ -442,6 +480,23 @@ def network_table(results: Results) -> list[dict[str, str]]:
 def _under_attack(summary: NetworkSummary) -> str:
     """Format the accuracy under attack, with norm and distance."""
     return "" if summary.robust is None else f"{percent(summary.robust)} ({summary.norm} {summary.eps:g})"
+
+
+def verdict_table(verdicts: Iterable[Verdict]) -> list[dict[str, str]]:
+    """Format the verdicts of looks, one row per look and thing that is asked about."""
+    return [
+        {
+            "look": f"{verdict.looks:,}",
+            "pairs": f"{verdict.n:,}",
+            "of": name,
+            "value": with_error(estimate),
+            "interval": " to ".join(number(end) for end in verdict.intervals[name]),
+            "at any look": " to ".join(number(end) for end in verdict.anytime[name]),
+            "verdict": _answer(verdict),
+        }
+        for verdict in verdicts
+        for name, estimate in verdict.estimates.items()
+    ]
 
 
 # ---- numbers as text ---------------------------------------------------------------------------------------------

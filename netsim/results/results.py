@@ -16,6 +16,7 @@ import numpy as np
 from netsim.results.controls import Controls, load_controls, seed_only
 from netsim.results.inference import Inference
 from netsim.results.matrices import ESTIMATORS, SETS, Cells, groups_of, matrices, sums_of
+from netsim.results.stopping import Verdict, verdict_of
 from netsim.results.twins import comparable_cells, counted_cells, counted_mean, twin_groups
 from netsim.settings import STOP_REASONS
 from netsim.similarity.hsic import Estimator, EstimatorName, validate_estimator
@@ -171,6 +172,8 @@ class Results:
         What stages noted of images and networks, in sentences: doubles, and orders of classes that fit better.
     provenance
         Digest, versions, device, creation time and so on, as text.
+    verdict
+        What a sweep that stops when its results are known (`pairs.until`) knows of its question; None for any other.
     """
 
     networks: tuple[str, ...]
@@ -195,6 +198,7 @@ class Results:
     skipped: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
     @property
     def df(self) -> int:
@@ -391,6 +395,7 @@ def load_results(run: Run, *, on_converged: Callable[[Mapping[str, Loss]], np.nd
         skipped=skipped,
         notes=_notes(records),
         provenance=_provenance(run, records),
+        verdict=verdict_of(run, by_set["inverted"]),
     )
 
 

@@ -47,7 +47,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
             logger.warning("%s", note)
         skipped = list(result.unreadable)
         readable, pictures = images.without(skipped), np.delete(result.pictures, skipped)
-        draw_pairs(readable.labels, run.settings.pairs.count, pictures=pictures)
+        draw_pairs(readable.labels, run.sweep.given_settings.pairs.count, pictures=pictures)
     files = {digests_path(split): result.digests.astype("<u8").tobytes()} if split == "test" else {}
     return StageResult(files=files, metadata=_metadata(images, result))
 

@@ -32,7 +32,7 @@ def compute(
     assert results.on_converged is not None
     images = gallery(run)
     show(results, images)
-    contents = render_report(results, images, run.settings.to_yaml())
+    contents = render_report(results, images, run.sweep.given_settings.to_yaml())
     files = {report_path(name, file): contents[file] for file in sorted(contents)}
     matrices = {results_path(name, str(kind)): cells.values for kind, cells in stored_arrays(results).items()}
     return StageResult(matrices | {converged_path(name): results.on_converged}, files, report_metadata(run))

@@ -48,7 +48,7 @@ class Protocol(Settings):
         return cls(
             algorithm=ALGORITHM,
             images=images,
-            pairs=settings.pairs.model_dump(mode="json", exclude={"count"}),
+            pairs=settings.pairs.model_dump(mode="json", exclude={"count", "until"}),
             inversion={key: value for key, value in inversion.items() if key not in PRESENTATION},
         )
 

@@ -109,8 +109,7 @@ class Run:
         run = cls(files.url, _attributes(files.url, files.get("zarr.json")), sweep)
         run.require(sweep.protocol)
         run._join([*sweep.networks, *sweep.observers])
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        run.files.put(sweep_path(sweep.id), _sealed_bytes({"asked": now} | sweep.to_json()))
+        run.ask()
         return run
 
     @staticmethod
@@ -160,6 +159,15 @@ class Run:
         """Return the store at `url` as a sweep sees it, whether it was asked before or not; nothing is stored."""
         files = Files(url)
         return cls(files.url, _attributes(files.url, files.get("zarr.json")), sweep)
+
+    def ask(self) -> None:
+        """Write down what the sweep asks for, with the time: it becomes the sweep that `open` opens."""
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        self.files.put(sweep_path(self.sweep.id), _sealed_bytes({"asked": now} | self.sweep.to_json()))
+
+    def latest(self) -> Self:
+        """Return the store as the sweep sees it now: one that stops when known may have come to a later look."""
+        return self if self.settings.pairs.until is None else self.open(self.url, self.sweep.id)
 
     def seen_by(self, sweep: Sweep) -> Self:
         """Return the same store as another sweep sees it; nothing is stored."""

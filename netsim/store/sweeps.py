@@ -9,7 +9,7 @@ A network has one name in a store, that under which it came first; a sweep may s
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -77,7 +77,7 @@ class Sweep:
     label
         Name for people: that of the settings file.
     settings
-        As given.
+        As given; of a sweep that looks at its results as it grows, with the pairs of the look.
     images
         Content hash of the test images.
     networks, observers
@@ -85,6 +85,8 @@ class Sweep:
         may be the same network.
     asked
         When it was run last, in UTC; "" if it was not.
+    at_most
+        Pairs that it may use in all, where `settings` has those of a look (`pairs.until`).
     """
 
     label: str
@@ -93,16 +95,30 @@ class Sweep:
     networks: tuple[StoredNetwork, ...]
     observers: tuple[StoredNetwork, ...] = ()
     asked: str = field(default="", compare=False)
+    at_most: int | None = None
+
+    @property
+    def given_settings(self) -> SweepSettings:
+        """The settings as given: with all pairs that the sweep may use."""
+        return self.settings if self.at_most is None else _with_pairs(self.settings, self.at_most)
+
+    def at_look(self, shards: int) -> Self:
+        """Return the sweep as it looks at its first shards; its id stays."""
+        pairs = self.given_settings.pairs
+        return replace(self, settings=_with_pairs(self.settings, shards * pairs.shard_size), at_most=pairs.count)
 
     @cached_property
     def id(self) -> str:
         """12 hex digits that name the sweep: of what it compares and shows, not of how its settings are written."""
+        pairs = self.given_settings.pairs
+        until = {} if pairs.until is None else {"until": pairs.until.model_dump(mode="json", exclude_none=True)}
         content = {
             "protocol": self.protocol.digest(),
             "networks": self._shown(self.settings.members, self.networks),
             "observers": self._shown(self.settings.observing, self.observers),
-            "pairs": self.settings.pairs.count,
+            "pairs": pairs.count,
             "tolerance": self.settings.inversion.tolerance,
+            **until,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -186,10 +202,11 @@ class Sweep:
         """Convert to a JSON object."""
         return {
             "label": self.label,
-            "settings": self.settings.model_dump(mode="json"),
+            "settings": self.given_settings.model_dump(mode="json"),
             "images": self.images,
             "networks": [network.to_json() for network in self.networks],
             "observers": [network.to_json() for network in self.observers],
+            **({} if self.at_most is None else {"shards": self.shards}),
         }
 
     @classmethod
@@ -202,7 +219,7 @@ class Sweep:
             If this netsim cannot read it; `origin` is its place.
         """
         try:
-            return cls(
+            sweep = cls(
                 label=values["label"],
                 settings=parse_settings(values["settings"], origin=origin),
                 images=values["images"],
@@ -210,7 +227,12 @@ class Sweep:
                 observers=tuple(map(StoredNetwork.from_json, values["observers"])),
                 asked=values["asked"],
             )
+            return sweep.at_look(values["shards"]) if "shards" in values else sweep
         except SettingsError as error:
             raise StoreError(f"this netsim cannot read the stored settings of {error}") from None
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{origin} is damaged ({error!r}); remove it, and run its settings again") from None
+
+
+def _with_pairs(settings: SweepSettings, count: int) -> SweepSettings:
+    return settings.model_copy(update={"pairs": settings.pairs.model_copy(update={"count": count})})

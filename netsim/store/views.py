@@ -107,7 +107,7 @@ def _sweep(
         networks=tuple(listed),
         observers=tuple(looking),
         training=sweep.settings.training,
-        pairs=sweep.settings.pairs.model_copy(update={"count": count}),
+        pairs=sweep.settings.pairs.model_copy(update={"count": count, "until": None}),
         inversion=sweep.settings.inversion,
     )
-    return replace(sweep, settings=settings, networks=tuple(networks), observers=tuple(observers))
+    return replace(sweep, settings=settings, networks=tuple(networks), observers=tuple(observers), at_most=None)

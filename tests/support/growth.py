@@ -56,6 +56,7 @@ MORE_PAIRS = {"draw": 2, "invert": 6, "embed": 10, "aggregate": 6, "control": 3,
 FEWER_PAIRS = {"aggregate": 6, "control": 3, "report": 1}
 PROTOCOL = "another protocol"
 TAKEN = "is taken"
+EARLY = "until requires at least 8 shards"
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,12 @@ def base(folder: Path) -> Settings:
 
 
 def write_images(path: Path, *, test: int = 0, train: int = 1) -> None:
-    """Write 30 test and 30 training images of noise, drawn by these seeds."""
+    """Write 40 test and 40 training images of noise, drawn by these seeds."""
     pixels = {
-        split: np.random.default_rng(seed).integers(256, size=(30, 28, 28), dtype=np.uint8)
+        split: np.random.default_rng(seed).integers(256, size=(40, 28, 28), dtype=np.uint8)
         for split, seed in (("test", test), ("train", train))
     }
-    labels = np.arange(30) % 10
+    labels = np.arange(40) % 10
     np.savez(path, x_test=pixels["test"], y_test=labels, x_train=pixels["train"], y_train=labels)
 
 
@@ -259,6 +260,12 @@ CAMPAIGN = (
     Change("a network that only looks", OBSERVER, lambda _, settings: settings | {"observers": [EXTRA]}),
     Change("half as many pairs more", MORE_PAIRS, setting("pairs", count=24)),
     Change("half as many pairs", FEWER_PAIRS, setting("pairs", count=8)),
+    Change(
+        "a rule to stop, met at the first look, at twice the pairs",
+        MORE_PAIRS | {"draw": 4, "invert": 12, "embed": 20},
+        setting("pairs", count=40, until={"half_width": 100.0}),
+    ),
+    Change("a rule to stop, with fewer shards than its first look", EARLY, setting("pairs", until={"half_width": 0.1})),
     # another store
     Change("another seed of the pairs", PROTOCOL, setting("pairs", rng_seed=1)),
     Change("other seeds for the same targets", PROTOCOL, setting("pairs", seed_draw=1)),
@@ -317,6 +324,7 @@ def effect_in_words(effect: dict[str, int] | str) -> str:
             PROTOCOL: "refused: another protocol",
             TAKEN: "refused: the name is taken by another network",
             "the images are others": "refused: the images are others",
+            EARLY: "refused: a look requires 8 shards",
         }
         return refusals.get(effect, "refused, before any work")
     if not effect:

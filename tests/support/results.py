@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,8 @@ from netsim.results.controls import Controls
 from netsim.results.gallery import Gallery
 from netsim.results.matrices import ESTIMATORS, SETS, Cells
 from netsim.results.results import Loss, NetworkSummary, Results, similarity_dataset
+from netsim.results.stopping import Verdict
+from netsim.settings import UntilSettings
 from netsim.similarity.uncertainty import Estimate
 
 NINE = ("densenet", "mobilenet", "resnext", "resnet18", "resnet50", "shufflenet", "vgg", "wrn2", "wrn4")
@@ -176,6 +179,18 @@ def make_gallery(results: Results, *, pairs: int = 4, shape: tuple[int, int, int
         seed_labels=[labels[index % 8] for index in range(pairs)],
         target_labels=[labels[(index + 3) % 8] for index in range(pairs)],
     )
+
+
+def with_verdict(results: Results, **until: Any) -> Results:
+    """Make results those of a sweep that stopped at its third look, of 12 more pairs at most, with this rule."""
+    rule, rows = UntilSettings(**until), results.rows["inverted", "unbiased"]
+    if rule.differ:
+        first, second = (rows[name] for name in rule.differ)
+        estimates = {" − ".join(rule.differ): Estimate(first.value - second.value, 0.006, 15)}
+    else:
+        estimates = rows if rule.of == "rows" else {"mean": results.means["inverted", "unbiased"]}
+    verdict = Verdict(rule, estimates, n=results.n, at_most=results.n + 512, looks=3)
+    return dataclasses.replace(results, verdict=verdict)
 
 
 def with_loss(results: Results, name: str, **changes) -> Results:

@@ -1,9 +1,11 @@
 """Settings of a tiny sweep that has every stage, and its computation in this process."""
 
+from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
 from netsim.planning.resolve import resolve
+from netsim.results.stopping import current_look, verdict_at
 from netsim.settings import SweepSettings, parse_settings
 from netsim.stages.work import compute_unit
 from netsim.store.records import Record
@@ -41,7 +43,7 @@ def unlisted(settings: SweepSettings, images: str = "0" * 64) -> Sweep:
 
 def run_all(run: Run, only: Collection[str] = ()) -> dict[str, int]:
     """Compute every missing unit in this process, of every stage or of the stages named in `only`; count them."""
-    computed = {}
+    computed: dict[str, int] = {}
     for stage in STAGES:
         if only and stage.name not in only:
             continue
@@ -51,6 +53,19 @@ def run_all(run: Run, only: Collection[str] = ()) -> dict[str, int]:
             compute_unit(run, stage, name, shard)
         computed[stage.name] = len(units)
     return computed
+
+
+def run_looks(run: Run) -> tuple[Run, Counter[str]]:
+    """Compute a sweep that stops when its results are known, in this process; return it as it ended, and the counts."""
+    counts: Counter[str] = Counter()
+    while True:
+        look = current_look(run)
+        look.ask()
+        verdict = verdict_at(look)
+        if verdict is not None and verdict.final:
+            counts.update(run_all(look))
+            return look, +counts
+        counts.update(run_all(look, only=[stage.name for stage in STAGES if stage.name not in ("control", "report")]))
 
 
 def compute_first(run: Run, stage: Stage, goal: str, shard: int) -> Record:

@@ -10,7 +10,7 @@ from flows.cli import tables
 from flows.cli.console import console
 from netsim.results.compared import compare_sweeps
 from netsim.statistics.reliability import seed_reliability
-from support.results import make_results
+from support.results import make_results, with_verdict
 
 
 @pytest.fixture(params=[60, 80, 120])
@@ -78,3 +78,8 @@ def test_blocks_have_every_column_once_in_order(room):
     assert list(itertools.chain(*blocks)) == list(range(6))
     assert all(len(block) == 1 or sum(widths[index] for index in block) <= room for block in blocks)
     assert tables.column_blocks([], room) == []
+
+
+def test_the_answer_of_a_sweep_that_stopped_is_printed(output):
+    tables.show_results(with_verdict(make_results(3, n=64), half_width=0.1))
+    assert "Known: inverted mean" in output.getvalue()

@@ -127,6 +127,17 @@ def test_few_shards_and_what_seeds_tell_are_warned_of_before_the_run(plan, tmp_p
     assert planned(tmp_path / "run", pairs=pairs).warnings == ()
 
 
+def test_a_sweep_that_may_stop_early_is_planned_with_all_of_its_pairs(plan, tmp_path, capsys):
+    rule = {"count": 96, "shard_size": 8, "until": {"half_width": 0.1}}
+    most = planned(tmp_path / "run", pairs=rule)
+    assert (most.first_look, plan.first_look) == (64, None)
+    assert {stage.stage: stage.shards for stage in most.stages}["draw"] == 12
+    show_estimate(most, None)
+    assert "stops when its results are known, after 64 pairs at the earliest" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
 def test_networks_with_the_same_reference_are_known_before_the_run(plan, tmp_path, capsys):
     assert plan.twins == ()
     networks = ["a=small:vgg", "small:resnet18@none", "b=small:vgg"]

@@ -23,13 +23,14 @@ from netsim.report.tables import (
     row_minus_column_csv,
     rows_csv,
     variances_csv,
+    verdict_csv,
 )
 from netsim.results.findings import probability_of
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import Results
 from netsim.statistics.multiple import holm
 from support.pages import Page, page_of
-from support.results import make_gallery, make_results, with_groups
+from support.results import make_gallery, make_results, with_groups, with_verdict
 
 
 @pytest.fixture
@@ -184,3 +185,17 @@ def test_columns_are_those_that_programs_rely_on(results):
     for table, header in headers.items():
         content = table(results, "natural") if table is matrix_csv else table(results)
         assert content.decode().partition("\n")[0] == header
+
+
+def test_a_verdict_has_a_line_for_each_thing_it_is_about(tmp_path):
+    stopped = with_verdict(make_results(3, n=64), half_width=0.1, of="rows")
+    lines = read(verdict_csv(stopped.verdict))
+    assert [line["of"] for line in lines] == list(stopped.networks)
+    low, high = stopped.verdict.intervals[stopped.networks[0]]
+    assert (float(lines[0]["low"]), float(lines[0]["high"])) == (low, high)
+    assert {(line["outcome"], line["n"], line["at_most"], line["looks"]) for line in lines} == {
+        ("known", "64", "576", "3")
+    }
+    written = write_report(stopped, make_gallery(stopped), tmp_path / "stopped")
+    assert written["verdict.csv"].read_bytes() == verdict_csv(stopped.verdict)
+    assert "verdict.csv" not in write_report(make_results(3, n=64), make_gallery(stopped), tmp_path / "other")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from netsim.results.as_json import to_json
-from support.results import make_results, with_groups, with_inverted, with_loss, with_summary
+from support.results import make_results, with_groups, with_inverted, with_loss, with_summary, with_verdict
 
 KEYS = [
     "networks", "observers", "n", "shards", "natural", "inverted", "difference", "difference_unbiased",
-    "difference_over_networks", "asymmetry", "groups", "row_differences", "loss", "controls", "on_converged",
+    "difference_over_networks", "asymmetry", "groups", "verdict", "row_differences", "loss", "controls", "on_converged",
     "converged", "tolerance", "preset", "accuracy", "robust_accuracy", "chance",
     "classes", "seed_labels", "weights", "twins", "left_out",
     "notes", "provenance",
@@ -176,3 +176,9 @@ def test_accuracy_under_attack_is_that_of_networks_trained_for_it(results):
     assert to_json(results)["robust_accuracy"] == {}
     robust = with_summary(results, "resnext", robust=0.61, eps=0.5, norm="l2")
     assert to_json(robust)["robust_accuracy"] == {"resnext": {"accuracy": 0.61, "norm": "l2", "eps": 0.5}}
+
+
+def test_the_answer_of_a_sweep_that_stopped_is_printed():
+    stopped = with_verdict(make_results(3, n=64), differ=["densenet", "mobilenet"])
+    assert to_json(stopped)["verdict"] == stopped.verdict.to_json()
+    assert to_json(make_results(3, n=64))["verdict"] is None

@@ -15,13 +15,16 @@ from netsim.results.findings import (
     matrix_table,
     network_table,
     number,
+    verdict_lines,
     warnings,
 )
 from netsim.results.measured import Measured, MeasuredMatrix
 from netsim.results.results import Results
+from netsim.results.stopping import Verdict
+from netsim.settings import UntilSettings
 from netsim.similarity.uncertainty import Estimate, few_shards
 from support.pages import Page, page_of, warned
-from support.results import make_results, with_groups, with_inverted, with_loss, with_summary
+from support.results import make_results, with_groups, with_inverted, with_loss, with_summary, with_verdict
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +111,59 @@ def test_intervals_and_the_paired_test_stand_under_the_headline(results, page):
     assert sentence in page.text
     assert findings.probability(Estimate(0.01, 0.01, 15)) == "= 0.333"
     assert findings.probability(Estimate(np.nan, np.nan, 15)) == "= –"
+
+
+def test_the_answer_of_a_sweep_that_stopped_stands_above_the_headline(results):
+    mean = dataclasses.replace(results, means=results.means | {("inverted", "unbiased"): Estimate(0.2, 0.01, 15)})
+    stopped = with_verdict(mean, half_width=0.03)
+    line, others = verdict_lines(stopped)
+    assert line == (
+        "Known: inverted mean 0.20 is known to ± 0.0240 (asked for: ± 0.03) after 64 of at most 576 pairs, look 3; "
+        "95 % interval 0.18 to 0.22, and 0.16 to 0.24 at any look"
+    )
+    assert others.startswith("All other intervals")
+    assert page_of(stopped).text.index(line) < page_of(stopped).text.index(headline(stopped).partition(" (")[0])
+
+
+def test_the_least_known_row_stands_for_all(results):
+    rows = results.rows["inverted", "unbiased"]
+    rows = rows | {results.networks[1]: Estimate(0.3, 0.02, 15)}
+    stopped = with_verdict(
+        dataclasses.replace(results, rows={("inverted", "unbiased"): rows}), half_width=0.01, of="rows"
+    )
+    assert stopped.verdict.half_width == pytest.approx(2.4 * 0.02, rel=0.01)
+    assert (
+        "Not known yet: inverted row mobilenet, the least known of all rows, 0.30 is known to ± 0.0479"
+        in (verdict_lines(stopped)[0])
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "n", "text"),
+    [
+        (0.1, 64, "Different: inverted rows a − b = 0.100 after 64 of at most 512 pairs, look 3; 95 % interval at any"),
+        (0.01, 64, "Equivalent within 0.05: inverted rows a − b = 0.010 after 64 of"),
+        (0.03, 64, "Not known yet: inverted rows a − b = 0.030 after 64 of at most 512 pairs"),
+        (0.03, 512, "Undecided: inverted rows a − b = 0.030 after all 512 pairs, look 3"),
+    ],
+)
+def test_an_answer_on_two_rows_says_what_is_known(value, n, text):
+    rule = UntilSettings(differ=("a", "b"), delta=0.05)
+    line = findings.verdict_line(Verdict(rule, {"a − b": Estimate(value, 0.009, 15)}, n, 512, 3))
+    assert line.startswith(text)
+    assert line.endswith("raise pairs.count to continue") == text.startswith("Undecided")
+
+
+def test_looks_are_listed_one_below_the_other(results):
+    stopped = with_verdict(results, half_width=0.03)
+    later = dataclasses.replace(stopped.verdict, n=72, looks=4)
+    rows = findings.verdict_table([stopped.verdict, later])
+    assert [(row["look"], row["pairs"], row["of"]) for row in rows] == [("3", "64", "mean"), ("4", "72", "mean")]
+    assert set(rows[0]) == {"look", "pairs", "of", "value", "interval", "at any look", "verdict"}
+
+
+def test_a_sweep_without_a_rule_has_no_answer(results):
+    assert verdict_lines(results) == []
 
 
 def test_nothing_is_warned_of_when_all_went_well(results, page):

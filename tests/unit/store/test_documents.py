@@ -100,6 +100,15 @@ def test_arrays_grow_with_the_pairs_and_their_values_stay(run):
     np.testing.assert_array_equal(again.read(commit(again, 3, 2.0), LOSS.path), arrays(2.0)[LOSS.path])
 
 
+def test_arrays_of_a_network_called_c_grow_too(tmp_path):
+    """Zarr calls the folder of an array's chunks c."""
+    run = new_run(str(tmp_path / "c"), SETTINGS)
+    spec = replace(LOSS, path="inverted/c/losses")
+    create_arrays(run, [spec])
+    create_arrays(run, [longer := spec.with_pairs(2 * spec.shape[0])])
+    assert array_faults(run, [longer]) == {}
+
+
 def test_arrays_never_shrink(run):
     create_arrays(run, [spec.with_pairs(16) for spec in (LOSS, IMAGE)])
     for change in (create_arrays, repair_arrays):

@@ -23,6 +23,7 @@ def test_the_digest_is_the_same_on_every_machine_and_version():
         {"networks": ["small:wrn2", "small:wrn4"], "observers": ["small:vgg"]},
         {"training": {"epochs": 9}},
         {"pairs": {"count": 64}},
+        {"pairs": {"until": {"half_width": 0.02}}},
         {"inversion": {"tolerance": 0.2}},
         {"inversion": {"stored_as": "uint16"}},
         {"images": {"source": "folder:/elsewhere", "unreadable": "skip"}},

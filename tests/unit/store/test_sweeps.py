@@ -38,6 +38,8 @@ def test_what_a_sweep_compares_and_shows_changes_its_name():
         {"networks": [{"reference": "small:vgg", "group": "g"}, NETWORKS[1]]},
         {"observers": ["seer=small:vgg@none"]},
         {"pairs": {"count": 64}},
+        {"pairs": {"until": {"half_width": 0.1}}},
+        {"pairs": {"until": {"half_width": 0.2}}},
         {"inversion": {"tolerance": 0.2}},
         {"inversion": {"iterations": 5}},
     ]
@@ -52,6 +54,16 @@ def test_a_sweep_reads_back_as_it_was(tmp_path):
     (read,) = all_sweeps(run.files)
     assert read == run.sweep and read.label == "mine" and read.asked and read.settings == settings
     assert Run.open(run.url).sweep == run.sweep == Run.open(run.url, "mine").sweep == Run.open(run.url, read.id).sweep
+
+
+def test_a_look_has_fewer_pairs_and_stays_the_same_sweep(tmp_path):
+    settings = tiny(pairs={"count": 96, "shard_size": 8, "until": {"half_width": 0.1}})
+    run = new_run(str(tmp_path / "run"), settings)
+    look = run.sweep.at_look(9)
+    assert (look.shards, look.settings.pairs.count, look.at_most) == (9, 72, 96)
+    assert (look.id, look.given_settings, look.at_look(10).given_settings) == (run.sweep.id, settings, settings)
+    run.seen_by(look).ask()
+    assert run.latest().sweep == look and all_sweeps(run.files) == [look]
 
 
 def test_networks_are_listed_with_how_they_are_trained(tmp_path):

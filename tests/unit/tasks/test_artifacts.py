@@ -16,6 +16,7 @@ from netsim.results.gallery import gallery
 from netsim.results.results import load_results
 from netsim.store.run import Run
 from netsim.store.stages import EMBED, REPORT, TRAIN
+from support.results import make_gallery, make_results, with_verdict
 from tasks import artifacts, verbs, worker
 
 
@@ -140,3 +141,11 @@ def test_the_report_is_shown_with_the_mean_of_converged_images_before_it_is_comm
     summary = created["summary"].content
     assert "On converged images alone" in summary
     assert summary.endswith(f"\n\nReport: {artifacts.code_span(run.files.place(f'report/{run.sweep.id}/report.html'))}")
+
+
+def test_looks_and_the_answer_are_shown(created):
+    stopped = with_verdict(make_results(3, n=64), half_width=0.1)
+    artifacts.show_looks([stopped.verdict])
+    assert [row["verdict"] for row in created["looks"].content] == ["Known"]
+    artifacts.show_results(stopped, make_gallery(stopped), report="report.html")
+    assert created["summary"].content.startswith("Known: inverted mean")

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from netsim.errors import SettingsError, StoreError
+from netsim.errors import DataError, SettingsError, StoreError
 from netsim.planning import preflight
 from netsim.store.quarantine import quarantine, quarantined
 from netsim.store.run import Run
@@ -79,3 +79,26 @@ sys.exit("torch" in sys.modules)
 """
     arguments = [settings.model_dump_json(), run.url, run.sweep.id]
     assert subprocess.run([sys.executable, "-c", code, *arguments], check=False).returncode == 0
+
+
+RULE = {"count": 80, "shard_size": 8, "until": {"half_width": 0.1}}
+
+
+def test_a_sweep_that_may_stop_early_begins_with_its_first_look(tmp_path):
+    settings = tiny(networks=["small:vgg@none", "small:shufflenet@none"], pairs=RULE)
+    run = prepare(settings, str(tmp_path / "run"))
+    assert (run.sweep.shards, run.sweep.at_most, run.sweep.given_settings) == (8, 80, settings)
+    assert Run.open(run.url).sweep == run.sweep == prepare(settings, run.url).sweep
+
+
+def test_a_rule_that_compares_a_network_with_itself_is_refused(tmp_path):
+    rule = RULE | {"until": {"differ": ["vgg", "again"]}}
+    settings = tiny(networks=["small:vgg@none", "again=small:vgg@none"], pairs=rule)
+    with pytest.raises(SettingsError, match=r"differ must be two networks, got vgg and again, which are one"):
+        prepare(settings, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_images_for_all_pairs_are_told_before_the_first_look(tmp_path):
+    with pytest.raises(DataError, match="80000 pairs require as many different targets, got 2000 images"):
+        prepare(tiny(networks=["small:vgg@none", "a=small:vgg@none"], pairs=RULE | {"count": 80_000}), str(tmp_path))
