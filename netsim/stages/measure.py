@@ -8,7 +8,7 @@ import numpy as np
 
 from netsim.results.measured import HALVES, NULLS, measure_arrays, rows_of
 from netsim.similarity.measures import Measure, Shards, Sides, find_measure, read
-from netsim.similarity.retraining import retrained_classes
+from netsim.similarity.retraining import retrained_scores
 from netsim.stages import inputs
 from netsim.stages.inputs import Represented
 from netsim.stages.work import StageResult
@@ -37,11 +37,11 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     looks = {
         each: Represented(run, each, names, parts.shards) for each in ((NATURAL, set_name) if two_sets else (set_name,))
     }
-    classes = cache(partial(_retrained, run, looks[set_name], parts.shards))
+    retrained = cache(partial(_retrained, run, looks[set_name], parts.shards))
     evaluations = [
         evaluate(
             measure,
-            [partial(_sides, run, measure, looks, set_name, classes, pair, shard) for shard in range(parts.shards)],
+            [partial(_sides, run, measure, looks, set_name, retrained, pair, shard) for shard in range(parts.shards)],
             rng_seed=run.settings.pairs.rng_seed,
         )
         for pair in pairs
@@ -72,7 +72,7 @@ def _sides(
     shard: int,
 ) -> Sides:
     first, second = pair
-    if measure.takes == "retrained classes":
+    if measure.takes == "retrained predictions":
         return retrained(first)[shard], retrained(second)[shard]
     if measure.takes == "two sets":
         return looks[NATURAL].read(shard, [second])[second], looks[set_name].read(shard, [second])[second]
@@ -83,11 +83,11 @@ def _sides(
 
 
 def _retrained(run: Run, represented: Represented, shards: int, name: str) -> np.ndarray:
-    """Predict classes of a set by classifiers retrained on a network's representations: (G, pairs, 1 + G)."""
+    """Predict a set by classifiers retrained on a network's representations: (G, pairs, classes)."""
     rows = np.stack([represented.read(shard, [name])[name] for shard in range(shards)])
     drawn = run.records_of(("draw", "pairs", shard) for shard in range(shards))
     labels = run.read_all([drawn["draw", "pairs", shard] for shard in range(shards)], TARGET_LABELS)
-    return retrained_classes(rows, labels.reshape(shards, -1))
+    return retrained_scores(rows, labels.reshape(shards, -1))
 
 
 @dataclass(frozen=True)

@@ -221,8 +221,8 @@ def _crossed(
     kept = present.copy()
     if row is not None:
         kept[np.arange(len(kept)) != row] = False
-    used = kept.reshape(*kept.shape[:2], -1).any(axis=-1)
-    units = np.flatnonzero(used.any(axis=0) | (used.any(axis=1) if row is None else False))
+    rows, columns = np.nonzero(kept)[:2]
+    units = np.unique(columns if row is not None else np.concatenate([rows, columns])).tolist()
     masks = [kept, *(_without(kept, unit) for unit in units)]
     return crossed_jackknife(np.stack([statistic(values, mask) for mask in masks]))
 

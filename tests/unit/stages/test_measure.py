@@ -14,7 +14,7 @@ from netsim.results.measured import HALVES, load_measured, measure_stage, measur
 from netsim.settings import SweepSettings
 from netsim.similarity.cka import linear_cka
 from netsim.similarity.measures import Measure, leave_one_out, measure
-from netsim.similarity.retraining import retrained_classes
+from netsim.similarity.retraining import retrained_scores
 from netsim.similarity.uncertainty import half_sampling, jackknife_se
 from netsim.stages import inputs
 from netsim.stages.measure import evaluate
@@ -114,7 +114,7 @@ def test_classifiers_are_retrained_with_the_labels_of_targets_on_either_set(meas
 
     def retrained(set_name, network):
         rows = represented(measured, set_name, network)
-        return retrained_classes(rows.reshape(4, 8, -1), labels.reshape(4, 8))[..., 0].ravel()
+        return retrained_scores(rows.reshape(4, 8, -1), labels.reshape(4, 8)).argmax(axis=-1).ravel()
 
     for i, through in enumerate(names):
         for j, observer in enumerate(names):
