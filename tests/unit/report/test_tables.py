@@ -110,7 +110,9 @@ def test_networks_that_only_look_are_in_every_row_of_the_matrices_and_have_no_lo
     networks = read(networks_csv(results))
     assert [line["network"] for line in networks] == list(results.everyone)
     assert [line["stalled"] for line in networks] == ["0", "0", "0", "", ""]
-    described = {"network", "reference", "parameters", "width", "accuracy", "chance", "trained_here", "weights_hash"}
+    described = {"network", "reference", "parameters", "width", "accuracy", "eps", "chance", "trained_here"} | {
+        "weights_hash"
+    }
     assert {key for key, value in networks[3].items() if value} == described
     assert networks[4]["weights_hash"] == results.summaries["judge"].weights_hash
     assert {line["through"] for table in (rows_csv, losses_csv) for line in read(table(results))} == {*results.networks}
@@ -178,8 +180,9 @@ def test_columns_are_those_that_programs_rely_on(results):
         row_differences_csv: "through,minus,mean,se,low,high,p_value,p_value_holm",
         controls_csv: "through,observer,quantity,value,se",
         losses_csv: "through,pair,initial_loss,final_loss,distance",
-        networks_csv: "network,reference,parameters,width,accuracy,chance,median_initial_loss,median_loss_halfway,"
-        "median_final_loss,final_loss_90,tolerance,above_tolerance,unreached,fidelity,preset,converged,median_distance,mean_iterations,stopped,stalled,nonfinite,trained_here,weights_hash",
+        networks_csv: "network,reference,parameters,width,accuracy,robust_accuracy,eps,chance,"
+        "median_initial_loss,median_loss_halfway,median_final_loss,final_loss_90,tolerance,above_tolerance,unreached,"
+        "fidelity,preset,converged,median_distance,mean_iterations,stopped,stalled,nonfinite,trained_here,weights_hash",
     }
     for table, header in headers.items():
         content = table(results, "natural") if table is matrix_csv else table(results)
