@@ -13,6 +13,7 @@ similarity rises with the radius by a known amount, which each architecture and 
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from rich.console import Console
@@ -21,6 +22,8 @@ from flows.cli.console import table_of
 from netsim.similarity.blocked import blocked_similarity
 from netsim.similarity.cka import linear_cka, similarity
 from netsim.similarity.measures import Measure
+from netsim.similarity.measures.retrained_agreement import retrained_agreement
+from netsim.similarity.retraining import retrained_scores
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife
 from netsim.stages.measure import evaluate
 from netsim.statistics.networks import ceiling, mean_between_groups, normalized
@@ -52,6 +55,36 @@ def estimates(x: np.ndarray, y: np.ndarray, shards: int) -> Iterator[tuple[str, 
     yield "blocks, jackknife", blocked_similarity(parts, [(0, 1)])[0, 1].estimate
     halves = evaluate(UNBIASED, [lambda: (x, y)])
     yield "exact, half-sampling", half_sampling(halves.value, halves.resampled)
+
+
+# ---- retrained classifiers --------------------------------------------------------------------------------------
+
+
+def retrained_agreements(n: int, *, shards: int, sets: int, rng_seed: int = 0) -> list[Estimate]:
+    """Estimate the agreement of retrained classifiers of two networks, of many sets of n images of five classes."""
+    rng = np.random.default_rng(rng_seed)
+    centres, *mixed = 0.8 * rng.normal(size=(5, 20)), rng.normal(size=(20, 16)), rng.normal(size=(20, 24))
+    estimated = []
+    for _ in range(sets):
+        labels = rng.integers(5, size=(shards, n // shards))
+        content = centres[labels] + rng.normal(size=(*labels.shape, 20))
+        sides = [
+            retrained_scores(content @ M + 3 * rng.normal(size=(*labels.shape, M.shape[1])), labels) for M in mixed
+        ]
+        estimated.append(jackknife(*retrained_agreement([partial(tuple, side) for side in zip(*sides, strict=True)])))
+    return estimated
+
+
+def show_retrained(sets: int) -> None:
+    """Print the error of the agreement of retrained classifiers against the spread of its values."""
+    table = table_of("agreement after retraining", "mean", "spread of values", "mean error", "interval covers mean")
+    for n, shards in ((256, 8), (512, 16)):
+        estimated = retrained_agreements(n, shards=shards, sets=sets)
+        values, errors = np.array([e.value for e in estimated]), np.array([e.se for e in estimated])
+        covered = np.mean([e.interval[0] < values.mean() < e.interval[1] for e in estimated])
+        numbers = (f"{number:.4f}" for number in (values.mean(), values.std(ddof=1), errors.mean()))
+        table.add_row(f"{n} images in {shards} shards", *numbers, f"{covered:.1%}")
+    Console(width=140).print(table)
 
 
 # ---- networks ---------------------------------------------------------------------------------------------------
@@ -284,7 +317,7 @@ def show_slopes(draws: int) -> None:
 
 
 def main() -> None:
-    """Print tables of the errors over networks, of slopes, and of each error over images at 8, 16 and 32 shards."""
+    """Print tables of errors over networks, of slopes, of retrained classifiers, and of each error over images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=int, default=300, help="sets of images drawn for each line")
     parser.add_argument("--n", type=int, default=512, help="images in a set")
@@ -293,6 +326,7 @@ def main() -> None:
     options = parser.parse_args()
     show_networks(options.draws)
     show_slopes(options.slopes)
+    show_retrained(options.sets)
     rng = np.random.default_rng(0)
     draw, truth = population(rng)
     table = table_of(

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks.coverage import retrained_agreements
 from netsim.similarity.measures.retrained_agreement import retrained_agreement
 from netsim.similarity.retraining import retrained_scores
-from netsim.similarity.uncertainty import jackknife_se
 from unit.similarity.test_retraining import drawn, trained_anew
 
 
@@ -41,14 +41,6 @@ def test_an_undefined_side_and_few_shards_are_nan(rng):
 
 def test_its_error_is_the_spread_of_values_over_other_images():
     """Of 60 sets, a standard deviation is known to about 9 %."""
-    rng = np.random.default_rng(0)
-    centres, one, other = rng.normal(size=(5, 20)), rng.normal(size=(20, 16)), rng.normal(size=(20, 24))
-    values, errors = [], []
-    for _ in range(60):
-        labels = rng.integers(5, size=(8, 32))
-        content = 0.8 * centres[labels] + rng.normal(size=(8, 32, 20))
-        sides = [content @ mixed + 3 * rng.normal(size=(8, 32, mixed.shape[1])) for mixed in (one, other)]
-        value, replicates = agreement_of(*(retrained_scores(rows, labels) for rows in sides))
-        values.append(value)
-        errors.append(jackknife_se(replicates))
-    assert np.mean(errors) == pytest.approx(np.std(values, ddof=1), rel=0.25)
+    estimated = retrained_agreements(256, shards=8, sets=60)
+    spread = np.std([each.value for each in estimated], ddof=1)
+    assert np.mean([each.se for each in estimated]) == pytest.approx(spread, rel=0.25)
