@@ -296,16 +296,12 @@ def _of_measure(matrix: MeasuredMatrix) -> Values:
 
 def study_headline(study: Study) -> str:
     """State the slopes of both matrices, with both errors."""
-    sentences = [
-        f"{what} {_signed(curve.slope)} for each unit of eps{f' ({study.norm})' if study.norm else ''}"
-        for what, curve in (
-            ("on inverted images by", study.curves["cka", "inverted"]),
-            ("on natural images by", study.curves["cka", "natural"]),
-        )
-    ]
+    inverted, natural = (_signed(study.curves["cka", name].slope) for name in ("inverted", "natural"))
+    unit = f"eps ({study.norm})" if study.norm else "eps"
     return (
-        f"Similarity of {len(study.architectures)} architectures to each other changes {' and '.join(sentences)} "
-        f"(unbiased CKA, {len(study.eps)} levels of eps from {study.eps[0]:g} to {study.eps[-1]:g})"
+        f"For each unit of {unit}, similarity of {len(study.architectures)} architectures to each other changes by "
+        f"{inverted} on inverted and by {natural} on natural images (unbiased CKA, {len(study.eps)} levels of eps from "
+        f"{study.eps[0]:g} to {study.eps[-1]:g})"
     )
 
 

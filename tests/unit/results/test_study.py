@@ -144,8 +144,12 @@ def test_sentences_state_slopes_asymmetry_and_what_is_missing(results):
     shown = make_study(results)
     headline = studies.study_headline(shown)
     slope = shown.curves["cka", "inverted"].slope
-    assert f"inverted images by {'+' if slope.value > 0 else '−'}{abs(slope.value):.3f}"[:26] in headline
-    assert "(l2)" in headline and "3 levels of eps from 0 to 1" in headline and "(networks)" in headline
+    assert f"changes by {'+' if slope.value > 0 else '−'}{abs(slope.value):.2f}" in headline
+    assert (
+        "For each unit of eps (l2)" in headline
+        and "3 levels of eps from 0 to 1" in headline
+        and "(networks)" in headline
+    )
     assert "minus the mirrored cells" in studies.study_asymmetry(shown)
     assert [row["robust"] for row in studies.asymmetry_table(shown)] == ["eps 0.5", "eps 1", "all"]
     (missing,) = studies.study_warnings(shown)
