@@ -6,12 +6,14 @@ over the sets, and an interval is right if it contains the true value in 95 % of
 
 A second table does the same over networks: similarities of made-up networks, with effects of architectures, of training
 seeds, of pairs of either, and of shards of images, are drawn many times, and the mean over all images, over all
-networks, or over both is known.
+networks, or over both is known. A third is of slopes: networks of several radii of adversarial training, whose
+similarity rises with the radius by a known amount, which each architecture and each pair has its own share of.
 """
 
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from rich.console import Console
@@ -20,9 +22,12 @@ from flows.cli.console import table_of
 from netsim.similarity.blocked import blocked_similarity
 from netsim.similarity.cka import linear_cka, similarity
 from netsim.similarity.measures import Measure
+from netsim.similarity.measures.retrained_agreement import retrained_agreement
+from netsim.similarity.retraining import retrained_scores
 from netsim.similarity.uncertainty import Estimate, half_sampling, jackknife
 from netsim.stages.measure import evaluate
 from netsim.statistics.networks import ceiling, mean_between_groups, normalized
+from netsim.statistics.slopes import ByEps, similarity_by_eps
 
 SHARED, NOISE, WIDTHS = 4, 2.0, (24, 16)
 UNBIASED = Measure("cka", "", "", lambda x, y: linear_cka(x, y, "unbiased"), "representations", None, False, True)
@@ -50,6 +55,36 @@ def estimates(x: np.ndarray, y: np.ndarray, shards: int) -> Iterator[tuple[str, 
     yield "blocks, jackknife", blocked_similarity(parts, [(0, 1)])[0, 1].estimate
     halves = evaluate(UNBIASED, [lambda: (x, y)])
     yield "exact, half-sampling", half_sampling(halves.value, halves.resampled)
+
+
+# ---- retrained classifiers --------------------------------------------------------------------------------------
+
+
+def retrained_agreements(n: int, *, shards: int, sets: int, rng_seed: int = 0) -> list[Estimate]:
+    """Estimate the agreement of retrained classifiers of two networks, of many sets of n images of five classes."""
+    rng = np.random.default_rng(rng_seed)
+    centres, *mixed = 0.8 * rng.normal(size=(5, 20)), rng.normal(size=(20, 16)), rng.normal(size=(20, 24))
+    estimated = []
+    for _ in range(sets):
+        labels = rng.integers(5, size=(shards, n // shards))
+        content = centres[labels] + rng.normal(size=(*labels.shape, 20))
+        sides = [
+            retrained_scores(content @ M + 3 * rng.normal(size=(*labels.shape, M.shape[1])), labels) for M in mixed
+        ]
+        estimated.append(jackknife(*retrained_agreement([partial(tuple, side) for side in zip(*sides, strict=True)])))
+    return estimated
+
+
+def show_retrained(sets: int) -> None:
+    """Print the error of the agreement of retrained classifiers against the spread of its values."""
+    table = table_of("agreement after retraining", "mean", "spread of values", "mean error", "interval covers mean")
+    for n, shards in ((256, 8), (512, 16)):
+        estimated = retrained_agreements(n, shards=shards, sets=sets)
+        values, errors = np.array([e.value for e in estimated]), np.array([e.se for e in estimated])
+        covered = np.mean([e.interval[0] < values.mean() < e.interval[1] for e in estimated])
+        numbers = (f"{number:.4f}" for number in (values.mean(), values.std(ddof=1), errors.mean()))
+        table.add_row(f"{n} images in {shards} shards", *numbers, f"{covered:.1%}")
+    Console(width=140).print(table)
 
 
 # ---- networks ---------------------------------------------------------------------------------------------------
@@ -164,14 +199,134 @@ def show_networks(draws: int) -> None:
     print(f"{draws} draws, {SHARDS} shards of images; coverage is known to about -+ {error:.1f} %")
 
 
+# ---- slopes -----------------------------------------------------------------------------------------------------
+
+EPS = (0.0, 0.25, 0.5, 1.0)
+"""Levels of the networks of a draw."""
+
+SLOPE, ASYMMETRY = 0.2, 0.05
+"""Mean slope of all networks on all images, and what a robust row and a standard column have above the mirrored."""
+
+SLOPE_POPULATIONS = {
+    "9 architectures": Networks(9),
+    "9 x 2 seeds": Networks(9, 2),
+    "5 x 2 seeds": Networks(5, 2),
+    "9, pairs matter as much": Networks(9, architecture=0.07, pair=0.07),
+    "9, only pairs matter": Networks(9, architecture=0.0, pair=0.10, seed=0.0),
+    "9 x 2, a fifth of the networks missing": Networks(9, 2),
+}
+
+
+@dataclass(frozen=True)
+class SlopeDraw:
+    """Similarities (M, M) of networks of all levels, those without each shard, labels, and what is known of them."""
+
+    cells: np.ndarray
+    replicates: np.ndarray
+    counted: np.ndarray
+    architectures: np.ndarray
+    eps: np.ndarray
+    expected: np.ndarray
+    common_slope: float
+    own_slope: np.ndarray
+
+    def fit(self, *, expected: bool = False) -> ByEps:
+        """Compute means and slopes, of what was drawn or of its expected values over images."""
+        cells, replicates = (self.cells, self.replicates)
+        if expected:
+            cells, replicates = self.expected, np.repeat(self.expected[..., None], 2, -1)
+        return similarity_by_eps(cells, replicates, self.counted, self.architectures, self.eps)
+
+
+def draw_slopes(rng: np.random.Generator, networks: Networks, *, missing: float = 0.0) -> SlopeDraw:
+    """Draw networks of every architecture, level and seed; effects of `networks` are those of slopes, too.
+
+    Each network is missing with a probability of `missing`, which does not depend on its similarities.
+    """
+    kinds, repeats = networks.architectures, networks.seeds
+    of = np.repeat(np.arange(kinds), len(EPS) * repeats)
+    eps = np.tile(np.repeat(EPS, repeats), kinds)
+    m = len(of)
+    shape = kinds, kinds
+    row, column, row_slope, column_slope = networks.architecture * rng.normal(size=(4, kinds))
+    pair, pair_slope = (networks.pair * rng.normal(size=shape)[np.ix_(of, of)] for _ in range(2))
+    net, seen = networks.seed * rng.normal(size=(2, m))
+    both = (eps[:, None] + eps) / 2  # a slope is of the level of both networks
+    expected = MEAN + (row[of] + net)[:, None] + column[of] + seen + pair + networks.cell * rng.normal(size=(m, m))
+    expected += (SLOPE + row_slope[of][:, None] + column_slope[of] + pair_slope) * both
+    expected += ASYMMETRY / 2 * (np.sign(eps)[:, None] - np.sign(eps))
+    common, common_slope = networks.shard * rng.normal(size=(2, SHARDS))
+    shards = expected[..., None] + common + common_slope * both[..., None]
+    shards += networks.cell_shard * rng.normal(size=shards.shape)
+    cells = shards.mean(axis=-1)
+    kept = np.flatnonzero(rng.random(m) >= missing)
+    cut = np.ix_(kept, kept)
+    # of all other architectures, as they are, seen by the networks of this row as they are
+    own = SLOPE + row_slope + np.array([_line(eps[of == a], net[of == a]) for a in range(kinds)])
+    return SlopeDraw(
+        cells=cells[cut],
+        replicates=((SHARDS * cells[..., None] - shards) / (SHARDS - 1))[cut],
+        counted=np.ones((len(kept), len(kept)), dtype=bool),
+        architectures=of[kept],
+        eps=eps[kept],
+        expected=expected[cut],
+        common_slope=float(common_slope.mean()),
+        own_slope=own,
+    )
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.polyfit(x, y, 1)[0])
+
+
+def slope_coverage(networks: Networks, *, draws: int, missing: float = 0.0, rng_seed: int = 0) -> dict[str, float]:
+    """Return the share of draws in which each interval contains the truth.
+
+    They are those of the slope over images (truth: the slope of these networks over all images), over networks (of all
+    networks on these images) and over both, of the slope of one architecture's rows over both (without missing
+    networks, for which its truth is another), and of robust against standard over both.
+    """
+    rng = np.random.default_rng(rng_seed)
+    covered: dict[str, list[bool]] = {}
+    for _ in range(draws):
+        draw = draw_slopes(rng, networks, missing=missing)
+        fitted, slope_of_all = draw.fit(), draw.fit(expected=True).slope.value
+        checked = {
+            "images": (fitted.slope.images, slope_of_all),
+            "networks": (fitted.slope.networks, SLOPE + draw.common_slope),
+            "total": (fitted.slope.total, SLOPE),
+            "asymmetry": (fitted.asymmetry.total, ASYMMETRY),
+        }
+        if not missing:
+            checked["rows"] = (fitted.slopes["0"].total, float(draw.own_slope[0]))
+        for name, (estimate, truth) in checked.items():
+            covered.setdefault(name, []).append(estimate.interval[0] < truth < estimate.interval[1])
+    return {name: float(np.mean(values)) for name, values in covered.items()}
+
+
+def show_slopes(draws: int) -> None:
+    """Print the coverage of the intervals of slopes, and of robust against standard networks."""
+    names = {"images": "over images", "networks": "over networks", "total": "over both"}
+    names |= {"rows": "one architecture", "asymmetry": "robust − standard"}
+    table = table_of(f"networks at eps {', '.join(map(str, EPS))}", *names.values())
+    for name, networks in SLOPE_POPULATIONS.items():
+        shares = slope_coverage(networks, draws=draws, missing=0.2 if "missing" in name else 0)
+        table.add_row(name, *(f"{shares[kind]:.1%}" if kind in shares else "" for kind in names))
+    Console(width=140).print(table)
+    print(f"{draws} draws, {SHARDS} shards of images, slope {SLOPE}")
+
+
 def main() -> None:
-    """Print tables of the errors over networks, and of each error over images at 8, 16 and 32 shards."""
+    """Print tables of errors over networks, of slopes, of retrained classifiers, and of each error over images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", type=int, default=300, help="sets of images drawn for each line")
     parser.add_argument("--n", type=int, default=512, help="images in a set")
     parser.add_argument("--draws", type=int, default=2000, help="draws of networks for each line")
+    parser.add_argument("--slopes", type=int, default=1000, help="draws of networks for each line of slopes")
     options = parser.parse_args()
     show_networks(options.draws)
+    show_slopes(options.slopes)
+    show_retrained(options.sets)
     rng = np.random.default_rng(0)
     draw, truth = population(rng)
     table = table_of(

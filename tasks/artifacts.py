@@ -44,6 +44,7 @@ from netsim.results.findings import (
 from netsim.results.gallery import Gallery
 from netsim.results.results import Results
 from netsim.results.stopping import Verdict
+from netsim.results.study import Study, has_levels, level_table, make_study, study_headline, study_warnings
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store.run import Run
 from netsim.store.stages import Stage, Unit, unit_label
@@ -193,6 +194,19 @@ def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
         if figure := gallery_figure(gallery):
             description = "Seeds, targets, and the images inverted through each network"
             create_image_artifact(_data_uri("webp", to_webp(figure)), key="gallery", description=description)
+        if has_levels(results):
+            _show_study(make_study(results))
+
+
+def _show_study(study: Study) -> None:
+    """Show similarity by eps, as a table and as curves."""
+    from netsim.report.study import curves_figure
+    from netsim.report.svg import to_svg
+
+    description = escape_markdown(f"{study_headline(study)}. {' '.join(study_warnings(study))}")
+    create_table_artifact(level_table(study), key="robustness", description=description)
+    picture = _data_uri("svg+xml", to_svg(curves_figure(study)).encode())
+    create_image_artifact(picture, key="robustness-curves", description="Similarity by eps")
 
 
 def _summary(results: Results, report: str) -> str:

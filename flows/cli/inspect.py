@@ -1,4 +1,4 @@
-"""`netsim status`, `results`, `verify` and `report`: read a store."""
+"""`netsim status`, `results`, `verify`, `report` and `study`: read a store."""
 
 import json
 from collections.abc import Callable
@@ -155,3 +155,54 @@ def report(
     run_results, images = concurrently(lambda part: part(opened), load)
     written = write_report(run_results, images, output, settings_yaml=opened.settings.to_yaml())
     console.console.print(f"report: {written['report.html']}", soft_wrap=True)
+
+
+def study(
+    store: Store,
+    output: Annotated[str, typer.Option("--output", "-o", help="Folder to write to.", metavar="FOLDER")] = "study",
+    floor: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Test accuracy below which a standard network is left out.", metavar="SHARE"),
+    ] = 0.85,
+    robust_floor: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Test accuracy below which a robust network is left out.", metavar="SHARE"),
+    ] = 0.0,
+    sweep: Sweep = None,
+    networks: Networks = None,
+    pairs: Pairs = None,
+    credentials: Credentials = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show similarity as a function of robustness, of a finished run with networks of two levels of eps or more.
+
+    Prints means by eps, slopes, and robust against standard networks, and writes a page with plots (SVG, PNG) and
+    tables (CSV). With `--json`, prints JSON and writes nothing. Agreement of predictions is part of it after
+    `netsim measure STORE agreement jensen_shannon retrained_agreement`.
+
+    For example:
+
+    * `netsim study runs/fashion-robust`
+    * `netsim study runs/imagenet --floor 0.6 -o imagenet`
+    """
+    from flows.cli import console, tables
+    from netsim.report.study import write_study
+    from netsim.results.measured import load_measured
+    from netsim.results.results import load_results
+    from netsim.results.study import make_study
+    from netsim.storage.concurrency import concurrently
+    from netsim.store.run import Run
+    from netsim.store.views import view
+
+    use_credentials(credentials, debug)
+    run = view(Run.open(store, sweep), names(networks), pairs)
+    load: list[Callable[[Run], Any]] = [load_results, load_measured]
+    run_results, measured = concurrently(lambda part: part(run), load)
+    shown = make_study(run_results, measured, floor=floor, robust_floor=robust_floor)
+    if as_json:
+        print(json.dumps(shown.to_json(), indent=2, allow_nan=False))
+        return
+    tables.show_study(shown)
+    written = write_study(shown, output)
+    console.console.print(f"study: {written['study.html']}", soft_wrap=True)

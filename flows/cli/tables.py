@@ -1,6 +1,6 @@
 """Results in a terminal: both matrices, the networks, the headline and its warnings; other measures; estimates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -29,9 +29,21 @@ from netsim.results.findings import (
     with_error,
 )
 from netsim.results.listing import age
+from netsim.results.matrices import SETS
 from netsim.results.measured import Measured
 from netsim.results.published import Comparison
 from netsim.results.results import Results
+from netsim.results.study import (
+    Study,
+    architecture_table,
+    asymmetry_table,
+    cross_table,
+    level_table,
+    study_asymmetry,
+    study_headline,
+    study_network_table,
+    study_warnings,
+)
 from netsim.similarity.measures import measures
 from netsim.similarity.uncertainty import Estimate, few_shards
 
@@ -52,6 +64,28 @@ def show_results(results: Results) -> None:
         console.print(plain(f"{sentence}."), soft_wrap=True)
     for warning in warnings(results):
         console.print(f"WARNING  {warning}", style="bold red", soft_wrap=True)
+
+
+def show_study(study: Study) -> None:
+    """Print similarity by eps, slopes, robust against standard networks, and every warning."""
+    _show_rows("Mean over pairs of architectures of the same eps, ± images ± networks", level_table(study))
+    for name in SETS:
+        what = f"{name.capitalize()} CKA of architectures with others of the same eps, ± images ± networks"
+        _show_rows(what, architecture_table(study, ("cka", name)))
+    _show_rows("Inverted CKA by eps of both networks, ± images ± networks", cross_table(study))
+    _show_rows(f"Robust rows and columns of eps {study.eps[0]:g}, minus mirrored cells", asymmetry_table(study))
+    _show_rows("Networks", study_network_table(study))
+    for sentence in (study_headline(study), study_asymmetry(study)):
+        console.print(plain(f"{sentence}."), soft_wrap=True)
+    for warning in study_warnings(study):
+        _warn(warning)
+
+
+def _show_rows(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print a table of rows, in blocks of the columns that the terminal has room for."""
+    first, *columns = rows[0]
+    cells = [[row[column] for column in columns] for row in rows]
+    _show_cells(title, [row[first] for row in rows], columns, cells)
 
 
 def show_measures() -> None:

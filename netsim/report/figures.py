@@ -1,4 +1,4 @@
-"""The figures of a report, as pure functions of results: heatmaps, loss curves, clusters, maps and the gallery.
+"""The figures of reports, as pure functions of results: heatmaps, curves, clusters, maps and the gallery.
 
 The heatmaps follow the published figure (Jones et al. 2022, https://proceedings.mlr.press/v180/jones22a.html):
 natural beside inverted, one colour scale from 0 to 1, row = network inverted through, column = observer.
@@ -27,6 +27,7 @@ from netsim.results.matrices import SETS
 from netsim.results.results import Results
 from netsim.similarity.hsic import EstimatorName, validate_estimator
 from netsim.statistics.clusters import Clusters, NetworkMap
+from netsim.statistics.slopes import ByEps
 
 UNDEFINED = "#c9cdd2"
 """Colour of a cell that is NaN."""
@@ -189,10 +190,10 @@ def _color_bar(axes: Axes, *, label: str) -> None:
 
 
 class End(NamedTuple):
-    """The last point of a loss curve, and its style."""
+    """The last point of a line, and its style."""
 
-    iteration: float
-    loss: float
+    x: float
+    y: float
     color: str
     dashes: Dashes
 
@@ -222,7 +223,7 @@ def loss_curves(results: Results) -> Figure:
     if results.tolerance > 0:
         axes.axhline(results.tolerance, color=INK, linewidth=0.9, linestyle=(0, (2, 2)))
     if ends:
-        _fix_limits(axes, last=max(end.iteration for end in ends.values()))
+        _fix_limits(axes, last=max(end.x for end in ends.values()))
         _label_lines(axes, ends, lead=lead)
     if results.tolerance > 0:
         text = f"tolerance {results.tolerance:g}"
@@ -250,14 +251,15 @@ def _fix_limits(axes: Axes, *, last: float) -> None:
 
 def _label_lines(axes: Axes, ends: dict[str, End], *, lead: float) -> None:
     """Write each name at the end of its line, moved up or down so that names do not overlap, with a leader line."""
-    low, high = np.log10(axes.get_ylim())
     width, height = (float(pixels) / axes.figure.dpi * 72 for pixels in (axes.bbox.width, axes.bbox.height))
-    order = sorted(ends, key=lambda name: ends[name].loss)
-    heights = (np.log10([ends[name].loss for name in order]) - low) / (high - low)
-    for name, end_height, label_height in zip(order, heights, spread(heights, gap=11 / height), strict=True):
+    order = sorted(ends, key=lambda name: ends[name].y)
+    places = axes.transScale.transform([(end.x, end.y) for end in map(ends.__getitem__, order)])
+    low, high = axes.transScale.transform(np.transpose([axes.get_xlim(), axes.get_ylim()]))
+    across, heights = ((places - low) / (high - low)).T
+    for name, x, end_height, label_height in zip(order, across, heights, spread(heights, gap=11 / height), strict=True):
         end = ends[name]
         axes.plot(
-            (end.iteration / axes.get_xlim()[1], 1 + lead / width),
+            (x, 1 + lead / width),
             (end_height, label_height),
             color=end.color,
             linestyle=end.dashes,
@@ -306,6 +308,65 @@ def _text(
         parse_math=False,
         annotation_clip=False,
     )
+
+
+# ---- similarity by eps ------------------------------------------------------------------------------------------
+
+
+def eps_curves(curves: Mapping[str, ByEps], *, label: str, norm: str = "") -> Figure:
+    """Draw similarity by eps, one panel per curve on one scale: a line for each architecture, and the mean.
+
+    Bars are 95 % intervals: of architectures, over images; of the mean, over images and networks, or over images alone
+    for two architectures. Lines of architectures are moved aside by some points, so that their bars can be seen.
+    """
+    names = next(iter(curves.values())).architectures
+    lead, side, high, bottom, top, left = 18, 250, max(230, 12 * (len(names) + 1)), 40, 30, 58
+    right = lead + 12 + round(0.62 * 8 * max(map(len, (*names, "mean"))))
+    width, height = left + len(curves) * (side + right + left) - left, bottom + high + top
+    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+    ends = []
+    for column, (title, curve) in enumerate(curves.items()):
+        corner = left + column * (side + right + left)
+        axes = figure.add_axes((corner / width, bottom / height, side / width, high / height))
+        axes.set_title(title, fontsize=10, color=INK, fontweight="bold")
+        ends.append(_eps_panel(axes, curve))
+        axes.set_xlabel(f"eps{f' ({norm})' if norm else ''} of both networks", fontsize=9, color=INK)
+        if column == 0:
+            axes.set_ylabel(label, fontsize=9, color=INK)
+    low, high_end = zip(*(axes.get_ylim() for axes in figure.axes), strict=True)
+    for axes, of_panel in zip(figure.axes, ends, strict=True):
+        axes.set_ylim(min(0, *low), max(1, *high_end))
+        if of_panel:
+            _label_lines(axes, of_panel, lead=lead)
+    return figure
+
+
+def _eps_panel(axes: Axes, curve: ByEps) -> dict[str, End]:
+    """Draw the lines of one panel; return their ends."""
+    reach = curve.eps[-1] - curve.eps[0]
+    axes.set(xlim=(curve.eps[0] - 0.06 * reach, curve.eps[-1] + 0.06 * reach), xticks=curve.eps)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.tick_params(labelsize=8, labelcolor=INK, color=INK, width=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set(color=INK, linewidth=0.6)
+    ends: dict[str, End] = {}
+    lines = {name: [each.images for each in row] for name, row in curve.rows.items()}
+    lines["mean"] = [each.total if np.isfinite(each.total.se) else each.images for each in curve.same]
+    for index, (name, line) in enumerate(lines.items()):
+        mean = name == "mean"
+        color = INK if mean else LINES[index % len(LINES)]
+        dashes = "-" if mean else DASHES[(index // len(LINES)) % len(DASHES)]
+        moved = 0 if mean else 0.04 * reach * ((index + 0.5) / max(len(lines) - 1, 1) - 0.5)
+        x, y = np.array(curve.eps) + moved, np.array([each.value for each in line])
+        bars = [0 if np.isnan(each.se) else each.interval[1] - each.value for each in line]
+        axes.errorbar(
+            x, y, bars, color=color, linestyle=dashes, linewidth=2.2 if mean else 1.1, elinewidth=1.4 if mean else 0.7,
+            capsize=3 if mean else 0, marker="o", markersize=4 if mean else 2.5, zorder=3 if mean else 2,
+        )  # fmt: skip
+        drawn = np.flatnonzero(np.isfinite(y))
+        if len(drawn):
+            ends[name] = End(float(x[drawn[-1]]), float(y[drawn[-1]]), color, dashes)
+    return ends
 
 
 # ---- clusters and maps ------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def write_report(
     SettingsError
         If `directory` cannot be written.
     """
-    return _write(directory, render_report(results, gallery, settings_yaml))
+    return write_files(directory, render_report(results, gallery, settings_yaml))
 
 
 def render_report(results: Results, gallery: Gallery, settings_yaml: str = "") -> dict[str, bytes]:
@@ -129,7 +129,7 @@ def write_layers(run: Run, spec: LayerSpec, directory: str | os.PathLike[str]) -
     figure = layer_heatmaps(spec.layers, spec.networks, panels)
     first, second = spec.networks
     stem = f"layers-{first}-{second}-{spec.activations}-{spec.key[:6]}"  # the key differs for other layers
-    return _write(
+    return write_files(
         directory,
         {
             f"{stem}.svg": to_svg(figure).encode(),
@@ -139,7 +139,8 @@ def write_layers(run: Run, spec: LayerSpec, directory: str | os.PathLike[str]) -
     )
 
 
-def _write(directory: str | os.PathLike[str], contents: Mapping[str, bytes]) -> dict[str, Path]:
+def write_files(directory: str | os.PathLike[str], contents: Mapping[str, bytes]) -> dict[str, Path]:
+    """Write files into a folder of this machine, in order; return their paths. Raises SettingsError if it cannot."""
     try:
         files = Files(directory, setting="--output")
         if not files.local:
@@ -153,15 +154,15 @@ def _write(directory: str | os.PathLike[str], contents: Mapping[str, bytes]) -> 
 
 # ---- the page ---------------------------------------------------------------------------------------------------
 
-_templates = Environment(
+templates = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters.update(number=number, percent=percent, probability_of=probability_of)
-_templates.globals.update(
+templates.filters.update(number=number, percent=percent, probability_of=probability_of)
+templates.globals.update(
     all_well=all_well,
     with_error=with_error,
     floor_mean=floor_mean,
@@ -175,7 +176,7 @@ MAX_ASYMMETRIC = 36
 
 def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> str:
     """Render the page, with figures as inline SVG in the page's colours and images as data URIs."""
-    return _templates.get_template("report.html.j2").render(
+    return templates.get_template("report.html.j2").render(
         results=results,
         verdict=verdict_lines(results),
         headline=headline(results),

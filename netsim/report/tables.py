@@ -1,6 +1,7 @@
 """The tables of a report as CSV, in full precision; an undefined value is an empty field."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from netsim.results.controls import QUANTITIES
 from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import NetworkSummary, Results
 from netsim.results.stopping import Verdict
+from netsim.results.study import Study
 from netsim.similarity.uncertainty import EXPECTED, Estimate
 from netsim.statistics.networks import CrossedEstimate
 
@@ -162,6 +164,52 @@ def map_csv(results: Results) -> bytes:
     )
 
 
+def study_curves_csv(study: Study) -> bytes:
+    """Render the means of each quantity by eps, of each architecture and of all (an empty field), with both errors."""
+    return _csv(
+        {"quantity": name, "set": set_name, "architecture": architecture, "eps": eps} | _crossed(each)
+        for (name, set_name), curve in study.curves.items()
+        for architecture, means in {"": curve.same, **curve.rows}.items()
+        for eps, each in zip(curve.eps, means, strict=True)
+    )
+
+
+def study_slopes_csv(study: Study) -> bytes:
+    """Render the slopes of each quantity likewise, with the p-value of both errors."""
+    return _csv(
+        {"quantity": name, "set": set_name, "architecture": architecture} | _crossed_test(each)
+        for (name, set_name), curve in study.curves.items()
+        for architecture, each in {"": curve.slope, **curve.slopes}.items()
+    )
+
+
+def study_cross_csv(study: Study) -> bytes:
+    """Render the means of each quantity by the eps of the network inverted through and of the observer."""
+    return _csv(
+        {"quantity": name, "set": set_name, "through_eps": eps, "observer_eps": other} | _crossed(each)
+        for (name, set_name), curve in study.curves.items()
+        for eps, row in zip(curve.eps, curve.cross, strict=True)
+        for other, each in zip(curve.eps, row, strict=True)
+    )
+
+
+def study_asymmetry_csv(study: Study) -> bytes:
+    """Render (robust, standard) minus (standard, robust) of each quantity, by eps and over all (an empty field)."""
+    return _csv(
+        {"quantity": name, "set": set_name, "eps": eps} | _crossed_test(each)
+        for (name, set_name), curve in study.curves.items()
+        for eps, each in zip((*curve.eps[1:], None), (*curve.asymmetries, curve.asymmetry), strict=True)
+    )
+
+
+def study_networks_csv(study: Study) -> bytes:
+    """Render the networks of a study with accuracies, convergence, and whether they count."""
+    return _csv(
+        asdict(each) | {"converged": str(each.converged).lower(), "below_floor": str(each.below_floor).lower()}
+        for each in study.networks
+    )
+
+
 def row_differences_csv(results: Results) -> bytes:
     """Render the difference of each two row means of the inverted matrix, unbiased, paired."""
     return _csv(
@@ -243,6 +291,10 @@ def _estimate(estimate: Estimate, name: str = "mean") -> dict[str, float]:
 
 def _crossed(estimate: CrossedEstimate) -> dict[str, float]:
     return _estimate(estimate.images, "value") | _over_networks(estimate)
+
+
+def _crossed_test(estimate: CrossedEstimate) -> dict[str, float]:
+    return _crossed(estimate) | {"p_value": estimate.total.p_value}
 
 
 def _over_networks(estimate: CrossedEstimate) -> dict[str, float]:

@@ -47,6 +47,9 @@ class MeasuredMatrix:
     value, se, null
         Values, their standard errors, and their means over permutations, each (M, M); row = through, column =
         observer. The diagonal compares a network with itself.
+    replicates
+        (M, C, K), the value without each shard; where the error is by half-sampling, values on halves, moved towards
+        their mean so that the jackknife of any sum of cells has the error of half-sampling.
     mean, null_mean
         Means of `value` and `null` over the cells of two networks with different weights. The mean of a measure that
         does not stream counts as biased: nothing says that unrelated rows would give 0, nor any other known value.
@@ -55,6 +58,7 @@ class MeasuredMatrix:
     value: np.ndarray
     se: np.ndarray
     null: np.ndarray
+    replicates: np.ndarray
     mean: Estimate
     null_mean: float
 
@@ -161,9 +165,17 @@ def _matrix(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool) ->
         value=cells["value"],
         se=np.array(se).reshape(cells["value"].shape),
         null=null,
+        replicates=cells["resampled"] if streams else _as_left_out(cells["resampled"]),
         mean=_mean(cells, counted, streams, biased=not streams),
         null_mean=float(counted_mean(null[:, : len(counted)], counted)),
     )
+
+
+def _as_left_out(halves: np.ndarray) -> np.ndarray:
+    """Move values on halves (..., K) so that (K - 1) / K times their squares is what their variance was."""
+    k = halves.shape[-1]
+    centre = halves.mean(axis=-1, keepdims=True)
+    return centre + (halves - centre) * np.sqrt(k) / (k - 1)
 
 
 def _mean(cells: dict[str, np.ndarray], counted: np.ndarray, streams: bool, *, biased: bool = False) -> Estimate:

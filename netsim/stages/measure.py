@@ -1,13 +1,14 @@
 """measure: one row of a matrix by another measure than CKA, with resamples and null values."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
 from netsim.results.measured import HALVES, NULLS, measure_arrays, rows_of
 from netsim.similarity.measures import Measure, Shards, Sides, find_measure, read
+from netsim.similarity.retraining import retrained_scores
 from netsim.stages import inputs
 from netsim.stages.inputs import Represented
 from netsim.stages.work import StageResult
@@ -15,6 +16,9 @@ from netsim.store import provenance
 from netsim.store.layout import NATURAL, RowUnit, row_parts
 from netsim.store.metadata import MeasureMetadata
 from netsim.store.run import Run
+
+TARGET_LABELS = "pairs/target_label"
+"""Path of the labels that classifiers are retrained with: those of targets, and of the images inverted to them."""
 
 
 def compute(run: Run, name: str, shard: int) -> StageResult:
@@ -33,10 +37,11 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     looks = {
         each: Represented(run, each, names, parts.shards) for each in ((NATURAL, set_name) if two_sets else (set_name,))
     }
+    retrained = cache(partial(_retrained, run, looks[set_name], parts.shards))
     evaluations = [
         evaluate(
             measure,
-            [partial(_sides, run, measure, looks, set_name, pair, shard) for shard in range(parts.shards)],
+            [partial(_sides, run, measure, looks, set_name, retrained, pair, shard) for shard in range(parts.shards)],
             rng_seed=run.settings.pairs.rng_seed,
         )
         for pair in pairs
@@ -58,15 +63,31 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
 
 
 def _sides(
-    run: Run, measure: Measure, looks: Mapping[str, Represented], set_name: str, pair: tuple[str, str], shard: int
+    run: Run,
+    measure: Measure,
+    looks: Mapping[str, Represented],
+    set_name: str,
+    retrained: Callable[[str], np.ndarray],
+    pair: tuple[str, str],
+    shard: int,
 ) -> Sides:
     first, second = pair
+    if measure.takes == "retrained predictions":
+        return retrained(first)[shard], retrained(second)[shard]
     if measure.takes == "two sets":
         return looks[NATURAL].read(shard, [second])[second], looks[set_name].read(shard, [second])[second]
     values = looks[set_name].read(shard, pair)
     if measure.takes == "predictions":
         return inputs.logits(run, first, values[first]), inputs.logits(run, second, values[second])
     return values[first], values[second]
+
+
+def _retrained(run: Run, represented: Represented, shards: int, name: str) -> np.ndarray:
+    """Predict a set by classifiers retrained on a network's representations: (G, pairs, classes)."""
+    rows = np.stack([represented.read(shard, [name])[name] for shard in range(shards)])
+    drawn = run.records_of(("draw", "pairs", shard) for shard in range(shards))
+    labels = run.read_all([drawn["draw", "pairs", shard] for shard in range(shards)], TARGET_LABELS)
+    return retrained_scores(rows, labels.reshape(shards, -1))
 
 
 @dataclass(frozen=True)

@@ -204,6 +204,17 @@ def with_summary(results: Results, name: str, **changes) -> Results:
     return dataclasses.replace(results, summaries=summaries)
 
 
+def with_eps(results: Results, *levels: float, architectures: int, norm: str = "l2") -> Results:
+    """Make the first networks those of some architectures, each at all levels of eps in turn; robust ones are worse."""
+    for index in range(architectures * len(levels)):
+        kind, eps = index // len(levels), levels[index % len(levels)]
+        attacked = {"robust": 0.9 - 0.2 * eps, "norm": norm} if eps else {}
+        results = with_summary(
+            results, results.networks[index], reference=f"small:a{kind}", eps=eps, accuracy=0.9 - 0.1 * eps, **attacked
+        )
+    return results
+
+
 def with_inverted(results: Results, row: int, column: int, value: float) -> Results:
     """Change one unbiased cell of the inverted matrix."""
     similarity = results.similarity.copy(deep=True)

@@ -1,6 +1,7 @@
 """The command line without a server: help, what it prints, and one clear error for each thing a user can get wrong."""
 
 import errno
+import inspect
 import json
 import os
 import re
@@ -17,11 +18,13 @@ import torch
 import yaml
 
 from flows.cli.failures import explain_failure
+from flows.cli.inspect import study
 from flows.cli.main import main
 from flows.cli.session import exit_code
 from flows.cli.signals import Stopped, stopped_by_signals
 from netsim.results.findings import headline
 from netsim.results.results import load_results
+from netsim.results.study import FLOOR, ROBUST_FLOOR
 from support.seaweed import free_ports
 from support.servers import NETSIM, netsim
 from support.sweeps import TINY
@@ -49,7 +52,21 @@ def write(path: Path, **changes: object) -> Path:
     return path
 
 
-COMMANDS = ["demo", "run", "plan", "add", "extend", "score", "drop", "list", "status", "results", "report", "compare"]
+COMMANDS = [
+    "demo",
+    "run",
+    "plan",
+    "add",
+    "extend",
+    "score",
+    "drop",
+    "list",
+    "status",
+    "results",
+    "report",
+    "study",
+    "compare",
+]
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS, "convert"])
@@ -81,6 +98,18 @@ def test_report_writes_the_page_the_figures_and_the_tables(cli, finished, tmp_pa
     assert code == 0, err
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"report.html", "heatmaps.png", "natural.csv", "inverted.csv"} <= written
+
+
+def test_a_study_of_networks_that_are_all_standard_is_one_error(cli, finished, tmp_path):
+    code, out, err = cli("study", finished.url, "--floor", "0", "-o", tmp_path / "out")
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1
+    assert err.startswith("netsim: a study must have networks of 2 levels of eps or more, got 1 (eps 0). Add robust")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_floors_of_the_command_are_those_of_a_study():
+    defaults = {name: parameter.default for name, parameter in inspect.signature(study).parameters.items()}
+    assert (defaults["floor"], defaults["robust_floor"]) == (FLOOR, ROBUST_FLOOR)
 
 
 def test_everything_done_means_nothing_is_computed(cli, finished):

@@ -9,8 +9,9 @@ import pytest
 from flows.cli import tables
 from flows.cli.console import console
 from netsim.results.compared import compare_sweeps
+from netsim.results.study import architecture_table, cross_table, level_table, make_study, study_headline
 from netsim.statistics.reliability import seed_reliability
-from support.results import make_results, with_verdict
+from support.results import make_results, with_eps, with_summary, with_verdict
 
 
 @pytest.fixture(params=[60, 80, 120])
@@ -50,6 +51,18 @@ def test_every_line_of_the_networks_has_all_its_columns(output):
         assert word in text
     assert "± " in text and "(images)" in text and "(networks)" in text
     assert "Asymmetry of the inverted matrix" in text
+
+
+def test_studies_keep_every_level_and_every_mark(output):
+    results = with_summary(with_eps(make_results(9, n=64), 0.0, 0.5, 1.0, architectures=3), "densenet", accuracy=0.5)
+    study = make_study(results)
+    tables.show_study(study)
+    text = output.getvalue()
+    assert "…" not in text and "densenet" in text and "50.0 %" in text
+    for row in (*level_table(study), *architecture_table(study), *cross_table(study)):
+        assert all(cell in text for cell in row.values())
+    assert f"{study_headline(study)}." in text.replace("\n", "")
+    assert "WARNING  Below the accuracy floor" in text and "netsim measure STORE agreement" in text
 
 
 def test_comparisons_keep_errors_and_agreement(output, finished):

@@ -12,6 +12,8 @@ what the arrays contain:
     representations   (n, d) and (n, d') of two networks on one set
     predictions       logits (n, k) and (n, k) of two networks on one set
     two sets          (n, d) and (n, d) of one network, on natural images and on images inverted through another
+    retrained predictions  scores (n, k) and (n, k) of linear classifiers that were retrained on the representations of
+                           two networks on one set, each for a shard it was not shown
 
 `netsim measure STORE NAME` then computes it for every cell of both matrices, with an error and a null value. Name a
 measure of your own by its module, which must be importable: `netsim measure STORE lab.measures:mine`.
@@ -29,7 +31,7 @@ import numpy as np
 from netsim.errors import SettingsError, nearest
 from netsim.similarity.rows import Rows, precision, validate_rows, validate_same_rows, without_rounding
 
-Takes = Literal["representations", "predictions", "two sets"]
+Takes = Literal["representations", "predictions", "two sets", "retrained predictions"]
 Sides = tuple[np.ndarray, np.ndarray]
 Shards = Sequence[Callable[[], Sides]]
 """One function per shard that reads its two sides; call it when they are needed."""

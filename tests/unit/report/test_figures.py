@@ -64,7 +64,7 @@ def test_numbers_stand_out_from_every_cell():
 
 
 def test_lines_stand_out_from_the_light_page_and_the_dark_one():
-    template = (Path(figures.__file__).parent / "templates" / "report.html.j2").read_text()
+    template = (Path(figures.__file__).parent / "templates" / "style.css.j2").read_text()
     pages = re.findall(r"--page: (#[0-9a-f]{6})", template)
     assert len(pages) == 2
     for line, page in itertools.product(figures.LINES, pages):

@@ -231,7 +231,14 @@ def test_ends_of_intervals_that_cka_cannot_have_are_counted_and_explained(result
 def test_cells_that_one_image_carries_are_warned_of_where_influence_was_measured(results):
     def measured(natural, inverted):
         matrices = [
-            MeasuredMatrix(np.array(cells), np.zeros((3, 3)), np.full((3, 3), 0.04), Estimate(0.1, 0.1, 1, True), 0.04)
+            MeasuredMatrix(
+                np.array(cells),
+                np.zeros((3, 3)),
+                np.full((3, 3), 0.04),
+                np.zeros((3, 3, 4)),
+                Estimate(0.1, 0.1, 1, True),
+                0.04,
+            )
             for cells in (natural, inverted)
         ]
         return {"cka_influence": Measured("cka_influence", "", "", *matrices, None)}

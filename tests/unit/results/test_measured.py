@@ -17,6 +17,7 @@ from netsim.results.measured import (
     rows_of,
 )
 from netsim.similarity.measures import find_measure
+from netsim.similarity.uncertainty import jackknife_se
 from netsim.stages.work import StageResult, commit
 from netsim.store.documents import create_arrays
 from netsim.store.layout import RowUnit, row_parts, row_unit, rows
@@ -100,6 +101,16 @@ def test_the_difference_is_paired_by_resample(run):
     assert difference.value == pytest.approx(value)
     assert difference.se == pytest.approx(np.sqrt(expected))
     assert difference.df == count - 1
+
+
+@pytest.mark.parametrize("name", ["procrustes", "agreement"])
+def test_the_jackknife_of_replicates_gives_the_errors_of_cells_and_of_their_mean(run, name):
+    """Whether the measure is resampled by halves or without each shard."""
+    store(run, name)
+    matrix = load_measured(run)[name].inverted
+    np.testing.assert_allclose(jackknife_se(np.moveaxis(matrix.replicates, -1, 0)), matrix.se, rtol=1e-9)
+    off = ~np.eye(3, dtype=bool)
+    assert jackknife_se(matrix.replicates[off].mean(axis=0)) == pytest.approx(matrix.mean.se, rel=1e-9)
 
 
 def test_cells_of_a_symmetric_measure_are_computed_once_and_read_for_both_sides(run):

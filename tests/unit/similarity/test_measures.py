@@ -131,7 +131,7 @@ def test_what_does_not_change_predictions_does_not_change_their_measures(rng):
 
 
 def test_the_measures_that_come_with_netsim_are_there_with_title_and_reference():
-    assert set(ALL) == {*UNCHANGED_BY, "agreement", "cohen_kappa", "jensen_shannon", "stir"}
+    assert set(ALL) == {*UNCHANGED_BY, "agreement", "cohen_kappa", "jensen_shannon", "retrained_agreement", "stir"}
     for name, entry in ALL.items():
         assert entry.name == name == entry.compute.__name__
         assert entry.title and any(character.isdigit() for character in entry.reference)  # a year at least

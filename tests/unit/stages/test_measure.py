@@ -14,6 +14,7 @@ from netsim.results.measured import HALVES, load_measured, measure_stage, measur
 from netsim.settings import SweepSettings
 from netsim.similarity.cka import linear_cka
 from netsim.similarity.measures import Measure, leave_one_out, measure
+from netsim.similarity.retraining import retrained_scores
 from netsim.similarity.uncertainty import half_sampling, jackknife_se
 from netsim.stages import inputs
 from netsim.stages.measure import evaluate
@@ -43,6 +44,7 @@ NAMES = [
     "unit.stages.test_measure:positive",
     "unit.stages.test_measure:one_way",
     "stir",
+    "retrained_agreement",
 ]
 
 
@@ -104,6 +106,22 @@ def test_stir_compares_one_network_on_two_sets(measured):
             before = represented(measured, "natural", observer)
             after = represented(measured, f"inverted/{through}", observer)
             assert result.inverted.value[i, j] == pytest.approx(linear_cka(before, after, "unbiased"), abs=1e-10)
+
+
+def test_classifiers_are_retrained_with_the_labels_of_targets_on_either_set(measured):
+    result, names = load_measured(measured)["retrained_agreement"], measured.settings.names
+    labels = measured.array("pairs/target_label")[...]
+
+    def retrained(set_name, network):
+        rows = represented(measured, set_name, network)
+        return retrained_scores(rows.reshape(4, 8, -1), labels.reshape(4, 8)).argmax(axis=-1).ravel()
+
+    for i, through in enumerate(names):
+        for j, observer in enumerate(names):
+            for matrix, set_name in ((result.natural, "natural"), (result.inverted, f"inverted/{through}")):
+                expected = (retrained(set_name, through) == retrained(set_name, observer)).mean()
+                assert matrix.value[i, j] == pytest.approx(expected, abs=1e-12)
+    assert (result.natural.null < 0.6).all() and 0 < result.inverted.mean.se < 1 and result.inverted.mean.df == 3
 
 
 def test_the_error_of_a_mean_resamples_all_cells_together(measured):

@@ -16,7 +16,7 @@ from netsim.results.gallery import gallery
 from netsim.results.results import load_results
 from netsim.store.run import Run
 from netsim.store.stages import EMBED, REPORT, TRAIN
-from support.results import make_gallery, make_results, with_verdict
+from support.results import make_gallery, make_results, with_eps, with_verdict
 from tasks import artifacts, verbs, worker
 
 
@@ -119,6 +119,19 @@ def test_results_are_shown_with_findings_tables_and_images(finished, created):
     for key, kind, begin in (("heatmaps", "svg+xml", b"<?xml"), ("gallery", "webp", b"RIFF")):
         head, content = created[key].content.split(",")
         assert head == f"data:image/{kind};base64" and base64.b64decode(content).startswith(begin)
+
+
+def test_results_with_levels_of_eps_are_shown_by_eps(created):
+    results = with_eps(make_results(6, n=64), 0.0, 0.5, architectures=3)
+    artifacts.show_results(results, make_gallery(results), report="report.html")
+    table = created["robustness"]
+    assert [(row[""], row["images"]) for row in table.content[:2]] == [
+        ("unbiased CKA", "natural"),
+        ("unbiased CKA", "inverted"),
+    ]
+    assert "3 architectures" in table.description and "slope per eps" in table.content[0]
+    head, content = created["robustness-curves"].content.split(",")
+    assert head == "data:image/svg+xml;base64" and b"eps (l2) of both networks" in base64.b64decode(content)
 
 
 def test_the_report_is_shown_with_the_mean_of_converged_images_before_it_is_committed(
