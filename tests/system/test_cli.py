@@ -134,7 +134,7 @@ def test_everything_done_means_nothing_is_computed(cli, finished):
             "--workers and --scheduler exclude each other: each says where to run. Give only one",
         ),
         (["plan", "nowhere.yaml"], "no settings file 'nowhere.yaml'"),
-        (["plan", "demo", "--set", "pairs.count=33"], "count must be a multiple of shard_size (48), got 33; use 48"),
+        (["plan", "demo", "--set", "pairs.count=33"], "count must be a multiple of shard_size (32), got 33; use 32"),
         (
             ["plan", "demo", "--tflops", "x"],
             "--tflops must be a number or a range of TFLOP/s, got 'x'; write 9 or 6-12",
