@@ -23,7 +23,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serial
 
 from netsim.errors import SettingsError, nearest
 from netsim.references import IMAGE_SOURCES_HELP, NAME, NETWORK_FORMS, is_trained_here, network_name, without_name
-from netsim.similarity.uncertainty import ENOUGH_SHARDS
 
 # Raised when a change to the code, or to the default of a setting, alters stored numbers: old and new never mix.
 ALGORITHM = 5
@@ -192,12 +191,19 @@ class PairSettings(Settings):
                 f"count must be at least {2 * self.shard_size}, two shards, got {self.count}; "
                 "the standard error requires two shards, so raise count or lower shard_size"
             )
-        if self.until is not None and self.shards < ENOUGH_SHARDS:
+        if self.until is not None:
+            self._require_a_look()
+        return self
+
+    def _require_a_look(self) -> None:
+        """Raise ValueError for fewer shards than the first look of `until` has."""
+        from netsim.similarity.uncertainty import ENOUGH_SHARDS  # loads numpy, which no command waits for
+
+        if self.shards < ENOUGH_SHARDS:
             raise ValueError(
                 f"until requires at least {ENOUGH_SHARDS} shards, the first look, got {self.shards}; raise count "
                 f"({self.count}) or lower shard_size ({self.shard_size})"
             )
-        return self
 
 
 class InversionSettings(Settings):

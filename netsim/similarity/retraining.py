@@ -39,8 +39,9 @@ def retrained_scores(shards: np.ndarray, labels: ArrayLike) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        (G, s, k) scores; the largest is that of the predicted class, in the order of the labels. NaN for a single
-        shard, which leaves none to train on, for constant representations, and if all labels are the same.
+        (G, s, k) scores; the largest is that of the predicted class, in the order of the labels. 0 for
+        every class, which predicts none, for a single shard, which leaves none to train on, for constant
+        representations, and if all labels are the same.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def retrained_scores(shards: np.ndarray, labels: ArrayLike) -> np.ndarray:
     kinds, codes = np.unique(np.asarray(labels), return_inverse=True)
     root = _root_of_hat(shards.reshape(count * size, -1))
     if root is None or len(kinds) < 2 or count < 2:
-        return np.full((count, size, len(kinds)), np.nan)
+        return np.zeros((count, size, len(kinds)))
     targets = np.eye(len(kinds))[codes.ravel()]
     residuals = targets - targets.mean(axis=0) - root @ (root.T @ targets)
     roots, targets, residuals = (each.reshape(count, size, -1) for each in (root, targets, residuals))

@@ -105,7 +105,7 @@ def _of_valid_rows(function: Callable[..., Any], takes: Takes) -> Callable[..., 
 
     @wraps(function)
     def compute(X: Rows, Y: Rows) -> Any:
-        x, y = _valid_sides(X, Y)
+        x, y = valid_sides(X, Y)
         if takes == "predictions":
             return function(x, y)
         return function(without_rounding(x, precision(X)), without_rounding(y, precision(Y)))
@@ -113,7 +113,8 @@ def _of_valid_rows(function: Callable[..., Any], takes: Takes) -> Callable[..., 
     return compute
 
 
-def _valid_sides(X: Rows, Y: Rows) -> Sides:
+def valid_sides(X: Rows, Y: Rows) -> Sides:
+    """Return both sides as arrays (n, d). Raises DataError for what is no rows of numbers, or of other images."""
     sides = {"X": validate_rows(X, "X"), "Y": validate_rows(Y, "Y")}
     validate_same_rows(sides, where="")
     return sides["X"], sides["Y"]
@@ -166,7 +167,7 @@ def read(shards: Shards, images: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Read both sides of the first `images` rows, and no more shards than hold them; all rows if None."""
     parts: list[Sides] = []
     for shard in shards:
-        parts.append(_valid_sides(*shard()))
+        parts.append(valid_sides(*shard()))
         if images is not None and sum(len(x) for x, _ in parts) >= images:
             break
     return tuple(np.concatenate(side)[:images] for side in zip(*parts, strict=True))  # type: ignore[return-value]
@@ -174,7 +175,7 @@ def read(shards: Shards, images: int | None) -> tuple[np.ndarray, np.ndarray]:
 
 def leave_one_out(compute: Callable[[np.ndarray, np.ndarray], float], shards: Shards) -> tuple[float, np.ndarray]:
     """Return `compute` of all rows, and without each shard (G,). Calls it G + 1 times, so it must be cheap."""
-    parts = [_valid_sides(*shard()) for shard in shards]
+    parts = [valid_sides(*shard()) for shard in shards]
     x, y = (np.concatenate(side) for side in zip(*parts, strict=True))
     stops = np.cumsum([len(side) for side, _ in parts])
     without = []
