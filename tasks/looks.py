@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 
 from netsim.results.findings import verdict_line
-from netsim.results.stopping import at_looks, current_look, verdict_at
+from netsim.results.stopping import at_looks, verdict_at
 from netsim.store.run import Run
 from tasks.artifacts import show_looks
 from tasks.logs import announce
@@ -19,16 +19,18 @@ def each_look(run: Run) -> Iterator[Run]:
     if run.settings.pairs.until is None:
         yield run
         return
-    reached, verdicts = current_look(run).sweep.shards, []
+    verdicts = []
     for look in at_looks(run):
-        if look.sweep.shards >= reached:
+        verdict = verdict_at(look)
+        present = verdict is None or verdict.final
+        if present:
             look.ask()
             yield look
-        verdict = verdict_at(look)
+            verdict = verdict_at(look)
         if verdict is None:  # shards are quarantined
             return
         verdicts.append(verdict)
-        if look.sweep.shards >= reached:
+        if present:
             announce(verdict_line(verdict), logging.INFO)
             show_looks(verdicts)
         if verdict.final:

@@ -209,7 +209,8 @@ def trained_with(summary: NetworkSummary) -> tuple[str, float, str]:
     >>> trained_with(network)
     ('resnet18', 0.25, 'l2')
     """
-    name, published = network_name(summary.reference), _PUBLISHED.fullmatch(network_name(summary.reference))
+    name = network_name(summary.reference)
+    published = _PUBLISHED.fullmatch(name)
     if published is None or not summary.reference.startswith("robust:"):
         return name, summary.eps, summary.norm
     eps = float(published["eps"])
