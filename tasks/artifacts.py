@@ -8,7 +8,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -29,15 +29,9 @@ from prefect.exceptions import PrefectException
 from netsim.errors import NetsimError
 from netsim.results.findings import (
     NETWORK_TABLE,
-    biased_headline,
-    ceiling_line,
-    controlled,
-    headline,
-    intervals,
     matrix_table,
-    network_intervals,
     network_table,
-    verdict_lines,
+    sentences,
     verdict_table,
     warnings,
 )
@@ -210,16 +204,7 @@ def _show_study(study: Study) -> None:
 
 
 def _summary(results: Results, report: str) -> str:
-    sentences: tuple[Callable[[Results], str], ...] = (
-        headline,
-        biased_headline,
-        intervals,
-        network_intervals,
-        ceiling_line,
-    )
-    paragraphs = [escape_markdown(f"{sentence}.") for sentence in verdict_lines(results)]
-    paragraphs += [escape_markdown(f"{sentence(results)}.") for sentence in sentences]
-    paragraphs += [escape_markdown(f"{sentence}.") for sentence in controlled(results)]
+    paragraphs = [escape_markdown(sentence) for sentence in sentences(results)]
     paragraphs += [f"**Warning.** {escape_markdown(warning)}" for warning in warnings(results)]
     return "\n\n".join([*paragraphs, f"Report: {code_span(report)}"])
 

@@ -126,15 +126,21 @@ def run_sweep(
 ) -> None:
     """Compute what is missing while progress bars follow the store, then print the results."""
     from flows.cli import console, tables
-    from netsim.results.results import load_results
     from netsim.store import status as progress
-    from netsim.store.layout import report_path
-    from netsim.store.stages import STAGES
+    from netsim.store.layout import SUMMARY, report_path
+    from netsim.store.stages import REPORT, STAGES
     from tasks.prepare import prepare
 
     opened = prepare(settings, store, label)
     console.console.print(f"run {opened.digest} at {opened.url}", soft_wrap=True)
-    if not all(stage.finished for stage in progress.status(opened)):
+    if all(stage.finished for stage in progress.status(opened)):
+        report_nothing_to_do(opened, debug)
+        summary = opened.read_file(opened.record(REPORT.name, opened.sweep.id), report_path(opened.sweep.id, SUMMARY))
+        tables.show_summary(summary.decode())
+        console.console.print(f"tables: netsim results {quote(opened.url)}", soft_wrap=True)
+    else:
+        from netsim.results.results import load_results
+
         try:
             with flow_session(opened, STAGES, debug):
                 from flows.sweep import sweep
@@ -143,9 +149,7 @@ def run_sweep(
         except KeyboardInterrupt as error:
             report_stopped(opened, resume)
             raise typer.Exit(exit_code(error)) from None
-    else:
-        report_nothing_to_do(opened, debug)
-    opened = opened.latest()
-    tables.show_results(load_results(opened))
+        opened = opened.latest()
+        tables.show_results(load_results(opened))
     report = opened.files.place(report_path(opened.sweep.id, "report.html"))
     console.console.print(f"report: {report}", soft_wrap=True)

@@ -10,22 +10,14 @@ from rich.text import Text
 from flows.cli.console import console, plain, show, table_of
 from netsim.results.findings import (
     NETWORK_TABLE,
-    asymmetry_line,
-    biased_headline,
-    ceiling_line,
-    controlled,
+    WARNING,
     digits_for,
-    headline,
     influence_warnings,
-    intervals,
-    network_intervals,
     network_table,
     number,
     probability,
     probability_of,
-    variance_line,
-    verdict_lines,
-    warnings,
+    summary,
     with_error,
 )
 from netsim.results.listing import age
@@ -59,11 +51,13 @@ def show_results(results: Results) -> None:
     _show_matrix("Natural CKA", results, "natural")
     _show_matrix("Inverted CKA, row = inverted through, column = observer", results, "inverted")
     _show_networks(results)
-    lines = (headline, biased_headline, intervals, network_intervals, ceiling_line, variance_line, asymmetry_line)
-    for sentence in filter(None, (*verdict_lines(results), *(line(results) for line in lines), *controlled(results))):
-        console.print(plain(f"{sentence}."), soft_wrap=True)
-    for warning in warnings(results):
-        console.print(f"WARNING  {warning}", style="bold red", soft_wrap=True)
+    show_summary(summary(results))
+
+
+def show_summary(text: str) -> None:
+    """Print the sentences of a run, its warnings in red; `text` is `netsim.results.findings.summary`."""
+    for line in text.splitlines():
+        console.print(plain(line), style="bold red" if line.startswith(WARNING) else None, soft_wrap=True)
 
 
 def show_study(study: Study) -> None:

@@ -50,6 +50,7 @@ from netsim.results.findings import (
     percent,
     probability,
     probability_of,
+    summary,
     variance_line,
     verdict_lines,
     warnings,
@@ -60,6 +61,7 @@ from netsim.results.layers import LayerSpec, load_layers
 from netsim.results.matrices import SETS
 from netsim.results.results import MAX_ABOVE, Results
 from netsim.storage.files import Files
+from netsim.store.layout import SUMMARY
 from netsim.store.run import Run
 
 
@@ -105,6 +107,7 @@ def render_report(results: Results, gallery: Gallery, settings_yaml: str = "") -
         "networks.csv": networks_csv(results),
         "heatmaps.svg": to_svg(figure).encode(),
         "heatmaps.png": to_png(figure, dpi=300),
+        SUMMARY: summary(results).encode(),
         "report.html": render_page(results, gallery, settings_yaml).encode(),
     }
 

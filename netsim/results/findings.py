@@ -18,6 +18,9 @@ from netsim.statistics.networks import CrossedEstimate
 SHOWN_PAIRS = 3
 """Pairs of networks that `asymmetry_line` lists; JSON, CSV and the report have all."""
 
+WARNING = "WARNING"
+"""What a line of `summary` begins with that is a reason not to trust the numbers."""
+
 NETWORK_TABLE = (
     "Networks and their inversions: relative loss, its median at first, halfway and at last, and that of "
     f"{QUANTILE:.0%} of the images; variance of targets that is not reached; fidelity, CKA with their own view of "
@@ -27,6 +30,19 @@ NETWORK_TABLE = (
 
 VISIBLE = 0.0005
 """Excess of an interval beyond 0 or 1 that shows in a table of three decimals."""
+
+
+def sentences(results: Results) -> list[str]:
+    """List what a run says, without its warnings: means with their errors, ceiling, variances, asymmetry, controls."""
+    lines = (headline, biased_headline, intervals, network_intervals, ceiling_line, variance_line, asymmetry_line)
+    stated = [*verdict_lines(results), *(line(results) for line in lines), *controlled(results)]
+    return [f"{sentence}." for sentence in stated if sentence]
+
+
+def summary(results: Results) -> str:
+    """Join `sentences` and `warnings`, a line each; those of warnings begin with `WARNING`."""
+    lines = [*sentences(results), *(f"{WARNING}  {warning}" for warning in warnings(results))]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def headline(results: Results) -> str:

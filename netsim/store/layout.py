@@ -234,6 +234,10 @@ def converged_path(sweep: str) -> str:
     return f"results/{sweep}/cka_unbiased_converged"
 
 
+SUMMARY = "summary.txt"
+"""File of a report with what the run says, in sentences: a run that finds nothing to do shows it."""
+
+
 def report_path(sweep: str, file: str) -> str:
     """Return the path of a file of the report on a sweep, given its id."""
     return f"report/{sweep}/{file}"

@@ -224,7 +224,7 @@ def test_a_report_that_cannot_be_rendered_leaves_the_old_one_as_it_was(results, 
         write_report(other, dataclasses.replace(make_gallery(other), seed_labels=[]), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert written["report.html"].name in before
-    assert len(before) == 17
+    assert len(before) == 18
 
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left_lying_about(results, tmp_path):
