@@ -90,11 +90,15 @@ NETWORK_FORMS = {
         "a network of the robustness library, from a checkpoint converted by `netsim convert` (or @none)",
     ),
     "small": ("small:NAME[@none|@FILE]", "one of nine small networks for 28x28 grey images, trained by the run"),
+    "small32": ("small32:NAME[@none|@FILE]", "the same for 32x32 colour images, such as CIFAR-10"),
     "python": (
         "python:MODULE:FUNCTION[@FILE]",
         "the return value of a function: a classifier of images in [0, 1], or an AttackerModel",
     ),
 }
+
+# Network sources without weights.
+TRAINED_SOURCES = ("small", "small32")
 
 
 def parse_image_source(reference: str) -> tuple[ImageSource, str]:
@@ -135,7 +139,7 @@ def is_trained_here(reference: str) -> bool:
     >>> is_trained_here("small:vgg"), is_trained_here("small:vgg@none")
     (True, False)
     """
-    return reference.partition(":")[0] == "small" and "@" not in reference
+    return reference.partition(":")[0] in TRAINED_SOURCES and "@" not in reference
 
 
 def network_name(reference: str) -> str:

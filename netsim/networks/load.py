@@ -27,6 +27,7 @@ MODULES = {
     "robust": "netsim.networks.sources.robust_imagenet",
     "robustness": "netsim.networks.sources.robustness",
     "small": "netsim.networks.sources.small",
+    "small32": "netsim.networks.sources.small32",
     "python": "netsim.networks.sources.python",
 }
 
@@ -116,7 +117,8 @@ def load_network(
     robust:ARCH_NORM_epsE       a network of Salman et al. [1]_, as in resnet50_l2_eps3, from a checkpoint converted by
                                 ``netsim convert``
     robustness:DATASET:ARCH     a network of the robustness library, as in cifar:resnet50, with @FILE or @none
-    small:NAME                  one of nine small networks, which come without weights
+    small:NAME                  one of nine small networks for 28x28 grey images, which come without weights
+    small32:NAME                the same for 32x32 colour images
     python:MODULE:FUNCTION      the return value of a function: a classifier of images in [0, 1], or an AttackerModel
     ...@none                    random weights, a function of the architecture's name and `rng_seed` only
     ...@FILE.safetensors        a path or URL, with the tensor names of the architecture itself
