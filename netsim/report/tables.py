@@ -9,14 +9,18 @@ import pandas as pd
 
 from netsim.results.controls import QUANTITIES
 from netsim.results.layers import LayerSimilarity, LayerSpec
-from netsim.results.results import NetworkSummary, Results
+from netsim.results.results import Kind, NetworkSummary, Results
 from netsim.results.stopping import Verdict
 from netsim.results.study import Study
+from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import EXPECTED, Estimate
 from netsim.statistics.networks import CrossedEstimate
 
-COLUMNS = {"biased": "cka", "unbiased": "cka_unbiased"}
+COLUMNS: dict[Estimator, str] = {"biased": "cka", "unbiased": "cka_unbiased"}
 """Stem of the columns of an estimator."""
+
+KINDS: dict[Kind, str] = {"cka": "", "se": "_se", "low": "_low", "high": "_high"}
+"""Columns of `matrix_csv` for each estimator."""
 
 COUNTS = ("stopped", "stalled", "nonfinite")
 """Columns of `networks_csv` that count images."""
@@ -24,16 +28,15 @@ COUNTS = ("stopped", "stalled", "nonfinite")
 
 def matrix_csv(results: Results, set_name: str) -> bytes:
     """Render one matrix in long format, one line per cell; a column says what a biased cell's interval covers."""
-    cells = results.similarity.sel(set=set_name)
     table = pd.DataFrame(
         index=pd.MultiIndex.from_product([results.networks, results.everyone], names=["through", "observer"])
     )
     for estimator, stem in COLUMNS.items():
-        for variable, suffix in (("cka", ""), ("se", "_se"), ("low", "_low"), ("high", "_high")):
-            table[f"{stem}{suffix}"] = cells[variable].sel(estimator=estimator).values.ravel()
+        for kind, suffix in KINDS.items():
+            table[f"{stem}{suffix}"] = results.cells(set_name, estimator, kind=kind).ravel()
         if estimator == "biased":
             table[f"{stem}_interval_of"] = EXPECTED
-    return _csv(table.assign(floor=cells.floor.values.ravel(), n=results.n).reset_index())
+    return _csv(table.assign(floor=results.floor(set_name).ravel(), n=results.n).reset_index())
 
 
 def controls_csv(results: Results) -> bytes:

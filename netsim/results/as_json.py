@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from netsim.results.controls import QUANTITIES
-from netsim.results.results import Results
+from netsim.results.results import Kind, Results
 from netsim.similarity.hsic import Estimator
 from netsim.similarity.uncertainty import EXPECTED, jackknife_se, plain
 
@@ -115,7 +115,7 @@ def _matrix_json(results: Results, set_name: str) -> dict[str, Any]:
     def each(name: str, value: Callable[[Estimator], Any]) -> dict[str, Any]:
         return {f"{name}{suffix}": value(estimator) for estimator, suffix in SUFFIX.items()}
 
-    def cells(kind: str) -> Callable[[Estimator], Any]:
+    def cells(kind: Kind) -> Callable[[Estimator], Any]:
         return lambda estimator: plain(results.cells(set_name, estimator, kind=kind).tolist())
 
     def ends(estimator: Estimator) -> Any:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -32,17 +32,15 @@ from netsim.store.run import Run
 from netsim.store.stages import REPORT, STAGES, Unit, require_finished
 from netsim.store.status import unreadable_counts
 
-if TYPE_CHECKING:
-    import xarray as xr
-
 QUANTILE = 0.9
 """Share of images of `Loss.quantile`."""
 
 MAX_ABOVE = 0.05
 """Share of images that may be above the tolerance in a network's inversions that count as converged."""
 
-DIMS = ("estimator", "set", "through", "observer")
-"""Dimensions of `Results.similarity`."""
+
+Kind = Literal["cka", "se", "low", "high", "undefined"]
+"""Kind of number that a cell has."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +132,6 @@ class Results:
         Names of the networks that are inverted and look, and of those that only look.
     n, shards
         Number of pairs, and of shards, which the jackknife deletes one at a time.
-    similarity
-        Labelled dataset with dimensions (estimator, set, through, observer): `cka`, its standard error `se`, the ends
-        `low` and `high` of its 95 % interval (of the expected value at this n for the biased estimator, and never
-        clipped to [0, 1]), `undefined` (the reason where a value or its error is NaN), and `floor` (set, through,
-        observer), the mean of the biased estimator for unrelated representations.
     means
         (set, estimator) -> mean over the cells of two networks with different weights and of different groups. The set
         "difference" is natural minus inverted, paired. Errors are over images; `inference` has those over networks.
@@ -150,7 +143,7 @@ class Results:
         (through, other) -> mean of the first inverted row minus that of the second, unbiased, paired; of networks with
         different weights and groups.
     matrices
-        Both matrices with their leave-one-out replicates, by name; `similarity` has the same values.
+        Both matrices with their leave-one-out replicates, by name.
     groups
         Network or observer -> its group: networks of one group are replicates of each other.
     controls
@@ -180,7 +173,6 @@ class Results:
     observers: tuple[str, ...]
     n: int
     shards: int
-    similarity: "xr.Dataset"
     means: Mapping[tuple[str, Estimator], Estimate]
     rows: Mapping[tuple[str, Estimator], Mapping[str, Estimate]]
     columns: Mapping[tuple[str, Estimator], Mapping[str, Estimate]]
@@ -286,45 +278,27 @@ class Results:
     def _weights(self, names: Iterable[str]) -> list[str]:
         return [self.summaries[name].weights_hash for name in names]
 
-    def cells(self, set_name: str, estimator: EstimatorName = "unbiased", *, kind: str = "cka") -> np.ndarray:
-        """Return one variable of `similarity` as an array (M, C); row = through, column = observer."""
-        return self.similarity[kind].sel(estimator=validate_estimator(estimator), set=set_name).values
+    def cells(self, set_name: str, estimator: EstimatorName = "unbiased", *, kind: Kind = "cka") -> np.ndarray:
+        """Return one kind of number of a matrix (M, C); row = through, column = observer.
+
+        `kind` is "cka", its standard error "se", the ends "low" and "high" of its 95 % interval (of the expected value
+        at this n for the biased estimator, and never clipped to [0, 1]), or "undefined", the reason where a value or
+        its error is NaN.
+        """
+        matrix, e = self.matrices[set_name], ESTIMATORS.index(validate_estimator(estimator))
+        if kind == "undefined":
+            return matrix.undefined[e]
+        if kind == "cka":
+            return matrix.cka[e]
+        se = jackknife_se(np.moveaxis(matrix.leave_one_out[e], -1, 0))
+        if kind == "se":
+            return se
+        half = half_width(se, self.df)
+        return np.asarray(matrix.cka[e] + (half if kind == "high" else -half))
 
     def floor(self, set_name: str) -> np.ndarray:
-        """Return the floor of the biased estimator (M, C)."""
-        return self.similarity.floor.sel(set=set_name).values
-
-
-def similarity_dataset(
-    networks: tuple[str, ...],
-    observers: tuple[str, ...],
-    cka: np.ndarray,
-    se: np.ndarray,
-    floor: np.ndarray,
-    undefined: np.ndarray,
-    *,
-    df: int,
-) -> "xr.Dataset":
-    """Label cells: arrays (E, 2, M, C) in the order of `ESTIMATORS` and `SETS`, `floor` (2, M, C)."""
-    import xarray as xr  # half a second that the import of this module does not pay
-
-    half = half_width(se, df)
-    return xr.Dataset(
-        {
-            "cka": (DIMS, cka),
-            "se": (DIMS, se),
-            "low": (DIMS, cka - half),
-            "high": (DIMS, cka + half),
-            "undefined": (DIMS, undefined),
-            "floor": (DIMS[1:], floor),
-        },
-        coords={
-            "estimator": list(ESTIMATORS),
-            "set": list(SETS),
-            "through": list(networks),
-            "observer": [*networks, *observers],
-        },
-    )
+        """Return the floor of the biased estimator (M, C), its mean for unrelated representations."""
+        return self.matrices[set_name].floor
 
 
 # ---- from the store
@@ -366,7 +340,6 @@ def load_results(run: Run, *, on_converged: Callable[[Mapping[str, Loss]], np.nd
         observers=observers,
         n=run.settings.pairs.count,
         shards=shards,
-        similarity=_similarity(networks, observers, by_set, df=shards - 1),
         means=_means(by_set),
         rows={
             (name, estimator): dict(zip(networks, cells.rows(estimator), strict=True))
@@ -427,21 +400,6 @@ def _check_provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> 
     for record in every:
         check_weights(run, record)
         check_origin(run, record, contents)
-
-
-def _similarity(
-    networks: tuple[str, ...], observers: tuple[str, ...], by_set: Mapping[str, Cells], *, df: int
-) -> "xr.Dataset":
-    cells = [by_set[name] for name in SETS]
-    return similarity_dataset(
-        networks,
-        observers,
-        np.stack([matrix.cka for matrix in cells], axis=1),
-        np.stack([jackknife_se(np.moveaxis(matrix.leave_one_out, -1, 0)) for matrix in cells], axis=1),
-        np.stack([matrix.floor for matrix in cells]),
-        np.stack([matrix.undefined for matrix in cells], axis=1),
-        df=df,
-    )
 
 
 def _means(by_set: Mapping[str, Cells]) -> dict[tuple[str, Estimator], Estimate]:

@@ -9,7 +9,7 @@ import numpy as np
 from netsim.results.controls import Controls
 from netsim.results.gallery import Gallery
 from netsim.results.matrices import ESTIMATORS, SETS, Cells
-from netsim.results.results import Loss, NetworkSummary, Results, similarity_dataset
+from netsim.results.results import Loss, NetworkSummary, Results
 from netsim.results.stopping import Verdict
 from netsim.settings import UntilSettings
 from netsim.similarity.uncertainty import Estimate
@@ -119,8 +119,6 @@ def make_results(count: int = 9, n: int = 512, rng_seed: int = 0, observers: tup
         "natural": make_matrix(rng, count, len(observers), center=0.75, symmetric=True),
         "inverted": make_matrix(rng, count, len(observers), center=0.18, symmetric=False),
     }
-    stacked = {key: np.stack([matrix[key] for matrix in matrices.values()], axis=1) for key in ("cka", "se")}
-    floor = np.stack([matrix["floor"] for matrix in matrices.values()])
     summaries = {
         name: NetworkSummary(
             name=name,
@@ -138,9 +136,6 @@ def make_results(count: int = 9, n: int = 512, rng_seed: int = 0, observers: tup
         observers=observers,
         n=n,
         shards=16,
-        similarity=similarity_dataset(
-            names, observers, **stacked, floor=floor, undefined=np.full_like(stacked["cka"], "", str), df=15
-        ),
         **make_estimates(matrices, names, observers),
         matrices={name: make_cells(matrices[name], symmetric=name == "natural") for name in SETS},
         groups={name: name for name in (*names, *observers)},
@@ -217,14 +212,19 @@ def with_eps(results: Results, *levels: float, architectures: int, norm: str = "
 
 def with_inverted(results: Results, row: int, column: int, value: float) -> Results:
     """Change one unbiased cell of the inverted matrix."""
-    similarity = results.similarity.copy(deep=True)
-    similarity.cka.loc["unbiased", "inverted", results.networks[row], results.networks[column]] = value
     inverted = results.matrices["inverted"]
     cka, leave_one_out = inverted.cka.copy(), inverted.leave_one_out.copy()
     leave_one_out[0, row, column] += value - cka[0, row, column]
     cka[0, row, column] = value
     changed = dataclasses.replace(inverted, cka=cka, leave_one_out=leave_one_out)
-    return dataclasses.replace(results, similarity=similarity, matrices={**results.matrices, "inverted": changed})
+    return dataclasses.replace(results, matrices={**results.matrices, "inverted": changed})
+
+
+def with_cells(results: Results, name: str, **changes: Any) -> Results:
+    """Change arrays of one matrix."""
+    return dataclasses.replace(
+        results, matrices={**results.matrices, name: dataclasses.replace(results.matrices[name], **changes)}
+    )
 
 
 def with_groups(results: Results, *groups: str) -> Results:
@@ -244,7 +244,6 @@ def renamed(results: Results, old: str, new: str) -> Results:
     return dataclasses.replace(
         results,
         networks=names,
-        similarity=results.similarity.assign_coords(through=list(names), observer=list(names)),
         rows={key: swap(rows) for key, rows in results.rows.items()},
         columns={key: swap(columns) for key, columns in results.columns.items()},
         row_differences={

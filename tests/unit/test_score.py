@@ -32,10 +32,9 @@ def test_the_column_is_that_of_an_observer_to_the_last_bit(finished, observed):
     column, results = score(finished, SEER), load_results(observed)
     assert (column.name, column.reference, column.n, column.shards) == ("seer", "small:mobilenet@none", 32, 4)
     for kind, values in (("natural", column.natural), ("inverted", column.inverted)):
-        cells = results.similarity.sel(set=kind, estimator="unbiased", observer="seer")
-        for name in results.networks:
-            cell = cells.sel(through=name)
-            assert (values[name].value, values[name].se) == (float(cell.cka), float(cell.se))
+        cka, se = (results.cells(kind, kind=each)[:, results.everyone.index("seer")] for each in ("cka", "se"))
+        for row, name in enumerate(results.networks):
+            assert (values[name].value, values[name].se) == (cka[row], se[row])
         assert column.means[kind] == results.columns[kind, "unbiased"]["seer"]
     assert column.weights_hash == results.summaries["seer"].weights_hash
 

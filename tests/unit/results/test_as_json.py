@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from netsim.results.as_json import to_json
-from support.results import make_results, with_groups, with_inverted, with_loss, with_summary, with_verdict
+from support.results import make_results, with_cells, with_groups, with_inverted, with_loss, with_summary, with_verdict
 
 KEYS = [
     "networks", "observers", "n", "shards", "natural", "inverted", "difference", "difference_unbiased",
@@ -127,9 +127,9 @@ def test_p_values_of_all_rows_are_adjusted_together(results):
 def test_undefined_numbers_are_none_and_undefined_cells_have_their_reason(results):
     undefined = with_summary(with_inverted(results, 1, 2, np.nan), "densenet", accuracy=np.nan)
     undefined = with_loss(undefined, "resnext", final=np.full(64, np.nan))
-    reasons = undefined.similarity.undefined.astype(object)
-    reasons.loc["unbiased", "inverted", "mobilenet", "resnext"] = "resnext is constant"
-    undefined = dataclasses.replace(undefined, similarity=undefined.similarity.assign(undefined=reasons))
+    reasons = undefined.matrices["inverted"].undefined.astype(object)
+    reasons[0, 1, 2] = "resnext is constant"
+    undefined = with_cells(undefined, "inverted", undefined=reasons)
     printed = json.loads(json.dumps(to_json(undefined), allow_nan=False))
     assert printed["inverted"]["cka_unbiased"][1][2] is None and printed["inverted"]["cka"][1][2] is not None
     assert printed["inverted"]["undefined"] == [

@@ -18,13 +18,14 @@ from netsim.results.findings import (
     verdict_lines,
     warnings,
 )
+from netsim.results.matrices import ESTIMATORS
 from netsim.results.measured import Measured, MeasuredMatrix
 from netsim.results.results import Results
 from netsim.results.stopping import Verdict
 from netsim.settings import UntilSettings
 from netsim.similarity.uncertainty import Estimate, few_shards
 from support.pages import Page, page_of, warned
-from support.results import make_results, with_groups, with_inverted, with_loss, with_summary, with_verdict
+from support.results import make_results, with_cells, with_groups, with_inverted, with_loss, with_summary, with_verdict
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +47,9 @@ def test_headline_is_the_finding_in_one_sentence(results):
         ("difference", "unbiased"): Estimate(0.878, 0.014, 15),
         ("difference", "biased"): Estimate(0.85, 0.02, 15),
     }
-    floor = results.similarity.floor.copy(data=np.repeat([[[0.02]], [[0.04]]], 9, axis=2).reshape(2, 3, 3))
-    changed = dataclasses.replace(results, means=means, similarity=results.similarity.assign(floor=floor), n=1512)
+    changed = dataclasses.replace(results, means=means, n=1512)
+    for name, floor in (("natural", 0.02), ("inverted", 0.04)):
+        changed = with_cells(changed, name, floor=np.full((3, 3), floor))
     over = [f"{changed.inference.means[name].networks.se:.2f}" for name in ("natural", "inverted", "difference")]
     assert headline(changed) == (
         f"Natural similarity 0.87 ± 0.01 (images) ± {over[0]} (networks); after inversion 0.00 ± 0.01 (images) "
@@ -195,12 +197,12 @@ def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
 
 def without_error(results):
     """Return results in which the error of one cell is undefined, for a reason."""
-    similarity = results.similarity.copy(deep=True)
-    cell = ("unbiased", "natural", "densenet", "resnext")
-    similarity["undefined"] = similarity.undefined.astype(object)
-    similarity.se.loc[cell] = np.nan
-    similarity.undefined.loc[cell] = "no standard error: without shard 3, resnext: constant"
-    return dataclasses.replace(results, similarity=similarity)
+    natural = results.matrices["natural"]
+    undefined, leave_one_out = natural.undefined.astype(object), natural.leave_one_out.copy()
+    cell = results.networks.index("densenet"), results.networks.index("resnext")
+    leave_one_out[(0, *cell, 3)] = np.nan
+    undefined[(0, *cell)] = "no standard error: without shard 3, resnext: constant"
+    return with_cells(results, "natural", undefined=undefined, leave_one_out=leave_one_out)
 
 
 @pytest.mark.parametrize("shards", [5, 8, 64])
@@ -215,16 +217,25 @@ def test_a_warning_of_few_shards_says_how_wide_intervals_are_and_what_to_do():
     assert "Use at least 8 shards: raise pairs.count, or lower pairs.shard_size, which requires a new" in sentence
 
 
+def with_end(results, name, estimator, observer, end, value):
+    """Move the interval of densenet's cell, by an estimator's index, so that one of its ends has this value."""
+    cka, leave_one_out = (getattr(results.matrices[name], each).copy() for each in ("cka", "leave_one_out"))
+    cell = estimator, results.networks.index("densenet"), results.networks.index(observer)
+    shift = value - results.cells(name, ESTIMATORS[estimator], kind=end)[cell[1:]]
+    cka[cell] += shift
+    leave_one_out[cell] += shift
+    return with_cells(results, name, cka=cka, leave_one_out=leave_one_out)
+
+
 def test_ends_of_intervals_that_cka_cannot_have_are_counted_and_explained(results, page):
     assert "symmetric and not clipped" not in findings.intervals(results) + page.text
-    ends = results.similarity.copy(deep=True)
-    ends.high.loc["unbiased", "natural", "densenet", "resnext"] = 1.02
-    ends.high.loc["biased", "natural", "densenet", "mobilenet"] = 1.02
-    ends.high.loc["unbiased", "natural", "densenet", "mobilenet"] = 1.0004  # which shows as 1.000
-    beyond = dataclasses.replace(results, similarity=ends)
+    beyond = with_end(results, "natural", 0, "resnext", "high", 1.02)
+    beyond = with_end(beyond, "natural", 1, "mobilenet", "high", 1.02)
+    beyond = with_end(beyond, "natural", 0, "mobilenet", "high", 1.0004)  # which shows as 1.000
     words = "of 20 for cells and means, 1 end above 1, where CKA over all images cannot be: read such an end as 1 or 0"
     assert words in findings.intervals(beyond) and words in page_of(beyond).text
-    ends.low.loc["unbiased", "inverted", "densenet", ["mobilenet", "resnext"]] = -0.1
+    for name in ("mobilenet", "resnext"):
+        beyond = with_end(beyond, "inverted", 0, name, "low", -0.1)
     assert "1 end above 1 and 2 ends below 0" in findings.intervals(beyond)
 
 
@@ -355,10 +366,9 @@ def test_twins_are_named_and_their_cells_are_in_no_mean(results):
 def test_the_floor_of_a_mean_is_over_cells_off_the_diagonal(results):
     off = ~np.eye(3, dtype=bool)
     assert findings.floor_mean(results, "inverted") == pytest.approx(results.floor("inverted")[off].mean())
-    floor = results.similarity.floor.copy()
-    floor.loc["natural", "densenet", "resnext"] = np.nan
-    partly = dataclasses.replace(results, similarity=results.similarity.assign(floor=floor))
-    assert np.isnan(findings.floor_mean(partly, "natural"))
+    floor = results.floor("natural").copy()
+    floor[0, 1] = np.nan
+    assert np.isnan(findings.floor_mean(with_cells(results, "natural", floor=floor), "natural"))
 
 
 def test_accuracy_under_attack_is_shown_where_a_network_was_trained_for_it(results):

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 
 from netsim.results.gallery import gallery
+from netsim.results.labelled import stored_arrays
 from netsim.results.results import Results, load_results
 from netsim.similarity import cka
 from netsim.store.layout import row_parts
@@ -49,7 +50,7 @@ def files_of(run: Run, folder: str) -> dict[str, bytes]:
 
 def test_results_of_an_earlier_sweep_stay_what_they_were(finished, later):
     before, after = load_results(finished), load_results(Run.open(later.url, finished.sweep.id))
-    xr.testing.assert_identical(after.similarity, before.similarity)
+    xr.testing.assert_identical(stored_arrays(after), stored_arrays(before))
     assert (after.means, after.rows, after.columns) == (before.means, before.rows, before.columns)
     assert after.row_differences == before.row_differences
     assert (after.summaries, after.n, after.shards) == (before.summaries, 32, 4)
@@ -141,7 +142,7 @@ def test_an_observer_changes_no_value_of_the_networks_it_looks_at(finished, tmp_
         "check": 0, "train": 1, "draw": 0, "invert": 0, "embed": 20, "aggregate": 4, "control": 3, "report": 1,
     }  # fmt: skip
     before, after = load_results(finished), load_results(run)
-    xr.testing.assert_identical(after.similarity.sel(observer=list(before.networks)), before.similarity)
+    xr.testing.assert_identical(stored_arrays(after).sel(observer=list(before.networks)), stored_arrays(before))
     assert (after.means, after.rows, after.row_differences) == (before.means, before.rows, before.row_differences)
     assert after.columns["natural", "biased"].items() >= before.columns["natural", "biased"].items()
 

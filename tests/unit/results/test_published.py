@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 
 from netsim.errors import RunError, SettingsError
+from netsim.results.matrices import ESTIMATORS
 from netsim.results.published import compare, comparison_json, published_matrices
-from support.results import make_results, with_summary
+from support.results import make_results, with_cells, with_summary
 
 
 @pytest.fixture
@@ -26,15 +27,15 @@ def run_with(published, natural, inverted, names=None):
         name: dataclasses.replace(old, name=name, reference=f"torchvision:{name}@default")
         for name, old in zip(names, made.summaries.values(), strict=True)
     }
-    similarity = made.similarity.assign_coords(through=list(names), observer=list(names)).copy(deep=True)
     for kind, values in (("natural", natural), ("inverted", inverted)):
-        similarity.cka.loc["biased", kind] = values[np.ix_(order, order)]
+        cka = made.matrices[kind].cka.copy()
+        cka[ESTIMATORS.index("biased")] = values[np.ix_(order, order)]
+        made = with_cells(made, kind, cka=cka)
     return dataclasses.replace(
         made,
         networks=names,
         groups={name: name for name in names},
         summaries=summaries,
-        similarity=similarity,
     )
 
 

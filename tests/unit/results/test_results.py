@@ -1,6 +1,7 @@
 """Results are what the store holds, labelled, and refuse a run that is not finished."""
 
 import dataclasses
+import itertools
 import uuid
 from pathlib import Path
 
@@ -9,8 +10,7 @@ import pytest
 
 from netsim.errors import StoreError
 from netsim.results.matrices import ESTIMATORS, SETS
-from netsim.results.results import load_results, similarity_dataset
-from netsim.similarity.uncertainty import half_width
+from netsim.results.results import load_results
 from netsim.storage.files import Files
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store import layout, provenance
@@ -91,23 +91,22 @@ def test_means_of_the_results_are_those_of_their_cells(finished):
 
 
 def test_intervals_of_cells_are_the_error_times_students_t():
-    cka, se = np.full((2, 2, 2, 2), 0.5), np.full((2, 2, 2, 2), 0.1)
-    floor, undefined = np.zeros((2, 2, 2)), np.full(cka.shape, "", str)
-    dataset = similarity_dataset(("a", "b"), (), cka, se, floor, undefined, df=7)
-    assert float(half_width(np.array(0.1), 7)) == pytest.approx(0.2364624)  # t(7) at 97.5 % is 2.364624
-    np.testing.assert_allclose(dataset.high - dataset.cka, 0.2364624, rtol=1e-6)
-    np.testing.assert_allclose(dataset.cka - dataset.low, 0.2364624, rtol=1e-6)
+    results = dataclasses.replace(make_results(3), shards=8)
+    for name, estimator in itertools.product(SETS, ESTIMATORS):
+        cka, se, low, high = (results.cells(name, estimator, kind=kind) for kind in ("cka", "se", "low", "high"))
+        np.testing.assert_allclose(high - cka, 2.364624 * se, rtol=1e-6, atol=1e-15)  # t(7) at 97.5 %
+        np.testing.assert_allclose(cka - low, 2.364624 * se, rtol=1e-6, atol=1e-15)
 
 
-def test_cells_are_found_by_set_estimator_and_label():
-    shape = (2, 2, 2, 2)
-    cka = np.arange(16.0).reshape(shape)
-    dataset = similarity_dataset(
-        ("a", "b"), (), cka, np.zeros(shape), np.arange(8.0).reshape(2, 2, 2), np.full(shape, "", str), df=7
-    )
-    cell = dataset.cka.sel(estimator="biased", set="inverted", through="b", observer="a")
-    assert float(cell) == cka[1, 1, 1, 0] == 14
-    assert float(dataset.floor.sel(set="inverted", through="a", observer="b")) == 5
+def test_cells_are_those_of_their_matrix_and_estimator():
+    results = make_results(3)
+    for name, matrix in results.matrices.items():
+        assert results.floor(name) is matrix.floor
+        for e, estimator in enumerate(ESTIMATORS):
+            assert (results.cells(name, estimator) == matrix.cka[e]).all()
+            replicates = matrix.leave_one_out[e]
+            spread = np.square(replicates - replicates.mean(axis=-1, keepdims=True)).sum(axis=-1)
+            np.testing.assert_allclose(results.cells(name, estimator, kind="se"), np.sqrt(15 / 16 * spread))
 
 
 def test_a_network_converged_if_a_twentieth_of_its_images_is_above_the_tolerance_at_most():
