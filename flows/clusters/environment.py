@@ -27,5 +27,9 @@ near that limit, for ever, because freed memory stays with the process. netsim c
 MODULES = ("tasks.verbs", "netsim.stages.train", "netsim.stages.invert", "netsim.stages.embed")
 """Modules that a worker imports, and with them all of Prefect and Dask."""
 
-PRELOADED = ("netsim.networks.sources.small", "netsim.stages.aggregate", "distributed.worker")
-"""Modules that workers of one machine share besides. None may start a thread when it is imported, as pandas does."""
+COLLECTIONS = ("prefect_dask", "prefect_docker", "prefect_kubernetes")
+"""Packages that Prefect imports for the first task of a process, if they are installed: a second of each worker."""
+
+PRELOADED = ("netsim.networks.sources.small", "netsim.stages.aggregate", "distributed.worker", *COLLECTIONS)
+"""Modules that workers of one machine share besides. None may start a thread when it is imported, as pandas does. Those
+that are not installed are passed over."""

@@ -1,14 +1,11 @@
 """The results and images of a finished run as labelled arrays, for notebooks. M = networks, n = pairs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from os import PathLike
 
 import numpy as np
 import xarray as xr
 
-from netsim.results.matrices import SETS
 from netsim.results.results import Results, load_results
 from netsim.settings import SweepSettings
 from netsim.storage.files import zarr_store
@@ -97,20 +94,16 @@ def open_run(url: str | PathLike[str]) -> OpenRun:
 def stored_arrays(results: Results) -> xr.Dataset:
     """Return both matrices as the arrays that a store has under `results/`.
 
-    They are cka, cka_se, cka_unbiased, cka_unbiased_se and floor, with dimensions (set, through, observer).
+    They are cka, cka_se, cka_unbiased, cka_unbiased_se and floor, with dimensions (set, through, observer), whereas
+    `Results.similarity` has a dimension for the estimator.
     """
-    cells: dict[str, Callable[[str], np.ndarray]] = {
-        "cka": partial(results.cells, estimator="biased"),
-        "cka_se": partial(results.cells, estimator="biased", kind="se"),
-        "cka_unbiased": results.cells,
-        "cka_unbiased_se": partial(results.cells, kind="se"),
-        "floor": results.floor,
+    by_estimator = {
+        f"{name}{suffix}": results.similarity[kind].sel(estimator=estimator, drop=True)
+        for name, estimator in (("cka", "biased"), ("cka_unbiased", "unbiased"))
+        for suffix, kind in (("", "cka"), ("_se", "se"))
     }
-    return xr.Dataset(
-        {name: (("set", "through", "observer"), np.stack([of(each) for each in SETS])) for name, of in cells.items()},
-        coords={"set": list(SETS), "through": list(results.networks), "observer": list(results.everyone)},
-        attrs={"pairs": results.n, "shards": results.shards},
-    )
+    arrays = xr.Dataset(by_estimator | {"floor": results.similarity.floor})
+    return arrays.assign_attrs(pairs=results.n, shards=results.shards)
 
 
 def _losses(results: Results) -> xr.Dataset:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -32,12 +32,18 @@ from netsim.store.run import Run
 from netsim.store.stages import REPORT, STAGES, Unit, require_finished
 from netsim.store.status import unreadable_counts
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 QUANTILE = 0.9
 """Share of images of `Loss.quantile`."""
 
 MAX_ABOVE = 0.05
 """Share of images that may be above the tolerance in a network's inversions that count as converged."""
 
+
+DIMS = ("estimator", "set", "through", "observer")
+"""Dimensions of `Results.similarity`."""
 
 Kind = Literal["cka", "se", "low", "high", "undefined"]
 """Kind of number that a cell has."""
@@ -295,6 +301,25 @@ class Results:
             return se
         half = half_width(se, self.df)
         return np.asarray(matrix.cka[e] + (half if kind == "high" else -half))
+
+    @cached_property
+    def similarity(self) -> "xr.Dataset":
+        """Every cell, labelled: one variable for each `kind` of `cells`, and `floor` without the first dimension.
+
+        Dimensions are (estimator, set, through, observer).
+        """
+        import xarray as xr  # half a second that results in a terminal do not wait for
+
+        def stacked(kind: Kind) -> np.ndarray:
+            return np.stack([[self.cells(name, each, kind=kind) for name in SETS] for each in ESTIMATORS])
+
+        variables = {kind: (DIMS, stacked(kind)) for kind in get_args(Kind)}
+        return xr.Dataset(
+            {**variables, "floor": (DIMS[1:], np.stack([self.floor(name) for name in SETS]))},
+            coords=dict(
+                zip(DIMS, (list(ESTIMATORS), list(SETS), list(self.networks), list(self.everyone)), strict=True)
+            ),
+        )
 
     def floor(self, set_name: str) -> np.ndarray:
         """Return the floor of the biased estimator (M, C), its mean for unrelated representations."""

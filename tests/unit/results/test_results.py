@@ -102,11 +102,16 @@ def test_cells_are_those_of_their_matrix_and_estimator():
     results = make_results(3)
     for name, matrix in results.matrices.items():
         assert results.floor(name) is matrix.floor
+        assert (results.similarity.floor.sel(set=name) == matrix.floor).all()
         for e, estimator in enumerate(ESTIMATORS):
             assert (results.cells(name, estimator) == matrix.cka[e]).all()
             replicates = matrix.leave_one_out[e]
             spread = np.square(replicates - replicates.mean(axis=-1, keepdims=True)).sum(axis=-1)
             np.testing.assert_allclose(results.cells(name, estimator, kind="se"), np.sqrt(15 / 16 * spread))
+            for kind in ("cka", "se", "low", "high", "undefined"):
+                labelled = results.similarity[kind].sel(set=name, estimator=estimator, through="mobilenet")
+                expected = results.cells(name, estimator, kind=kind)[1]
+                np.testing.assert_array_equal(labelled.sel(observer=list(results.everyone)), expected)
 
 
 def test_a_network_converged_if_a_twentieth_of_its_images_is_above_the_tolerance_at_most():
