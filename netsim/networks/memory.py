@@ -51,12 +51,12 @@ def fitting_batch_size(bytes_of: Callable[[int], int], device: torch.device, *, 
         if not is_out_of_memory(error):
             raise
         return 1
-    available = MEMORY_SHARE * _free_bytes(device) - (one - per_image)
+    available = MEMORY_SHARE * free_bytes(device) - (one - per_image)
     fitting = max(1, min(MAX_BATCH_SIZE.get(device.type, 32), int(available // (per_image + kept_bytes))))
     return 1 << (fitting.bit_length() - 1)
 
 
-def _free_bytes(device: torch.device) -> float:
+def free_bytes(device: torch.device) -> float:
     """Return the free memory of a GPU, or one core's share of the free memory of the machine.
 
     What this process has retained is free for it, and as much again in each worker beside it.

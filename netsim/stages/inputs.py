@@ -23,6 +23,7 @@ from netsim.networks import (
 )
 from netsim.networks.batches import evaluation_batches
 from netsim.networks.gate import require_dtype
+from netsim.networks.kept import KeptNetworks
 from netsim.references import has_photographs
 from netsim.settings import ImageSettings, SweepSettings
 from netsim.store.coverage import embedded
@@ -32,9 +33,6 @@ from netsim.store.provenance import check_weights, weights_hash
 from netsim.store.records import Record
 from netsim.store.run import Run
 from netsim.store.stages import Unit
-
-NETWORKS_KEPT = 64
-"""Networks that a worker keeps, more than a sweep has: others would be loaded again for every shard."""
 
 
 def used_splits(settings: SweepSettings) -> list[Split]:
@@ -98,6 +96,10 @@ def network(run: Run, name: str) -> Network:
     return load_as_recorded(Recorded(run, name))
 
 
+kept_networks = KeptNetworks()
+"""The networks of this process."""
+
+
 class Recorded:
     """A network of a run as it was recorded: two that have equal weights and one name are the same."""
 
@@ -116,9 +118,12 @@ class Recorded:
         return self.run.url, self.name, self.weights
 
 
-@lru_cache(maxsize=NETWORKS_KEPT)
 def load_as_recorded(wanted: Recorded) -> Network:
-    """Load a network of a run onto this worker's device. Raises StoreError as `network` does."""
+    """Load a network of a run onto this worker's device, if it is not kept. Raises StoreError as `network` does."""
+    return kept_networks.get(wanted, wanted.run.url, partial(_load_as_recorded, wanted))
+
+
+def _load_as_recorded(wanted: Recorded) -> Network:
     run, name = wanted.run, wanted.name
     record = run.record("train", name)
     recorded, stored = TrainMetadata.of(record), run.sweep.network(name)

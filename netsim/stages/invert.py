@@ -1,6 +1,6 @@
 """invert: images that a network represents like the targets of a shard."""
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from netsim.inversion.engine import relative_distance
 from netsim.inversion.flops import forward_flops, peak_flops
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.precision import Precision
-from netsim.stages.inputs import NETWORKS_KEPT, Recorded, computed_on, device, load_as_recorded, network, represent
+from netsim.stages.inputs import Recorded, computed_on, device, load_as_recorded, network, represent
 from netsim.stages.work import StageResult
 from netsim.store.layout import (
     QUANTITIES,
@@ -59,7 +59,7 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     return StageResult(arrays, metadata=metadata)
 
 
-@lru_cache(maxsize=NETWORKS_KEPT)
+@cache
 def _flops_of_one(wanted: Recorded) -> int:
     """Count the operations of representing one image."""
     network = load_as_recorded(wanted)

@@ -115,7 +115,7 @@ def source_units(run: Run, record: Record) -> list[Unit]:
     return list(dict.fromkeys(_unit_of(run, part) for part in parts))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _coverage(run: Run, set_name: str) -> dict[tuple[str, int], dict[str, str]]:
     return embedded(run, run.done("embed", [set_name]))
 

@@ -73,7 +73,7 @@ def test_the_whole_pipeline_runs_on_it_at_224_px(networks, photos, tmp_path):
         assert all(np.isfinite(sums.square).all() and (sums.square > 0).all() for sums in row.values())
         recorded = run.record("train", name).facts["preprocessing"]
         assert recorded["size"] == 224 and len(recorded["mean"]) == 3
-    inputs.load_as_recorded.cache_clear()  # these are large
+    inputs.kept_networks.clear()  # these are large
     assert "224 pixels a side" not in " ".join(warnings(load_results(run)))
 
 

@@ -60,7 +60,7 @@ def test_the_memory_of_a_forward_pass_decides_once_per_network_and_shape(network
     one, two = (forward_bytes(network, images(count)) for count in (1, 2))
     measured = []
     monkeypatch.setattr(batches, "forward_bytes", lambda _, x: measured.append(len(x)) or forward_bytes(network, x))
-    monkeypatch.setattr(memory, "_free_bytes", lambda _: (one + 5 * (two - one)) / memory.MEMORY_SHARE)
+    monkeypatch.setattr(memory, "free_bytes", lambda _: (one + 5 * (two - one)) / memory.MEMORY_SHARE)
     chosen = evaluation_batches(network, images(9))
     assert chosen.size == 4
     assert evaluation_batches(network, images(3)) is chosen

@@ -15,17 +15,17 @@ def bytes_of(count):
 
 @pytest.mark.parametrize(("held", "size"), [(1, 1), (5, 4), (40, 32), (1e9, 32)])
 def test_the_batch_size_is_the_largest_power_of_two_that_fits(held, size, monkeypatch):
-    monkeypatch.setattr(memory, "_free_bytes", lambda _device: (1000 + (held + 0.5) * 100) / memory.MEMORY_SHARE)
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: (1000 + (held + 0.5) * 100) / memory.MEMORY_SHARE)
     assert fitting_batch_size(bytes_of, CPU) == size <= MAX_BATCH_SIZE["cpu"]
 
 
 def test_memory_that_an_image_keeps_counts_too(monkeypatch):
-    monkeypatch.setattr(memory, "_free_bytes", lambda _device: (1000 + 40.5 * 100) / memory.MEMORY_SHARE)
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: (1000 + 40.5 * 100) / memory.MEMORY_SHARE)
     assert fitting_batch_size(bytes_of, CPU, kept_bytes=400) == 8  # a fifth of 40.5, rounded down to a power of two
 
 
 def test_the_batch_size_is_one_without_any_free_memory(monkeypatch):
-    monkeypatch.setattr(memory, "_free_bytes", lambda _device: 0)
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: 0)
     assert fitting_batch_size(bytes_of, CPU) == 1
 
 
@@ -35,7 +35,7 @@ def test_the_batch_size_is_one_if_the_probe_runs_out_of_memory_with_two_images(m
             raise torch.OutOfMemoryError("CUDA out of memory")
         return 1000
 
-    monkeypatch.setattr(memory, "_free_bytes", lambda _device: 1e15)
+    monkeypatch.setattr(memory, "free_bytes", lambda _device: 1e15)
     assert fitting_batch_size(probe, CPU) == 1
 
 

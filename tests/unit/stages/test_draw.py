@@ -40,7 +40,7 @@ def test_once_pairs_are_drawn_the_images_may_be_deleted(tmp_path):
     run = prepare(settings, str(tmp_path / "run"))
     run_all(run, only=("check", "train", "draw"))
     shutil.rmtree(tmp_path / "images")
-    inputs.load_as_recorded.cache_clear()
+    inputs.kept_networks.clear()
     inputs.listed_images.cache_clear()
     inputs._readable.cache_clear()
     run_all(prepare(settings, run.url))
