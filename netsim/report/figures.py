@@ -46,6 +46,9 @@ DASHES: tuple[Dashes, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
 TILE = 56
 """Side of a gallery image in points, and in pixels with `to_webp`; 28 and 224 are a whole multiple or fraction."""
 
+NUMBERED = 40
+"""Most rows and columns of a heatmap whose cells have numbers: thousands are not read, and take minutes to draw."""
+
 GAP = 2
 """Space between gallery images in points."""
 
@@ -54,7 +57,7 @@ GAP = 2
 
 
 def heatmaps(results: Results, estimator: EstimatorName = "unbiased") -> Figure:
-    """Draw natural and inverted similarity side by side, with the values in the cells.
+    """Draw natural and inverted similarity side by side, with the values in the cells of up to `NUMBERED` networks.
 
     Colours run from 0 to 1 in both. A value below 0, which the unbiased estimator may give, has the colour of 0; NaN is
     grey with an en dash.
@@ -109,8 +112,11 @@ def layer_heatmaps(
 
 
 def cell_points(networks: int) -> int:
-    """Return the side of a cell in points: 60 for few networks, 30 for nine, at least 22, so that the figure grows."""
-    return int(np.clip(270 / networks, 22, 60))
+    """Return the side of a cell in points: 60 for few networks, 30 for nine, at least 22, so that the figure grows.
+
+    Without room for numbers, cells are as high as names.
+    """
+    return int(np.clip(270 / networks, 22, 60)) if networks <= NUMBERED else 12
 
 
 def _panel(
@@ -148,7 +154,8 @@ def _panel(
         axes.set_ylabel(axis_labels[0], fontsize=9, color=INK, labelpad=8)
     axes.set_xlabel(axis_labels[1], fontsize=9, color=INK)
     axes.spines[:].set_visible(False)
-    _cell_numbers(axes, values, size=min(0.31 * cell, 12) if count <= 12 else 0.38 * cell, short=count > 12)
+    if count <= NUMBERED:
+        _cell_numbers(axes, values, size=min(0.31 * cell, 12) if count <= 12 else 0.38 * cell, short=count > 12)
 
 
 def _cell_numbers(axes: Axes, values: np.ndarray, *, size: float, short: bool) -> None:

@@ -136,7 +136,15 @@ def test_labels_with_too_little_room_keep_their_order_and_their_gaps():
 
 
 def test_cells_shrink_with_the_number_of_networks_but_stay_legible():
-    assert [figures.cell_points(count) for count in (1, 4, 9, 12, 25, 100)] == [60, 60, 30, 22, 22, 22]
+    assert [figures.cell_points(count) for count in (1, 4, 9, 12, 25, 100)] == [60, 60, 30, 22, 22, 12]
+
+
+@pytest.mark.parametrize("count", [figures.NUMBERED, figures.NUMBERED + 1])
+def test_cells_have_numbers_as_long_as_they_can_be_read(count):
+    natural, *_ = figures.heatmaps(make_results(count, n=64)).axes
+    numbers = [text.get_text() for text in natural.texts if re.fullmatch(r"[−-]?(1\.0|\.\d\d)", text.get_text())]
+    assert len(numbers) == (count**2 if count == figures.NUMBERED else 0)
+    assert len(natural.get_yticklabels()) == count
 
 
 def test_a_tree_names_every_network_once_and_joins_them_where_they_are_joined():
