@@ -1,8 +1,8 @@
 """measure: one row of a matrix by another measure than CKA, with resamples and null values."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 
 import numpy as np
 
@@ -14,8 +14,12 @@ from netsim.stages.inputs import Represented
 from netsim.stages.work import StageResult
 from netsim.store import provenance
 from netsim.store.layout import NATURAL, RowUnit, row_parts
-from netsim.store.metadata import MeasureMetadata
+from netsim.store.metadata import MeasureMetadata, train_metadata
 from netsim.store.run import Run
+
+KEPT_BYTES = 2**28
+"""Most bytes of representations that a unit keeps. A cell with its replicates and its null values takes each shard of
+both networks dozens of times, and all cells of a row have one network in common."""
 
 TARGET_LABELS = "pairs/target_label"
 """Path of the labels that classifiers are retrained with: those of targets, and of the images inverted to them."""
@@ -38,14 +42,12 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
         each: Represented(run, each, names, parts.shards) for each in ((NATURAL, set_name) if two_sets else (set_name,))
     }
     retrained = cache(partial(_retrained, run, looks[set_name], parts.shards))
-    evaluations = [
-        evaluate(
-            measure,
-            [partial(_sides, run, measure, looks, set_name, retrained, pair, shard) for shard in range(parts.shards)],
-            rng_seed=run.settings.pairs.rng_seed,
-        )
-        for pair in pairs
-    ]
+    side = lru_cache(maxsize=_kept_sides(run, names))(partial(_side, run, measure, looks, retrained))
+    evaluations = []
+    for first, second in pairs:
+        compared = [(NATURAL, second), (set_name, second)] if two_sets else [(set_name, first), (set_name, second)]
+        shards = [partial(_both, side, compared, shard) for shard in range(parts.shards)]
+        evaluations.append(evaluate(measure, shards, rng_seed=run.settings.pairs.rng_seed))
     arrays = {
         spec.path: np.array([getattr(each, spec.path.rpartition("/")[2]) for each in evaluations], dtype=np.float64)
         for spec in measure_arrays(run, name, measure)
@@ -62,24 +64,32 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
     return StageResult(arrays, metadata=metadata)
 
 
-def _sides(
+def _side(
     run: Run,
     measure: Measure,
     looks: Mapping[str, Represented],
-    set_name: str,
     retrained: Callable[[str], np.ndarray],
-    pair: tuple[str, str],
+    set_name: str,
+    name: str,
     shard: int,
-) -> Sides:
-    first, second = pair
+) -> np.ndarray:
+    """Make what a measure takes of one network on a shard of a set."""
     if measure.takes == "retrained predictions":
-        return retrained(first)[shard], retrained(second)[shard]
-    if measure.takes == "two sets":
-        return looks[NATURAL].read(shard, [second])[second], looks[set_name].read(shard, [second])[second]
-    values = looks[set_name].read(shard, pair)
-    if measure.takes == "predictions":
-        return inputs.logits(run, first, values[first]), inputs.logits(run, second, values[second])
-    return values[first], values[second]
+        return np.asarray(retrained(name)[shard])
+    values = looks[set_name].read(shard, [name])[name]
+    return inputs.logits(run, name, values) if measure.takes == "predictions" else values
+
+
+def _kept_sides(run: Run, names: Sequence[str]) -> int:
+    """Return how many shards of one network `KEPT_BYTES` have room for."""
+    width = max(train_metadata(run, name).width for name in names)
+    return max(2, KEPT_BYTES // (run.settings.pairs.shard_size * width * np.dtype(np.float32).itemsize))
+
+
+def _both(side: Callable[[str, str, int], np.ndarray], parts: Sequence[tuple[str, str]], shard: int) -> Sides:
+    """Read a shard of both sides; a measure may change what it is given."""
+    first, second = (side(set_name, name, shard).copy() for set_name, name in parts)
+    return first, second
 
 
 def _retrained(run: Run, represented: Represented, shards: int, name: str) -> np.ndarray:
