@@ -98,6 +98,26 @@ def test_predictions_are_the_logits_of_the_networks(measured):
     np.testing.assert_allclose(result.natural.value, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("name", "sets"), [("positive", 1), ("plain", 1), ("stir", 2)])
+def test_a_row_reads_each_network_once_whatever_is_computed_of_it(finished, tmp_path, monkeypatch, name, sets):
+    shutil.copytree(finished.url, tmp_path / "run")
+    name = name if name == "stir" else f"unit.stages.test_measure:{name}"
+    run = prepare_measures(Run.open(tmp_path / "run"), [name])
+    stage = measure_stage([name])
+    unit = stage.missing(run)[-1]
+    stage.prepare(run, [unit])
+    reads: list[tuple[str, int, str]] = []
+    read = inputs.Represented.read
+
+    def counted(self, shard, names=None):
+        reads.extend((self._set, shard, each) for each in names)
+        return read(self, shard, names)
+
+    monkeypatch.setattr(inputs.Represented, "read", counted)
+    compute_unit(run, stage, *unit)
+    assert len(reads) == len(set(reads)) == sets * run.settings.pairs.shards * len(run.sweep.columns)
+
+
 def test_stir_compares_one_network_on_two_sets(measured):
     result = load_measured(measured)["stir"]
     assert result.natural is None and result.difference is None
