@@ -197,10 +197,14 @@ def study_cross_csv(study: Study) -> bytes:
 
 
 def study_asymmetry_csv(study: Study) -> bytes:
-    """Render (robust, standard) minus (standard, robust) of each quantity, by eps and over all (an empty field)."""
+    """Render (robust, standard) minus (standard, robust) of each quantity, by eps and over all (an empty field).
+
+    On natural images, both are one.
+    """
     return _csv(
         {"quantity": name, "set": set_name, "eps": eps} | _crossed_test(each)
         for (name, set_name), curve in study.curves.items()
+        if set_name != "natural"
         for eps, each in zip((*curve.eps[1:], None), (*curve.asymmetries, curve.asymmetry), strict=True)
     )
 

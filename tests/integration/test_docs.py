@@ -12,7 +12,7 @@ from flows.cli.main import app
 ROOT = Path(__file__).parents[2]
 PAGES = (
     *("README.md", "SECURITY.md", "CONTRIBUTING.md", "deploy/README.md"),
-    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md")),
+    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
 )
 FOLDERS = "netsim|tasks|flows|tests|docs|deploy|benchmarks"
 PATH = re.compile(rf"(?<![\w./-])(?:{FOLDERS})/(?:[\w.-]+/)*(?:[\w.-]+\.(?:py|md|ya?ml|json|j2|png|env))?")

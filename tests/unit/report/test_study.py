@@ -69,6 +69,7 @@ def test_slopes_and_asymmetries_read_back_as_the_very_numbers(study, files):
         slope = curve.slopes[line["architecture"]] if line["architecture"] else curve.slope
         read = [number_of(line[name]) for name in ("value", "low_total", "high_total", "p_value")]
         np.testing.assert_array_equal(read, [slope.value, *slope.total.interval, slope.total.p_value])
+    assert {line["set"] for line in lines_of(files["asymmetry.csv"])} == {"inverted"}
     for line in lines_of(files["asymmetry.csv"]):
         curve = study.curves[line["quantity"], line["set"]]
         each = curve.asymmetries[curve.eps.index(float(line["eps"])) - 1] if line["eps"] else curve.asymmetry
