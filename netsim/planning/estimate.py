@@ -35,7 +35,7 @@ from netsim.results.controls import seed_only
 from netsim.results.findings import equal_weights, seeds_tell
 from netsim.results.stopping import first_look, last_look
 from netsim.results.twins import twin_groups
-from netsim.settings import SweepSettings, TrainingSettings
+from netsim.settings import Member, SweepSettings, TrainingSettings
 from netsim.similarity.streaming import multiplications
 from netsim.similarity.uncertainty import few_shards
 from netsim.stages.inputs import used_images
@@ -274,13 +274,17 @@ def estimate(
     preflight(sweep)
     missing = dict(zip(STAGES, concurrently(lambda stage: stage.missing(run), STAGES), strict=True))
     exclusive = device is not None or torch.cuda.is_available()  # workers do not share a GPU
-    probes = []
+    members = {member.name: member for member in (*settings.members, *settings.observing)}
+    measured: dict[tuple[str, str], Probe] = {}
     for name in sweep.shown:
-        request = ProbeRequest(
-            settings.model_dump(mode="json"), name, threads, timed=device is None, imports=tuple(imports)
-        )
-        probes.append(run_probes(request, 1 if exclusive else workers, environment))
+        kind = _kind(members[name])
+        if kind not in measured:
+            request = ProbeRequest(
+                settings.model_dump(mode="json"), name, threads, timed=device is None, imports=tuple(imports)
+            )
+            measured[kind] = run_probes(request, 1 if exclusive else workers, environment)
         on_network()
+    probes = [replace(measured[_kind(members[name])], name=name) for name in sweep.shown]
     images_used = used_images(settings)
     image_counts = {split: len(images) for split, images in images_used.items()}
     classes = len(images_used["test"].classes)
@@ -573,6 +577,24 @@ def _this_device() -> str:
 
 
 # ---- measuring
+
+
+def _kind(member: Member) -> tuple[str, str]:
+    """Return what the cost of a network depends on: its reference, and its training but for what costs nothing.
+
+    The number of epochs is no part of it, because an epoch is measured.
+    """
+    if member.training is None:
+        return member.reference, ""
+    attack = member.training.adversarial
+    free = {
+        "rng_seed": 0,
+        "epochs": 1,
+        "learning_rate": 1.0,
+        "weight_decay": 0.0,
+        "adversarial": attack and attack.model_copy(update={"eps": 1.0, "step_size": 1.0}),
+    }
+    return member.reference, member.training.model_copy(update=free).model_dump_json()
 
 
 def run_probes(request: ProbeRequest, processes: int, environment: Mapping[str, str] | None) -> Probe:

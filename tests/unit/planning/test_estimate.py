@@ -105,6 +105,36 @@ def test_seconds_on_another_device_are_flops_by_its_speed(plan):
     assert low < 0.9 * mean < 1.1 * mean < high
 
 
+def test_networks_that_cost_the_same_are_measured_once(tmp_path, monkeypatch):
+    """Seeds and levels of eps change no cost; an attack, and the steps of it, do."""
+    grid = {"arch": ["vgg", "shufflenet"], "eps": [0, 0.25, 0.5], "rng_seed": [0, 1]}
+    networks = [
+        {"reference": "small:{arch}", "training": {"adversarial": {"steps": 2}}, "grid": grid},
+        {"name": "longer", "reference": "small:vgg", "training": {"adversarial": {"steps": 3, "eps": 0.5}}},
+    ]
+    measured: list[str] = []
+
+    def counted(request: ProbeRequest, *rest: Any) -> Probe:
+        measured.append(request.name)
+        return measured_before(request, *rest)
+
+    monkeypatch.setattr(planning, "run_probes", counted)
+    seen: list[None] = []
+    result = estimate(
+        tiny(networks=networks),
+        str(tmp_path / "run"),
+        workers=2,
+        shards_per_task=PER_TASK,
+        device=DEVICE,
+        on_network=lambda: seen.append(None),
+    )
+    assert len(measured) == 5 and "longer" in measured
+    names = [member.name for member in tiny(networks=networks).members]
+    assert [probe.name for probe in result.networks] == names and len(seen) == len(names) == 13
+    widths = {name: probe.width for name, probe in zip(names, result.networks, strict=True)}
+    assert {widths[name] for name in names if "vgg" in name} == {128}
+
+
 def test_probes_say_what_the_networks_are(plan):
     for member, probe in zip(tiny().members, plan.networks, strict=True):
         name, reference = member.name, member.reference.partition("@")[0]
