@@ -62,6 +62,9 @@ DIVERGENCES = ("jensen_shannon",)
 NO_SIMILARITY = ("cka_influence",)
 """Measures that say something else than how similar two networks are."""
 
+SLOW = ("rsa_spearman",)
+"""Measures that are left out of the 14,580 comparisons of layers: it takes as long as all others."""
+
 Similarity = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -216,7 +219,7 @@ LAYER_MEASURES: dict[str, Similarity] = {
     **{
         each.title: similarity_of(each)
         for name, each in measures().items()
-        if each.takes == "representations" and name not in NO_SIMILARITY
+        if each.takes == "representations" and name not in (*NO_SIMILARITY, *SLOW)
     },
 }
 
