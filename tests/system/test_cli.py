@@ -122,7 +122,7 @@ def test_everything_done_means_nothing_is_computed(cli, finished):
     ("arguments", "message"),
     [
         (["run", "nowhere.yaml"], "no settings file 'nowhere.yaml'"),
-        (["run"], "no settings given. Give a YAML file, a sweep shipped with netsim (cifar10, demo, "),
+        (["run"], "no settings given. Give a YAML file, a sweep shipped with netsim (cifar10, cifar10-robust, demo, "),
         (
             ["run", "demo", "--set", "inversion.iteration=5"],
             "no setting 'inversion.iteration'; did you mean 'iterations'?",
