@@ -60,12 +60,16 @@ class Commands:
     def kill_while_inverting(
         self, name: str, process: subprocess.Popen[bytes], store: str, before: set[tuple[str, int]]
     ) -> None:
-        """Kill it with its workers, with SIGKILL, once it has committed another inversion than those of `before`."""
-        networks = {"resnet18", "shufflenet", name}
+        """Kill it with its workers, with SIGKILL, once it has committed another inversion than those of `before`.
+
+        New shards of the first two networks are the work of the sweep that doubles the pairs.
+        """
+        networks = {name} if name == "vgg" else {name, "resnet18", "shufflenet"}
+        mine = {unit for unit in before if unit[0] in networks}
 
         def more() -> bool:
             assert process.poll() is None, self.log(name)
-            return inversions(store, networks) > before
+            return inversions(store, networks) > mine
 
         wait_until(more, seconds=300, what=lambda: self.log(name))
         kill_group(process)
