@@ -11,7 +11,7 @@ from typing import NamedTuple
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_BASE_PATH, PREFECT_SERVER_API_PORT, temporary_settings
 
 from flows.server.access import access_problem, redact_password, require_access
-from flows.server.listeners import other_users
+from flows.server.listeners import is_listening, other_users
 from flows.server.start import HOST, ensure_running, record_process, require_space
 from netsim.errors import RunError
 
@@ -54,7 +54,9 @@ def existing_prefect_server() -> Iterator[bool]:
         yield access_problem() is None
         return
     with temporary_settings({PREFECT_API_URL: _local_api()}):
-        yield not other_users(PREFECT_SERVER_API_PORT.value()) and access_problem() is None
+        port = PREFECT_SERVER_API_PORT.value()
+        # a client asks again for a second and a half where nothing listens
+        yield is_listening(HOST, port) and not other_users(port) and access_problem() is None
 
 
 def _local_api() -> str:
