@@ -1,4 +1,4 @@
-"""What limits adversarial training on this machine: `make bench BENCH=training`, five minutes.
+"""What limits adversarial training on this machine: `make bench BENCH=training`, a minute.
 
 A step of adversarial training, as the sweep `fashion-robust` takes it (an attack of two gradient steps, then one step
 of the weights), in milliseconds of the whole machine, by what could be changed: the layout of tensors, the precision, a
