@@ -19,7 +19,7 @@ SHOWN_PAIRS = 3
 """Pairs of networks that `asymmetry_line` lists; JSON, CSV and the report have all."""
 
 WARNING = "WARNING"
-"""What a line of `summary` begins with that is a reason not to trust the numbers."""
+"""Beginning of a line of `summary` that is a reason not to trust the numbers."""
 
 NETWORK_TABLE = (
     "Networks and their inversions: relative loss, its median at first, halfway and at last, and that of "
