@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable
 
 from netsim.networks.memory import free_bytes
 from netsim.networks.network import Network
+from netsim.networks.weights import weight_bytes
 
 
 class KeptNetworks:
@@ -38,8 +39,4 @@ class KeptNetworks:
     def _fits(self, network: Network) -> bool:
         device = network.mean.device
         kept = [each for _, each in self._kept.values() if each.mean.device == device]
-        return sum(map(_bytes, [*kept, network])) <= free_bytes(device)
-
-
-def _bytes(network: Network) -> int:
-    return sum(tensor.nbytes for tensor in network.state_dict().values())
+        return sum(map(weight_bytes, [*kept, network])) <= free_bytes(device)

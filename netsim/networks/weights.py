@@ -41,6 +41,11 @@ class Weights(NamedTuple):
     metadata: Mapping[str, Any]
 
 
+def weight_bytes(module: nn.Module) -> int:
+    """Count the bytes of all tensors in the state dict."""
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
 def content_hash(module: nn.Module) -> str:
     """Compute the BLAKE3 hash, in hex, of name, dtype, shape and bytes of every tensor in the state dict.
 

@@ -35,6 +35,7 @@ from netsim.inversion.steps import kept_bytes, update_rule_of
 from netsim.networks import Network, content_hash, load_once
 from netsim.networks.batches import evaluation_batches, forward_bytes
 from netsim.networks.training import accuracy, train_epochs
+from netsim.networks.weights import weight_bytes
 from netsim.planning.preflight import build_network
 from netsim.settings import InversionSettings, SweepSettings, TrainingSettings, parse_settings
 from netsim.similarity.streaming import pair_hsic
@@ -170,7 +171,7 @@ def probe(request: ProbeRequest) -> Probe:
     first, _ = timed(lambda: inversion(1))
     peak = host_bytes()
     flops = forward_flops(network, network.mean.new_zeros(1, *images.shape))
-    weights = sum(tensor.nbytes for tensor in network.state_dict().values())
+    weights = weight_bytes(network)
     shard_bytes = int(np.prod(images.shape)) * (
         SHARD_BYTES_PER_PIXEL * settings.pairs.shard_size - PROBE_BYTES_PER_PIXEL * batch_size
     )

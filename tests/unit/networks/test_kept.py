@@ -6,6 +6,7 @@ import pytest
 
 from netsim.networks import kept, load_network
 from netsim.networks.kept import KeptNetworks
+from netsim.networks.weights import weight_bytes
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def network():
 @pytest.fixture
 def memory(monkeypatch, network):
     """Give the process room for so many networks, which are not deducted from it."""
-    size = sum(tensor.nbytes for tensor in network.state_dict().values())
+    size = weight_bytes(network)
 
     def have_room_for(count: float) -> None:
         monkeypatch.setattr(kept, "free_bytes", lambda _device: count * size)
