@@ -80,6 +80,9 @@ class AdversarialSettings(Settings):
         return 2 * self.eps / self.steps if self.step_size is None else self.step_size
 
 
+TrainingPrecision = Literal["float32", "bfloat16"]
+
+
 class TrainingSettings(Settings):
     """Training of networks that come without weights: SGD with momentum and one cycle of the learning rate."""
 
@@ -97,6 +100,11 @@ class TrainingSettings(Settings):
     )
     adversarial: AdversarialSettings | None = Field(
         None, description="Attack on the images, for a robust network; null: standard training."
+    )
+    precision: TrainingPrecision = Field(
+        "float32",
+        description="Precision of convolutions and products in training; weights are float32. bfloat16 is faster on "
+        "GPUs and processors that have it, and slower on others.",
     )
 
 

@@ -7,6 +7,7 @@ of images. Robust networks are trained on the images that an attack makes of the
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import safetensors.torch
@@ -19,7 +20,7 @@ from netsim.networks import Network
 from netsim.networks.adversarial import attack
 from netsim.networks.ambient import plain_torch
 from netsim.networks.batches import evaluation_batches
-from netsim.settings import AdversarialSettings
+from netsim.settings import AdversarialSettings, TrainingPrecision
 
 # Momentum of gradient descent (Nesterov's).
 MOMENTUM = 0.9
@@ -36,6 +37,8 @@ MOVED = 1 / 8
 # Callback after every epoch: number of epochs done, mean loss of the last one, state to resume from.
 OnEpoch = Callable[[int, float, bytes], None]
 
+Logits = Callable[[Tensor], Tensor]
+
 
 @plain_torch()
 def train_epochs(
@@ -49,6 +52,7 @@ def train_epochs(
     rng_seed: int,
     augmentation: str = "mirror",
     adversarial: AdversarialSettings | None = None,
+    precision: TrainingPrecision = "float32",
     state: bytes | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: Callable[[], None] = lambda: None,
@@ -77,6 +81,9 @@ def train_epochs(
         black where the image does not reach.
     adversarial
         Attack whose images the network learns from instead; it attacks the network as it is then, in evaluation mode.
+    precision
+        What convolutions and products are computed in; "bfloat16" by torch's autocast. Weights, their updates and the
+        loss are in float32 in either.
     state
         State that `on_epoch` received; training resumes from it.
     on_epoch
@@ -99,6 +106,7 @@ def train_epochs(
     steps = len(images) // batch_size
     optimizer = _optimizer(network, weight_decay=weight_decay)
     epochs_done = 0 if state is None else _restore(state, network, optimizer)
+    logits = network if precision == "float32" else partial(_autocast_logits, network, torch.bfloat16)
     try:
         for epoch in range(epochs_done, epochs):
             network.train()
@@ -113,9 +121,10 @@ def train_epochs(
                     pixels = to_unit(augmented(images.read(batch), augmentation, rng)).to(device)
                     labels = torch.from_numpy(images.labels[batch]).to(device)
                     if adversarial is not None:
-                        pixels = attack(network.eval(), pixels, labels, adversarial, generator=starts)
+                        network.eval()
+                        pixels = attack(logits, pixels, labels, adversarial, generator=starts)
                         network.train()
-                    total += _step(network, optimizer, pixels, labels)
+                    total += _step(logits, optimizer, pixels, labels)
                     on_step()
             if not math.isfinite(total):
                 raise NetworkError(f"training {network.name} diverged in epoch {epoch + 1}. Lower the learning rate.")
@@ -170,8 +179,14 @@ def _set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -
         group["lr"] = learning_rate
 
 
-def _step(network: Network, optimizer: torch.optim.Optimizer, pixels: Tensor, labels: Tensor) -> float:
-    loss = nn.functional.cross_entropy(network(pixels), labels)
+def _autocast_logits(network: Network, dtype: torch.dtype, pixels: Tensor) -> Tensor:
+    """Compute the logits in lower precision; `Network.forward` never does."""
+    with torch.autocast(pixels.device.type, dtype):
+        return network.head(network.body(network.normalised(pixels))).float()
+
+
+def _step(logits: Logits, optimizer: torch.optim.Optimizer, pixels: Tensor, labels: Tensor) -> float:
+    loss = nn.functional.cross_entropy(logits(pixels), labels)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()

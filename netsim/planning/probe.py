@@ -314,6 +314,7 @@ def _label_seconds(
             rng_seed=0,
             augmentation=training.augmentation,
             adversarial=training.adversarial,
+            precision=training.precision,
             on_step=lambda: times.append(time.perf_counter()),
         )
         seconds["train"] = float(np.median(np.diff(times))) / min(training.batch_size, count)

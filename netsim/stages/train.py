@@ -118,6 +118,7 @@ def _train(run: Run, name: str, network: Network, training: TrainingSettings) ->
         rng_seed=training.rng_seed,
         augmentation=training.augmentation,
         adversarial=training.adversarial,
+        precision=training.precision,
         state=_last_epoch(run, name),
         on_epoch=keep,
         on_step=check_cancelled,

@@ -44,6 +44,7 @@ DEFAULTS_OF_ALGORITHM_5: dict[str, Any] = {
     "training.rng_seed": 0,
     "training.augmentation": "mirror",
     "training.adversarial": None,
+    "training.precision": "float32",
     "pairs.count": 512,
     "pairs.until": None,
     "pairs.shard_size": 32,

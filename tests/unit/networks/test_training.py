@@ -138,14 +138,40 @@ def test_a_state_of_another_network_is_refused():
         trained("resnet18", first(64), state=states[0])
 
 
-def test_an_adversarial_training_that_was_stopped_ends_with_the_bits_of_one_that_was_not():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_an_adversarial_training_that_was_stopped_ends_with_the_bits_of_one_that_was_not(precision):
     attacked = {"adversarial": AdversarialSettings(eps=0.5, steps=2, random_start=True), "augmentation": "crop"}
+    attacked |= {"precision": precision}
     images, states = first(96), []
     whole = load_network("small:vgg")
     train_epochs(whole, images, **SETTINGS, **attacked, on_epoch=lambda epoch, loss, state: states.append(state))
     resumed = load_network("small:vgg")
     train_epochs(resumed, images, **SETTINGS, **attacked, state=states[0])
     assert content_hash(resumed) == content_hash(whole) != trained("vgg", images)
+
+
+def test_a_step_in_bfloat16_is_that_of_autocast_and_changes_weights_of_float32():
+    images = first(32)
+    once = SETTINGS | {"epochs": 1, "weight_decay": 0.0, "augmentation": "none"}
+    network, full = load_network("small:resnet18"), load_network("small:resnet18")
+    train_epochs(network, images, **once, precision="bfloat16")
+    train_epochs(full, images, **once)
+
+    slow = load_network("small:resnet18").requires_grad_(True)
+    before = {name: weight.detach().clone() for name, weight in slow.named_parameters()}
+    order = np.random.default_rng([once["rng_seed"], 0]).permutation(32)
+    slow.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = slow.head(slow.body(slow.normalised(torch.from_numpy(images.pixels[order]).float() / 255)))
+    torch.nn.functional.cross_entropy(logits.float(), torch.from_numpy(images.labels[order])).backward()
+    rate = once["learning_rate"] * one_cycle(0)
+    float32 = dict(full.named_parameters())
+    for name, weight in network.named_parameters():
+        gradient = dict(slow.named_parameters())[name].grad
+        expected = before[name] - rate * (1 + training.MOMENTUM) * gradient  # the first step with Nesterov's momentum
+        torch.testing.assert_close(weight, expected, rtol=0, atol=1e-7)
+    assert any((weight != float32[name]).any() for name, weight in network.named_parameters())
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
 
 
 def test_images_are_mirrored_and_moved_by_an_eighth_of_their_side_at_most():

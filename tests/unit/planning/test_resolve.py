@@ -57,6 +57,7 @@ def test_each_setting_of_the_training_counts_and_a_default_that_is_spelt_out_doe
         {"rng_seed": 1},
         {"augmentation": "crop"},
         {"adversarial": {"eps": 0.5}},
+        {"precision": "bfloat16"},
     ]
     assert {key for change in changes for key in change} == set(TrainingSettings.model_fields)
     identities = {of("small:vgg", **change) for change in changes} | {plain, of("small:wrn2", epochs=8)}
