@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from netsim.errors import DataError, NetworkError, SettingsError
-from netsim.images import ImageSet, to_unit
+from netsim.images import ArrayImages, ImageSet, to_unit
 from netsim.networks import Network
 from netsim.networks.adversarial import attack
 from netsim.networks.ambient import plain_torch
@@ -25,8 +25,11 @@ from netsim.settings import AdversarialSettings, TrainingPrecision
 # Momentum of gradient descent (Nesterov's).
 MOMENTUM = 0.9
 
-# Images that `predict` reads at a time.
+# Images that are read at a time where nothing else sets the number.
 READ_AT_ONCE = 250
+
+# Training images of up to this many bytes are decoded once, and held in memory: CIFAR-10's are 154 MB.
+HELD_BYTES = 2**29
 
 # Fraction of all steps in which the learning rate rises.
 WARM_UP = 0.25
@@ -89,7 +92,8 @@ def train_epochs(
     on_epoch
         Called after every epoch with the number of epochs done, the mean loss of the last one, and the state.
     on_step
-        Called after every step; an exception that it raises ends the training.
+        Called after every step, and before it now and then while images are decoded; an exception that it raises ends
+        the training.
 
     Raises
     ------
@@ -104,6 +108,7 @@ def train_epochs(
     device = network.mean.device
     batch_size = min(batch_size, len(images))
     steps = len(images) // batch_size
+    images = _held(images, on_step)
     optimizer = _optimizer(network, weight_decay=weight_decay)
     epochs_done = 0 if state is None else _restore(state, network, optimizer)
     logits = network if precision == "float32" else partial(_autocast_logits, network, torch.bfloat16)
@@ -132,6 +137,19 @@ def train_epochs(
                 on_epoch(epoch + 1, total / steps, _state(network, optimizer, epochs_done=epoch + 1))
     finally:
         network.eval().requires_grad_(False).zero_grad()
+
+
+def _held(images: ImageSet, on_read: Callable[[], None]) -> ImageSet:
+    """Decode the images of a small set once instead of in every epoch."""
+    at_hand = isinstance(images, ArrayImages) and images.size is None
+    if at_hand or len(images) * math.prod(images.shape) > HELD_BYTES:
+        return images
+    pixels = np.empty((len(images), *images.shape), dtype=np.uint8)
+    for start in range(0, len(images), READ_AT_ONCE):
+        rows = np.arange(start, min(start + READ_AT_ONCE, len(images)))
+        pixels[rows] = images.read(rows)
+        on_read()
+    return ArrayImages(images.name, pixels, images.labels, images.classes)
 
 
 def one_cycle(progress: float) -> float:

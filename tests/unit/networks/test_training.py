@@ -138,6 +138,30 @@ def test_a_state_of_another_network_is_refused():
         trained("resnet18", first(64), state=states[0])
 
 
+def test_images_that_fit_in_memory_are_decoded_once_and_others_in_every_epoch(monkeypatch):
+    class Decoded:
+        """Images that are decoded when they are read, as photographs are."""
+
+        def __init__(self, images):
+            self._images, self.read_of = images, []
+            self.name, self.labels, self.classes, self.shape = images.name, images.labels, images.classes, images.shape
+
+        def __len__(self):
+            return len(self._images)
+
+        def read(self, indices):
+            self.read_of.extend(np.asarray(indices).tolist())
+            return self._images.read(indices)
+
+    small, large = Decoded(first(96)), Decoded(first(96))
+    expected = trained("vgg", first(96))
+    assert trained("vgg", small) == expected
+    assert sorted(small.read_of) == list(range(96))
+    monkeypatch.setattr(training, "HELD_BYTES", 96 * 28 * 28 - 1)
+    assert trained("vgg", large) == expected
+    assert len(large.read_of) == 3 * 96
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_an_adversarial_training_that_was_stopped_ends_with_the_bits_of_one_that_was_not(precision):
     attacked = {"adversarial": AdversarialSettings(eps=0.5, steps=2, random_start=True), "augmentation": "crop"}
