@@ -38,6 +38,7 @@ from flows.server.offline import OFFLINE
 from support.seaweed import BUCKET, SeaweedFS, free_ports
 from support.servers import NETSIM, auth_of, healthy, netsim, wait_until
 from support.sweeps import TINY
+from support.workers import workers_of
 from system.test_flow_sweep import alive
 
 SETTINGS = TINY | {"pairs": {"count": 64, "shard_size": 8}, "inversion": {"iterations": 300, "batch_size": 8}}
@@ -135,11 +136,8 @@ class Sweep:
             self.process.wait(timeout=seconds)
 
     def workers(self) -> list[psutil.Process]:
-        """List the command's worker processes; its other child is a resource tracker."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            children = psutil.Process(self.process.pid).children(recursive=True)
-            return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        return []
+        """List the command's worker processes."""
+        return workers_of(self.process.pid)
 
     def verify(self, *options: str) -> subprocess.CompletedProcess[str]:
         """Run `netsim verify` on the store."""
@@ -377,6 +375,9 @@ class Campaign:
 
     def kill_workers(self, fault: Fault) -> None:
         """Kill some of the workers."""
+        wait_until(
+            lambda: self.sweep.workers() or self.sweep.code is not None, seconds=60, what=lambda: "there are no workers"
+        )
         workers = self.sweep.workers()
         victims = self.rng.sample(workers, min(len(workers), self.rng.randint(1, WORKERS)))
         for victim in victims:

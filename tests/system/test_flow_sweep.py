@@ -25,6 +25,7 @@ from netsim.store.run import Run
 from netsim.store.stages import AGGREGATE, STAGES
 from support.servers import NETSIM, auth_of, netsim, netsim_in_process, wait_until
 from support.sweeps import TINY, new_run, run_all
+from support.workers import forkserver_of, workers_of
 
 SLOW = TINY | {"pairs": {"count": 48, "shard_size": 8}, "inversion": {"iterations": 60, "batch_size": 8}}
 """Settings of a sweep that takes long enough to be caught in the middle of its inversions."""
@@ -191,8 +192,11 @@ def records(store: Path) -> dict[Path, str]:
 
 
 @pytest.mark.timeout(900)
-def test_a_sweep_that_is_interrupted_and_then_loses_a_worker_ends_with_the_same_bits(server, start, tmp_path):
-    """Ctrl-C, the same command, kill -9 of a worker. No shard is computed twice; tests/support/faults.py does worse."""
+def test_a_sweep_that_is_interrupted_and_then_loses_workers_ends_with_the_same_bits(server, start, tmp_path):
+    """Ctrl-C, the same command, kill -9 of a worker, and of the process that all workers are forked from.
+
+    No stored shard is computed again; tests/support/faults.py does worse.
+    """
     store, log = tmp_path / "run", tmp_path / "log"
 
     process = start()
@@ -208,9 +212,13 @@ def test_a_sweep_that_is_interrupted_and_then_loses_a_worker_ends_with_the_same_
 
     process = start()
     wait_for_more(store, process, log)
-    victim = busiest_worker(process)
-    victim.kill()
-    assert process.wait(timeout=240) == 0, log.read_text()[-3000:]
+    busiest(workers_of(process.pid)).kill()
+    wait_for_more(store, process, log)
+    forkserver = forkserver_of(process.pid)
+    assert forkserver is not None
+    forkserver.kill()
+    wait_until(lambda: process.poll() is not None, seconds=240, what=log.read_text)
+    assert process.returncode == 0, log.read_text()[-3000:]
     assert after_interrupt.items() <= records(store).items()
 
     quiet = new_run(str(tmp_path / "quiet"), Run.open(str(store)).settings)
@@ -260,15 +268,14 @@ def test_runs_that_a_sweep_left_open_are_closed_by_the_next_command_unless_they_
     assert flow_states == task_states == ["Running", "Crashed", "Running", "Crashed"]
 
 
+def busiest(processes: list[psutil.Process]) -> psutil.Process:
+    """Return the process with the most CPU time."""
+    return max(processes, key=lambda process: sum(process.cpu_times()[:2]))
+
+
 def alive(process: psutil.Process) -> bool:
     """Tell whether a process runs and is no zombie."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
-def busiest_worker(process: subprocess.Popen[bytes]) -> psutil.Process:
-    """Return the worker with the most CPU time; the flow's children are workers and a resource tracker."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return max(children, key=lambda child: sum(child.cpu_times()[:2]))
 
 
 def test_a_full_disk_in_a_worker_ends_the_run_with_one_clear_error(server, tmp_path):
