@@ -18,7 +18,7 @@ _HOMES = {
     "load_network": "netsim.networks",
     "Preprocessing": "netsim.networks",
     "draw_pairs": "netsim.images.pairs",
-    "open_run": "netsim.results.labelled",
+    "open_run": "netsim.opened",
 }
 
 # imported when first used

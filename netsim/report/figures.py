@@ -3,7 +3,7 @@
 The heatmaps follow the published figure (Jones et al. 2022, https://proceedings.mlr.press/v180/jones22a.html):
 natural beside inverted, one colour scale from 0 to 1, row = network inverted through, column = observer.
 
-Figures are `matplotlib.figure.Figure`, without pyplot and its global state, so that threads can draw concurrently.
+Figures are made without pyplot and its global state, so that threads can draw concurrently.
 Margins are computed from the length of the names, not measured, so that the same input gives the same bytes.
 """
 
@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import matplotlib
+import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image
 
-from netsim.report.svg import INK
+from netsim.report.svg import INK, to_svg
 from netsim.results.findings import number, with_error
 from netsim.results.gallery import Gallery
 from netsim.results.matrices import SETS
@@ -28,6 +28,14 @@ from netsim.results.results import Results
 from netsim.similarity.hsic import EstimatorName, validate_estimator
 from netsim.statistics.clusters import Clusters, NetworkMap
 from netsim.statistics.slopes import ByEps
+
+
+class Figure(matplotlib.figure.Figure):
+    """A figure that notebooks show by itself."""
+
+    def _repr_svg_(self) -> str:
+        return to_svg(self)
+
 
 UNDEFINED = "#c9cdd2"
 """Colour of a cell that is NaN."""

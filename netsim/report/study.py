@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from netsim.report.figures import eps_curves, layer_heatmaps
+from netsim.report.figures import Figure, eps_curves, layer_heatmaps
 from netsim.report.page import templates, write_files
 from netsim.report.svg import to_inline_svg, to_png, to_svg
 from netsim.report.tables import (

@@ -69,15 +69,20 @@ def layers_csv(spec: LayerSpec, similarities: Mapping[str, LayerSimilarity]) -> 
     )
 
 
-def means_csv(results: Results) -> bytes:
-    """Render the means, the ceilings and the similarity normalized by them, unbiased, with both errors."""
+def means_table(results: Results) -> pd.DataFrame:
+    """Return the means, the ceilings and the similarity normalized by them, unbiased, with both errors."""
     inference = results.inference
     quantities = {"mean": inference.means, "ceiling": inference.ceiling, "normalized": inference.normalized}
-    return _csv(
+    return pd.DataFrame(
         {"quantity": quantity, "set": set_name} | _crossed(estimate)
         for quantity, by_set in quantities.items()
         for set_name, estimate in by_set.items()
     )
+
+
+def means_csv(results: Results) -> bytes:
+    """Render `means_table`."""
+    return _csv(means_table(results))
 
 
 def verdict_csv(verdict: Verdict) -> bytes:
@@ -247,10 +252,15 @@ def losses_csv(results: Results) -> bytes:
     )
 
 
-def networks_csv(results: Results) -> bytes:
-    """Render each network and how its inversions went; of a network that only looks, those fields are empty."""
+def networks_table(results: Results) -> pd.DataFrame:
+    """Return each network and how its inversions went; of a network that only looks, those fields are missing."""
     table = pd.DataFrame([_network(results, name) for name in results.everyone])
-    return _csv(table.astype(dict.fromkeys(COUNTS, "Int64")))  # which may be missing without becoming 0.0
+    return table.astype(dict.fromkeys(COUNTS, "Int64"))  # which may be missing without becoming 0.0
+
+
+def networks_csv(results: Results) -> bytes:
+    """Render `networks_table`."""
+    return _csv(networks_table(results))
 
 
 def _network(results: Results, name: str) -> dict[str, Any]:

@@ -9,5 +9,5 @@ layers       similarity of layers
 findings     results in sentences, and reasons not to trust them
 gallery      images of a few pairs
 published    comparison with published matrices
-labelled     `open_run`: results as labelled arrays
+labelled     results as labelled arrays and tables, for `netsim.open_run`
 """

@@ -20,9 +20,9 @@ FLOORS = (
     ("report",),
     ("stages",),
     ("planning", "verify"),
-    ("score",),
+    ("score", "opened"),
 )
-READING = ("store", "results", "report")
+READING = ("store", "results", "report", "opened")
 COMPUTING = ("images", "networks", "inversion", "stages", "planning", "score")
 ORCHESTRATORS = ("prefect", "prefect_dask", "dask", "distributed", "dask_jobqueue", "dask_kubernetes")
 COMMAND_LINE = "flows/cli/"  # in flows/, but no flows

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from netsim.errors import NetsimError, SettingsError, StoreError
+from netsim.opened import open_run
 from netsim.report.page import write_report
 from netsim.results.gallery import gallery
-from netsim.results.labelled import open_run
 from netsim.results.measured import load_measured
 from netsim.results.results import load_results
 from netsim.settings import load_settings

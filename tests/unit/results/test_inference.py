@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
+from netsim.opened import open_run
 from netsim.results.inference import MEANS
-from netsim.results.labelled import open_run
 from netsim.results.matrices import groups_of, matrices
 from netsim.results.results import load_results
 from netsim.statistics.clusters import cluster_networks, map_networks
