@@ -111,9 +111,7 @@ def test_some_networks_are_shown_alone(finished):
     stored = finished.array(representation_path("inverted/vgg", "shufflenet"))[...]
     assert list(part.representations) == ["natural", "seed", "inverted/shufflenet", "inverted/vgg"]
     np.testing.assert_array_equal(part.representations["inverted/vgg"]["shufflenet"], stored)
-    np.testing.assert_array_equal(
-        part.images.inverted.sel(through="vgg"), open_run(finished.url).images.inverted[0]
-    )
+    np.testing.assert_array_equal(part.images.inverted.sel(through="vgg"), open_run(finished.url).images.inverted[0])
     with pytest.raises(SettingsError, match="pairs must be"):
         open_run(finished.url, pairs=64)
     with pytest.raises(SettingsError, match="no network 'vgh'"):
