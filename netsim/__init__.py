@@ -5,7 +5,8 @@ linear_cka      similarity of two representations
 load_network    a network by reference, as in "torchvision:resnet50"
 Preprocessing   the input that a module expects, if it is not RGB in [0, 1]
 draw_pairs      (seed, target) pairs whose labels differ
-open_run        a finished sweep as labelled arrays
+compare         the similarity of two networks in memory, on natural images and after inversion
+open_run        a finished sweep as labelled arrays, tables and figures
 """
 
 from importlib import import_module
@@ -18,11 +19,12 @@ _HOMES = {
     "load_network": "netsim.networks",
     "Preprocessing": "netsim.networks",
     "draw_pairs": "netsim.images.pairs",
+    "compare": "netsim.in_memory",
     "open_run": "netsim.opened",
 }
 
 # imported when first used
-__all__ = ["Preprocessing", "draw_pairs", "invert_images", "linear_cka", "load_network", "open_run"]  # noqa: F822
+__all__ = ["Preprocessing", "compare", "draw_pairs", "invert_images", "linear_cka", "load_network", "open_run"]  # noqa: F822
 
 
 def __getattr__(name: str) -> Any:

@@ -253,7 +253,10 @@ class InversionSettings(Settings):
         description="Stored type of inverted images: fixed point with steps of 1/65535, or floats of twice the size.",
     )
     tolerance: float = Field(
-        0.1, gt=0, description="Median final relative loss above which a network is reported as not converged."
+        0.1,
+        gt=0,
+        description="Final relative loss above which an image counts as not converged, and a network with more than "
+        "5 % of such images.",
     )
 
     @model_validator(mode="after")

@@ -20,10 +20,10 @@ FLOORS = (
     ("report",),
     ("stages",),
     ("planning", "verify"),
-    ("score", "opened"),
+    ("score", "opened", "in_memory"),
 )
 READING = ("store", "results", "report", "opened")
-COMPUTING = ("images", "networks", "inversion", "stages", "planning", "score")
+COMPUTING = ("images", "networks", "inversion", "stages", "planning", "score", "in_memory")
 ORCHESTRATORS = ("prefect", "prefect_dask", "dask", "distributed", "dask_jobqueue", "dask_kubernetes")
 COMMAND_LINE = "flows/cli/"  # in flows/, but no flows
 UNPICKLERS = ("pickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "torch.load")
