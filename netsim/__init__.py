@@ -6,6 +6,7 @@ load_network    a network by reference, as in "torchvision:resnet50"
 Preprocessing   the input that a module expects, if it is not RGB in [0, 1]
 draw_pairs      (seed, target) pairs whose labels differ
 compare         the similarity of two networks in memory, on natural images and after inversion
+run             a sweep, run or resumed and then opened
 open_run        a finished sweep as labelled arrays, tables and figures
 """
 
@@ -20,11 +21,12 @@ _HOMES = {
     "Preprocessing": "netsim.networks",
     "draw_pairs": "netsim.images.pairs",
     "compare": "netsim.in_memory",
+    "run": "flows.cli.notebook",
     "open_run": "netsim.opened",
 }
 
 # imported when first used
-__all__ = ["Preprocessing", "compare", "draw_pairs", "invert_images", "linear_cka", "load_network", "open_run"]  # noqa: F822
+__all__ = ["Preprocessing", "compare", "draw_pairs", "invert_images", "linear_cka", "load_network", "open_run", "run"]  # noqa: F822
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ FILES = sorted(path for folder in ("netsim", "tasks", "flows") for path in (ROOT
 FRAGMENT = re.compile(r"(What|Of|The same|Whether|By|It|How|For|Where|When|Those|That)\b")
 """Openings that do not stand alone in `help()` or an IDE."""
 
-PUBLIC = ("invert_images", "linear_cka", "load_network", "Preprocessing", "draw_pairs", "compare", "open_run")
+PUBLIC = ("invert_images", "linear_cka", "load_network", "Preprocessing", "draw_pairs", "compare", "open_run", "run")
 SECTIONS = ("Parameters", "Raises", "Examples")
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
