@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -117,12 +117,13 @@ def _settings_file(
 
 def _follow(process: "subprocess.Popen[Any]", store: str, settings: SweepSettings, quiet: bool) -> None:
     """Show progress bars from when the store has the sweep until the command ends."""
-    while process.poll() is None and (quiet or not (asked := _asked(store, settings))):
+    run = None
+    while process.poll() is None and not run:
+        run = None if quiet else _asked(store, settings)
         _wait(process)
-    if process.poll() is None and asked:
-        with console.progress_bars(asked):
-            while process.poll() is None:
-                _wait(process)
+    with console.progress_bars(run) if run else nullcontext():
+        while process.poll() is None:
+            _wait(process)
 
 
 def _asked(store: str, settings: SweepSettings) -> Run | None:
