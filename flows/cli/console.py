@@ -1,7 +1,9 @@
 """Progress of a run in a terminal: a status table, and bars that follow the store while a sweep works."""
 
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,8 +28,14 @@ from netsim.store.stages import STAGES, Stage, unit_label
 from netsim.store.status import StageStatus, stage_status, status, unreadable
 from netsim.store.throughput import Throughput, throughput_table
 
-WIDE = 120
-"""Columns of output that goes to a file or a pipe: enough for nine networks."""
+WIDE = 100
+"""Characters of a line that goes to a file or a pipe, unless COLUMNS says otherwise: readable in any pager."""
+
+UNBROKEN = re.compile(r"`[^`\n]*`| ± |(?<=\d) %|(?<=WARNING)  | [<=] ")
+"""Text that a line break would spoil: a command to copy, or a number with its sign, error or unit."""
+
+SPACE = "\ue000"
+"""Stands for a space of such text while lines are broken; names have none, because it is not printable."""
 
 
 class _LastingConsole(Console):
@@ -38,12 +46,23 @@ class _LastingConsole(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
+def _width() -> int | None:
+    """Return the characters of a line; None is the width of the terminal, or COLUMNS."""
+    return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
+
+
 # Text is never markup: a path or a name may have brackets and colons.
-console = _LastingConsole(markup=False, emoji=False, highlight=False, width=None if sys.stdout.isatty() else WIDE)
+console = _LastingConsole(markup=False, emoji=False, highlight=False, width=_width())
 errors = _LastingConsole(stderr=True, markup=False, emoji=False, highlight=False)
+
+GAP = 2
+"""Characters between two columns."""
 
 LONGEST = 24
 """Characters of a word that a column of text always has room for; longer ones are broken."""
+
+SHORT = 16
+"""Characters of a text that is not wrapped in any column, such as `aggregate 3/12`."""
 
 MAX_NAMED = 3
 """Unreadable images, and incomplete networks, listed by name; --json lists all."""
@@ -51,10 +70,15 @@ MAX_NAMED = 3
 
 def table_of(first: str, *others: str) -> Table:
     """Return an empty table with a left-aligned first column and right-aligned others."""
-    table = Table(Column(first, overflow="fold"), box=box.SIMPLE_HEAD, pad_edge=False)
+    table = _empty_table()
+    table.add_column(first, overflow="fold")
     for title in others:
         table.add_column(title, justify="right")
     return table
+
+
+def _empty_table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
 
 
 def plain(text: str) -> Text:
@@ -62,18 +86,94 @@ def plain(text: str) -> Text:
     return Text(printable(text))
 
 
+def say(text: str, style: str | None = None) -> None:
+    """Print sentences, a paragraph for each line of `text`, wrapped at words to the width of the terminal."""
+    for line in printable(text).splitlines():
+        console.print(Text(wrapped(line, console.width)), style=style, soft_wrap=True)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Break a paragraph into lines of at most `width` characters; commands, numbers and long words stay whole.
+
+    Examples
+    --------
+    >>> print(wrapped("Natural similarity 0.931 ± 0.002; see `netsim results runs/demo`.", 30))
+    Natural similarity
+      0.931 ± 0.002; see
+      `netsim results runs/demo`.
+    """
+    kept = UNBROKEN.sub(lambda match: match[0].replace(" ", SPACE), text)
+    return textwrap.fill(kept, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False).replace(
+        SPACE, " "
+    )
+
+
 def show(title: str, table: Table) -> None:
-    """Print a table under a bold title, wider than the terminal if names or numbers would be cut otherwise."""
-    console.print(Text(title, style="bold"), soft_wrap=True)
-    for column in table.columns:
-        column.min_width = _least_width(column)
-    lines = console.render(table, console.options.update(width=console.width))
-    console.print(Segments(lines), crop=False, soft_wrap=True, end="")
+    """Print a table under a bold title, folded: columns that do not fit follow below, beside the first one again."""
+    say(title, "bold")
+    first, *others = table.columns
+    for column in table.columns:  # a short label stays on one line
+        longest = max(map(_length, [column.header, *column.cells]))
+        column.no_wrap = column.justify != "right" and longest <= (LONGEST if column is first else SHORT)
+    widths = [GAP + _least_width(column) for column in others]
+    for indices in column_blocks(widths, console.width - _least_width(first)):
+        part = _part(first, *(others[index] for index in indices))
+        lines = console.render(part, console.options.update(width=console.width))
+        console.print(Segments(lines), crop=False, soft_wrap=True, end="")
+        console.print()
+
+
+def _part(*columns: Column) -> Table:
+    """Return a table of some columns; where it is too wide, titles and text are wrapped, but no number is."""
+    cells = [list(column.cells) for column in columns]
+    natural = sum(
+        GAP + max(map(_length, [column.header, *texts])) for column, texts in zip(columns, cells, strict=True)
+    )
+    part = _empty_table()
+    for column in columns:
+        least = _least_width(column)
+        fixed = column.justify == "right" and natural - GAP > console.width
+        part.add_column(
+            column.header,
+            justify=column.justify,
+            overflow=column.overflow,
+            no_wrap=column.no_wrap,
+            width=least if fixed else None,
+            min_width=least,
+        )
+    for row in zip(*cells, strict=True):
+        part.add_row(*row)
+    return part
+
+
+def _length(cell: Any) -> int:
+    return cell_len(cell.plain if isinstance(cell, Text) else str(cell))
+
+
+def column_blocks(widths: Sequence[int], room: int) -> list[list[int]]:
+    """Divide columns into blocks that fit into `room` characters; each has at least one column.
+
+    Examples
+    --------
+    >>> column_blocks([5, 5, 5, 20, 5], room=12)
+    [[0, 1], [2], [3], [4]]
+    """
+    blocks: list[list[int]] = []
+    used = room
+    for index, width in enumerate(widths):
+        if used + width > room:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(index)
+        used += width
+    return blocks
 
 
 def _least_width(column: Column) -> int:
-    """Return the characters that a column needs: whole numbers, and the longest word of a title or text, up to 24."""
+    """Return the characters that a column needs: whole numbers and labels, and the longest word, up to 24, of text."""
     cells = [cell.plain if isinstance(cell, Text) else str(cell) for cell in column.cells]
+    if column.no_wrap:
+        return max(map(cell_len, [*cells, str(column.header)]))
     parts = cells if column.justify == "right" else [word[:LONGEST] for cell in cells for word in cell.split()]
     return max(map(cell_len, [*parts, *str(column.header).split()]), default=0)
 
@@ -97,11 +197,11 @@ def show_status(run: Run) -> None:
     for split, checked in splits.items():
         if names := [f"{image.name} ({image.why})" for image in checked.unreadable]:
             summary = f"{len(names)} of {checked.listed} {split} images are unreadable and skipped"
-            console.print(plain(f"{summary}: {_first_few(names)}"), soft_wrap=True)
+            say(f"{summary}: {_first_few(names)}")
         for sentence in checked.passed_over:
-            console.print(plain(sentence), soft_wrap=True)
+            say(sentence)
     for unit, why in units.items():
-        console.print(plain(f"{unit_label(unit)} is quarantined: {why['error']}"), soft_wrap=True)
+        say(f"{unit_label(unit)} is quarantined: {why['error']}")
 
 
 def _first_few(names: list[str]) -> str:

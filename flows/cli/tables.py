@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.text import Text
 
-from flows.cli.console import console, plain, show, table_of
+from flows.cli.console import GAP, LONGEST, console, plain, say, show, table_of
 from netsim.results.findings import (
     NETWORK_TABLE,
     WARNING,
@@ -48,8 +48,8 @@ if TYPE_CHECKING:
 
 def show_results(results: Results) -> None:
     """Print both matrices, the networks, the means with intervals, and every warning."""
-    _show_matrix("Natural CKA", results, "natural")
-    _show_matrix("Inverted CKA, row = inverted through, column = observer", results, "inverted")
+    show_matrix("Natural CKA", results, "natural")
+    show_matrix("Inverted CKA, row = inverted through, column = observer", results, "inverted")
     _show_networks(results)
     show_summary(summary(results))
 
@@ -57,7 +57,7 @@ def show_results(results: Results) -> None:
 def show_summary(text: str) -> None:
     """Print the sentences of a run, its warnings in red; `text` is `netsim.results.findings.summary`."""
     for line in text.splitlines():
-        console.print(plain(line), style="bold red" if line.startswith(WARNING) else None, soft_wrap=True)
+        say(line, "bold red" if line.startswith(WARNING) else None)
 
 
 def show_study(study: Study) -> None:
@@ -70,16 +70,18 @@ def show_study(study: Study) -> None:
     _show_rows(f"Robust rows and columns of eps {study.eps[0]:g}, minus mirrored cells", asymmetry_table(study))
     _show_rows("Networks", study_network_table(study))
     for sentence in (study_headline(study), study_asymmetry(study)):
-        console.print(plain(f"{sentence}."), soft_wrap=True)
+        say(f"{sentence}.")
     for warning in study_warnings(study):
         _warn(warning)
 
 
 def _show_rows(title: str, rows: Sequence[Mapping[str, str]]) -> None:
-    """Print a table of rows, in blocks of the columns that the terminal has room for."""
-    first, *columns = rows[0]
-    cells = [[row[column] for column in columns] for row in rows]
-    _show_cells(title, [row[first] for row in rows], columns, cells)
+    """Print a table of rows, whose first column has no title."""
+    _, *columns = rows[0]
+    table = table_of("", *columns)
+    for row in rows:
+        table.add_row(*row.values())
+    show(title, table)
 
 
 def show_measures() -> None:
@@ -116,7 +118,7 @@ def show_influence(results: Results, measured: dict[str, Measured]) -> None:
 def show_comparison(comparison: Comparison) -> None:
     """Print a run against published matrices: means and correlations, then the difference of every cell."""
     published = comparison.published
-    console.print(f"Compared with {published.name}: {published.source}. {published.provenance}", soft_wrap=True)
+    say(f"Compared with {published.name}: {published.source}. {published.provenance}")
     both = {"natural": comparison.natural, "inverted": comparison.inverted}
     table = table_of("", "this run", "published", "difference", "Pearson", "Spearman")
     for name, matrices in both.items():
@@ -162,29 +164,25 @@ def show_estimate(estimate: "CostEstimate", price: float | None) -> None:
     cost = (
         "" if price is None else f", cost at {price:g} per hour: {_interval(estimate.device_seconds * (price / 3600))}"
     )
-    console.print(plain(f"Speed: {estimate.on}."), soft_wrap=True)
-    console.print(
+    say(f"Speed: {estimate.on}.")
+    say(
         f"Wall time with {estimate.workers:,} workers: {_time(estimate.wall)}.\n"
         f"Device-hours: {hours}{cost}.\n"
         f"Memory of a worker with all networks loaded: {_bytes(estimate.worker_bytes)}.\n"
-        f"Storage: {_bytes(estimate.stored)}{free}.",
-        soft_wrap=True,
+        f"Storage: {_bytes(estimate.stored)}{free}."
     )
     if estimate.at_most:
-        console.print("These are upper bounds: with stop_loss, images finish earlier.", soft_wrap=True)
+        say("These are upper bounds: with stop_loss, images finish earlier.")
     if estimate.first_look is not None:
-        console.print(
+        say(
             f"These are upper bounds: pairs.count is the most that are used, and with pairs.until the sweep stops when "
-            f"its results are known, after {estimate.first_look:,} pairs at the earliest.",
-            soft_wrap=True,
+            f"its results are known, after {estimate.first_look:,} pairs at the earliest."
         )
     for warning in estimate.warnings:
         _warn(warning)
     if estimate.downloaded:
         names = ", ".join(estimate.downloaded)
-        console.print(
-            plain(f"Every worker downloads published weights unless they are cached: {names}."), soft_wrap=True
-        )
+        say(f"Every worker downloads published weights unless they are cached: {names}.")
 
 
 def _time(seconds: "Range") -> str:
@@ -201,7 +199,8 @@ def _bytes(count: float) -> str:
     return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
-def _show_matrix(title: str, results: Results, set_name: str) -> None:
+def show_matrix(title: str, results: Results, set_name: str) -> None:
+    """Print one matrix of a run, with the largest error of its cells in the title."""
     largest = np.nanmax(results.cells(set_name, kind="se"))
     cells = [[number(value, 2) for value in row] for row in results.cells(set_name)]
     heading = f"{title}, unbiased; largest standard error of a cell: {largest:.3f}"
@@ -209,33 +208,17 @@ def _show_matrix(title: str, results: Results, set_name: str) -> None:
 
 
 def _show_cells(title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Print a matrix, in blocks of the columns that the terminal has room for."""
-    room = console.width - max(map(len, rows)) - 3
-    widths = [3 + max(len(name), *(len(row[index]) for row in cells)) for index, name in enumerate(columns)]
-    for block, indices in enumerate(column_blocks(widths, room)):
-        table = table_of("", *(columns[index] for index in indices))
-        for name, row in zip(rows, cells, strict=True):
-            table.add_row(name, *(row[index] for index in indices))
-        show(f"{title} (continued)" if block else title, table)
-
-
-def column_blocks(widths: Sequence[int], room: int) -> list[list[int]]:
-    """Divide columns into blocks that fit into `room` characters; each has at least one column.
-
-    Examples
-    --------
-    >>> column_blocks([5, 5, 5, 20, 5], room=12)
-    [[0, 1], [2], [3], [4]]
-    """
-    blocks: list[list[int]] = []
-    used = room
-    for index, width in enumerate(widths):
-        if used + width > room:
-            blocks.append([])
-            used = 0
-        blocks[-1].append(index)
-        used += width
-    return blocks
+    """Print a matrix; the terminal folds it, and columns are numbered like rows where their names do not fit."""
+    widths = [GAP + max(len(name), *(len(row[index]) for row in cells)) for index, name in enumerate(columns)]
+    if min(LONGEST, max(map(len, rows))) + sum(widths) > console.width:
+        only = [f"{position} = {name}" for position, name in enumerate(columns, 1) if name not in rows]
+        title += f"; columns by number{', ' * bool(only)}{', '.join(only)}"
+        rows = [f"{columns.index(name) + 1:>{len(str(len(columns)))}} {name}" for name in rows]
+        columns = [str(position) for position in range(1, len(columns) + 1)]
+    table = table_of("", *columns)
+    for name, row in zip(rows, cells, strict=True):
+        table.add_row(name, *row)
+    show(title, table)
 
 
 def _show_networks(results: Results) -> None:
@@ -262,7 +245,7 @@ def show_score(score: "Score") -> None:
     show(f"Unbiased CKA with {score.name}, which only looks; n = {score.n:,} images in {score.shards:,} shards", table)
     means = {kind.replace("_seed", ", seed-only"): value for kind, value in score.means.items()}
     listed = "; ".join(f"{kind} {with_error(value)} ({_ends(value)})" for kind, value in means.items())
-    console.print(f"Means: {listed}.", soft_wrap=True)
+    say(f"Means: {listed}.")
     if score.twins:
         warning = f"{score.name} has the weights of {', '.join(score.twins)}, whose cells are left out of means."
         _warn(warning)
@@ -288,16 +271,16 @@ def show_stores(place: str, stores: "list[ListedStore]") -> None:
 
 def show_compared(compared: "ComparedSweeps", first: str, second: str) -> None:
     """Print the differences of two sweeps: of means, of rows, and of every cell."""
-    console.print(plain(f"A: {first}\nB: {second}"), soft_wrap=True)
+    say(f"A: {first}\nB: {second}")
     same = "both are of the same targets, with other seeds" if compared.other_seeds else "both are of the same pairs"
     paired = f"unpaired, because {compared.unpaired}" if compared.unpaired else f"paired: {same}"
     images = " and ".join(f"{n:,}" for n in dict.fromkeys(compared.n))
-    console.print(f"Unbiased CKA on {images} pairs; {paired}.", soft_wrap=True)
+    say(f"Unbiased CKA on {images} pairs; {paired}.")
     if compared.settings:
         differing = ", ".join(f"{name} ({one} and {other})" for name, (one, other) in compared.settings.items())
-        console.print(plain(f"Settings differ: {differing}."), soft_wrap=True)
+        say(f"Settings differ: {differing}.")
     if compared.other_weights:
-        console.print(plain(f"Weights differ: {', '.join(compared.other_weights)}."), soft_wrap=True)
+        say(f"Weights differ: {', '.join(compared.other_weights)}.")
     table = table_of("mean", "A", "B", "B − A", "95 % interval", "p", "p (Holm)")
     for (kind, name), value in compared.tests.items():
         difference = value.difference
@@ -336,10 +319,7 @@ def _show_seeds(compared: "ComparedSweeps") -> None:
         table.add_row(name or "all rows", number(parts.icc, 2), ends, *errors)
     show("Errors of inverted rows, divided into targets and seeds; ICC: the share of targets in the variance", table)
     left = number(compared.seeds[""].after_second_draw, 2)
-    console.print(
-        f"A second seed for each target leaves {left} of the variance of the mean; as many more targets leave 0.50.",
-        soft_wrap=True,
-    )
+    say(f"A second seed for each target leaves {left} of the variance of the mean; as many more targets leave 0.50.")
 
 
 def _show_agreement(compared: "ComparedSweeps") -> None:
@@ -356,7 +336,7 @@ def _show_agreement(compared: "ComparedSweeps") -> None:
 def _warn(warning: str) -> None:
     """Print a warning, unless it is empty."""
     if warning:
-        console.print(plain(f"WARNING  {warning}"), style="bold red", soft_wrap=True)
+        say(f"WARNING  {warning}", "bold red")
 
 
 def _ends(value: Estimate) -> str:

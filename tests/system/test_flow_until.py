@@ -50,7 +50,7 @@ def test_a_sweep_that_is_killed_stops_early_with_the_values_of_a_fixed_sweep(ser
     stopped = answer(store, server)
     assert (stopped["outcome"], stopped["at_most"]) == ("known", 256)
     assert 64 < stopped["n"] < 256 and stopped["half_width"] <= 0.05
-    assert f"after {stopped['n']} of at most 256 pairs, look {stopped['looks']}" in resumed.stdout
+    assert f"after {stopped['n']} of at most 256 pairs, look {stopped['looks']}" in " ".join(resumed.stdout.split())
 
     fixed = SETTINGS | {"pairs": {"count": stopped["n"], "shard_size": 8}}
     fresh = new_run(str(tmp_path / "fresh"), parse_settings(fixed))

@@ -32,7 +32,7 @@ def run_netsim(*arguments: str | bytes, cwd: Path, **env: str) -> subprocess.Com
 def test_results_are_printed_in_any_locale_with_their_signs(finished, tmp_path, env):
     done = run_netsim("results", finished.url, cwd=tmp_path, **env)
     assert (done.returncode, done.stderr) == (0, b"")
-    printed = done.stdout.decode("latin-1")
+    printed = " ".join(done.stdout.decode("latin-1").split())
     plain = headline(load_results(finished)).replace("−", "-")
     assert (plain if env.get("PYTHONIOENCODING") == "latin-1" else plain.replace("±", "+/-")) in printed
 
