@@ -6,7 +6,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import groupby
 from threading import Event, Thread
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.segment import Segments
 from rich.table import Column, Table
 from rich.text import Text
@@ -185,7 +185,7 @@ def show_status(run: Run) -> None:
     parts: list[Callable[[Run], Any]] = [status, unreadable, quarantined]
     stages, splits, units = concurrently(lambda part: part(run), parts)
     for stage in stages:
-        behind = [f"{name} {total - done}" for name, (done, total) in stage.by_name.items() if done < total]
+        behind = [_behind(stage, name) for name, (done, total) in stage.by_name.items() if done < total]
         rate = f"{60 * stage.rate:.1f}" if stage.rate and behind else ""
         left = _duration(stage.seconds_left) if behind else ""
         missing = _first_few(behind)
@@ -202,6 +202,14 @@ def show_status(run: Run) -> None:
             say(sentence)
     for unit, why in units.items():
         say(f"{unit_label(unit)} is quarantined: {why['error']}")
+
+
+def _behind(stage: StageStatus, name: str) -> str:
+    """Name what misses shards, with their number, or with its epochs if it is a network in training."""
+    if name in stage.epochs:
+        return f"{name} (epoch {stage.epochs[name][0]} of {stage.epochs[name][1]})"
+    done, total = stage.by_name[name]
+    return f"{name} {total - done}"
 
 
 def _first_few(names: list[str]) -> str:
@@ -228,10 +236,10 @@ def _duration(seconds: float | None) -> str:
 
 @contextmanager
 def progress_bars(run: Run, stages: Sequence[Stage] = STAGES, *, every: float = 1.0) -> Iterator[None]:
-    """Show bars that follow the store until the block ends; without a terminal, print one line per finished stage."""
+    """Show bars that follow the store until the block ends; without a terminal, print lines instead."""
     stop = Event()
     stages = [stage for stage in stages if stage.total(run.sweep)]
-    follow = _draw_bars if console.is_terminal else _print_stages
+    follow = _draw_bars if console.is_terminal else _print_lines
     thread = Thread(target=follow, args=(run, stages, stop, every), daemon=True)
     thread.start()
     try:
@@ -275,12 +283,31 @@ def _poll_interval(every: float, took: float) -> float:
     return max(every, took / LISTING_SHARE)
 
 
-class _RateAndTimeLeft(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        stage: StageStatus | None = task.fields.get("status")
-        if stage is None or stage.finished or not stage.rate:
-            return Text("")
-        return Text(f"{60 * stage.rate:.1f} per minute, {_duration(stage.seconds_left)} left", style="cyan")
+class _Pace:
+    """Speed of a stage, and the time left: by the times of commits, and of trainings by the epochs that pass."""
+
+    def __init__(self) -> None:
+        self._watch = Stopwatch()
+        self._first: tuple[float, int] | None = None
+
+    def text(self, stage: StageStatus) -> str:
+        """Describe the pace of a stage that is not finished; "" of any other."""
+        if stage.finished:
+            return ""
+        names = [_behind(stage, name) for name, (done, total) in stage.epochs.items() if 0 < done < total]
+        rate = [f"{60 * stage.rate:.1f} per minute"] if stage.rate and not stage.epochs else []
+        left = self._of_training(stage) if stage.epochs else stage.seconds_left
+        return ", ".join(
+            [*([_first_few(names)] if names else []), *rate, *([f"{_duration(left)} left"] if left else [])]
+        )
+
+    def _of_training(self, stage: StageStatus) -> float | None:
+        done, total = (sum(values) for values in zip(*stage.epochs.values(), strict=True))
+        now = self._watch()
+        if self._first is None:
+            self._first = now, done
+        since, before = self._first
+        return (total - done) * (now - since) / (done - before) if done > before else None
 
 
 def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> None:
@@ -289,11 +316,11 @@ def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> 
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        _RateAndTimeLeft(),
+        TextColumn("{task.fields[pace]}", style="cyan", markup=False),
     )
     with Progress(*columns, console=console) as progress:
-        bars = [progress.add_task(stage.label, total=stage.total(run.sweep), start=False) for stage in stages]
-        ended, took = False, 0.0
+        bars = [progress.add_task(stage.label, total=stage.total(run.sweep), start=False, pace="") for stage in stages]
+        ended, took, pace = False, 0.0, _Pace()
         while not ended:
             ended = stop.wait(_poll_interval(every, took))  # and once more after the end
             watch, before = Stopwatch(), run.sweep
@@ -306,20 +333,35 @@ def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> 
                     break
                 if now.done:
                     progress.start_task(bar)
-                progress.update(bar, completed=now.done, total=now.total, status=now)
+                progress.update(bar, completed=now.done, total=now.total, pace=pace.text(now))
                 if not now.finished:
                     progress.start_task(bar)
                     break
             took = watch()
 
 
-def _print_stages(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> None:
-    waiting = list(stages)
+LOG_INTERVAL = 60.0
+"""Seconds between two lines on a stage, where there is no terminal."""
+
+
+def _print_lines(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> None:
+    """Print a line when a stage is finished, and every minute one on the stage at work."""
+    waiting, pace, since = list(stages), _Pace(), Stopwatch()
     ended, took = False, 0.0
     while waiting and not ended:
         ended = stop.wait(_poll_interval(every, took))
         watch, run = Stopwatch(), _try_latest(run)
         while waiting and (now := _try_stage_status(run, waiting[0])) and now.finished:
-            console.print(f"{now.label}: {now.done} of {now.total}")
+            _print_line(now, "")
             waiting.pop(0)
+        if waiting and now:
+            text = pace.text(now)
+            if since() >= LOG_INTERVAL and not ended:
+                since = Stopwatch()
+                _print_line(now, text)
         took = watch()
+
+
+def _print_line(stage: StageStatus, pace: str) -> None:
+    line = f"{datetime.now():%Y-%m-%d %H:%M}  {stage.label}: {stage.done:,} of {stage.total:,}"
+    console.print(plain(f"{line}, {pace}" if pace else line), soft_wrap=True)

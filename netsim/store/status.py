@@ -1,15 +1,22 @@
 """Progress of a run: shards done and missing by stage and name, rate and time left, from one listing per stage."""
 
-from dataclasses import asdict, dataclass
+import json
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from blake3 import blake3
+
 from netsim.storage.concurrency import concurrently
+from netsim.store.layout import checkpoint_path
 from netsim.store.metadata import CheckedSplit, CheckMetadata
 from netsim.store.run import Run
-from netsim.store.stages import CHECK, STAGES, Stage
+from netsim.store.stages import CHECK, STAGES, TRAIN, Stage
 
 RECENT = 600.0
 """Seconds before the newest commit that count for the rate: a run that paused overnight is not slow."""
+
+LARGEST_HEADER = 100_000_000
+"""Bytes of the largest header of safetensors, by their specification."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,8 @@ class StageStatus:
         Name -> (shards done, shards in all).
     rate
         Shards per second; None until it can be estimated.
+    epochs
+        Network that the run trains -> (epochs done, epochs in all); empty for other stages.
     """
 
     name: str
@@ -30,6 +39,7 @@ class StageStatus:
     total: int
     by_name: dict[str, tuple[int, int]]
     rate: float | None
+    epochs: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a JSON object; the key of the label is "says"."""
@@ -78,7 +88,41 @@ def stage_status(run: Run, stage: Stage) -> StageStatus:
         total=sum(shards.values()),
         by_name={name: (counts[name], total) for name, total in shards.items()},
         rate=_rate(sorted(done.values())),
+        epochs=_epochs(run, {name for name, _ in done}) if stage is TRAIN else {},
     )
+
+
+def _epochs(run: Run, done: set[str]) -> dict[str, tuple[int, int]]:
+    """Map each network that the run trains to its epochs done, by its checkpoint until it is finished, and in all."""
+    training = {name: run.sweep.network(name).training for name in run.sweep.columns}
+    totals = {name: settings.epochs for name, settings in training.items() if settings is not None}
+    under_way = _epochs_of_checkpoints(run, [name for name in totals if name not in done])
+    return {name: (total if name in done else under_way.get(name, 0), total) for name, total in totals.items()}
+
+
+def _epochs_of_checkpoints(run: Run, names: list[str]) -> dict[str, int]:
+    """Read the epochs that checkpoints have behind them, of which only a header and eight bytes are fetched.
+
+    A checkpoint is a hash and safetensors: the length of the header, the header, and the tensors.
+    """
+    start = blake3.digest_size + 8
+    paths = {name: checkpoint_path(name) for name in names}
+    lengths = run.files.get_ranges([(path, blake3.digest_size, start) for path in paths.values()])
+    ends = {
+        name: start + int.from_bytes(length, "little")
+        for name, length in zip(paths, lengths, strict=True)
+        if length is not None and int.from_bytes(length, "little") < LARGEST_HEADER
+    }
+    headers = run.files.get_ranges([(paths[name], start, end) for name, end in ends.items()])
+    found = {}
+    for (name, end), header in zip(ends.items(), headers, strict=True):
+        try:
+            first, last = json.loads(header or b"")["epochs_done"]["data_offsets"]
+        except (ValueError, KeyError, TypeError):  # damaged: the training starts over
+            continue
+        found[name] = (paths[name], end + first, end + last)
+    counts = run.files.get_ranges(list(found.values()))
+    return {name: int.from_bytes(count or b"", "little") for name, count in zip(found, counts, strict=True)}
 
 
 def _rate(times: list[float]) -> float | None:

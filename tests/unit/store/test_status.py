@@ -5,14 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from blake3 import blake3
 
+from netsim.networks.load import load_network
+from netsim.networks.training import _state
 from netsim.settings import parse_settings
+from netsim.store.layout import checkpoint_path
 from netsim.store.metadata import CheckedSplit, CheckMetadata, UnreadableImage
 from netsim.store.records import commit_path
 from netsim.store.run import Run
-from netsim.store.stages import DRAW, INVERT, STAGES
+from netsim.store.stages import DRAW, INVERT, STAGES, TRAIN
 from netsim.store.status import RECENT, stage_status, status, unreadable, unreadable_counts
-from support.sweeps import new_run, unlisted
+from support.sweeps import new_run, tiny, unlisted
 from unit.store.definitions import SETTINGS
 
 NOON = 1_700_000_000.0
@@ -100,4 +105,26 @@ def test_unreadable_images_are_those_of_the_check(tmp_path, finished):
 
 
 def test_the_keys_of_json_are_those_that_programs_know(run):
-    assert list(stage_status(run, DRAW).to_json()) == ["name", "says", "done", "total", "by_name", "rate"]
+    assert list(stage_status(run, DRAW).to_json()) == ["name", "says", "done", "total", "by_name", "rate", "epochs"]
+
+
+def test_the_epochs_of_a_training_are_those_of_its_checkpoint(tmp_path):
+    run = new_run(str(tmp_path), tiny(training={"epochs": 7}))
+    assert stage_status(run, TRAIN).epochs == {"vgg": (0, 7)}  # the others are not trained
+    network = load_network("small:vgg@none")
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    state = _state(network, optimizer, epochs_done=3)
+    run.files.put(checkpoint_path("vgg"), blake3(state).digest() + state)
+    assert stage_status(run, TRAIN).epochs == {"vgg": (3, 7)}
+    run.commit("train", "vgg", 0, seconds=0)
+    assert stage_status(run, TRAIN).epochs == {"vgg": (7, 7)}
+    assert stage_status(run, INVERT).epochs == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"short", b"x" * 100, blake3(b"").digest() + (2).to_bytes(8, "little") + b"{}"]
+)
+def test_a_damaged_checkpoint_has_no_epochs(tmp_path, content):
+    run = new_run(str(tmp_path), tiny(training={"epochs": 7}))
+    run.files.put(checkpoint_path("vgg"), content)
+    assert stage_status(run, TRAIN).epochs == {"vgg": (0, 7)}
