@@ -47,6 +47,10 @@ class StoreError(NetsimError):
     """Unusable store: other settings, another format version, damaged, not writable, or full."""
 
 
+class UnfinishedError(StoreError):
+    """Run that is not finished, of which results are asked."""
+
+
 class UnreachableError(StoreError):
     """Store that did not answer after all retries. It may answer later, so a task that met this error is retried."""
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import httpx
@@ -23,6 +23,7 @@ from prefect import runtime, tags
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
 from prefect.client.schemas.objects import FlowRun, StateType, TaskRun
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Completed, Crashed
 
 from netsim.errors import RunError
@@ -121,6 +122,51 @@ def close_orphaned_runs(store: str) -> None:
     """
     with get_client(sync_client=True) as client:
         _close_orphans(client, f"store:{store}")
+
+
+class LatestFlow(NamedTuple):
+    """The flow run on a store that began last.
+
+    Attributes
+    ----------
+    state
+        Name of its state, such as Running; "Killed" if it is open but its process is gone.
+    since
+        Time of its state, in ISO format.
+    message
+        Why it is in this state, such as the error of a failed one.
+    """
+
+    name: str
+    id: str
+    state: str
+    since: str
+    message: str
+
+    @property
+    def running(self) -> bool:
+        """True if it has not ended."""
+        return self.state.upper() in OPEN["type"]["any_"]
+
+
+def latest_flow(store: str) -> LatestFlow | None:
+    """Return the flow run on a store that began last; None if the server knows none."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter.model_validate(
+                {"tags": {"all_": [f"store:{store}"]}, "parent_task_run_id": {"is_null_": True}}
+            ),
+            sort=FlowRunSort.START_TIME_DESC,
+            limit=1,
+        )
+    if not runs or runs[0].state is None:
+        return None
+    run, state = runs[0], runs[0].state
+    killed = not state.is_final() and any(_is_gone(tag) for tag in run.tags)
+    name = "Killed" if killed else state.type.value.capitalize()
+    return LatestFlow(
+        run.name, str(run.id), name, state.timestamp.isoformat(), (state.message or "").partition("\n")[0]
+    )
 
 
 def _wait_for_states(client: SyncPrefectClient, tag: str) -> None:

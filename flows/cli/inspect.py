@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from flows.cli.options import Credentials, Debug, Json, Networks, Pairs, Store, Sweep, names
-from flows.cli.session import use_credentials
+from flows.cli.session import describe_flow, use_credentials
 
 
 def status(
@@ -21,11 +21,19 @@ def status(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show the progress of a run: shards done and missing, rate, and time left."""
+    """Show the progress of a run: shards done and missing, rate, time left, whether a flow is running, and failures.
+
+    For example:
+
+    * `netsim status runs/demo`
+    * `netsim status runs/demo --throughput`
+    """
     from flows.cli import console
     from netsim.store import status as progress
     from netsim.store import throughput as speed
+    from netsim.store.quarantine import quarantined
     from netsim.store.run import Run
+    from netsim.store.stages import unit_label
 
     use_credentials(credentials, debug)
     opened = Run.open(store, sweep)
@@ -34,10 +42,13 @@ def status(
         content: dict[str, Any] = {"run": opened.digest, "sweep": opened.sweep.id, "name": opened.sweep.label}
         content |= {"stages": [stage.to_json() for stage in progress.status(opened)]}
         content |= {"images": {split: checked.model_dump() for split, checked in progress.unreadable(opened).items()}}
+        content |= {"failures": [{"unit": unit_label(unit), **why} for unit, why in quarantined(opened).items()]}
+        content |= {"flow": describe_flow(opened.url, debug)[1]}
         content |= {"throughput": [worker.to_json() for worker in workers]} if throughput else {}
         print(json.dumps(content, indent=2))
         return
     console.show_status(opened)
+    console.say(describe_flow(opened.url, debug)[0])
     console.show_throughput(workers)
 
 
@@ -53,7 +64,9 @@ def results(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show the results of a finished run: both matrices, means with intervals, and losses.
+    """Show the results of a run: both matrices, means with intervals, and losses.
+
+    Of a run that is not finished, shows the rows that are complete and what is missing, and exits with code 1.
 
     For example:
 
@@ -62,10 +75,12 @@ def results(
     * `netsim results runs/demo --json > demo.json`
     * `netsim results runs/imagenet-nine --compare jones2022`
     """
-    from flows.cli import tables
+    from flows.cli import console, tables
+    from netsim.errors import UnfinishedError
     from netsim.results import published
     from netsim.results.as_json import to_json
     from netsim.results.measured import load_measured, measured_json
+    from netsim.results.partial import load_partial
     from netsim.results.results import load_results
     from netsim.storage.concurrency import concurrently
     from netsim.store.run import Run
@@ -75,7 +90,16 @@ def results(
     use_credentials(credentials, debug)
     run = view(Run.open(store, sweep), names(networks), pairs)
     load: list[Callable[[Run], Any]] = [load_results, load_measured]
-    run_results, measured = concurrently(lambda part: part(run), load)
+    try:
+        run_results, measured = concurrently(lambda part: part(run), load)
+    except UnfinishedError as error:
+        partial = load_partial(run)
+        if as_json:
+            print(json.dumps(partial.to_json(), indent=2, allow_nan=False))
+        else:
+            tables.show_partial(partial)
+        console.errors.print(console.plain(f"netsim: {error}"), soft_wrap=True)
+        raise typer.Exit(1) from None
     comparison = published.compare(run_results, reference) if reference else None
     if as_json:
         content = to_json(run_results) | {"measures": measured_json(measured)}

@@ -51,6 +51,37 @@ def report_nothing_to_do(opened: Any, debug: bool) -> None:
     console.console.print("nothing to do: the run is complete")
 
 
+def describe_flow(url: str, debug: bool) -> tuple[str, dict[str, Any] | None]:
+    """Describe the flow run on a store that began last, in a sentence and for JSON; None if no server tells."""
+    load_prefect(debug)
+    import httpx
+    from prefect.settings import PREFECT_API_URL
+
+    from flows.server.access import redact_password
+    from flows.server.server import existing_prefect_server
+    from netsim.results.listing import age
+    from tasks.prefect_runs import latest_flow
+
+    with existing_prefect_server() as answers:
+        server = redact_password(PREFECT_API_URL.value() or "").removesuffix("/").removesuffix("/api")
+        try:
+            flow = latest_flow(url) if answers else None
+        except httpx.HTTPError:
+            answers = False
+    if not answers:
+        return f"Whether a flow is running is unknown: no Prefect server answers at {server}.", None
+    if flow is None:
+        return f"No flow is running, and none is known to the Prefect server at {server}.", {"running": False}
+    content = {"running": flow.running} | flow._asdict()
+    if flow.running:
+        return (
+            f"{flow.name} is {flow.state.lower()}, since {age(flow.since)}: {server}/runs/flow-run/{flow.id}",
+            content,
+        )
+    why = f": {flow.message}" if flow.message else ""
+    return f"No flow is running; {flow.name}, the last one, {flow.state.lower()} {age(flow.since)} ago{why}", content
+
+
 @contextmanager
 def flow_session(opened: Any, stages: Sequence[Any], debug: bool) -> Iterator[None]:
     """Provide what a flow needs in a terminal: a Prefect server, progress bars of `stages`, and a sound Ctrl-C."""

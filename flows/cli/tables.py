@@ -23,6 +23,7 @@ from netsim.results.findings import (
 from netsim.results.listing import age
 from netsim.results.matrices import SETS
 from netsim.results.measured import Measured
+from netsim.results.partial import PartialResults
 from netsim.results.published import Comparison
 from netsim.results.results import Results
 from netsim.results.study import (
@@ -52,6 +53,27 @@ def show_results(results: Results) -> None:
     show_matrix("Inverted CKA, row = inverted through, column = observer", results, "inverted")
     _show_networks(results)
     show_summary(summary(results))
+
+
+def show_partial(results: PartialResults) -> None:
+    """Print what is missing of a run that is not finished, and the rows of both matrices that are complete."""
+    unfinished = [stage for stage in results.stages if not stage.finished]
+    missing = ", ".join(
+        f"{stage.total - stage.done:,} of {stage.total:,} shards of {stage.name}" for stage in unfinished
+    )
+    _warn(f"Not finished, so without means and tests; missing are {missing}.")
+    for name, matrix in results.matrices.items():
+        rows = [network for network, complete in zip(results.networks, matrix.complete, strict=True) if complete]
+        if not rows:
+            say(f"{name.capitalize()} CKA: no row is complete yet.")
+            continue
+        largest = np.nanmax(matrix.se[matrix.complete])
+        heading = (
+            f"{name.capitalize()} CKA, unbiased, {len(rows):,} of {len(results.networks):,} rows; n = {results.n:,} "
+            f"images; largest standard error of a cell: {largest:.3f}"
+        )
+        cells = [[number(value, 2) for value in row] for row in matrix.cka[matrix.complete]]
+        _show_cells(heading, rows, results.everyone, cells)
 
 
 def show_summary(text: str) -> None:
@@ -208,7 +230,7 @@ def show_matrix(title: str, results: Results, set_name: str) -> None:
 
 
 def _show_cells(title: str, rows: Sequence[str], columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
-    """Print a matrix; the terminal folds it, and columns are numbered like rows where their names do not fit."""
+    """Print a matrix; it is folded, and columns are numbered like rows where their names do not fit."""
     widths = [GAP + max(len(name), *(len(row[index]) for row in cells)) for index, name in enumerate(columns)]
     if min(LONGEST, max(map(len, rows))) + sum(widths) > console.width:
         only = [f"{position} = {name}" for position, name in enumerate(columns, 1) if name not in rows]

@@ -7,7 +7,7 @@ from itertools import groupby
 from shlex import quote
 from typing import Any
 
-from netsim.errors import StoreError
+from netsim.errors import UnfinishedError
 from netsim.storage.concurrency import concurrently
 from netsim.store import coverage
 from netsim.store.arrays import ArraySpec
@@ -278,7 +278,7 @@ def require_finished(run: Run, stages: Iterable[Stage]) -> list[Unit]:
 
     Raises
     ------
-    StoreError
+    UnfinishedError
         For the first of these stages that lacks a unit; the message names it.
     """
     stages = list(stages)
@@ -287,7 +287,7 @@ def require_finished(run: Run, stages: Iterable[Stage]) -> list[Unit]:
         missing = stage.missing_of(run, done)
         if missing:
             name, shard = missing[0]
-            raise StoreError(
+            raise UnfinishedError(
                 f"{run.url} is not finished: {len(missing)} of {stage.total(run.sweep)} shards of {stage.name} "
                 f"are missing, the first {unit_label((stage.name, stage.goal(name), shard))}; "
                 f"resume with `netsim run --store {quote(run.url)}`"

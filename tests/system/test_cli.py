@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ import httpx
 import pytest
 import torch
 import yaml
+from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
 from flows.cli.failures import explain_failure
 from flows.cli.inspect import study
@@ -91,6 +93,26 @@ def test_results_are_printed_for_people_and_for_programs(cli, finished):
     assert printed["inverted"]["se"] == results.cells("inverted", "biased", kind="se").tolist()
     assert printed["difference_unbiased"]["value"] == results.means["difference", "unbiased"].value
     assert headline(results) in " ".join(cli("results", finished.url)[1].split())
+
+
+def test_status_tells_that_no_server_knows_a_flow(cli, finished):
+    with temporary_settings({PREFECT_API_URL: None, PREFECT_SERVER_API_PORT: free_ports(1)[0]}):
+        out = " ".join(cli("status", finished.url)[1].split())
+        content = json.loads(cli("status", finished.url, "--json")[1])
+    assert "Whether a flow is running is unknown: no Prefect server answers at http://127.0.0.1:" in out
+    assert content["flow"] is None and content["failures"] == []
+
+
+def test_results_of_an_unfinished_run_are_what_is_there_and_exit_code_1(cli, finished, tmp_path):
+    shutil.copytree(finished.url, tmp_path / "half")
+    (row,) = (tmp_path / "half" / "commits" / "aggregate" / "inverted" / "vgg").iterdir()
+    shutil.rmtree(row)
+    code, out, err = cli("results", "half")
+    assert code == 1 and "missing are 1 of 6 shards of aggregate" in " ".join(out.split())
+    assert "Natural CKA, unbiased, 3 of 3 rows" in out and "Inverted CKA, unbiased, 2 of 3 rows" in out
+    assert re.match(r"netsim: .*half is not finished: 1 of 6 .*; resume with `netsim run --store ", err)
+    code, out, _ = cli("results", "half", "--json")
+    assert code == 1 and json.loads(out)["finished"] is False
 
 
 def test_report_writes_the_page_the_figures_and_the_tables(cli, finished, tmp_path):

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from prefect.states import Completed, Failed, Running
 
 from netsim.errors import RunError
 from tasks import prefect_runs
 from tasks.interrupts import cancelled_in_prefect, marked_crashed
-from tasks.prefect_runs import _is_gone, mark_cancelled, named_after_store, tracked_runs
+from tasks.prefect_runs import _is_gone, latest_flow, mark_cancelled, named_after_store, tracked_runs
 from tasks.processes import this_process
 
 
@@ -62,6 +63,31 @@ class Client:
 
     def set_flow_run_state(self, _: object, state: SimpleNamespace, *, force: bool) -> None:
         self.states.append(state.name)
+
+
+@pytest.mark.parametrize(
+    ("state", "gone", "shown", "running"),
+    [
+        (Running(), False, "Running", True),
+        (Running(), True, "Killed", False),
+        (Failed(message="RunError: 3 shards failed\nand a traceback"), True, "Failed", False),
+        (Completed(), True, "Completed", False),
+    ],
+)
+def test_the_latest_flow_of_a_store_is_told_with_its_state(state, gone, shown, running, monkeypatch):
+    run = SimpleNamespace(name="sweep-tiny", id=7, state=state, tags=["store:x", "process:gone" if gone else "a"])
+    client = Client()
+    client.read_flow_runs = lambda **_: [run]
+    monkeypatch.setattr(prefect_runs, "get_client", lambda **_: client)
+    monkeypatch.setattr(prefect_runs, "_is_gone", lambda tag: tag == "process:gone")
+    flow = latest_flow("x")
+    assert flow is not None and (flow.name, flow.id, flow.state, flow.running) == ("sweep-tiny", "7", shown, running)
+    assert flow.message == ("RunError: 3 shards failed" if shown == "Failed" else "")
+
+
+def test_a_store_without_flows_has_no_latest_one(monkeypatch):
+    monkeypatch.setattr(prefect_runs, "get_client", lambda **_: Client())
+    assert latest_flow("x") is None
 
 
 @pytest.mark.parametrize("cancelled", [True, False])
