@@ -49,6 +49,7 @@ class ImageSettings(Settings):
     size: int | None = Field(
         None,
         gt=0,
+        json_schema_extra={"unit": "pixels"},
         description="Height and width of the images in pixels; null: 224 for photographs, otherwise the stored size.",
     )
     unreadable: Literal["stop", "skip"] = Field(
@@ -86,8 +87,8 @@ TrainingPrecision = Literal["float32", "bfloat16"]
 class TrainingSettings(Settings):
     """Training of networks that come without weights: SGD with momentum and one cycle of the learning rate."""
 
-    epochs: int = Field(8, gt=0, description="Passes over the training images.")
-    batch_size: int = Field(128, gt=1, description="Images per gradient step.")
+    epochs: int = Field(8, gt=0, json_schema_extra={"unit": "epochs"}, description="Passes over the training images.")
+    batch_size: int = Field(128, gt=1, json_schema_extra={"unit": "images"}, description="Images per gradient step.")
     learning_rate: float = Field(0.2, gt=0, description="Peak learning rate.")
     weight_decay: float = Field(1e-2, ge=0, description="L2 penalty on the weights.")
     rng_seed: int = Field(
@@ -156,6 +157,7 @@ class PairSettings(Settings):
     count: int = Field(
         512,
         ge=4,
+        json_schema_extra={"unit": "pairs"},
         description="Number of (seed, target) pairs, a multiple of shard_size; no target occurs twice. With `until`, "
         "the most that are used.",
     )
@@ -166,6 +168,7 @@ class PairSettings(Settings):
     shard_size: int = Field(
         32,
         ge=4,
+        json_schema_extra={"unit": "pairs"},
         description="Pairs per shard, the unit of work, of resuming and of the jackknife standard error; "
         "errors and intervals need at least 8 shards.",
     )
@@ -222,7 +225,9 @@ class InversionSettings(Settings):
         description="Update rule of the images: the published one, or `fast`, which reaches the same loss in two to "
         "five times fewer iterations.",
     )
-    iterations: int = Field(2000, gt=0, description="Maximum number of gradient steps per image.")
+    iterations: int = Field(
+        2000, gt=0, json_schema_extra={"unit": "steps"}, description="Maximum number of gradient steps per image."
+    )
     step_size: float = Field(
         0.125, gt=0, description="L2 length of one step, for pixels in [0, 1]; used by the preset `published` only."
     )
@@ -245,6 +250,7 @@ class InversionSettings(Settings):
     batch_size: int | None = Field(
         None,
         gt=0,
+        json_schema_extra={"unit": "images"},
         description="Images inverted at once, which changes rounding only; null: as many as fit into memory, at most "
         "32 (on a GPU: 256).",
     )

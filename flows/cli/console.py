@@ -86,13 +86,16 @@ def plain(text: str) -> Text:
     return Text(printable(text))
 
 
-def say(text: str, style: str | None = None) -> None:
-    """Print sentences, a paragraph for each line of `text`, wrapped at words to the width of the terminal."""
+def say(text: str, style: str | None = None, *, indent: int = 2) -> None:
+    """Print sentences, a paragraph for each line of `text`, wrapped at words to the width of the terminal.
+
+    Lines after the first of a paragraph are indented.
+    """
     for line in printable(text).splitlines():
-        console.print(Text(wrapped(line, console.width)), style=style, soft_wrap=True)
+        console.print(Text(wrapped(line, console.width, indent)), style=style, soft_wrap=True)
 
 
-def wrapped(text: str, width: int) -> str:
+def wrapped(text: str, width: int, indent: int = 2) -> str:
     """Break a paragraph into lines of at most `width` characters; commands, numbers and long words stay whole.
 
     Examples
@@ -103,9 +106,9 @@ def wrapped(text: str, width: int) -> str:
       `netsim results runs/demo`.
     """
     kept = UNBROKEN.sub(lambda match: match[0].replace(" ", SPACE), text)
-    return textwrap.fill(kept, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False).replace(
-        SPACE, " "
-    )
+    return textwrap.fill(
+        kept, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    ).replace(SPACE, " ")
 
 
 def show(title: str, table: Table) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli import grow, inspect, measure, planning, run, tools
+from flows.cli import doctor, grow, inspect, measure, planning, reference, run, tools
 from flows.cli.failures import explain_failure
 from flows.cli.streams import prepare_streams, use_utf8
 from netsim import __version__
@@ -62,6 +62,8 @@ app.command(rich_help_panel=READ)(grow.compare)
 app.command(rich_help_panel=READ)(inspect.verify)
 app.command(rich_help_panel=ANALYZE)(measure.measure)
 app.command(rich_help_panel=ANALYZE)(measure.layers)
+app.command(rich_help_panel=PREPARE)(doctor.doctor)
+app.command(rich_help_panel=PREPARE)(reference.settings)
 app.command(rich_help_panel=PREPARE, epilog=NETWORKS_HELP)(tools.convert)
 app.command(rich_help_panel=PREPARE)(tools.certificates)
 

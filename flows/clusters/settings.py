@@ -19,7 +19,12 @@ TLS = "Folder with ca.pem, cert.pem and key.pem of the Dask cluster, as created 
 class Execution(Settings):
     """Settings of every kind of cluster."""
 
-    shards_per_task: int = Field(4, gt=0, description="Shards per Prefect task run; aim for tasks of 30 s or more.")
+    shards_per_task: int = Field(
+        4,
+        gt=0,
+        json_schema_extra={"unit": "shards"},
+        description="Shards per Prefect task run; aim for tasks of 30 s or more.",
+    )
     credentials: str | None = Field(
         None,
         description="Name of an AWS Credentials block, for an s3:// store; null: the credentials of each process.",
@@ -104,6 +109,7 @@ class Slurm(ElasticCluster):
     leave_early: int = Field(
         600,
         ge=0,
+        json_schema_extra={"unit": "seconds"},
         description="Seconds before the end of its walltime at which a worker has finished its shard and ends.",
     )
     directives: tuple[str, ...] = Field(

@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_BASE_PATH, PREF
 
 from flows.server.access import access_problem, redact_password, require_access
 from flows.server.listeners import is_listening, other_users
-from flows.server.start import HOST, ensure_running, record_process, require_space
+from flows.server.start import HOST, ensure_running, record_process, require_home, require_space
 from netsim.errors import RunError
 
 
@@ -57,6 +57,29 @@ def existing_prefect_server() -> Iterator[bool]:
         port = PREFECT_SERVER_API_PORT.value()
         # a client asks again for a second and a half where nothing listens
         yield is_listening(HOST, port) and not other_users(port) and access_problem() is None
+
+
+def inspect_server() -> tuple[str, str | None]:
+    """Describe the Prefect server that flows would use, and the problem that would stop them; starts none."""
+    configured = PREFECT_API_URL.value()
+    if configured:
+        return redact_password(configured), access_problem(upgrade="Upgrade it, or unset PREFECT_API_URL")
+    port, api = PREFECT_SERVER_API_PORT.value(), _local_api()
+    if not is_listening(HOST, port):
+        try:
+            require_home()
+        except RunError as error:
+            return f"none yet at {api}", str(error)
+        return f"none yet at {api}; a command that needs one starts it", None
+    with temporary_settings({PREFECT_API_URL: api}):
+        try:
+            _require_own_server(port)
+            require_space()
+        except RunError as error:
+            return api, str(error)
+        stop = "Stop it, or set PREFECT_SERVER_API_PORT to a free port"
+        problem = access_problem(upgrade=stop)
+        return api, None if problem is None else f"{problem.partition('. ')[0]}. {stop}"
 
 
 def _local_api() -> str:

@@ -62,6 +62,12 @@ def ensure_running(port: int, api: str) -> None:
             _start(port, api)
 
 
+def require_home() -> None:
+    """Raise RunError if a server that is started here could not write its database."""
+    _writable_home()
+    require_space()
+
+
 def require_space() -> None:
     """Raise RunError if the disk of a server on this machine is nearly full: its answers would be errors."""
     with suppress(OSError):

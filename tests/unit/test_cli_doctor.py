@@ -1,0 +1,81 @@
+"""The doctor names what would stop a run, with the way out, and exits with code 1 if anything would."""
+
+import json
+import sys
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+from flows.cli import doctor
+from flows.cli.doctor import Finding
+from flows.cli.main import main
+
+
+def call(capsys, monkeypatch, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["netsim", "doctor", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return (int(ended.value.code or 0), *capsys.readouterr())
+
+
+@pytest.fixture
+def sound(monkeypatch) -> None:
+    """A machine whose server is of no interest."""
+    monkeypatch.setattr(doctor, "_server", lambda: iter([Finding("Prefect server", "none yet")]))
+    monkeypatch.setattr(doctor, "_devices", lambda: iter([Finding("GPUs", "0")]))
+
+
+@pytest.mark.usefixtures("sound")
+def test_a_sound_machine_has_versions_disk_and_store_and_exit_code_0(capsys, monkeypatch, tmp_path, finished):
+    code, out, _ = call(capsys, monkeypatch, "--store", finished.url)
+    text = " ".join(out.split())
+    assert code == 0 and "Nothing that would stop a run was found." in text
+    assert "torch" in text and "GB free" in text and f"{finished.digest}, sweep tiny" in text
+    code, out, _ = call(capsys, monkeypatch, "--json", "--store", str(tmp_path / "new"))
+    assert code == 0 and json.loads(out)["ready"] is True
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.usefixtures("sound")
+def test_a_store_that_cannot_be_written_would_stop_a_run(capsys, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, out, _ = call(capsys, monkeypatch, "--store", str(tmp_path / "file" / "run"))
+    assert code == 1 and "PROBLEM  store: " in out and "A run would be stopped." in out
+
+
+def test_a_server_that_cannot_be_used_would_stop_a_run(monkeypatch):
+    monkeypatch.setattr("flows.server.server.inspect_server", lambda: ("http://x/api", "does not answer. Start it"))
+    (server, *_) = doctor._server()
+    assert server == Finding("Prefect server", "http://x/api", "does not answer. Start it", stops=True)
+
+
+def test_a_package_that_is_missing_or_too_old_is_named(monkeypatch):
+    def version(name: str) -> str:
+        if name == "torch":
+            raise PackageNotFoundError(name)
+        return "1.0" if name == "prefect" else "99.0"
+
+    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(doctor, "requires", lambda _: ["prefect>=3.8.8", "zarr>=3", "ruff>=9; extra == 'dev'"])
+    problems = {finding.name: finding.problem for finding in doctor._packages() if finding.stops}
+    assert problems == {
+        "torch": "torch must be installed, got none. Install netsim again, with its requirements",
+        "prefect": "prefect must be >=3.8.8, got 1.0. Install netsim again, with its requirements",
+    }
+
+
+def test_a_full_disk_is_a_warning(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "FULL", 10**18)
+    finding = doctor._disk("disk", tmp_path)
+    assert finding.problem.startswith("free space must be at least 1000000000 GB, got ") and not finding.stops
+
+
+def test_invalid_settings_of_prefect_are_a_finding(capsys, monkeypatch):
+    from netsim.errors import SettingsError
+
+    def fail(_: bool) -> None:
+        raise SettingsError("the settings of Prefect are invalid")
+
+    monkeypatch.setattr("flows.cli.orchestrators.load_orchestrators", fail)
+    code, out, _ = call(capsys, monkeypatch, "--json")
+    assert code == 1 and json.loads(out)["findings"][-1]["problem"] == "the settings of Prefect are invalid"
