@@ -51,8 +51,10 @@ def _width() -> int | None:
     return None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
 
 
+# Results go to `console`, what is told on the way to `progress`, errors and warnings to `errors`.
 # Text is never markup: a path or a name may have brackets and colons.
 console = _LastingConsole(markup=False, emoji=False, highlight=False, width=_width())
+progress = _LastingConsole(markup=False, emoji=False, highlight=False, width=_width())
 errors = _LastingConsole(stderr=True, markup=False, emoji=False, highlight=False)
 
 GAP = 2
@@ -75,6 +77,11 @@ def table_of(first: str, *others: str) -> Table:
     for title in others:
         table.add_column(title, justify="right")
     return table
+
+
+def set_up(*, quiet: bool = False, as_json: bool = False) -> None:
+    """Print progress nowhere if `quiet`, and beside the results, to standard error, if those are JSON for a program."""
+    progress.quiet, progress.stderr = quiet, as_json
 
 
 def _empty_table() -> Table:
@@ -242,7 +249,7 @@ def progress_bars(run: Run, stages: Sequence[Stage] = STAGES, *, every: float = 
     """Show bars that follow the store until the block ends; without a terminal, print lines instead."""
     stop = Event()
     stages = [stage for stage in stages if stage.total(run.sweep)]
-    follow = _draw_bars if console.is_terminal else _print_lines
+    follow = _draw_bars if progress.is_terminal else _print_lines
     thread = Thread(target=follow, args=(run, stages, stop, every), daemon=True)
     thread.start()
     try:
@@ -256,9 +263,9 @@ def progress_bars(run: Run, stages: Sequence[Stage] = STAGES, *, every: float = 
 def progress_bar(label: str, total: int) -> Iterator[Callable[[], None]]:
     """Show one bar; yields the function to call after each of `total` steps, from any thread."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        bar = progress.add_task(label, total=total)
-        yield lambda: progress.advance(bar)
+    with Progress(*columns, console=progress, transient=True) as bars:
+        bar = bars.add_task(label, total=total)
+        yield lambda: bars.advance(bar)
 
 
 def _try_stage_status(run: Run, stage: Stage) -> StageStatus | None:
@@ -321,24 +328,24 @@ def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> 
         TimeElapsedColumn(),
         TextColumn("{task.fields[pace]}", style="cyan", markup=False),
     )
-    with Progress(*columns, console=console) as progress:
-        bars = [progress.add_task(stage.label, total=stage.total(run.sweep), start=False, pace="") for stage in stages]
+    with Progress(*columns, console=progress) as drawn:
+        bars = [drawn.add_task(stage.label, total=stage.total(run.sweep), start=False, pace="") for stage in stages]
         ended, took, pace = False, 0.0, _Pace()
         while not ended:
             ended = stop.wait(_poll_interval(every, took))  # and once more after the end
             watch, before = Stopwatch(), run.sweep
             run = _try_latest(run)
             for bar, stage in zip(bars, stages, strict=True):
-                if progress.tasks[bar].finished and run.sweep == before:
+                if drawn.tasks[bar].finished and run.sweep == before:
                     continue
                 now = _try_stage_status(run, stage)
                 if now is None:
                     break
                 if now.done:
-                    progress.start_task(bar)
-                progress.update(bar, completed=now.done, total=now.total, pace=pace.text(now))
+                    drawn.start_task(bar)
+                drawn.update(bar, completed=now.done, total=now.total, pace=pace.text(now))
                 if not now.finished:
-                    progress.start_task(bar)
+                    drawn.start_task(bar)
                     break
             took = watch()
 
@@ -367,4 +374,4 @@ def _print_lines(run: Run, stages: Sequence[Stage], stop: Event, every: float) -
 
 def _print_line(stage: StageStatus, pace: str) -> None:
     line = f"{datetime.now():%Y-%m-%d %H:%M}  {stage.label}: {stage.done:,} of {stage.total:,}"
-    console.print(plain(f"{line}, {pace}" if pace else line), soft_wrap=True)
+    progress.print(plain(f"{line}, {pace}" if pace else line), soft_wrap=True)

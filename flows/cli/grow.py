@@ -12,6 +12,7 @@ from flows.cli.options import (
     Debug,
     Json,
     Pairs,
+    Quiet,
     Scheduler,
     ShardsPerTask,
     Store,
@@ -44,6 +45,8 @@ def add(
     cluster: ClusterFile = None,
     credentials: Credentials = None,
     shards_per_task: ShardsPerTask = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Add networks to a run, and compute what is new.
@@ -61,7 +64,9 @@ def add(
     def grown(settings: dict[str, Any]) -> dict[str, Any]:
         return settings | {changed: [*settings[changed], *networks]}
 
-    _run_changed(store, sweep, grown, options | {"shards_per_task": shards_per_task}, debug)
+    _run_changed(
+        store, sweep, grown, options | {"shards_per_task": shards_per_task}, debug, quiet=quiet, as_json=as_json
+    )
 
 
 def extend(
@@ -74,6 +79,8 @@ def extend(
     cluster: ClusterFile = None,
     credentials: Credentials = None,
     shards_per_task: ShardsPerTask = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Extend a run by more pairs of images, which makes its errors smaller.
@@ -96,10 +103,14 @@ def extend(
             )
         return settings | {"pairs": settings["pairs"] | {"count": pairs}}
 
-    _run_changed(store, sweep, grown, options | {"shards_per_task": shards_per_task}, debug)
+    _run_changed(
+        store, sweep, grown, options | {"shards_per_task": shards_per_task}, debug, quiet=quiet, as_json=as_json
+    )
 
 
-def _run_changed(store: str, sweep: str | None, grown: Any, options: dict[str, Any], debug: bool) -> None:
+def _run_changed(
+    store: str, sweep: str | None, grown: Any, options: dict[str, Any], debug: bool, *, quiet: bool, as_json: bool
+) -> None:
     """Run the settings of a sweep as `grown` changes them."""
     from flows.clusters.settings import resolve_cluster
     from netsim.settings import parse_settings
@@ -110,7 +121,7 @@ def _run_changed(store: str, sweep: str | None, grown: Any, options: dict[str, A
     last = Run.open(store, sweep).sweep
     settings: SweepSettings = parse_settings(grown(last.given_settings.model_dump(mode="json")), origin=store)
     resume = f"netsim run --store {quote(store)}{cluster_options(chosen_cluster, options['file'])}"
-    run_sweep(settings, store, chosen_cluster, resume, debug, label=last.label)
+    run_sweep(settings, store, chosen_cluster, resume, debug, label=last.label, quiet=quiet, as_json=as_json)
 
 
 def score(
@@ -121,6 +132,7 @@ def score(
     sweep: Sweep = None,
     pairs: Pairs = None,
     credentials: Credentials = None,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -139,6 +151,7 @@ def score(
     from netsim.store.views import view
 
     use_credentials(credentials, debug)
+    console.set_up(quiet=quiet, as_json=as_json)
     run = view(Run.open(store, sweep), pairs=pairs)
     with console.progress_bar("Looking at sets of images", len(sets(run.sweep))) as advance:
         result = scoring.score(run, network, on_set=advance)

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import Credentials, Debug, Json, Networks, Pairs, Store, Sweep, names
+from flows.cli.options import Credentials, Debug, Json, Networks, Pairs, Quiet, Store, Sweep, names
 from flows.cli.session import describe_flow, use_credentials
 
 
@@ -123,21 +124,33 @@ def verify(
         int, typer.Option(min=0, help="Number of images per network whose loss is recomputed.", metavar="N")
     ] = 8,
     credentials: Credentials = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Check a run against its checksums, and recompute a sample of losses.
 
     Reads everything that the run has stored. Exits with code 1 if anything is missing or corrupted.
+
+    For example:
+
+    * `netsim verify runs/demo`
+    * `netsim verify runs/demo --repair`: then run the sweep again, to recompute what was corrupted
     """
     from flows.cli import console
     from netsim import verify as check
     from netsim.store.run import Run
 
     use_credentials(credentials, debug)
+    console.set_up(quiet=quiet, as_json=as_json)
     opened = Run.open(store)
     total = len(check.committed(opened))
     with console.progress_bar("Verifying shards", total) as advance:
         faults = check.verify(opened, sample=sample, repair=repair, on_shard=advance)
+    if as_json:
+        content = [asdict(fault) for fault in faults]
+        print(json.dumps({"shards": total, "repaired": repair, "faults": content}, indent=2))
+        raise typer.Exit(1 if faults else 0)
     for fault in faults:
         console.errors.print(console.plain(str(fault)), soft_wrap=True)
     if not faults:
@@ -164,7 +177,12 @@ def report(
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
-    """Write the report of a finished run: one HTML page with its figures, and CSV tables."""
+    """Write the report of a finished run: one HTML page with its figures, and CSV tables.
+
+    For example:
+
+    * `netsim report runs/demo -o report`
+    """
     from flows.cli import console
     from netsim.report.page import write_report
     from netsim.results.gallery import gallery

@@ -7,6 +7,7 @@ import typer
 
 from flows.cli import doctor, grow, inspect, measure, planning, reference, run, tools
 from flows.cli.failures import explain_failure
+from flows.cli.options import StoreCommand
 from flows.cli.streams import prepare_streams, use_utf8
 from netsim import __version__
 from netsim.errors import NetsimError, printable
@@ -19,7 +20,6 @@ NETWORKS_HELP = "Networks are named by reference:\n\n" + "\n".join(
 app = typer.Typer(
     name="netsim",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
@@ -49,19 +49,19 @@ RUN, GROW, READ, ANALYZE, PREPARE = "Run sweeps", "Grow runs", "Read runs", "Ana
 app.command(rich_help_panel=RUN)(run.demo)
 app.command(rich_help_panel=RUN, epilog=NETWORKS_HELP)(run.run)
 app.command(rich_help_panel=RUN)(planning.plan)
-app.command(rich_help_panel=GROW, epilog=NETWORKS_HELP)(grow.add)
-app.command(rich_help_panel=GROW)(grow.extend)
-app.command(rich_help_panel=GROW)(grow.score)
-app.command(rich_help_panel=GROW)(grow.drop)
+app.command(cls=StoreCommand, rich_help_panel=GROW, epilog=NETWORKS_HELP)(grow.add)
+app.command(cls=StoreCommand, rich_help_panel=GROW)(grow.extend)
+app.command(cls=StoreCommand, rich_help_panel=GROW)(grow.score)
+app.command(cls=StoreCommand, rich_help_panel=GROW)(grow.drop)
 app.command("list", rich_help_panel=READ)(grow.list_)
-app.command(rich_help_panel=READ)(inspect.status)
-app.command(rich_help_panel=READ)(inspect.results)
-app.command(rich_help_panel=READ)(inspect.report)
-app.command(rich_help_panel=READ)(inspect.study)
+app.command(cls=StoreCommand, rich_help_panel=READ)(inspect.status)
+app.command(cls=StoreCommand, rich_help_panel=READ)(inspect.results)
+app.command(cls=StoreCommand, rich_help_panel=READ)(inspect.report)
+app.command(cls=StoreCommand, rich_help_panel=READ)(inspect.study)
 app.command(rich_help_panel=READ)(grow.compare)
-app.command(rich_help_panel=READ)(inspect.verify)
-app.command(rich_help_panel=ANALYZE)(measure.measure)
-app.command(rich_help_panel=ANALYZE)(measure.layers)
+app.command(cls=StoreCommand, rich_help_panel=READ)(inspect.verify)
+app.command(cls=StoreCommand, rich_help_panel=ANALYZE)(measure.measure)
+app.command(cls=StoreCommand, rich_help_panel=ANALYZE)(measure.layers)
 app.command(rich_help_panel=PREPARE)(doctor.doctor)
 app.command(rich_help_panel=PREPARE)(reference.settings)
 app.command(rich_help_panel=PREPARE, epilog=NETWORKS_HELP)(tools.convert)

@@ -1,5 +1,6 @@
 """`netsim measure` and `netsim layers`: further analyses of what a run has stored."""
 
+import json
 from typing import Annotated
 
 import typer
@@ -8,8 +9,10 @@ from flows.cli.options import (
     ClusterFile,
     Credentials,
     Debug,
+    Json,
     Networks,
     Pairs,
+    Quiet,
     Scheduler,
     Store,
     Sweep,
@@ -24,7 +27,11 @@ from netsim.errors import SettingsError
 def measure(
     store: Annotated[
         str | None,
-        typer.Argument(help="Path or URL of the run; omit to list the measures.", metavar="STORE", show_default=False),
+        typer.Argument(
+            help="Path or URL of the run, also as `--store STORE`; omit to list the measures.",
+            metavar="STORE",
+            show_default=False,
+        ),
     ] = None,
     names: Annotated[
         list[str] | None,
@@ -40,6 +47,8 @@ def measure(
     tls: Tls = None,
     cluster: ClusterFile = None,
     credentials: Credentials = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compute other similarity measures of a finished run, or list them.
@@ -52,13 +61,14 @@ def measure(
     * `netsim measure`: list the measures
     * `netsim measure runs/demo procrustes stir`: compute two of them
     """
-    from flows.cli import tables
+    from flows.cli import console, tables
 
     if store is None or not names:
-        tables.show_measures()
+        tables.show_measures(as_json=as_json)
         return
+    console.set_up(quiet=quiet, as_json=as_json)
     from flows.clusters.settings import resolve_cluster
-    from netsim.results.measured import load_measured, measure_stage
+    from netsim.results.measured import load_measured, measure_stage, measured_json
     from tasks.prepare import open_view, prepare_measures
 
     chosen_cluster = resolve_cluster(
@@ -75,7 +85,11 @@ def measure(
             flow(opened.url, names, chosen_cluster, sweep, chosen, pairs)
     else:
         report_nothing_to_do(opened, debug)
-    tables.show_measured({name: measured for name, measured in load_measured(opened).items() if name in names})
+    shown = {name: measured for name, measured in load_measured(opened).items() if name in names}
+    if as_json:
+        print(json.dumps(measured_json(shown), indent=2, allow_nan=False))
+        return
+    tables.show_measured(shown)
 
 
 def layers(
@@ -110,6 +124,7 @@ def layers(
     tls: Tls = None,
     cluster: ClusterFile = None,
     credentials: Credentials = None,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Compare the layers of two networks, on natural images and on those inverted through either.
@@ -134,6 +149,7 @@ def layers(
         None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials
     )
     use_credentials(chosen_cluster.credentials, debug)
+    console.set_up(quiet=quiet)
     opened = open_view(store, sweep, pairs=pairs)
     key = prepare_layers(opened, networks, layer, activations)
     spec = find_spec(opened, key)

@@ -1,8 +1,9 @@
 """Options and arguments that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 WHERE = "Where to run"
 """Panel of the options that choose workers."""
@@ -21,9 +22,27 @@ Settings = Annotated[
 Store = Annotated[
     str,
     typer.Argument(
-        help="Path or URL of the run, such as `runs/demo` or `s3://bucket/run`.", metavar="STORE", show_default=False
+        help="Path or URL of the run, such as `runs/demo` or `s3://bucket/run`; also as `--store STORE`.",
+        metavar="STORE",
+        show_default=False,
     ),
 ]
+
+
+class StoreCommand(TyperCommand):
+    """A command whose first argument is a store, which may be given as `--store STORE` too, as for `netsim run`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse arguments, after that of `--store` has become the first one."""
+        options = args[: args.index("--")] if "--" in args else args
+        for position, option in enumerate(options):
+            name, equals, value = option.partition("=")
+            if name == "--store":
+                end = position + 1 if equals else position + 2
+                store = [value] if equals else args[position + 1 : end]
+                args = [*store, *args[:position], *args[end:]]
+                break
+        return super().parse_args(ctx, args)
 
 
 StoreOption = Annotated[
@@ -102,6 +121,9 @@ ShardsPerTask = Annotated[
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only, no progress.")]
 
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show logs, and the full traceback of an error.")]

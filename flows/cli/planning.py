@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import WHERE, ClusterFile, Credentials, Debug, Json, Set, Settings, ShardsPerTask, StoreOption
+from flows.cli.options import (
+    WHERE,
+    ClusterFile,
+    Credentials,
+    Debug,
+    Json,
+    Quiet,
+    Set,
+    Settings,
+    ShardsPerTask,
+    StoreOption,
+)
 from flows.cli.orchestrators import load_orchestrators
 from flows.cli.session import use_credentials
 from netsim.errors import SettingsError
@@ -40,6 +51,7 @@ def plan(
     ] = None,
     shards_per_task: ShardsPerTask = None,
     set_: Set = None,
+    quiet: Quiet = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -56,7 +68,7 @@ def plan(
     """
     load_orchestrators(debug)
     from flows.cli import tables
-    from flows.cli.console import progress_bar
+    from flows.cli.console import progress_bar, set_up
     from flows.clusters.environment import ENVIRONMENT, MODULES
     from flows.clusters.runner import max_workers
     from flows.clusters.settings import Slurm, resolve_cluster
@@ -81,6 +93,7 @@ def plan(
         planning.device_from_tflops(tflops) if tflops else planning.device_from_run(Run.open(like)) if like else None
     )
     block = chosen_cluster.shards_per_task
+    set_up(quiet=quiet, as_json=as_json)
     with progress_bar("Measuring networks", len(sweep_settings.members) + len(sweep_settings.observing)) as advance:
         estimate = planning.estimate(
             sweep_settings,

@@ -1,5 +1,6 @@
 """`netsim demo` and `netsim run`: start a sweep, or resume one."""
 
+import json
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +11,8 @@ from flows.cli.options import (
     ClusterFile,
     Credentials,
     Debug,
+    Json,
+    Quiet,
     Scheduler,
     Set,
     ShardsPerTask,
@@ -30,16 +33,24 @@ from netsim.errors import SettingsError
 if TYPE_CHECKING:
     from flows.clusters.settings import AnyCluster
     from netsim.settings import SweepSettings
+    from netsim.store.run import Run
 
 
 def demo(
     store: Annotated[str, typer.Option(help="Path or URL to store the run at.", metavar="STORE")] = "runs/demo",
     workers: Workers = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Train, invert and compare nine small networks on bundled images.
 
     Takes minutes on a laptop and needs no GPU, no account and no network. Run it again to resume.
+
+    For example:
+
+    * `netsim demo`: into `runs/demo`
+    * `netsim demo --store elsewhere --workers 2`
     """
     from flows.clusters.settings import resolve_cluster
     from netsim.settings import shipped_settings
@@ -51,6 +62,8 @@ def demo(
         f"netsim demo --store {quote(store)}",
         debug,
         label="demo",
+        quiet=quiet,
+        as_json=as_json,
     )
 
 
@@ -71,6 +84,8 @@ def run(
     credentials: Credentials = None,
     shards_per_task: ShardsPerTask = None,
     set_: Set = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Start a sweep, or resume one.
@@ -118,11 +133,19 @@ def run(
         store = f"runs/{label}" if store is None else store
         use_credentials(chosen_cluster.credentials, debug)
     resume = f"netsim run --store {quote(store)}{cluster_options(chosen_cluster, cluster or settings)}"
-    run_sweep(sweep_settings, store, chosen_cluster, resume, debug, label=label)
+    run_sweep(sweep_settings, store, chosen_cluster, resume, debug, label=label, quiet=quiet, as_json=as_json)
 
 
 def run_sweep(
-    settings: "SweepSettings", store: str, cluster: "AnyCluster", resume: str, debug: bool, *, label: str
+    settings: "SweepSettings",
+    store: str,
+    cluster: "AnyCluster",
+    resume: str,
+    debug: bool,
+    *,
+    label: str,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Compute what is missing while progress bars follow the store, then print the results."""
     from flows.cli import console, tables
@@ -131,16 +154,13 @@ def run_sweep(
     from netsim.store.stages import REPORT, STAGES
     from tasks.prepare import prepare
 
+    console.set_up(quiet=quiet, as_json=as_json)
     opened = prepare(settings, store, label)
-    console.console.print(f"run {opened.digest} at {opened.url}", soft_wrap=True)
-    if all(stage.finished for stage in progress.status(opened)):
+    console.progress.print(f"run {opened.digest} at {opened.url}", soft_wrap=True)
+    complete = all(stage.finished for stage in progress.status(opened))
+    if complete:
         report_nothing_to_do(opened, debug)
-        summary = opened.read_file(opened.record(REPORT.name, opened.sweep.id), report_path(opened.sweep.id, SUMMARY))
-        tables.show_summary(summary.decode())
-        console.console.print(f"tables: netsim results {quote(opened.url)}", soft_wrap=True)
     else:
-        from netsim.results.results import load_results
-
         try:
             with flow_session(opened, STAGES, debug):
                 from flows.sweep import sweep
@@ -150,6 +170,25 @@ def run_sweep(
             report_stopped(opened, resume)
             raise typer.Exit(exit_code(error)) from None
         opened = opened.latest()
+    if as_json:
+        print_results_json(opened)
+    elif complete:
+        summary = opened.read_file(opened.record(REPORT.name, opened.sweep.id), report_path(opened.sweep.id, SUMMARY))
+        tables.show_summary(summary.decode())
+        console.progress.print(f"tables: netsim results {quote(opened.url)}", soft_wrap=True)
+    else:
+        from netsim.results.results import load_results
+
         tables.show_results(load_results(opened))
     report = opened.files.place(report_path(opened.sweep.id, "report.html"))
-    console.console.print(f"report: {report}", soft_wrap=True)
+    console.progress.print(f"report: {report}", soft_wrap=True)
+
+
+def print_results_json(opened: "Run") -> None:
+    """Print the results of a finished run as `netsim results --json` does."""
+    from netsim.results.as_json import to_json
+    from netsim.results.measured import load_measured, measured_json
+    from netsim.results.results import load_results
+
+    content = to_json(load_results(opened)) | {"measures": measured_json(load_measured(opened))}
+    print(json.dumps(content, indent=2, allow_nan=False))

@@ -48,7 +48,7 @@ def report_nothing_to_do(opened: Any, debug: bool) -> None:
     with existing_prefect_server() as running:
         if running:
             close_orphaned_runs(opened.url)
-    console.console.print("nothing to do: the run is complete")
+    console.progress.print("nothing to do: the run is complete")
 
 
 def describe_flow(url: str, debug: bool) -> tuple[str, dict[str, Any] | None]:
@@ -91,7 +91,7 @@ def flow_session(opened: Any, stages: Sequence[Any], debug: bool) -> Iterator[No
 
     with stopped_by_signals(), prefect_server() as server:
         keeps = " (the server keeps running; stop it with `prefect server stop`)" if server.stoppable else ""
-        console.console.print(f"follow it at {server.ui}{keeps}", soft_wrap=True)
+        console.progress.print(f"follow it at {server.ui}{keeps}", soft_wrap=True)
         with console.progress_bars(opened, stages), printed_announcements():
             yield
 

@@ -1,5 +1,6 @@
 """Results in a terminal: both matrices, the networks, the headline and its warnings; other measures; estimates."""
 
+import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -106,8 +107,12 @@ def _show_rows(title: str, rows: Sequence[Mapping[str, str]]) -> None:
     show(title, table)
 
 
-def show_measures() -> None:
+def show_measures(*, as_json: bool = False) -> None:
     """Print the measures shipped with netsim."""
+    if as_json:
+        listed = {name: {"title": each.title, "reference": each.reference} for name, each in measures().items()}
+        print(json.dumps(listed, indent=2))
+        return
     table = table_of("measure")
     table.add_column("title")
     table.add_column("reference")

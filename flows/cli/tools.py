@@ -82,6 +82,10 @@ def certificates(
     """Create TLS certificates for a Dask scheduler, its workers and sweeps.
 
     Keep `key.pem` secret: anyone who can read it can run any code on the scheduler and its workers.
+
+    For example:
+
+    * `netsim certificates tls --days 30`: then `netsim run mine.yaml --scheduler tls://host:8786 --tls tls`
     """
     from flows.cli import console
     from flows.clusters.certificates import make_certificates

@@ -23,16 +23,16 @@ from netsim.store.status import StageStatus, status
 
 @dataclass(frozen=True)
 class PartialMatrix:
-    """Unbiased CKA and its standard error (M, C), row = through; `there` tells which cells can be computed already."""
+    """Unbiased CKA and its standard error (M, C), row = through; `available` marks the cells that can be computed."""
 
     cka: np.ndarray
     se: np.ndarray
-    there: np.ndarray
+    available: np.ndarray
 
     @property
     def complete(self) -> np.ndarray:
         """The rows (M,) that have all of their cells."""
-        return np.asarray(self.there.all(axis=1))
+        return np.asarray(self.available.all(axis=1))
 
 
 @dataclass(frozen=True)
@@ -95,17 +95,17 @@ def _matrix(run: Run, sums: Mapping[str, Mapping[Pair, Hsic]], name: str) -> Par
     rows, columns = row_names(run), column_names(run)
     identities = run.sweep.identities(run.sweep.columns)
     cka, se = np.full((2, len(rows), len(columns)), np.nan)
-    there = np.zeros(cka.shape, bool)
+    available = np.zeros(cka.shape, bool)
     for i, x in enumerate(rows):
         row = sums.get(NATURAL if name == "natural" else layout.inverted(x), {})
         for j, y in enumerate(columns):
             pair = layout.cell(f"{NATURAL}/{x}", y, identities) if name == "natural" else (x, y)
             if row.keys() >= {pair, (x, x), (y, y)}:
-                there[i, j] = True
+                available[i, j] = True
                 similarity = pair_similarities(row, [pair])[pair]
                 cka[i, j] = 1.0 if x == y else similarity.cka_unbiased
                 se[i, j] = 0.0 if x == y else jackknife_se(similarity.leave_one_out_unbiased)
-    return PartialMatrix(cka, se, there)
+    return PartialMatrix(cka, se, available)
 
 
 def _with_null(values: np.ndarray) -> list[list[float | None]]:

@@ -114,15 +114,15 @@ def _epochs_of_checkpoints(run: Run, names: list[str]) -> dict[str, int]:
         if length is not None and int.from_bytes(length, "little") < LARGEST_HEADER
     }
     headers = run.files.get_ranges([(paths[name], start, end) for name, end in ends.items()])
-    found = {}
+    places = {}
     for (name, end), header in zip(ends.items(), headers, strict=True):
         try:
             first, last = json.loads(header or b"")["epochs_done"]["data_offsets"]
         except (ValueError, KeyError, TypeError):  # damaged: the training starts over
             continue
-        found[name] = (paths[name], end + first, end + last)
-    counts = run.files.get_ranges(list(found.values()))
-    return {name: int.from_bytes(count or b"", "little") for name, count in zip(found, counts, strict=True)}
+        places[name] = (paths[name], end + first, end + last)
+    counts = run.files.get_ranges(list(places.values()))
+    return {name: int.from_bytes(count or b"", "little") for name, count in zip(places, counts, strict=True)}
 
 
 def _rate(times: list[float]) -> float | None:

@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary
 
 from flows.cli.failures import explain_failure
 from flows.cli.inspect import study
-from flows.cli.main import main
+from flows.cli.main import app, main
 from flows.cli.session import exit_code
 from flows.cli.signals import Stopped, stopped_by_signals
 from netsim.results.findings import headline
@@ -68,14 +68,70 @@ COMMANDS = [
     "report",
     "study",
     "compare",
+    "verify",
+    "measure",
+    "layers",
+    "doctor",
+    "settings",
+    "convert",
+    "certificates",
 ]
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "convert"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_of_every_command_says_what_it_is_for(cli, command):
     code, out, _ = cli(*command.split(), "--help")
     assert code == 0 and "Usage" in out
-    assert "--debug" in out or not command
+    assert ("--debug" in out and "For example:" in out and f"netsim {command}" in out) or not command
+
+
+def test_every_command_is_in_a_panel_of_the_help(cli):
+    out = cli("--help")[1]
+    assert "Run sweeps" in out and "Read runs" in out and "─ Commands" not in out
+    assert {command.name for command in app.registered_commands if command.name} == {"list"}
+    assert {(command.name or command.callback.__name__) for command in app.registered_commands} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["status", "results", "verify", "report"])
+@pytest.mark.parametrize("store", [["--store", "STORE"], ["--store=STORE"]])
+def test_a_store_may_be_an_option_of_every_command(cli, command, store):
+    code, out, _ = cli(command, *store)
+    assert code == 1 and "No such option" not in out
+    assert cli(command, "STORE")[2] == cli(command, *store)[2]
+
+
+def test_an_option_without_its_store_is_refused(cli):
+    code, _, err = cli("status", "--store")
+    assert code == 2 and "Missing argument 'STORE'" in err
+
+
+def test_completion_lists_commands(monkeypatch):
+    env = os.environ | {"_NETSIM_COMPLETE": "complete_bash", "COMP_WORDS": "netsim st", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['netsim']; from flows.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["status", "study"]
+
+
+def test_json_of_a_run_is_alone_on_standard_output(cli, finished):
+    code, out, err = cli("run", "--store", finished.url, "--json")
+    assert code == 0 and "nothing to do: the run is complete" in err
+    assert json.loads(out)["networks"] == list(finished.settings.names)
+
+
+def test_quiet_leaves_results_only(cli, finished):
+    code, out, err = cli("run", "--store", finished.url, "--quiet")
+    assert (code, err) == (0, "") and out.startswith("Natural similarity ") and "nothing to do" not in out
+    assert "nothing to do" in cli("run", "--store", finished.url)[1]
+
+
+def test_faults_of_a_store_are_listed_for_programs(cli, finished):
+    code, out, _ = cli("verify", finished.url, "--json", "--quiet")
+    content = json.loads(out)
+    assert (code, content["faults"], content["repaired"]) == (0, [], False) and content["shards"] > 20
+
+
+def test_measures_are_listed_for_programs(cli):
+    assert json.loads(cli("measure", "--json")[1])["procrustes"]["title"]
 
 
 def test_status_counts_what_is_done_and_missing(cli, finished):

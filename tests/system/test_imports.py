@@ -39,6 +39,7 @@ def imports_torch(code: str, *arguments: str, cwd: Path) -> bool:
         "verify --help",
         "layers --help",
         "measure",
+        "settings",
     ],
 )
 def test_help_and_lists_import_no_torch(command, tmp_path):

@@ -20,7 +20,7 @@ from support.sweeps import new_run, tiny
 def log(monkeypatch) -> io.StringIO:
     """What is printed, to a file."""
     stream = io.StringIO()
-    monkeypatch.setattr(terminal.console, "_file", stream)
+    monkeypatch.setattr(terminal.progress, "_file", stream)
     monkeypatch.setattr(terminal, "LOG_INTERVAL", 0.0)
     return stream
 

@@ -31,9 +31,9 @@ def test_rows_that_are_complete_have_the_values_of_the_finished_run(finished, un
     assert partial.matrices["natural"].complete.tolist() == [True, True, True]
     assert partial.matrices["inverted"].complete.tolist() == [False, True, True]
     for name, matrix in partial.matrices.items():
-        there = matrix.complete
-        np.testing.assert_array_equal(matrix.cka[there], whole.cells(name)[there])
-        np.testing.assert_allclose(matrix.se[there], whole.cells(name, kind="se")[there], atol=1e-12)
+        available = matrix.complete
+        np.testing.assert_array_equal(matrix.cka[available], whole.cells(name)[available])
+        np.testing.assert_allclose(matrix.se[available], whole.cells(name, kind="se")[available], atol=1e-12)
     assert np.isnan(partial.matrices["inverted"].cka[0]).all()
 
 
@@ -46,7 +46,7 @@ def test_a_run_without_any_row_has_empty_matrices(finished, tmp_path):
     shutil.copytree(finished.url, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "commits" / "aggregate")
     partial = load_partial(Run.open(tmp_path / "run"))
-    assert not any(matrix.there.any() for matrix in partial.matrices.values())
+    assert not any(matrix.available.any() for matrix in partial.matrices.values())
 
 
 def test_json_has_null_where_a_cell_is_missing(unfinished):
