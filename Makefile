@@ -1,4 +1,4 @@
-# One command each for the demo and for all checks. `make` alone lists the targets; see docs/development.md.
+# One command each for the demo and for all checks. `make` alone lists the targets; see docs/project/development.md.
 #
 # The environment is .venv, made from the locks alone, with uv if it is on PATH, else with pip.
 # PYTHON=python3.12 chooses the interpreter, UV= (empty) disables uv, STORE= sets the location of the demo's run,
@@ -20,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 pretrained test check audit bench fuzz faults slurm ui site format lock clean
+.PHONY: help demo demo-s3 pretrained test check audit bench docs reference fuzz faults slurm ui site format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  compare nine networks on embedded images, in minutes; run it again to resume'
@@ -30,6 +30,8 @@ help:
 	@echo 'make check                   format, lint, types, and the audit if its services answer'
 	@echo 'make audit                   compare the environment with the locks, and the locks with known vulnerabilities'
 	@echo 'make bench [BENCH=similarity] [ARGS=...]  compare speed with the published code; default: inversion; minutes'
+	@echo 'make docs                    build the documentation, strictly and without a network: build/docs/index.html'
+	@echo 'make reference               write the pages of settings and commands from the code'
 	@echo 'make fuzz [TIMES=10]          draw ten times as many inputs of every kind as the tests do, other ones each time; minutes'
 	@echo 'make faults [ARGS="--faults 50 --seed 1"]  inject every kind of fault into a sweep on object storage; half an hour'
 	@echo 'make slurm                   run a sweep as jobs of a real SLURM started here; needs root (tests/support/slurm.py)'
@@ -65,6 +67,14 @@ audit: $(INSTALLED_DEV)
 BENCH ?= inversion
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
+
+# Warnings are errors. Pages load nothing from elsewhere, so the result can be read without a network, too.
+docs: $(INSTALLED_DEV)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+	@echo 'The documentation is in build/docs/index.html.'
+
+reference: $(INSTALLED_DEV)
+	$(SUPPORT).reference
 
 # A failure prints the smallest input that shows it, and a line that repeats it.
 TIMES ?= 10

@@ -9,7 +9,8 @@ drain     task runs per second that a Prefect server records, in SQLite and (wit
 
 Everything is real, and started here: a Prefect server, a Dask scheduler and workers by their own commands, stores on
 the local disk. CPU seconds are those of processes and their children, so other work on the machine blurs them only
-slightly; wall-clock times need a quiet machine. docs/scaling.md draws the conclusions (python -m benchmarks.scaling).
+slightly; wall-clock times need a quiet machine. docs/project/scaling.md draws the conclusions
+(python -m benchmarks.scaling).
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Model of the paper's experiment on 64 and 512 GPUs: `make bench BENCH=scaling`. docs/scaling.md explains it.
+"""Model of the paper's experiment on 64 and 512 GPUs: `make bench BENCH=scaling`. docs/project/scaling.md explains it.
 
 G GPUs, each with its own worker; M networks; n pairs in shards of s, b shards per task run; g GPU seconds to invert an
 image, averaged over the networks. No GPU was measured: give g with --image. The cost of a task run was measured by
@@ -45,7 +45,7 @@ class Costs:
     """Costs of one task run, in CPU seconds unless noted, and rates.
 
     Measured by `benchmarks.orchestration many drain` with 10,000 and 1000 task runs on two quiet cores
-    (docs/scaling.md).
+    (docs/project/scaling.md).
     """
 
     flow: float = 0.027  # to submit and settle, one task run after the other in one thread

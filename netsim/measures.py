@@ -1,4 +1,4 @@
-"""Public home of `measure`, the decorator for similarity measures of your own; docs/measures.md explains it.
+"""Public home of `measure`, the decorator for similarity measures of your own; docs/howto/measures.md explains it.
 
 Examples
 --------

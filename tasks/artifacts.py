@@ -1,4 +1,4 @@
-"""Artifacts of flow and task runs, which show a sweep in the Prefect UI. docs/monitoring.md lists their keys.
+"""Artifacts of flow and task runs, which show a sweep in the Prefect UI. docs/howto/monitoring.md lists their keys.
 
 All are made from the store, so they are right after resuming too, and for information only: if the server does not
 accept them, the sweep continues.

@@ -1,8 +1,8 @@
 """Prometheus metrics of a worker, which Dask serves at `/metrics` next to its own.
 
 Counters only grow; Prometheus computes rates: `rate(netsim_pairs_total{stage="invert"}[15m])` is images per second.
-docs/monitoring.md has more queries. Metrics of the flow are at `/metrics` of a scheduler that the flow started itself,
-on this machine or on SLURM.
+docs/howto/monitoring.md has more queries. Metrics of the flow are at `/metrics` of a scheduler that the flow started
+itself, on this machine or on SLURM.
 """
 
 import sys

@@ -24,7 +24,7 @@ def load_images(
     Parameters
     ----------
     reference
-        Kind and path, as in ``folder:photos``; docs/images.md describes the kinds.
+        Kind and path, as in ``folder:photos``; docs/howto/images.md describes the kinds.
     split
         ``train`` or ``test``.
     size

@@ -8,7 +8,7 @@ makes inverted CKA too low (0.12 instead of 0.20 in a simulation of 20 pairs of 
 replacement).
 
 Source: Jones et al. 2022, PMLR 180:928-937, and its authors' blog: random pairs with different labels. That makes the
-class of the seed a function of the target's where classes are few (docs/measures.md), so labels may also be drawn
+class of the seed a function of the target's where classes are few (docs/concepts/seeds.md), so labels may also be drawn
 independently.
 """
 

@@ -5,7 +5,7 @@ through i and of observer j.
 
 The labels of a pair differ, which makes the seed's class a function of the target's: of K classes, an observer that
 sees nothing but the seed has a similarity of about 1 / (K - 1)^2 to a network that sees nothing but the target. The
-seed-only control measures it for each cell. docs/measures.md explains all of them.
+seed-only control measures it for each cell. docs/concepts/seeds.md explains all of them.
 """
 
 from collections.abc import Mapping

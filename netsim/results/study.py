@@ -256,7 +256,7 @@ def _require_levels(networks: Sequence[StudyNetwork]) -> str:
     if len(levels) < FEWEST:
         raise SettingsError(
             f"a study must have networks of {FEWEST} levels of eps or more, got {_listed(levels)}.{hint} "
-            "Add robust networks: training.adversarial, docs/networks.md."
+            "Add robust networks: training.adversarial, docs/howto/networks.md."
         )
     if len(architectures) < FEWEST:
         raise SettingsError(

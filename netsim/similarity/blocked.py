@@ -7,8 +7,9 @@ averaged over blocks separately (Nguyen et al. 2021, arXiv:2010.15327, eq. 3):
 
 Each shard is a block. Compared with the exact value of `netsim.similarity.cka`, this takes n d multiplications per row
 instead of about d d' per pair, gives leave-one-out replicates for free, and requires only Gram matrices, of any
-kernel, instead of features. It is noisier, because it never compares images of different shards; docs/measures.md has
-by how much. The average of CKA itself over blocks would be wrong: 0.53 instead of 0.16 at 16 rows.
+kernel, instead of features. It is noisier, because it never compares images of different shards;
+docs/concepts/errors.md has by how much. The average of CKA itself over blocks would
+be wrong: 0.53 instead of 0.16 at 16 rows.
 """
 
 from collections.abc import Callable, Iterable, Sequence

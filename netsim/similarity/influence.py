@@ -21,8 +21,8 @@ BLOCK = 500
 def image_influence(X: Rows, Y: Rows) -> np.ndarray:
     """Compute the influence of each image on biased linear CKA, by how much CKA grows with its weight.
 
-    IF_i = CKA (2 x'C_xy y / |C_xy|^2 - x'C_xx x / |C_xx|^2 - y'C_yy y / |C_yy|^2) for the rows x and y of image i, each
-    centred at its mean, with C_xy = X'Y and so on. To first order in 1/n, it is CKA minus CKA without the image.
+    ``IF_i = CKA (2 x'C_xy y / |C_xy|^2 - x'C_xx x / |C_xx|^2 - y'C_yy y / |C_yy|^2)`` for the rows x and y of image i,
+    each centred at its mean, with C_xy = X'Y and so on. To first order in 1/n, it is CKA minus CKA without the image.
 
     Parameters
     ----------

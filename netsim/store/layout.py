@@ -1,4 +1,4 @@
-"""docs/store.md as code: names of sets and rows, paths and specifications of arrays, fixed point.
+"""docs/reference/store.md as code: names of sets and rows, paths and specifications of arrays, fixed point.
 
 n = pairs, d = width of a representation, M = networks, G = shards, C H W = an image.
 """

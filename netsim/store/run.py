@@ -11,7 +11,7 @@
 
 A unit is done if and only if its record exists. The record holds checksums of every array written, because Zarr reads a
 missing chunk silently as the fill value; `read` compares. A worker owns whole chunks: two writers inside one lose data.
-docs/store.md is the specification.
+docs/reference/store.md is the specification.
 """
 
 import json

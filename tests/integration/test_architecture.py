@@ -1,7 +1,8 @@
 """The arrows between packages, kept by reading every import, those inside functions too.
 
 deploy -> flows -> tasks -> netsim: nothing points back, and netsim knows no orchestrator. Inside netsim, a package
-imports only what stands on a lower floor, and what reads a store knows nothing of what computes (docs/design.md).
+imports only what stands on a lower floor, and what reads a store knows nothing of what computes
+(docs/project/design.md).
 """
 
 import ast

@@ -1,13 +1,24 @@
-"""The documentation names only what exists: files, modules, pages and their headings, commands and their options."""
+"""The documentation names only what exists: files, modules, pages and their headings, commands and their options.
 
+Settings on a page are parsed, examples in Python are compiled and their imports made, pages of reference are those that
+the code makes, and every page is in the navigation of the site. `make docs` builds it.
+"""
+
+import ast
 import pkgutil
 import re
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
 from flows.cli.main import app
+from flows.clusters.settings import parse_cluster
+from netsim.settings import SweepSettings, parse_settings
+from support import reference
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
@@ -121,7 +132,7 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page):
     assert broken == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/design.md", "docs/store.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/project/design.md", "docs/reference/store.md"])
 def test_a_page_of_the_project_names_many_places(page):
     """A pattern that sees nothing would let everything pass."""
     assert len(paths((ROOT / page).read_text())) >= 1
@@ -130,3 +141,132 @@ def test_a_page_of_the_project_names_many_places(page):
 def test_the_readme_shows_most_commands():
     used = {command for command, _ in commands((ROOT / "README.md").read_text())}
     assert len(used & known_commands().keys()) >= 10
+
+
+def blocks(text: str) -> list[str]:
+    """Return each block of code of a page, fenced or indented, without its fence and indentation."""
+    fenced = [block.partition("\n")[2].removesuffix("```") for block in FENCED.findall(text)]
+    prose = FENCED.sub("", text)
+    indented = re.findall(r"(?:^ {4,}\S.*\n)+", prose, re.MULTILINE)
+    return [textwrap.dedent(block) for block in [*fenced, *indented]]
+
+
+def python_blocks(text: str) -> list[str]:
+    """Return each example in Python."""
+    return [block.partition("\n")[2].removesuffix("```") for block in FENCED.findall(text) if block[3:9] == "python"]
+
+
+def settings_blocks(text: str) -> Iterator[dict]:
+    """Yield the settings in each block that is a settings file or a part of one."""
+    groups = {*SweepSettings.model_fields, "cluster"}
+    for block in blocks(text):
+        lines = [line for line in block.splitlines() if line.strip() and not line.startswith(("#", "-"))]
+        if "<<'EOF'" in block:
+            lines = block.partition("<<'EOF'\n")[2].partition("\nEOF")[0].splitlines()
+        first = re.match(r"(\w+):", lines[0]) if lines else None
+        if first and first[1] in groups:
+            for alternatives in one_each(lines):
+                yield yaml.safe_load("\n".join(alternatives))
+
+
+def one_each(lines: list[str]) -> Iterator[list[str]]:
+    """Yield the block, or, where it has one setting several times, each of its lines: they are alternatives."""
+    keys = [line.partition(":")[0] for line in lines if not line[0].isspace() and ":" in line]
+    if len(keys) == len(set(keys)):
+        yield lines
+    else:
+        yield from ([line] for line in lines)
+
+
+def validate(values: dict) -> None:
+    """Parse settings that may be a part of a file."""
+    values = dict(values)
+    if "cluster" in values:
+        parse_cluster(values.pop("cluster"))
+    if values:
+        parse_settings({"networks": ["small:resnet18", "small:vgg"]} | values)
+
+
+SET = re.compile(r"--set (?!KEY)([\w.]+)=([^\s`'\"]+)")
+
+
+def test_every_way_to_write_settings_is_seen():
+    fenced = "```yaml\npairs: {count: 64}\npairs: {count: 128}\n```\n"
+    page = f"# a\n\n    # b.yaml\n    images: {{size: 3}}\n\n{fenced}\n    netsim run b\n"
+    assert list(settings_blocks(page)) == [{"pairs": {"count": 64}}, {"pairs": {"count": 128}}, {"images": {"size": 3}}]
+    with pytest.raises(ValueError, match="sise"):
+        validate({"images": {"sise": 3}})
+    assert SET.findall("--set a.b=3 --set KEY=VALUE") == [("a.b", "3")]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_settings_on_a_page_are_valid(page):
+    text = (ROOT / page).read_text()
+    for values in settings_blocks(text):
+        validate(values)
+    for key, value in SET.findall(text):
+        group, name = key.split(".")
+        validate({group: {name: yaml.safe_load(value)}})
+
+
+def test_pages_have_settings():
+    """A pattern that sees nothing would let everything pass."""
+    found = [values for page in PAGES for values in settings_blocks((ROOT / page).read_text())]
+    assert len(found) >= 10
+    assert {"cluster", "images", "networks", "pairs"} <= {key for values in found for key in values}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_examples_in_python_compile_and_import_what_exists(page):
+    for block in python_blocks((ROOT / page).read_text()):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Import):
+                assert all(exists(alias.name) for alias in node.names), block
+            elif isinstance(node, ast.ImportFrom):
+                assert all(exists(f"{node.module}.{alias.name}") for alias in node.names), block
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_target_of_make_on_a_page_exists(page):
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = (ROOT / page).read_text()
+    code = [*blocks(text), *(code.replace("\n", " ") for code in INLINE.findall(text))]
+    used = {target for part in code for target in re.findall(r"(?:^|&& )make ([a-z][a-z0-9-]*)", part, re.MULTILINE)}
+    assert used - targets == set()
+
+
+@pytest.mark.parametrize("path", reference.PAGES)
+def test_a_page_made_from_code_is_what_the_code_makes(path):
+    assert (ROOT / path).read_text(encoding="utf-8") == reference.PAGES[path](), "run `make reference`"
+
+
+def test_every_setting_and_every_command_has_its_place_in_the_reference():
+    settings = (ROOT / "docs/reference/settings.md").read_text()
+    assert {
+        name for name in reference.documented_settings() - {"kind"} if not re.search(rf"\b{name}`\*\*", settings)
+    } <= {*SweepSettings.model_fields}
+    assert {"weight_decay", "learning_rate", "rng_seed"} <= reference.documented_settings()
+    commands_page = (ROOT / "docs/reference/cli.md").read_text()
+    known = known_commands()
+    assert {name for name in known if f"## netsim {name}\n" not in commands_page} == set()
+
+
+TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
+
+
+def test_every_page_is_in_the_navigation_of_the_site_once():
+    listed = []
+    for page in (ROOT / "docs").rglob("*.md"):
+        for tree in TOCTREE.findall(page.read_text()):
+            names = [line for line in tree.splitlines() if line and not line.startswith(":")]
+            listed += [(page.parent / f"{name}.md").resolve().relative_to(ROOT / "docs") for name in names]
+    pages = {page.relative_to(ROOT / "docs") for page in (ROOT / "docs").rglob("*.md")}
+    assert sorted(listed) == sorted(pages - {Path("index.md")})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_lines_of_a_page_are_at_most_100_characters(page):
+    """Rows of tables cannot be broken, and the README shows what commands print as it is."""
+    text = (ROOT / page).read_text()
+    lines = INDENTED.sub("", FENCED.sub("", text)).splitlines() if page == "README.md" else text.splitlines()
+    assert [f"{n}: {line}" for n, line in enumerate(lines, 1) if len(line) > 100 and not line.startswith("|")] == []

@@ -2,7 +2,7 @@
 
 Each change is made to a copy of a finished sweep of photographs. It has three networks, one of which has its weights
 in a file, an observer, and 12 pairs in 3 shards. The first part is tests/integration/test_identity.py;
-docs/identity.md has the tables of both.
+docs/reference/identity.md has the tables of both.
 """
 
 import json
@@ -34,7 +34,7 @@ from support.growth import effect_in_words
 from support.sweeps import run_all, unit_of
 from tasks.prepare import prepare
 
-PAGE = Path(__file__).parents[2] / "docs" / "identity.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/identity.md"
 OBSERVER = f"seer={colour(8)}"
 
 
@@ -356,7 +356,7 @@ def test_a_change_computes_what_its_label_says_and_nothing_else(change: Change, 
 
 
 def table() -> Iterator[str]:
-    """Yield the lines of the second table in docs/identity.md."""
+    """Yield the lines of the second table in docs/reference/identity.md."""
     yield "| change | computed |"
     yield "|---|---|"
     for change in CAMPAIGN:

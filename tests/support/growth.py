@@ -1,6 +1,6 @@
 """The identity campaign: single changes of a finished sweep, each with what it must make netsim do.
 
-docs/identity.md is its table; `python -m support.growth` in tests/ prints it.
+docs/reference/identity.md is its table; `python -m support.growth` in tests/ prints it.
 """
 
 import json
@@ -335,7 +335,7 @@ def effect_in_words(effect: dict[str, int] | str) -> str:
 
 
 def table() -> Iterator[str]:
-    """Yield the lines of the table in docs/identity.md."""
+    """Yield the lines of the table in docs/reference/identity.md."""
     yield "| change | computed |"
     yield "|---|---|"
     for change in CAMPAIGN:

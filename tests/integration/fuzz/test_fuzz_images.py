@@ -107,7 +107,7 @@ def _pictures(draw: st.DrawFn, *, damaged: bool) -> Written:
 
 
 def by_pillow(data: bytes, size: int) -> np.ndarray | None:
-    """Decode with Pillow and numpy, as docs/images.md describes; None for what is not to be read."""
+    """Decode with Pillow and numpy, as docs/howto/images.md describes; None for what is not to be read."""
     try:
         with Image.open(BytesIO(data)) as image:
             image.load()

@@ -80,7 +80,7 @@ def test_listed_images_is_what_every_format_with_photographs_gives(local):
 
 
 def test_every_source_is_in_the_documentation_and_in_the_form_of_the_settings():
-    page = (Path(__file__).parents[3] / "docs/images.md").read_text()
+    page = (Path(__file__).parents[3] / "docs/howto/images.md").read_text()
     described = ImageSettings.model_fields["source"].description
     assert {"folder", "imagenet", "cifar10", "cifar100", "npz", "tar", "hf", "fashion-mnist"} == set(IMAGE_SOURCES)
     for source in IMAGE_SOURCES.values():

@@ -134,7 +134,7 @@ def test_a_network_that_cannot_be_folded_or_stored_channels_last_is_inverted_as_
 
 
 def test_a_tie_in_max_pooling_sends_the_gradient_wherever_rounding_decides():
-    """docs/design.md, ties in max pooling: features that agree to 1e-15 may have gradients that do not at all."""
+    """Ties in max pooling (docs/project/design.md): features equal to 1e-15 may have other gradients altogether."""
     flat = torch.full((1, 1, 2, 2), 0.3, dtype=torch.float64)
     gradients, pooled = [], []
     for y, x in ((0, 0), (1, 1)):

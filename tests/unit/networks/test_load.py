@@ -76,7 +76,7 @@ def test_a_reference_that_does_not_exist_is_answered_with_what_does(reference, m
 
 def test_every_source_has_its_line_and_its_place_in_the_documentation():
     assert list(NETWORK_FORMS) == list(MODULES)
-    text = (Path(__file__).parents[3] / "docs" / "networks.md").read_text().replace("\\|", "|")
+    text = (Path(__file__).parents[3] / "docs/howto/networks.md").read_text().replace("\\|", "|")
     assert [form for form, _ in NETWORK_FORMS.values() if f"`{form}`" not in text] == []
 
 

@@ -183,7 +183,7 @@ def test_eps_is_that_of_the_training_or_of_a_published_name(results, reference, 
         (
             lambda results: make_results(3, n=64),
             r"a study must have networks of 2 levels of eps or more, got 1 \(eps 0\)\. Add robust networks: "
-            r"training\.adversarial, docs/networks\.md\.",
+            r"training\.adversarial, docs/howto/networks\.md\.",
         ),
         (
             lambda results: with_eps(make_results(3, n=64), *LEVELS, architectures=1),
