@@ -15,6 +15,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+import netsim
 from flows.cli.main import app
 from flows.clusters.settings import parse_cluster
 from netsim.settings import SweepSettings, parse_settings
@@ -249,6 +250,11 @@ def test_every_setting_and_every_command_has_its_place_in_the_reference():
     commands_page = (ROOT / "docs/reference/cli.md").read_text()
     known = known_commands()
     assert {name for name in known if f"## netsim {name}\n" not in commands_page} == set()
+
+
+def test_every_public_name_is_in_the_reference_of_python():
+    page = (ROOT / "docs/reference/api.md").read_text()
+    assert [name for name in netsim.__all__ if f":: netsim.{name}\n" not in page] == []
 
 
 TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
