@@ -27,6 +27,7 @@ PAGES = {
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?\)")
 TEXT = re.compile(r"<!-- text of ([\w./-]+)(?:: (.+?))? -->.*?<!-- end -->", re.DOTALL)
 SHELL = re.compile(r"(#|\$|\.venv/|netsim |make |python|pip|prefect |dask |kubectl |docker |git |export |[A-Z_]+=)")
+UNIQUE = re.compile(r"(\[?)R[0-9a-f]{8,}-(\d+)(\]?)")
 YAML = re.compile(r"- |[\w-]+:( |$)")
 
 project = "netsim"
@@ -40,6 +41,7 @@ myst_enable_extensions = ["colon_fence"]
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+default_role = "literal"
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
@@ -122,8 +124,16 @@ def name_languages(app: Sphinx, document: nodes.document) -> None:
             )
 
 
+def number_references(app: Sphinx, document: nodes.document) -> None:
+    """Write the references of a docstring as [1] instead of by the unique names that numpydoc gives them."""
+    for text in list(document.findall(nodes.Text)):
+        if named := UNIQUE.fullmatch(text):
+            text.parent.replace(text, nodes.Text(f"{named[1]}{named[2]}{named[3]}"))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect the two."""
+    """Connect what is done to pages."""
     app.connect("source-read", read_page)
     app.connect("doctree-read", name_languages)
+    app.connect("doctree-read", number_references)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
