@@ -3,50 +3,27 @@
 `make reference` writes docs/reference/settings.md and docs/reference/cli.md.
 """
 
+import json
 import re
 import textwrap
-import types
-from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import click
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from typer.main import get_command
 
 from flows.cli.main import app
-from flows.clusters.settings import KINDS
-from netsim.settings import (
-    AdversarialSettings,
-    ImageSettings,
-    InversionSettings,
-    NetworkSettings,
-    PairSettings,
-    SweepSettings,
-    TrainingSettings,
-    UntilSettings,
-)
+from flows.cli.reference import Setting, list_settings
 
 ROOT = Path(__file__).parents[2]
 WIDTH = 100
-GROUPS: dict[str, tuple[str, type[BaseModel]]] = {
-    "images": ("images.", ImageSettings),
-    "networks and observers": ("", SweepSettings),
-    "one network": ("networks[].", NetworkSettings),
-    "training": ("training.", TrainingSettings),
-    "training.adversarial": ("training.adversarial.", AdversarialSettings),
-    "pairs": ("pairs.", PairSettings),
-    "pairs.until": ("pairs.until.", UntilSettings),
-    "inversion": ("inversion.", InversionSettings),
-}
-"""Title of each group of settings: the path of its settings, and the class that has them."""
-
 SETTINGS = """# Settings
 
 Every setting of a sweep, as it stands in a settings file, in the form of the Prefect UI, or behind
 `--set`, as in `--set training.weight_decay=0.001`. This page is made from the code
-(`netsim/settings.py`, `flows/clusters/settings.py`) by `make reference`.
+(`netsim/settings.py`, `flows/clusters/settings.py`) by `make reference`;
+`netsim settings` prints the same.
 
 Nothing but `networks` is required. `null` is what to write for "none"; an unknown key is an error.
 `netsim plan FILE` checks a file without running it, and
@@ -61,15 +38,6 @@ page is made from the code (`flows/cli`) by `make reference`.
 Exit codes: 0 is success, 1 a run or store that failed, 2 invalid settings or an invalid command
 line, 130 Ctrl-C. Networks are named by references, which [networks](../howto/networks.md) lists.
 """
-
-SCALARS = {int: "whole number", float: "number", str: "text", bool: "true or false", dict: "mapping", tuple: "list"}
-BOUNDS = {
-    "gt": "above {}",
-    "ge": "at least {}",
-    "lt": "below {}",
-    "le": "at most {}",
-    "min_length": "at least {} of them",
-}
 
 
 def wrap(text: str, *, first: str = "", rest: str = "") -> str:
@@ -91,66 +59,18 @@ def plain(value: Any) -> str:
     return "[]" if value == () else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def kinds(annotation: Any) -> Iterator[str]:
-    """Yield the kinds of values that an annotation allows, without null."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        yield from kinds(get_args(annotation)[0])
-    elif origin in (Union, types.UnionType):
-        for part in get_args(annotation):
-            yield from kinds(part)
-    elif origin is Literal:
-        yield " or ".join(f"`{plain(value)}`" for value in get_args(annotation))
-    elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield "group"
-    elif annotation is not type(None):
-        yield SCALARS[origin or annotation]
-
-
-def bounds(field: FieldInfo) -> Iterator[str]:
-    """Yield the bounds of a number, and the pattern of a text."""
-    for constraint in field.metadata:
-        for name, words in BOUNDS.items():
-            if (bound := getattr(constraint, name, None)) is not None:
-                yield words.format(plain(bound))
-
-
-def setting(path: str, name: str, field: FieldInfo) -> str:
-    """Describe one setting: kind, range, unit, default, description."""
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    parts = [" or ".join(dict.fromkeys(kinds(field.annotation))), *bounds(field)]
-    parts += [f"unit: {extra['unit']}"] if "unit" in extra else []
-    default = "required" if field.is_required() else f"default: `{plain(field.default)}`"
-    if isinstance(field.default, BaseModel):
-        default = "default: that of each of its settings"
-    text = f"**`{path}{name}`** ({', '.join(parts)}; {default}). {field.description or ''}"
-    return wrap(text, first="* ", rest="  ")
-
-
-def group(title: str, path: str, model: type[BaseModel], *, skip: Iterable[str] = ()) -> str:
-    """Describe the settings of a class."""
-    summary = (model.__doc__ or "").strip().split("\n\n")[0]
-    fields = {name: field for name, field in model.model_fields.items() if name not in skip}
-    listed = "\n".join(setting(path, name, field) for name, field in fields.items())
-    head = "" if model is SweepSettings else f"{wrap(summary)}\n\n"
-    return f"## {title}\n\n{head}{listed}\n"
+def setting(item: Setting) -> str:
+    """Describe one setting: valid values, unit, default, description."""
+    default = "required" if item.required else f"default: `{json.dumps(item.default)}`"
+    unit = f"; unit: {item.unit}" if item.unit else ""
+    return wrap(f"**`{item.name}`** ({item.range}{unit}; {default}). {item.description}", first="* ", rest="  ")
 
 
 def settings_page() -> str:
     """Return the page of all settings."""
-    groups = []
-    for title, (path, model) in GROUPS.items():
-        others = () if model is not SweepSettings else set(SweepSettings.model_fields) - {"networks", "observers"}
-        groups.append(group(title, path, model, skip=others))
-    for kind, model in KINDS.items():
-        groups.append(group(f"cluster, kind {kind}", "cluster.", model, skip=("kind",)))
-    return "\n".join([SETTINGS, *groups])
-
-
-def documented_settings() -> set[str]:
-    """Return the name of every setting there is."""
-    models = [model for _, model in GROUPS.values()] + list(KINDS.values())
-    return {name for model in models for name in model.model_fields}
+    groups = groupby(list_settings(), key=lambda item: item.group)
+    parts = [f"## {title}\n\n" + "\n".join(map(setting, items)) + "\n" for title, items in groups]
+    return "\n".join([SETTINGS, *parts])
 
 
 def paragraphs(text: str) -> str:
