@@ -2,10 +2,12 @@
 
 import errno
 import resource
-
-import httpx
+from typing import TYPE_CHECKING
 
 from netsim.errors import printable
+
+if TYPE_CHECKING:
+    import httpx
 
 NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't start new thread")
 """Parts of messages, in lower case, of errors that come of too little memory."""
@@ -13,6 +15,8 @@ NO_MEMORY = ("failed to map segment", "cannot allocate memory", "can't start new
 
 def explain_failure(error: Exception) -> str:
     """Return what to print for an error that is not a NetsimError."""
+    import httpx  # a fifth of a second, which no other command waits for
+
     if _lacks_memory(error):
         return f"netsim: not enough memory ({_name(error)}). {_memory_hint()}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -26,8 +30,10 @@ def _name(error: Exception) -> str:
     return printable(f"{type(error).__name__}: {error}")
 
 
-def _prefect_failure(error: httpx.HTTPError) -> str:
+def _prefect_failure(error: "httpx.HTTPError") -> str:
     """Describe the failed request to the Prefect server, which is the only one that commands make by HTTP."""
+    import httpx
+
     if isinstance(error, httpx.HTTPStatusError):
         request, status = error.request, error.response
         return printable(
