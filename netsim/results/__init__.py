@@ -1,7 +1,7 @@
 """The results of a run, read from its store. Imports no torch.
 
 results      both matrices, means and losses, with errors
-matrices     cells of both matrices, from stored sums
+matrices     cells of both matrices, from stored sums; partial: those of a run that is not finished
 inference    errors over networks, asymmetry, clusters, maps
 as_json      results as JSON
 measured     results of other measures
