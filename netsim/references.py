@@ -1,12 +1,15 @@
 """References: how a sweep names its images and its networks.
 
-Images are `kind` or `kind:path`, networks are `[name=]source:name[@weights]`. This module only knows the grammar;
-readers are in `netsim.images.formats`, builders in `netsim.networks.sources`. It imports nothing heavy, so
-`netsim --help` and programs that only read a store start fast.
+Images are `kind` or `kind:path`, networks are `[name=]source:name[@weights]`. Weights are a name, or a path or URL of a
+file, behind which `#key` may choose what is in it. In a settings file, paths start from its folder. This module only
+knows the grammar; readers are in `netsim.images.formats`, builders in `netsim.networks.sources`. It imports nothing
+heavy, so `netsim --help` and programs that only read a store start fast.
 """
 
+import os
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 from netsim.errors import SettingsError, nearest
 
@@ -74,7 +77,7 @@ IMAGE_FORMS = ", ".join(source.form for source in IMAGE_SOURCES.values())
 # The list of forms with their descriptions in the form of the UI.
 IMAGE_SOURCES_HELP = "; ".join(f"`{source.form}`: {source.description}" for source in IMAGE_SOURCES.values())
 
-# Network sources: form and description. none: random weights; FILE: safetensors, a path or a URL.
+# Network sources: form and description. none: random weights; FILE: a path or a URL, with or without #KEY.
 NETWORK_FORMS = {
     "torchvision": (
         "torchvision:NAME[@WEIGHTS|@none|@FILE]",
@@ -87,7 +90,7 @@ NETWORK_FORMS = {
     ),
     "robustness": (
         "robustness:DATASET:ARCH@FILE",
-        "a network of the robustness library, from a checkpoint converted by `netsim convert` (or @none)",
+        "a network of the robustness library, from a checkpoint (or @none)",
     ),
     "small": ("small:NAME[@none|@FILE]", "one of nine small networks for 28x28 grey images, trained by the run"),
     "small32": ("small32:NAME[@none|@FILE]", "the same for 32x32 colour images, such as CIFAR-10"),
@@ -99,6 +102,15 @@ NETWORK_FORMS = {
 
 # Network sources without weights.
 TRAINED_SOURCES = ("small", "small32")
+
+# Network sources whose weights have names.
+PUBLISHED_SOURCES = ("torchvision", "timm")
+
+# The file and the key in FILE#KEY. A # elsewhere belongs to the file's name.
+_KEY = re.compile(r"(.*\.(?:pt|pth|ckpt|bin|tar|safetensors))#(.*)", re.DOTALL)
+
+# What is no relative path: a path from the root or from a home directory, and a URL.
+_ABSOLUTE = re.compile(r"[/~]|[A-Za-z][A-Za-z0-9+.-]*:[/\\]")
 
 
 def parse_image_source(reference: str) -> tuple[ImageSource, str]:
@@ -171,3 +183,94 @@ def without_name(reference: str) -> str:
 def _has_name(reference: str) -> bool:
     """Return True if `name=` comes before the source. An `=` after the first `:` belongs to a path or a URL."""
     return "=" in reference.partition(":")[0]
+
+
+def split_key(file: str) -> tuple[str, str | None]:
+    """Split FILE#KEY into the file and the key, which is None without a #.
+
+    Examples
+    --------
+    >>> split_key("runs/last.ckpt#state_dict.model")
+    ('runs/last.ckpt', 'state_dict.model')
+    >>> split_key("run#3/last.ckpt")
+    ('run#3/last.ckpt', None)
+    """
+    match = _KEY.fullmatch(file)
+    return (match[1], match[2]) if match else (file, None)
+
+
+def split_folder(name: str) -> tuple[str | None, str]:
+    """Split the FOLDER/MODULE:FUNCTION of a `python:` reference at its last slash.
+
+    Examples
+    --------
+    >>> split_folder("/home/me%40lab/project/my_nets:large")
+    ('/home/me@lab/project', 'my_nets:large')
+    >>> split_folder("my_nets:large")
+    (None, 'my_nets:large')
+    """
+    folder, slash, rest = name.rpartition("/")
+    return (unquote(folder) or "/", rest) if slash else (None, name)
+
+
+def module_file(folder: str, module: str) -> str | None:
+    """Return the file of a module that is in a folder, or None."""
+    base = os.path.join(os.path.abspath(os.path.expanduser(folder)), *module.split("."))
+    candidates = (f"{base}.py", os.path.join(base, "__init__.py"))
+    return next((file for file in candidates if os.path.isfile(file)), None)
+
+
+def with_absolute_paths(reference: str, folder: str) -> str:
+    """Return a network reference in which paths that start from `folder` are absolute.
+
+    A module of a `python:` reference that is in `folder` is named with it: other processes, wherever they work, find
+    the same one.
+
+    Examples
+    --------
+    >>> with_absolute_paths("mine=torchvision:resnet50@weights/mine.pt#model", "/home/me")
+    'mine=torchvision:resnet50@/home/me/weights/mine.pt#model'
+    >>> with_absolute_paths("torchvision:resnet50@IMAGENET1K_V1", "/home/me")
+    'torchvision:resnet50@IMAGENET1K_V1'
+    """
+    given = without_name(reference)
+    source, colon, rest = given.partition(":")
+    name, at, weights = rest.partition("@")
+    if source == "python":
+        name = _with_folder(name, folder)
+    published = source in PUBLISHED_SOURCES and re.fullmatch(r"[\w{}]+", weights)  # braces: filled by a grid
+    if weights and weights != "none" and not published:
+        weights = absolute_path(weights, folder)
+    return f"{reference.removesuffix(given)}{source}{colon}{name}{at}{weights}"
+
+
+def _with_folder(name: str, folder: str) -> str:
+    """Return the FOLDER/MODULE:FUNCTION of a module in `folder`, in which a % or @ of the folder is encoded."""
+    own, rest = split_folder(name)
+    if own is None and not module_file(folder, rest.partition(":")[0]):
+        return name
+    path = folder if own is None else absolute_path(own, folder)
+    return f"{path.replace('%', '%25').replace('@', '%40').rstrip('/')}/{rest}"
+
+
+def absolute_path(path: str, folder: str) -> str:
+    """Return a path that starts from `folder` as an absolute one; URLs and paths from a home directory as they are.
+
+    Examples
+    --------
+    >>> absolute_path("photos", "/home/me"), absolute_path("s3://bucket/photos", "/home/me")
+    ('/home/me/photos', 's3://bucket/photos')
+    """
+    return path if _ABSOLUTE.match(path) else os.path.join(folder, path.removeprefix("./"))
+
+
+def images_with_absolute_path(reference: str, folder: str) -> str:
+    """Return an image reference whose path, if it starts from `folder`, is absolute.
+
+    Examples
+    --------
+    >>> images_with_absolute_path("folder:photos", "/home/me"), images_with_absolute_path("fashion-mnist", "/home/me")
+    ('folder:/home/me/photos', 'fashion-mnist')
+    """
+    kind, colon, path = reference.partition(":")
+    return f"{kind}:{absolute_path(path, folder)}" if colon and path and kind in IMAGE_SOURCES else reference

@@ -1,11 +1,13 @@
 """`netsim convert` and `netsim certificates`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from flows.cli.options import Debug
+from netsim.references import with_absolute_paths
 
 
 def convert(
@@ -20,7 +22,7 @@ def convert(
     checkpoint: Annotated[
         str | None,
         typer.Argument(
-            help="Pickled checkpoint to read; downloaded for `robust:` networks.",
+            help="Checkpoint to read; downloaded for `robust:` networks.",
             metavar="CHECKPOINT",
             show_default=False,
         ),
@@ -37,6 +39,15 @@ def convert(
             show_default=False,
         ),
     ] = None,
+    strip_prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="Text that names of tensors begin with, such as `backbone_`; prefixes that end with a dot, such as "
+            "`module.`, are found without it.",
+            metavar="PREFIX",
+            show_default=False,
+        ),
+    ] = None,
     sha256: Annotated[
         str | None, typer.Option(help="Require the checkpoint to have this hash.", metavar="HEX", show_default=False)
     ] = None,
@@ -46,23 +57,30 @@ def convert(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Convert a pickled checkpoint to safetensors, the only format sweeps read.
+    """Convert a checkpoint to safetensors. Only pickles require it: sweeps read plain tensors as they are.
 
     Finds the weights by the names and shapes of the network's tensors, whatever they are wrapped in. If a checkpoint
     has raw and averaged weights, `--key` chooses. Missing or unexpected tensors and wrong shapes are listed, and
-    nothing is written.
+    nothing is written. A checkpoint with more than tensors, numbers and text is read only with `--allow-pickle` and
+    its `--sha256`.
 
     For example:
 
     * `netsim convert robust:resnet50_l2_eps3`: download a checkpoint and print its hash
-    * `netsim convert timm:resnet50 mine.pth --key state_dict_ema --allow-pickle --sha256 ...`: take averaged weights
+    * `netsim convert timm:resnet50 mine.pth --key state_dict_ema`: take averaged weights
     """
     from flows.cli import console
     from netsim.networks.convert import convert as convert_checkpoint
     from netsim.networks.weights import listed
 
     converted = convert_checkpoint(
-        network, checkpoint, output=output, key=key, sha256=sha256, allow_pickle=allow_pickle
+        with_absolute_paths(network, os.getcwd()),
+        checkpoint,
+        output=output,
+        key=key,
+        strip_prefix=strip_prefix,
+        sha256=sha256,
+        allow_pickle=allow_pickle,
     )
     lines = [f"wrote {converted.path}", f"use it in a sweep as {converted.reference}"]
     lines += [f"weights are those under {converted.key}"] if converted.key else []

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks.network import Network
+from netsim.networks.tensor_files import Saved
 from netsim.networks.weights import BATCH_COUNT, listed, named_tensors
 
 # Parts of tensor names that wrappers add: DataParallel and AveragedModel, torch.compile, gradient checkpoints, FSDP.
@@ -28,9 +29,6 @@ NORMALIZED = ("new_mean", "new_std")
 
 # Keys that an error message lists.
 LISTED_KEYS = 8
-
-Saved = Mapping[tuple[str, ...], Tensor]
-"""Tensors of a checkpoint, by the keys that lead to their mapping, followed by their names in it."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +45,20 @@ class FoundWeights:
         The mean and std that robustness saved beside the weights, if any.
     ignored
         Names of other tensors in the same mapping, such as the weights of a loss.
+    hint
+        What else is in the file, for the end of an error message about these weights; empty if they are complete.
     """
 
     key: str
     tensors: Mapping[str, Tensor]
     normalisation: Mapping[str, list[float]]
     ignored: tuple[str, ...]
+    hint: str = ""
 
 
-def find_weights(saved: Saved, network: Network, *, key: str | None = None, origin: str) -> FoundWeights:
+def find_weights(
+    saved: Saved, network: Network, *, key: str | None = None, origin: str, option: str = "--key "
+) -> FoundWeights:
     """Find the one set of weights in a checkpoint that has the names and shapes of `network`.
 
     The number of classes may differ. Sets of equal tensors, such as both copies in an AttackerModel, count as one. If
@@ -71,6 +74,8 @@ def find_weights(saved: Saved, network: Network, *, key: str | None = None, orig
         Place of the weights, or its first parts.
     origin
         Path of the checkpoint, for error messages.
+    option
+        What a user writes a key behind, for error messages.
 
     Raises
     ------
@@ -88,12 +93,13 @@ def find_weights(saved: Saved, network: Network, *, key: str | None = None, orig
         keys = [repr(place.key) for place in chosen]
         raise SettingsError(
             f"{origin} must have one set of weights of {network.reference}, got {len(keys)} that differ: "
-            f"{listed(keys, most=LISTED_KEYS)}. Choose one, as in --key {chosen[-1].key}"
+            f"{listed(keys, most=LISTED_KEYS)}. Choose one, as in {option}{chosen[-1].key}"
         )
     normalisation, ignored = content.normalisation(chosen[0]), content.outside(chosen)
     if key is None and places and not normalisation:
-        _check_statistics(ignored, chosen[0].key, network, origin)
-    return FoundWeights(chosen[0].key, sets[0], normalisation, ignored)
+        _check_statistics(ignored, network, origin, f"{option}{chosen[0].key}")
+    hint = "" if places else f". {origin} has tensors under {listed(_keys(saved), most=LISTED_KEYS)}"
+    return FoundWeights(chosen[0].key, sets[0], normalisation, ignored, hint)
 
 
 def _under(saved: Saved, key: str | None, origin: str) -> Saved:
@@ -102,9 +108,13 @@ def _under(saved: Saved, key: str | None, origin: str) -> Saved:
         return saved
     selected = {names: tensor for names, tensor in saved.items() if ".".join(names).startswith(f"{key}.")}
     if not selected:
-        known = {names[0].split(".")[0] if len(names) == 1 else ".".join(names[:-1]) for names in saved}
-        raise SettingsError(f"no tensors under {key!r} in {origin}{nearest(key, known)}")
+        raise SettingsError(f"no tensors under {key!r} in {origin}{nearest(key, _keys(saved))}")
     return selected
+
+
+def _keys(saved: Saved) -> list[str]:
+    """List the keys of all mappings with tensors; of one on top, the first parts of the names in it."""
+    return sorted({names[0].split(".")[0] if len(names) == 1 else ".".join(names[:-1]) for names in saved})
 
 
 class _Place(NamedTuple):
@@ -204,11 +214,11 @@ def _identical(a: Tensor, b: Tensor) -> bool:
     return (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(*(t.reshape(-1).view(torch.uint8) for t in (a, b)))
 
 
-def _check_statistics(ignored: Sequence[str], key: str, network: Network, origin: str) -> None:
+def _check_statistics(ignored: Sequence[str], network: Network, origin: str, choice: str) -> None:
     """Refuse a mean or std beside the weights: the network was trained on other images than it would get."""
     statistics = [name for name in ignored if name.rpartition(".")[2].lstrip("_") in STATISTICS]
     if statistics:
         raise NetworkError(
             f"{origin} must hold only layers of {network.reference}, got {listed(statistics)}, by which images are "
-            f"normalised first. Use python:MODULE:FUNCTION with a netsim.Preprocessing, or ignore them by --key {key}"
+            f"normalised first. Use python:MODULE:FUNCTION with a netsim.Preprocessing, or ignore them by {choice}"
         )

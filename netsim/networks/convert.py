@@ -1,4 +1,7 @@
-"""One-time conversion of pickled checkpoints to safetensors, so that nothing else ever reads a pickle.
+"""One-time conversion of checkpoints to safetensors, so that nothing else ever reads a pickle.
+
+What holds nothing but tensors, numbers and text can be named in a sweep as it is (`netsim.networks.tensor_files`), and
+is converted without ado. Anything else is a pickle that the user must allow.
 
 robustness, and so Salman et al., save the state dict of an AttackerModel in DataParallel. Every name begins with
 `module.`; the network is under `model.` and again under `attacker.model.`, each one `model.` deeper if it was a network
@@ -12,19 +15,20 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from netsim.errors import NetworkError, SettingsError, first_line
-from netsim.networks.checkpoint import Saved, find_weights
+from netsim.networks.checkpoint import find_weights
 from netsim.networks.load import build_network, parse_reference, untrained
 from netsim.networks.network import Network
 from netsim.networks.sources import robust_imagenet
 from netsim.networks.sources.base import Reference
-from netsim.networks.weights import Weights, read_weights, weights_to_bytes
+from netsim.networks.tensor_files import NeedsPickleError, Saved, TensorFile, read_tensors
+from netsim.networks.weights import listed, weights_to_bytes
 from netsim.storage.files import Files
 from netsim.storage.places import parse_place
 
@@ -65,13 +69,15 @@ def convert(
     *,
     output: str | None = None,
     key: str | None = None,
+    strip_prefix: str | None = None,
     sha256: str | None = None,
     allow_pickle: bool = False,
 ) -> Converted:
-    """Convert a pickled checkpoint of a network to safetensors.
+    """Convert a checkpoint of a network to safetensors.
 
-    The checkpoint is read in a separate process, which executes nothing in it, and only if `allow_pickle` is set and
-    its hash is `sha256`. Weights are found in it by the names and shapes of the network's tensors.
+    Weights are found in it by the names and shapes of the network's tensors. A checkpoint with more than tensors,
+    numbers and text is a pickle: it is read in a separate process, which executes nothing in it, and only if
+    `allow_pickle` is set and its hash is `sha256`.
 
     Parameters
     ----------
@@ -84,18 +90,23 @@ def convert(
     key
         Place of the weights in the checkpoint, keys and prefixes joined by dots. Required if several sets match the
         network and differ: "state_dict_ema" or "state_dict" of a checkpoint of timm.
+    strip_prefix
+        Text to remove from the beginning of the names of tensors, such as "backbone_"; tensors of other names are not
+        converted. Prefixes that end with a dot are found without it.
     sha256
-        Expected hash of the checkpoint, in hex.
+        Expected hash of the checkpoint, in hex. Required of a pickle.
     allow_pickle
         Allow reading a pickle.
 
     Raises
     ------
     SettingsError
-        If the pickle is not allowed, `output` exists, the reference names weights or nothing that exists, or several
-        sets of weights differ and `key` does not choose one.
+        If `output` exists, no name begins with `strip_prefix`, the reference names weights or nothing that exists, or
+        several sets of weights differ and `key` does not choose one.
     NetworkError
         If the checkpoint cannot be downloaded or read, has another hash, or does not match the network.
+    NeedsPickleError
+        If the pickle is not allowed.
     """
     parsed, template = _template(reference)
     output = output or _output(parsed, checkpoint)
@@ -105,9 +116,14 @@ def convert(
         raise SettingsError(f"{output} exists already. Remove it, or name another file with --output.")
     checkpoint = checkpoint or _download(parsed)
     checkpoint_hash = _sha256(checkpoint)
-    _check_allowed(checkpoint, checkpoint_hash, sha256, allow_pickle)
-
-    weights = find_weights(_read(checkpoint), template, key=key, origin=checkpoint)
+    if sha256 is not None and sha256.lower() != checkpoint_hash:
+        raise NetworkError(
+            f"{checkpoint} must have the sha256 {sha256}, got {checkpoint_hash}. It is another file, or corrupted: "
+            "download it again."
+        )
+    saved = _read(checkpoint, checkpoint_hash, allowed=allow_pickle and sha256 is not None)
+    saved = saved if strip_prefix is None else _without_prefix(saved, strip_prefix, checkpoint)
+    weights = find_weights(saved, template, key=key, origin=checkpoint)
     metadata: dict[str, Any] = {
         "reference": reference,
         "checkpoint": os.path.basename(checkpoint),
@@ -115,11 +131,12 @@ def convert(
         "key": weights.key,
         **weights.normalisation,
     }
-    origin = f"{checkpoint} under {weights.key!r}" if weights.key else checkpoint
-    network = build_network(parsed, reference, Weights(origin, weights.tensors, metadata))
+    network = build_network(parsed, reference, TensorFile(checkpoint, saved, metadata), found=weights)
     _check_normalisation(parsed, network, template, checkpoint)
     folder.put(name, weights_to_bytes(network, metadata))
-    new_reference = reference if parsed.source == "robust" and output == parsed.file else f"{_bare(parsed)}@{output}"
+    new_reference = (
+        reference if parsed.source == "robust" and output == parsed.file else f"{_bare(parsed, reference)}@{output}"
+    )
     return Converted(output, new_reference, checkpoint_hash, weights.key, weights.ignored)
 
 
@@ -129,15 +146,15 @@ def _template(reference: str) -> tuple[Reference, Network]:
         bare = reference.partition("@")[0]
         raise SettingsError(f"convert requires a network without weights, got {reference}. Write {bare}.")
     parsed = parse_reference(reference if reference.startswith("robust:") else untrained(reference))
-    parsed = Reference(parsed.source, parsed.name, "none", parsed.file)
+    parsed = replace(parsed, weights="none")
     return parsed, build_network(parsed, reference, None)
 
 
-def _bare(parsed: Reference) -> str:
+def _bare(parsed: Reference, reference: str) -> str:
     """Return the reference, without weights, to which a file elsewhere can be added with an @."""
     if parsed.source == "robust":
         return f"torchvision:{robust_imagenet.ARCHITECTURES[robust_imagenet.NAMES[parsed.name]]}"
-    return f"{parsed.source}:{parsed.name}"
+    return reference
 
 
 def _output(parsed: Reference, checkpoint: str | None) -> str:
@@ -176,20 +193,33 @@ def _sha256(checkpoint: str) -> str:
         raise NetworkError(f"cannot read the checkpoint {checkpoint!r}: {first_line(error)}") from error
 
 
-def _check_allowed(checkpoint: str, sha256: str, expected: str | None, allow_pickle: bool) -> None:
-    if expected is not None and expected.lower() != sha256:
-        raise NetworkError(
-            f"{checkpoint} must have the sha256 {expected}, got {sha256}. It is another file, or corrupted: "
-            "download it again."
-        )
-    if expected is None or not allow_pickle:
-        raise SettingsError(
-            f"{checkpoint} is a pickle with the sha256 {sha256}. If its publisher states the same hash, "
-            f"allow it: --allow-pickle --sha256 {sha256}"
-        )
+def _read(checkpoint: str, sha256: str, *, allowed: bool) -> Saved:
+    """Read the tensors of a checkpoint; of one that needs pickle, only if that is allowed."""
+    try:
+        return read_tensors(checkpoint).tensors
+    except NeedsPickleError as error:
+        if allowed:
+            return _unpickle(checkpoint)
+        raise NeedsPickleError(
+            f"{error}. Its sha256 is {sha256}; if you wrote it, or its publisher states the same hash, allow it: "
+            f"--allow-pickle --sha256 {sha256}"
+        ) from error
 
 
-def _read(checkpoint: str) -> Saved:
+def _without_prefix(saved: Saved, prefix: str, origin: str) -> Saved:
+    """Select the tensors whose names begin with a prefix, and remove it."""
+    selected = {
+        (*keys[:-1], keys[-1].removeprefix(prefix)): tensor
+        for keys, tensor in saved.items()
+        if keys[-1].startswith(prefix)
+    }
+    if not selected:
+        names = listed(sorted({keys[-1] for keys in saved}))
+        raise SettingsError(f"--strip-prefix must begin names in {origin}, got {prefix!r}; names are {names}")
+    return selected
+
+
+def _unpickle(checkpoint: str) -> Saved:
     """Read it in a process that has no access to our environment, working directory or modules."""
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
     with tempfile.TemporaryDirectory() as folder:
@@ -199,7 +229,7 @@ def _read(checkpoint: str) -> Saved:
         if process.returncode != 0:
             cause = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
             raise NetworkError(f"cannot read the checkpoint {checkpoint!r} ({cause})")
-        return {tuple(json.loads(keys)): tensor for keys, tensor in read_weights(out).tensors.items()}
+        return {tuple(json.loads(keys)): tensor for (keys,), tensor in read_tensors(out).tensors.items()}
 
 
 def _check_normalisation(parsed: Reference, network: Network, template: Network, origin: str) -> None:

@@ -2,10 +2,11 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib import import_module
+from shlex import quote
 from typing import NamedTuple
 
 import torch
@@ -15,11 +16,13 @@ from netsim.errors import NetworkError, SettingsError, nearest
 from netsim.networks import gate
 from netsim.networks.ambient import plain_torch
 from netsim.networks.behaviour import represent_two
+from netsim.networks.checkpoint import FoundWeights, find_weights
 from netsim.networks.network import Network
 from netsim.networks.preprocessing import Shape
-from netsim.networks.sources.base import NetworkSource, Reference
-from netsim.networks.weights import Weights, class_count, content_hash, fill, read_weights
-from netsim.references import NETWORK_FORMS
+from netsim.networks.sources.base import Built, NetworkSource, Reference
+from netsim.networks.tensor_files import NeedsPickleError, TensorFile, read_tensors
+from netsim.networks.weights import Weights, class_count, content_hash, fill, listed
+from netsim.references import NETWORK_FORMS, split_folder, split_key
 
 MODULES = {
     "torchvision": "netsim.networks.sources.torchvision",
@@ -58,17 +61,19 @@ def parse_reference(reference: str) -> Reference:
     Examples
     --------
     >>> parse_reference("small:vgg@none")
-    Reference(source='small', name='vgg', weights='none', file=None)
+    Reference(source='small', name='vgg', weights='none', file=None, key=None, folder=None)
     """
     source_name, colon, rest = reference.partition(":")
     name, at, weights = rest.partition("@")
+    folder, name = split_folder(name) if source_name == "python" else (None, name)
     if source_name not in NETWORK_FORMS:
         raise SettingsError(f"no source {source_name!r} in network {reference!r}{nearest(source_name, NETWORK_FORMS)}")
     if not colon or not name or (at and not weights):
         raise SettingsError(f"network {reference!r} is incomplete: write {NETWORK_FORMS[source_name][0]}")
     source = network_source(source_name)
-    parsed = Reference(source_name, name, weights or None)
-    parsed = Reference(source_name, name, weights or None, file=source.weights_file(parsed))
+    file = source.weights_file(Reference(source_name, name, weights or None))
+    file, key = split_key(file) if at and file is not None else (file, None)
+    parsed = Reference(source_name, name, weights or None, file, key, folder)
     source.check(parsed)
     return parsed
 
@@ -121,7 +126,8 @@ def load_network(
     small32:NAME                the same for 32x32 colour images
     python:MODULE:FUNCTION      the return value of a function: a classifier of images in [0, 1], or an AttackerModel
     ...@none                    random weights, a function of the architecture's name and `rng_seed` only
-    ...@FILE.safetensors        a path or URL, with the tensor names of the architecture itself
+    ...@FILE, ...@FILE#KEY      a path or URL of safetensors, or of tensors that ``torch.save`` wrote; the weights are
+                                those that fit the architecture, or those under KEY if several do
     ==========================  =====================================================================================
 
     Parameters
@@ -204,11 +210,8 @@ def load_once(
     A function of the user's is called once only, so that it may return another network the next time.
     """
     parsed = parse_reference(reference)
-    hint = network_source(parsed.source).hint(parsed)
-    weights = None if parsed.file is None else read_weights(parsed.file, hint=hint)
-    if weights is not None:
-        _check_origin(parsed, reference, weights)
-    network = build_network(parsed, reference, weights, num_classes, input_shape=input_shape, rng_seed=rng_seed)
+    file = _read_file(parsed, reference)
+    network = build_network(parsed, reference, file, num_classes, input_shape=input_shape, rng_seed=rng_seed)
     if num_classes not in (None, network.num_classes):
         raise SettingsError(
             f"num_classes of {reference} must be {network.num_classes}, got {num_classes}. Omit num_classes."
@@ -239,70 +242,126 @@ def _require_same(before: Fingerprint, now: Fingerprint, reference: str) -> None
     raise NetworkError(f"{reference} must give the same network at every call, got {got}. {way_out}")
 
 
+def file_weights(reference: str) -> Weights:
+    """Read the weights in the file of a reference, by the names that its architecture has for them.
+
+    Raises
+    ------
+    SettingsError, NetworkError
+        If they cannot be read, or several sets of weights in the file fit and differ.
+    """
+    parsed = parse_reference(reference)
+    file = _read_file(parsed, reference)
+    assert file is not None
+    with plain_torch():
+        built = _build(parsed, None, rng_seed=0)
+        network = _cut(parsed, reference, built, file.metadata, check=False)
+    return _weights(file, _find(file, network, parsed))
+
+
+def _read_file(parsed: Reference, reference: str) -> TensorFile | None:
+    """Read the file of a reference, if it has one."""
+    if parsed.file is None:
+        return None
+    try:
+        file = read_tensors(parsed.file, hint=network_source(parsed.source).hint(parsed))
+    except NeedsPickleError as error:
+        command = f"netsim convert {reference.partition('@')[0]} {quote(parsed.file)}"
+        raise NeedsPickleError(f"{error}. If you trust it, convert it once: {command}") from error
+    _check_origin(parsed, reference, file)
+    return file
+
+
 @plain_torch()
 def build_network(
     parsed: Reference,
     reference: str,
-    weights: Weights | None,
+    file: TensorFile | None,
     num_classes: int | None = None,
     *,
+    found: FoundWeights | None = None,
     input_shape: Shape | None = None,
     rng_seed: int = 0,
 ) -> Network:
-    """Build a network by its source, and fill it with `weights`, if any. See `load_network` for the other parameters.
+    """Build a network by its source, and fill it with its weights in `file`, if any.
+
+    `found` are these weights, if they were found before. See `load_network` for the other parameters.
 
     Raises
     ------
+    SettingsError
+        If several sets of weights in the file fit and differ.
     NetworkError
         For tensors that are missing, surplus, of another shape or not finite, and for a network that cannot be
         inverted.
     """
-    metadata = {} if weights is None else weights.metadata
-
-    def prepare(classes: int | None) -> Callable[..., Network]:
-        return _cutter(parsed, reference, classes, metadata, input_shape=input_shape, rng_seed=rng_seed)
-
-    cut = prepare(num_classes)
-    network = cut(check=weights is None)
-    if weights is not None:
-        classes = class_count(weights.tensors, network)
-        if num_classes is None and classes != network.num_classes and parsed.source not in ("python", "robust"):
-            cut = prepare(classes)
-            network = cut(check=False)
-        fill(network, weights.tensors, origin=weights.name)
-        network = cut()  # again, because the cut that held with random weights may not hold with these
-        network.origin = metadata
+    cut = partial(_cut, parsed, reference, input_shape=input_shape)
+    built = _build(parsed, num_classes, rng_seed=rng_seed)
+    network = cut(built, {} if file is None else file.metadata, check=file is None)
+    if file is None:
+        return network
+    found = found or _find(file, network, parsed)
+    weights = _weights(file, found)
+    classes = class_count(weights.tensors, network)
+    if num_classes is None and classes != network.num_classes and parsed.source not in ("python", "robust"):
+        built = _build(parsed, classes, rng_seed=rng_seed)
+        network = cut(built, weights.metadata, check=False)
+    fill(network, weights.tensors, origin=weights.name, hint=found.hint)
+    network = cut(
+        built, weights.metadata
+    )  # again, because the cut that held with random weights may not hold with these
+    network.origin = weights.metadata
     return network
 
 
-def _cutter(
+def _find(file: TensorFile, network: Network, parsed: Reference) -> FoundWeights:
+    return find_weights(file.tensors, network, key=parsed.key, origin=file.name, option=f"@{file.name}#")
+
+
+def _weights(file: TensorFile, found: FoundWeights) -> Weights:
+    """Return weights that were found in a file, with what is known of them."""
+    metadata = {
+        **({"key": found.key} if found.key else {}),
+        **({"ignored": listed(found.ignored)} if found.ignored else {}),
+        **file.metadata,
+        **found.normalisation,
+    }
+    return Weights(f"{file.name} under {found.key!r}" if found.key else file.name, found.tensors, metadata)
+
+
+def _build(parsed: Reference, num_classes: int | None, *, rng_seed: int) -> Built:
+    """Build the model, with published or random weights."""
+    with _random_numbers(f"{parsed.name}/{rng_seed}"):
+        return network_source(parsed.source).build(parsed, num_classes)
+
+
+def _cut(
     parsed: Reference,
     reference: str,
-    num_classes: int | None,
+    built: Built,
     metadata: Mapping[str, object],
     *,
-    input_shape: Shape | None,
-    rng_seed: int,
-) -> Callable[..., Network]:
-    """Build the model, with published or random weights; return a function that cuts it. All cuts share its tensors."""
-    with _random_numbers(f"{parsed.name}/{rng_seed}"):
-        model, preprocessing = network_source(parsed.source).build(parsed, num_classes)
-    return partial(
-        Network,
-        model,
+    input_shape: Shape | None = None,
+    check: bool = True,
+) -> Network:
+    """Cut a model in front of its last layer. All cuts of a model share its tensors."""
+    preprocessing = built.preprocessing
+    return Network(
+        built.model,
         gate.ramp(input_shape or preprocessing.shape),
         name=parsed.architecture,
         reference=reference,
         preprocessing=preprocessing.with_metadata(metadata),
         hint="" if input_shape or preprocessing.states_shape else UNSTATED_SHAPE,
+        check=check,
     )
 
 
-def _check_origin(parsed: Reference, reference: str, weights: Weights) -> None:
+def _check_origin(parsed: Reference, reference: str, file: TensorFile) -> None:
     """Refuse the file of another `robust:` network that was renamed."""
-    converted_as = weights.metadata.get("reference")
+    converted_as = file.metadata.get("reference")
     if parsed.source == "robust" and converted_as is not None and converted_as != reference:
-        raise NetworkError(f"{weights.name} must hold {reference}, got {converted_as}. Convert its checkpoint again.")
+        raise NetworkError(f"{file.name} must hold {reference}, got {converted_as}. Convert its checkpoint again.")
 
 
 # torch has one generator per process, and a worker may load networks in several threads.

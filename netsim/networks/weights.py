@@ -12,9 +12,8 @@ from blake3 import blake3
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from netsim.errors import NetworkError, StoreError, first_line
+from netsim.errors import NetworkError, first_line
 from netsim.networks.network import Network
-from netsim.storage.places import read_file
 
 # Last part of the name of BatchNorm's count of batches. It changes no output, and exists only since torch 0.4.1.
 BATCH_COUNT = "num_batches_tracked"
@@ -24,14 +23,14 @@ METADATA_KEY = "netsim"
 
 
 class Weights(NamedTuple):
-    """Content of a safetensors file.
+    """Weights of a network, as a file has them.
 
     Attributes
     ----------
     name
         Path or URL of the file, for error messages.
     tensors
-        Tensors by name.
+        Tensors by their names in the architecture.
     metadata
         What `netsim convert` recorded in the file: reference, checkpoint, sha256, mean, std. Empty for other files.
     """
@@ -91,37 +90,11 @@ def load_weights(network: Network, data: bytes, *, origin: str = "the weights") 
         For anything but safetensors (a pickle can run code), and for tensors that are missing, surplus, of another
         shape, or not finite; the first three of each kind are named. `network` is then unchanged.
     """
-    fill(network, _parse(data, origin=origin).tensors, origin=origin)
+    fill(network, parse_safetensors(data, origin=origin).tensors, origin=origin)
 
 
-def read_weights(url: str, *, hint: str = "") -> Weights:
-    """Read a safetensors file from a path or URL.
-
-    Raises
-    ------
-    NetworkError
-        If there is no such file, in a message that ends with `hint`, or if it is not safetensors.
-    """
-    last_line = f".\n{hint}" if hint else ""
-    try:
-        data = read_file(url, setting="the file of weights")
-    except (OSError, StoreError) as error:
-        raise NetworkError(f"cannot read the weights {url!r}: {_cause(error)}{last_line}") from error
-    if not data:
-        raise NetworkError(f"cannot read the weights {url!r}: the file is empty{last_line}")
-    return _parse(data, origin=url)
-
-
-def _cause(error: Exception) -> str:
-    """Describe why a file cannot be read."""
-    origin = error.__cause__ if isinstance(error, StoreError) else error
-    if isinstance(origin, FileNotFoundError):
-        return "there is no such file"
-    reason = origin.strerror if isinstance(origin, OSError) else None
-    return reason or first_line(error) or type(error).__name__
-
-
-def _parse(data: bytes, *, origin: str) -> Weights:
+def parse_safetensors(data: bytes, *, origin: str) -> Weights:
+    """Read the content of a safetensors file. Raises NetworkError for anything else."""
     try:
         return Weights(origin, safetensors.torch.load(data), _metadata(data))
     except SafetensorError as error:
@@ -149,8 +122,8 @@ def class_count(tensors: Mapping[str, Tensor], network: Network) -> int:
     return network.num_classes if weight is None or weight.ndim != 2 else len(weight)
 
 
-def fill(network: Network, tensors: Mapping[str, Tensor], *, origin: str) -> None:
-    """Copy `tensors` into `network`, as `load_weights` does.
+def fill(network: Network, tensors: Mapping[str, Tensor], *, origin: str, hint: str = "") -> None:
+    """Copy `tensors` into `network`, as `load_weights` does. `hint` ends an error message.
 
     Raises
     ------
@@ -160,7 +133,7 @@ def fill(network: Network, tensors: Mapping[str, Tensor], *, origin: str) -> Non
     expected = named_tensors(network)
     mismatches = _mismatches(expected, tensors)
     if mismatches:
-        raise NetworkError(f"{origin} must have the tensors of {network.reference}, got {'; '.join(mismatches)}")
+        raise NetworkError(f"{origin} must have the tensors of {network.reference}, got {'; '.join(mismatches)}{hint}")
     with torch.no_grad():
         for name, tensor in tensors.items():
             expected[name].copy_(tensor)

@@ -245,7 +245,7 @@ def identify(reference: str, shape: Callable[[], Shape]) -> Identity:
     if parsed.source == "python":
         return _of_function(reference, parsed.name, shape())
     if parsed.file is not None:
-        return Identity(_hash({"architecture": architecture, **_of_file(parsed.file, source.hint(parsed))}))
+        return Identity(_hash({"architecture": architecture, **_of_file(reference)}))
     if parsed.weights == "none":
         return Identity(_hash({"random": architecture}))
     return Identity(_hash({"published": f"{architecture}@{source.tag(parsed)}"}))
@@ -255,11 +255,12 @@ def _hash(content: Mapping[str, Any]) -> str:
     return blake3(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _of_file(file: str, hint: str) -> dict[str, Any]:
-    """Identify weights in a file by their tensors and what they say of their preprocessing, not by its bytes."""
-    from netsim.networks.weights import hash_tensors, read_weights
+def _of_file(reference: str) -> dict[str, Any]:
+    """Identify weights in a file by their tensors and the preprocessing stated with them, however they are saved."""
+    from netsim.networks.load import file_weights
+    from netsim.networks.weights import hash_tensors
 
-    weights = read_weights(file, hint=hint)
+    weights = file_weights(reference)
     stated = {key: weights.metadata[key] for key in ("mean", "std") if key in weights.metadata}
     return {"weights": hash_tensors(weights.tensors), **stated}
 

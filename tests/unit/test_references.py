@@ -5,14 +5,22 @@ from importlib import import_module
 import pytest
 
 from netsim.errors import SettingsError
+from netsim.networks.load import network_source
 from netsim.references import (
     IMAGE_SOURCES,
     IMAGE_SOURCES_HELP,
     NAME,
     NETWORK_FORMS,
+    PUBLISHED_SOURCES,
+    TRAINED_SOURCES,
     has_photographs,
+    images_with_absolute_path,
+    module_file,
     network_name,
     parse_image_source,
+    split_folder,
+    split_key,
+    with_absolute_paths,
     without_name,
 )
 
@@ -99,3 +107,84 @@ def test_every_image_source_has_a_reader_and_a_line_of_help():
 
 def test_every_form_of_a_network_begins_with_its_source():
     assert all(form.startswith(f"{source}:") for source, (form, _) in NETWORK_FORMS.items())
+
+
+def test_which_sources_publish_weights_and_which_are_trained_agrees_with_the_sources():
+    sources = {name: network_source(name) for name in NETWORK_FORMS}
+    assert {name for name, source in sources.items() if source.publishes} == set(PUBLISHED_SOURCES)
+    assert {name for name, source in sources.items() if source.trains} == set(TRAINED_SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("x.pt", ("x.pt", None)),
+        ("x.pt#", ("x.pt", "")),
+        ("a/x.pth.tar#state_dict_ema", ("a/x.pth.tar", "state_dict_ema")),
+        ("s3://b/x.ckpt#state_dict.model", ("s3://b/x.ckpt", "state_dict.model")),
+        ("x.safetensors#module", ("x.safetensors", "module")),
+        ("x#1", ("x#1", None)),
+        ("run#1.pt", ("run#1.pt", None)),
+        ("run#1.pt#model", ("run#1.pt", "model")),
+    ],
+)
+def test_a_key_follows_a_checkpoint_after_a_hash_sign(file, expected):
+    assert split_key(file) == expected
+
+
+@pytest.mark.parametrize(
+    ("reference", "absolute"),
+    [
+        ("small:vgg", "small:vgg"),
+        ("small:vgg@none", "small:vgg@none"),
+        ("small:vgg@w", "small:vgg@/lab/w"),
+        ("a=small:vgg@./w.pt#ema", "a=small:vgg@/lab/w.pt#ema"),
+        ("small:vgg@../w.pt", "small:vgg@/lab/../w.pt"),  # not /w.pt: /lab may be a link
+        ("small:vgg@/w.pt", "small:vgg@/w.pt"),
+        ("small:vgg@~/w.pt", "small:vgg@~/w.pt"),
+        ("small:vgg@s3://bucket/w.pt", "small:vgg@s3://bucket/w.pt"),
+        ("small:vgg@file:/w.pt", "small:vgg@file:/w.pt"),
+        ("small:vgg@C:\\w.pt", "small:vgg@C:\\w.pt"),
+        ("timm:resnet18@a1_in1k", "timm:resnet18@a1_in1k"),
+        ("timm:resnet18@{tag}", "timm:resnet18@{tag}"),
+        ("timm:resnet18@runs/{tag}.pt", "timm:resnet18@/lab/runs/{tag}.pt"),
+        ("robust:vgg16_bn_l2_eps3", "robust:vgg16_bn_l2_eps3"),
+        ("python:math:sin", "python:math:sin"),
+        ("python:../nets:large@w.pt", "python:/lab/../nets:large@/lab/w.pt"),
+        ("", ""),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_paths_of_a_network_start_from_a_folder_and_names_are_no_paths(reference, absolute):
+    assert with_absolute_paths(reference, "/lab") == absolute
+    assert with_absolute_paths(absolute, "/other") == absolute
+
+
+def test_a_module_that_is_in_the_folder_is_named_with_it(tmp_path):
+    folder = tmp_path / "me@lab"
+    (folder / "deep" / "er").mkdir(parents=True)
+    for file in ("nets.py", "deep/er/__init__.py"):
+        (folder / file).touch()
+    assert module_file(str(folder), "nets") == f"{folder}/nets.py"
+    assert module_file(str(folder), "deep") is None  # a folder of that name may hold anything
+    located = with_absolute_paths("n=python:deep.er:net@w.pt", str(folder))
+    assert located == f"n=python:{tmp_path}/me%40lab/deep.er:net@{folder}/w.pt"
+    assert network_name(with_absolute_paths("python:nets:large", str(folder))) == "large"
+    assert split_folder(located.partition(":")[2].partition("@")[0]) == (str(folder), "deep.er:net")
+    assert split_folder("/nets:large") == ("/", "nets:large")
+
+
+@pytest.mark.parametrize(
+    ("reference", "absolute"),
+    [
+        ("fashion-mnist", "fashion-mnist"),
+        ("folder:photos", "folder:/lab/photos"),
+        ("tar:train-{000..099}.tar", "tar:/lab/train-{000..099}.tar"),
+        ("npz:/x.npz", "npz:/x.npz"),
+        ("folder:s3://bucket/photos", "folder:s3://bucket/photos"),
+        ("folder:", "folder:"),
+        ("flder:x", "flder:x"),
+    ],
+)
+def test_paths_of_images_start_from_a_folder(reference, absolute):
+    assert images_with_absolute_path(reference, "/lab") == absolute

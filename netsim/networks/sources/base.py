@@ -21,13 +21,19 @@ class Reference:
     weights
         As written; None if the reference names none, "none" for random weights.
     file
-        Path or URL of the safetensors file with the weights, or None if they are not in a file.
+        Path or URL of the file with the weights, or None if they are not in a file.
+    key
+        Place of the weights in the file; None for those that fit.
+    folder
+        Folder of the module of a `python:` reference; None if it is on the path.
     """
 
     source: str
     name: str
     weights: str | None
     file: str | None = None
+    key: str | None = None
+    folder: str | None = None
 
     @property
     def architecture(self) -> str:
@@ -70,7 +76,7 @@ class NetworkSource:
     trains
         True if its networks come without weights, so that a run trains them.
     find_file
-        Returns the path or URL of the safetensors file with the weights, or None.
+        Returns the path or URL of the file with the weights, or None.
     tag
         Returns the name of the published weights of a reference, which may leave it out.
     hint

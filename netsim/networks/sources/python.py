@@ -1,6 +1,9 @@
-"""python:MODULE:FUNCTION: the return value of a user's function. Errors in user code are reported as netsim's own."""
+"""python:[FOLDER/]MODULE:FUNCTION: the return value of a user's function. Errors in its code become netsim's own."""
 
 import importlib
+import os
+import sys
+from types import ModuleType
 
 from torch import nn
 
@@ -8,6 +11,7 @@ from netsim.errors import NetworkError, SettingsError, first_line, nearest
 from netsim.networks.ambient import plain_torch
 from netsim.networks.sources.base import Built, NetworkSource, Reference
 from netsim.networks.wrappers import unwrap
+from netsim.references import module_file
 
 
 def check(parsed: Reference) -> None:
@@ -28,16 +32,7 @@ def build(parsed: Reference, num_classes: int | None) -> Built:
         If the function fails, or returns anything but a torch.nn.Module.
     """
     module_name, _, function_name = parsed.name.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{module_name}.".startswith(f"{error.name}."):
-            raise SettingsError(f"cannot import {module_name!r}: {error.name!r} is missing. Install it.") from error
-        message = f"cannot import {module_name!r}: {first_line(error)}. Is its folder on PYTHONPATH?"
-        raise SettingsError(message) from error
-    except (Exception, SystemExit) as error:  # user code can fail in any way, and sys.exit(0) must not count as success
-        message = f"cannot import {module_name!r}: {type(error).__name__}: {first_line(error)}"
-        raise SettingsError(message) from error
+    module = _import(module_name, parsed.folder)
     function = getattr(module, function_name, None)
     if not callable(function):
         known = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
@@ -50,6 +45,35 @@ def build(parsed: Reference, num_classes: int | None) -> Built:
     if not isinstance(model, nn.Module):
         raise NetworkError(f"{parsed.name} must return a torch.nn.Module, got {type(model).__name__}")
     return Built(*unwrap(model))
+
+
+def _import(name: str, folder: str | None) -> ModuleType:
+    """Import a module from a folder, if it has it, or else from the path. Raises SettingsError if that fails."""
+    file = None if folder is None else module_file(folder, name)
+    if file is not None:
+        _append_to_path(os.path.abspath(os.path.expanduser(str(folder))))
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not f"{name}.".startswith(f"{error.name}."):
+            raise SettingsError(f"cannot import {name!r}: {error.name!r} is missing. Install it.") from error
+        where = f"in {folder}" if folder else "beside the settings file"
+        raise SettingsError(f"cannot import {name!r}: {first_line(error)}. Is it {where}, or on PYTHONPATH?") from error
+    except (Exception, SystemExit) as error:  # user code can fail in any way, and sys.exit(0) must not count as success
+        raise SettingsError(f"cannot import {name!r}: {type(error).__name__}: {first_line(error)}") from error
+    found = module.__file__
+    if file is not None and (found is None or not os.path.samefile(found, file)):
+        raise SettingsError(
+            f"module {name!r} must be {file}, got {found or 'one without a file'}, which comes first. Rename yours."
+        )
+    return module
+
+
+def _append_to_path(folder: str) -> None:
+    """Let modules be found in a folder too, after all others: a file of the user's must not replace a library."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+        importlib.invalidate_caches()
 
 
 SOURCE = NetworkSource(check, build)

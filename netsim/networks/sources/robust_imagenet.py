@@ -52,7 +52,7 @@ def check(parsed: Reference) -> None:
         architecture = ARCHITECTURES[NAMES[parsed.name]]
         raise SettingsError(
             f"robust:{parsed.name} takes no @: its weights are in {find_file(parsed)}. "
-            f"For another file, write 'torchvision:{architecture}@FILE.safetensors'."
+            f"For another file, write 'torchvision:{architecture}@FILE'."
         )
 
 

@@ -1,7 +1,7 @@
 """robustness:DATASET:ARCH: networks of the robustness library, of its own classes.
 
 The checkpoints that its training writes and its `make_and_restore_model` reads are pickles, which `netsim convert`
-converts to safetensors. The normalisation is that of the converted checkpoint, or else of the data set.
+converts to safetensors. The normalisation is that of the checkpoint, or else of the data set.
 """
 
 from typing import Any
@@ -27,8 +27,7 @@ def check(parsed: Reference) -> None:
         raise SettingsError(f"no network {name!r} in robustness for {dataset}{nearest(name, known)}")
     if parsed.weights is None:
         raise SettingsError(
-            f"network 'robustness:{parsed.name}' requires weights: write @FILE.safetensors for a checkpoint converted "
-            "by `netsim convert`, or @none"
+            f"network 'robustness:{parsed.name}' requires weights: write @FILE for a checkpoint, or @none"
         )
 
 

@@ -71,9 +71,9 @@ def _config(parsed: Reference) -> Any:
     known = {name.partition(".")[2]: config for name, config in tags.items() if config.has_weights}
     tag = str(default.tag) if parsed.weights is None else parsed.weights
     if not known:
-        raise SettingsError(f"timm has no weights for {parsed.name}: write @none or @FILE.safetensors")
+        raise SettingsError(f"timm has no weights for {parsed.name}: write @none or @FILE")
     if tag not in known:
-        raise SettingsError(f"{parsed.name} has no weights {tag!r}{nearest(tag, [*known, 'none', 'FILE.safetensors'])}")
+        raise SettingsError(f"{parsed.name} has no weights {tag!r}{nearest(tag, [*known, 'none', 'FILE'])}")
     if known[tag].num_classes == 0:
         raise SettingsError(f"the weights {tag} of {parsed.name} have no classes: their last layer is missing")
     return known[tag]
@@ -105,7 +105,7 @@ def _download(parsed: Reference, config: Any) -> nn.Module:
         raise NetworkError(
             f"cannot download the weights {config.tag} of {parsed.name} ({first_line(error)}).\n"
             f"Run `hf download {repository}` on a machine with internet access and copy its cache (HF_HOME, or else "
-            "~/.cache/huggingface), name a file with @FILE.safetensors, or use random weights with @none."
+            "~/.cache/huggingface), name a file with @FILE, or use random weights with @none."
         ) from error
 
 

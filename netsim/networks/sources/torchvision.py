@@ -74,13 +74,13 @@ def _published_weights(parsed: Reference) -> Any:
     unpublished = parsed.weights == "none" or parsed.file is not None
     if parsed.name == "wide_resnet50_4":
         if not unpublished:
-            raise SettingsError("wide_resnet50_4 has no weights in torchvision: write @none or @FILE.safetensors")
+            raise SettingsError("wide_resnet50_4 has no weights in torchvision: write @none or @FILE")
         return None
     choices = torchvision.models.get_model_weights(parsed.name)
     if parsed.weights is None or unpublished:
         return choices.DEFAULT
     if parsed.weights not in choices.__members__:
-        known = [*choices.__members__, "none", "FILE.safetensors"]
+        known = [*choices.__members__, "none", "FILE"]
         raise SettingsError(f"{parsed.name} has no weights {parsed.weights!r}{nearest(parsed.weights, known)}")
     return choices[parsed.weights]
 
@@ -109,7 +109,7 @@ def _download(parsed: Reference, weights: Any) -> nn.Module:
         folder = os.path.join(torch.hub.get_dir(), "checkpoints")
         raise NetworkError(
             f"cannot download the weights {weights.name} of {parsed.name} ({first_line(error)}).\n"
-            f"Put {weights.url} into {folder}, name a file with @FILE.safetensors, or use random weights with @none."
+            f"Put {weights.url} into {folder}, name a file with @FILE, or use random weights with @none."
         ) from error
 
 

@@ -4,6 +4,7 @@ import collections
 import hashlib
 import os
 import pickle
+import re
 from pathlib import Path
 
 import dill
@@ -20,6 +21,7 @@ from netsim.networks import content_hash, load_network
 from netsim.networks import convert as module
 from netsim.networks.convert import convert
 from netsim.networks.sources._robustness_compat import import_robustness
+from netsim.networks.tensor_files import NeedsPickleError
 
 robustness = import_robustness()
 SHUFFLENET = "robust:shufflenet_l2_eps3"
@@ -147,10 +149,9 @@ def test_a_network_of_grey_images_says_how_to_state_them_and_is_converted_then(t
     monkeypatch.syspath_prepend(tmp_path)
     tensors = {"0.weight": torch.rand(2, 1, 3, 3), "0.bias": torch.rand(2), "2.weight": torch.rand(10, 1352)}
     torch.save({"net": tensors | {"2.bias": torch.rand(10)}}, tmp_path / "x.pt")
-    sha256 = hashlib.sha256((tmp_path / "x.pt").read_bytes()).hexdigest()
     with pytest.raises(NetworkError, match=r"netsim\.Preprocessing\(mean=\(0,\), std=\(1,\), size=28\)"):
-        convert("python:grey_nets:grey", str(tmp_path / "x.pt"), **allowed(sha256))
-    made = convert("python:grey_nets:stated", str(tmp_path / "x.pt"), **allowed(sha256))
+        convert("python:grey_nets:grey", str(tmp_path / "x.pt"))
+    made = convert("python:grey_nets:stated", str(tmp_path / "x.pt"))
     assert torch.equal(load_network(made.reference).head.weight, tensors["2.weight"])
 
 
@@ -158,23 +159,23 @@ def test_a_network_of_grey_images_says_how_to_state_them_and_is_converted_then(t
 
 
 @pytest.fixture
-def two_sets(tmp_path) -> tuple[dict, str, str]:
-    """Raw and averaged weights as timm and torchvision save them: checkpoint, path, hash."""
+def two_sets(tmp_path) -> tuple[dict, str]:
+    """Raw and averaged weights as timm and torchvision save them: checkpoint, path."""
     raw = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=7).state_dict()
     averaged = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=7).state_dict()
     content = {"state_dict": raw, "state_dict_ema": {f"module.{name}": value for name, value in averaged.items()}}
     torch.save(content, tmp_path / "x.pt")
-    return content, str(tmp_path / "x.pt"), hashlib.sha256((tmp_path / "x.pt").read_bytes()).hexdigest()
+    return content, str(tmp_path / "x.pt")
 
 
 def test_averaged_weights_are_taken_only_if_they_are_chosen_and_the_origin_says_so(tmp_path, two_sets):
-    content, checkpoint, sha256 = two_sets
+    content, checkpoint = two_sets
     with pytest.raises(SettingsError, match=r"got 2 that differ: 'state_dict', 'state_dict_ema\.module'"):
-        convert("torchvision:shufflenet_v2_x0_5", checkpoint, **allowed(sha256))
+        convert("torchvision:shufflenet_v2_x0_5", checkpoint)
     assert not (tmp_path / "x.safetensors").exists()
     for key, prefix in (("state_dict", ""), ("state_dict_ema", "module.")):
         output = str(tmp_path / f"{key}.safetensors")
-        made = convert("torchvision:shufflenet_v2_x0_5", checkpoint, key=key, output=output, **allowed(sha256))
+        made = convert("torchvision:shufflenet_v2_x0_5", checkpoint, key=key, output=output)
         network = load_network(made.reference)
         assert torch.equal(network.head.weight, content[key][f"{prefix}fc.weight"])
         assert network.origin["key"] == made.key == f"{key}.{prefix}".strip(".")
@@ -184,8 +185,7 @@ def test_the_command_takes_a_key_and_names_what_it_ignored(tmp_path, two_sets):
     content, *_ = two_sets
     averaged = content["state_dict_ema"] | {"n_averaged": torch.tensor(3)}
     torch.save({"state_dict": content["state_dict"], "ema": averaged}, tmp_path / "y.pt")
-    sha256 = hashlib.sha256((tmp_path / "y.pt").read_bytes()).hexdigest()
-    arguments = ["convert", "torchvision:shufflenet_v2_x0_5", f"{tmp_path}/y.pt", "--allow-pickle", "--sha256", sha256]
+    arguments = ["convert", "torchvision:shufflenet_v2_x0_5", f"{tmp_path}/y.pt"]
     done = CliRunner().invoke(app, [*arguments, "--key", "ema"])
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[2:] == ["weights are those under ema.module", "ignored n_averaged"]
@@ -197,10 +197,25 @@ def test_the_command_takes_a_key_and_names_what_it_ignored(tmp_path, two_sets):
 def test_a_plain_state_dict_of_any_architecture_is_converted_too(tmp_path):
     own = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=7)
     torch.save({"state_dict": own.state_dict()}, tmp_path / "x.pth")
-    sha256 = hashlib.sha256((tmp_path / "x.pth").read_bytes()).hexdigest()
-    made = convert("torchvision:shufflenet_v2_x0_5", str(tmp_path / "x.pth"), **allowed(sha256))
+    made = convert("torchvision:shufflenet_v2_x0_5", str(tmp_path / "x.pth"))
     network = load_network(made.reference)
     assert network.num_classes == 7 and torch.equal(network.head.weight, own.fc.weight)
+    with pytest.raises(NetworkError, match=r"x\.pth must have the sha256 00, got"):
+        convert("torchvision:shufflenet_v2_x0_5", str(tmp_path / "x.pth"), sha256="00", output=f"{tmp_path}/y")
+
+
+def test_a_prefix_without_a_dot_is_removed_on_request_and_must_be_there(tmp_path):
+    own = torchvision.models.shufflenet_v2_x0_5(weights=None, num_classes=7)
+    tensors = {f"backbone_{name}": tensor for name, tensor in own.state_dict().items()}
+    torch.save({"state_dict": tensors | {"other": torch.ones(1)}}, tmp_path / "x.pth")
+    arguments = ["convert", "torchvision:shufflenet_v2_x0_5", f"{tmp_path}/x.pth", "--strip-prefix"]
+    failed = CliRunner().invoke(app, [*arguments, "body_"])
+    assert isinstance(failed.exception, SettingsError)
+    assert re.search(r"^--strip-prefix must begin names in .*, got 'body_'; names are back", str(failed.exception))
+    done = CliRunner().invoke(app, [*arguments, "backbone_"])
+    assert done.exit_code == 0, done.output
+    network = load_network(f"torchvision:shufflenet_v2_x0_5@{tmp_path}/x.safetensors")
+    assert torch.equal(network.head.weight, own.fc.weight)
 
 
 def changed(tensors, change):
@@ -267,7 +282,7 @@ def test_a_pickle_is_not_read_unless_it_is_allowed_and_the_one_expected(weights,
     checkpoint, trace = str(tmp_path / "y.ckpt"), tmp_path / "trace"
     sha256 = save(model, tmp_path / "y.ckpt", schedule=Intruder(trace))
     for how in ({}, {"sha256": sha256}, {"allow_pickle": True}):
-        with pytest.raises(SettingsError, match=f"--allow-pickle --sha256 {sha256}"):
+        with pytest.raises(NeedsPickleError, match=f"--allow-pickle --sha256 {sha256}"):
             convert(SHUFFLENET, checkpoint, **how)
     with pytest.raises(NetworkError, match=f"must have the sha256 {'0' * 64}, got {sha256}"):
         convert(SHUFFLENET, checkpoint, **allowed("0" * 64))
@@ -311,13 +326,6 @@ def test_where_weights_would_be_there_is_no_code_either(tmp_path, content, messa
     assert not trace.exists()
 
 
-def test_a_torchscript_program_is_refused(tmp_path):
-    torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "y.pt")
-    sha256 = hashlib.sha256((tmp_path / "y.pt").read_bytes()).hexdigest()
-    with pytest.raises(NetworkError, match="it must be a checkpoint, got a TorchScript program"):
-        convert(DENSENET, str(tmp_path / "y.pt"), **allowed(sha256))
-
-
 def test_nothing_that_is_there_is_written_over(tmp_path):
     (tmp_path / "y.safetensors").write_bytes(b"mine")
     with pytest.raises(SettingsError, match=r"exists already\. Remove it, or name another file with --output"):
@@ -339,8 +347,9 @@ def test_the_process_that_reads_a_pickle_inherits_no_credentials_and_no_folder(t
     reader.write_text("import os, sys\nsys.exit(f'{sorted(os.environ)} in {os.getcwd()}')\n")
     monkeypatch.setattr(module, "READER", reader)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-    (tmp_path / "y.pt").write_bytes(b"")
+    torch.save({"args": Intruder(tmp_path / "trace")}, tmp_path / "y.pt")
+    sha256 = hashlib.sha256((tmp_path / "y.pt").read_bytes()).hexdigest()
     with pytest.raises(NetworkError, match="cannot read the checkpoint") as caught:
-        convert(DENSENET, str(tmp_path / "y.pt"), **allowed(hashlib.sha256(b"").hexdigest()))
+        convert(DENSENET, str(tmp_path / "y.pt"), **allowed(sha256))
     assert "'PATH'" in str(caught.value) and "AWS" not in str(caught.value)
     assert os.getcwd() not in str(caught.value)

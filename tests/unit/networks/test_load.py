@@ -1,5 +1,6 @@
 """References: what they name, what is wrong with those that name nothing, and random weights."""
 
+from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from netsim.networks import (
     weights_to_bytes,
 )
 from netsim.networks.load import MODULES
+from netsim.networks.tensor_files import NeedsPickleError
+from netsim.networks.weights import named_tensors
 from netsim.references import NETWORK_FORMS
 
 TINY = (3, 64, 64)
@@ -38,6 +41,9 @@ TINY = (3, 64, 64)
         ("robustness:cifar:resnet50@x", "robustness", "cifar:resnet50", "x", "x", False),
         ("torchvision:resnet50@s3://b/x.safetensors", "torchvision", "resnet50", *["s3://b/x.safetensors"] * 2, False),
         ("python:lab.models:tiny@x", "python", "lab.models:tiny", "x", "x", False),
+        ("python:/a%40b/lab.models:tiny@x", "python", "lab.models:tiny", "x", "x", False),
+        ("small:vgg@a/x.pt#ema", "small", "vgg", "a/x.pt#ema", "a/x.pt", False),
+        ("timm:resnet18@x.ckpt#model.net", "timm", "resnet18", "x.ckpt#model.net", "x.ckpt", False),
     ],
 )
 def test_references_say_source_name_and_weights(reference, source, name, weights, file, trains, monkeypatch):
@@ -105,6 +111,82 @@ def test_random_weights_are_the_same_when_several_threads_draw_them_at_once():
     with ThreadPoolExecutor(4) as pool:
         hashes = list(pool.map(lambda reference: content_hash(load_network(reference)), references))
     assert len(set(hashes)) == 2
+
+
+# ---- weights in a file
+
+
+def saved_vgg(rng_seed: int, prefix: str = "") -> dict[str, torch.Tensor]:
+    tensors = named_tensors(load_network("small:vgg@none", rng_seed=rng_seed))
+    return {f"{prefix}{name}": tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "net.", "model.", "model._orig_mod.", "backbone."])
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_checkpoint_of_ones_own_is_loaded_whatever_its_weights_are_wrapped_in(tmp_path, prefix, nested):
+    weights = saved_vgg(1, prefix)
+    content = {"epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(1)}}}, "state_dict": weights}
+    torch.save(content if nested else weights, tmp_path / "x.ckpt")
+    network = load_network(f"small:vgg@{tmp_path}/x.ckpt")
+    assert content_hash(network) == content_hash(load_network("small:vgg@none", rng_seed=1))
+    key = ".".join([*(["state_dict"] if nested else []), prefix]).strip(".")
+    assert dict(network.origin) == ({"key": key} if key else {})
+
+
+def test_a_prefix_is_found_in_safetensors_as_in_any_other_file(tmp_path):
+    safetensors.torch.save_file(saved_vgg(1, "module."), tmp_path / "x.safetensors")
+    network = load_network(f"small:vgg@{tmp_path}/x.safetensors")
+    assert content_hash(network) == content_hash(load_network("small:vgg@none", rng_seed=1))
+
+
+def test_of_raw_and_averaged_weights_the_reference_chooses(tmp_path):
+    torch.save({"model": saved_vgg(1), "model_ema": saved_vgg(2, "module.")}, tmp_path / "x.pt")
+    reference = f"small:vgg@{tmp_path}/x.pt"
+    with pytest.raises(
+        SettingsError, match=r"got 2 that differ: 'model', 'model_ema\.module'\. Choose one, as in @"
+    ) as e:
+        load_network(reference)
+    assert str(e.value).endswith(f"as in @{tmp_path}/x.pt#model_ema.module")
+    for key, rng_seed in (("model", 1), ("model_ema", 2), ("model_ema.module", 2)):
+        network = load_network(f"{reference}#{key}")
+        assert content_hash(network) == content_hash(load_network("small:vgg@none", rng_seed=rng_seed))
+    with pytest.raises(SettingsError, match=r"no tensors under 'ema' in .*x\.pt; known are model, model_ema$"):
+        load_network(f"{reference}#ema")
+
+
+def test_of_weights_that_do_not_fit_the_keys_in_the_file_are_listed(tmp_path):
+    content = {"encoder": saved_vgg(1), "ema": {"w": torch.ones(1)}, "epoch": 3}
+    del content["encoder"]["features.0.weight"]
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(
+        NetworkError,
+        match=r"x\.pt under 'encoder' must have the tensors of small:vgg@.*, got missing features\.0\.weight\. "
+        r".*x\.pt has tensors under ema, encoder$",
+    ):
+        load_network(f"small:vgg@{tmp_path}/x.pt")
+
+
+def test_a_checkpoint_that_needs_pickle_says_how_to_convert_it(tmp_path):
+    torch.save({"state_dict": saved_vgg(1), "args": Namespace(width=1)}, tmp_path / "x y.pt")
+    with pytest.raises(
+        NeedsPickleError, match=r"got argparse\.Namespace, and a pickle of those can run code"
+    ) as caught:
+        load_network(f"small:vgg@{tmp_path}/x y.pt")
+    assert str(caught.value).endswith(f"convert it once: netsim convert small:vgg '{tmp_path}/x y.pt'")
+
+
+def test_the_normalisation_that_robustness_saves_comes_with_plain_tensors_too(tmp_path):
+    both = saved_vgg(1, "module.model.") | {f"module.normalizer.new_{kind}": torch.full((1, 1, 1), value)
+                                            for kind, value in (("mean", 0.25), ("std", 0.75))}  # fmt: skip
+    torch.save({"model": both}, tmp_path / "x.pt")
+    network = load_network(f"small:vgg@{tmp_path}/x.pt")
+    assert (network.mean.item(), network.std.item()) == (0.25, 0.75)
+
+
+def test_weights_of_another_number_of_classes_set_it(tmp_path):
+    tensors = named_tensors(load_network("small:vgg@none", num_classes=3))
+    torch.save({"net": {name: tensor.detach() for name, tensor in tensors.items()}}, tmp_path / "x.pt")
+    assert load_network(f"small:vgg@{tmp_path}/x.pt").num_classes == 3
 
 
 TEMPERED = """

@@ -10,7 +10,7 @@ import torch
 from netsim.errors import NetworkError
 from netsim.networks import content_hash, load_network, load_weights, weights_to_bytes
 from netsim.networks.sources.small import SMALL
-from netsim.networks.weights import class_count, named_tensors, no_code_in_pickles, read_weights
+from netsim.networks.weights import class_count, fill, named_tensors, no_code_in_pickles, parse_safetensors
 
 
 def test_a_file_of_weights_gives_back_the_network_that_wrote_it(tmp_path):
@@ -83,43 +83,15 @@ def test_files_from_before_batchnorm_counted_still_fit():
     )
 
 
-def test_a_pickle_is_not_read(tmp_path):
-    torch.save(load_network("small:vgg").state_dict(), tmp_path / "x.pth")
-    with pytest.raises(NetworkError, match=r"must be a safetensors file .* a pickle can run code"):
-        load_network(f"small:vgg@{tmp_path}/x.pth")
+@pytest.mark.parametrize("data", [b"<!doctype html>", b"PK\x03\x04", b"\x80\x02}."])
+def test_the_weights_of_a_store_are_safetensors_and_nothing_else(data):
+    with pytest.raises(NetworkError, match=r"^w must be a safetensors file .*, because a pickle can run code"):
+        parse_safetensors(data + b" " * 8, origin="w")
 
 
-@pytest.mark.parametrize("url", ["nowhere/x.safetensors", "nosuchprotocol://x.safetensors"])
-def test_a_file_that_cannot_be_read_is_named(url):
-    with pytest.raises(NetworkError, match=f"cannot read the weights '{url}'"):
-        load_network(f"small:vgg@{url}")
-
-
-def test_a_path_is_read_as_it_is_written(tmp_path):
-    data = weights_to_bytes(load_network("small:vgg"))
-    for name in ("w1.safetensors", "w[2].safetensors", "w?.safetensors"):
-        (tmp_path / name).write_bytes(data)
-        assert read_weights(f"{tmp_path}/{name}").name == f"{tmp_path}/{name}"
-    for name in ("w*.safetensors", "w[1].safetensors"):  # which match w1.safetensors
-        with pytest.raises(NetworkError, match=r"cannot read the weights '.*w.*': there is no such file$"):
-            read_weights(f"{tmp_path}/{name}")
-
-
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda file, _: file.mkdir(), r"cannot read the weights '.*': Is a directory$"),
-        (lambda file, _: file.write_bytes(b""), r"cannot read the weights '.*': the file is empty$"),
-        (lambda file, _: file.symlink_to("gone"), r"cannot read the weights '.*': there is no such file$"),
-        (lambda file, data: file.write_bytes(data[:5000]), r"is damaged \(.*\)\. Copy or convert it again\.$"),
-        (lambda file, data: file.write_bytes(data[:4]), r"is damaged \(.*\)\. Copy or convert it again\.$"),
-        (lambda file, _: file.write_bytes(b"<!doctype html>"), r"must be a safetensors file"),
-    ],
-)
-def test_what_is_no_file_of_weights_is_called_what_it_is(tmp_path, make, message):
-    make(tmp_path / "x.safetensors", weights_to_bytes(load_network("small:vgg")))
-    with pytest.raises(NetworkError, match=message):
-        read_weights(str(tmp_path / "x.safetensors"))
+def test_a_hint_ends_the_message_about_tensors_that_do_not_fit():
+    with pytest.raises(NetworkError, match=r"surplus x \(1,\)\. Look there$"):
+        fill(load_network("small:vgg"), {"x": torch.zeros(1)}, origin="w", hint=". Look there")
 
 
 def test_weights_that_a_copy_would_change_are_refused():
@@ -152,22 +124,6 @@ def test_memory_layout_does_not_change_the_hash():
     network = load_network("small:resnet18")
     before = content_hash(network)
     assert content_hash(network.to(memory_format=torch.contiguous_format)) == before
-
-
-def test_metadata_in_the_header_comes_back_and_is_empty_elsewhere(tmp_path):
-    network, file = load_network("small:vgg"), tmp_path / "x.safetensors"
-    metadata = {"reference": "small:vgg", "mean": [0.5], "std": [0.25]}
-    file.write_bytes(weights_to_bytes(network, metadata))
-    weights = read_weights(str(file))
-    assert (weights.name, weights.metadata) == (str(file), metadata)
-    assert all(torch.equal(weights.tensors[name], tensor) for name, tensor in named_tensors(network).items())
-    file.write_bytes(weights_to_bytes(network))
-    assert read_weights(file.as_uri()).metadata == {}
-
-
-def test_a_hint_ends_the_message_about_a_missing_file():
-    with pytest.raises(NetworkError, match=r"^cannot read the weights 'nowhere/x': .*\.\nConvert it\.$"):
-        read_weights("nowhere/x", hint="Convert it.")
 
 
 def test_tensors_have_the_names_of_the_original_architecture_and_are_no_copies():

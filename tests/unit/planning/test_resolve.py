@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import torch
 from netsim.errors import DataError, NetworkError, StoreError
 from netsim.images import ImageSet, Split, load_images
 from netsim.networks import Network, behaviour_of, load_network, load_once, weights_to_bytes
+from netsim.networks.convert import convert
 from netsim.planning import resolve as planning
 from netsim.planning.resolve import Known, resolve
+from netsim.references import with_absolute_paths
 from netsim.settings import SweepSettings, TrainingSettings
 from netsim.store.run import Run
 from support.sweeps import TINY, new_run, run_all, tiny
@@ -92,6 +95,27 @@ def test_weights_in_a_file_count_by_their_tensors(weights, tmp_path, monkeypatch
     (tmp_path / "link.safetensors").symlink_to(weights)
     for same in ("copy.safetensors", "again.safetensors", "link.safetensors", f"file://{weights}"):
         assert of(f"small:vgg@{same}") == plain
+
+
+def test_weights_count_alike_in_every_kind_of_file_and_whatever_is_beside_them(weights, tmp_path):
+    """Also once converted: a checkpoint that is named in a sweep may be replaced by the file that is made of it."""
+    plain, tensors = of(f"small:vgg@{weights}"), safetensors.torch.load_file(weights)
+    lightning = {"epoch": 3, "state_dict": {f"model.{name}": tensor for name, tensor in tensors.items()}}
+    lightning["state_dict"]["loss.weight"] = torch.ones(3)
+    other = {name: tensor + 1 for name, tensor in tensors.items()}
+    for name, content in {"a.pt": tensors, "b.ckpt": lightning, "c.pth": {"model": tensors, "ema": other}}.items():
+        torch.save(content, tmp_path / name)
+    convert("small:vgg", f"{tmp_path}/b.ckpt", output=f"{tmp_path}/d.safetensors")
+    for same in ("a.pt", "b.ckpt", "b.ckpt#state_dict.model", "c.pth#model", "d.safetensors"):
+        assert of(f"small:vgg@{tmp_path}/{same}") == plain
+    assert of(f"small:vgg@{tmp_path}/c.pth#ema") != plain
+
+
+def test_a_checkpoint_that_needs_pickle_is_refused_before_anything_is_stored(weights, tmp_path):
+    torch.save({"model": safetensors.torch.load_file(weights), "args": Namespace()}, tmp_path / "x.pt")
+    with pytest.raises(NetworkError, match=r"convert it once: netsim convert small:vgg .*/x\.pt$"):
+        new_run(str(tmp_path / "run"), tiny(networks=[f"small:vgg@{tmp_path}/x.pt", "small:resnet18@none"]))
+    assert not (tmp_path / "run").exists()
 
 
 def test_one_bit_of_one_weight_and_another_architecture_are_another_network(weights, tmp_path):
@@ -175,6 +199,10 @@ def test_a_function_that_returns_other_weights_at_each_call_is_refused_before_an
     with pytest.raises(NetworkError, match="lab_nets:drawn must give the same network at every call"):
         new_run(str(tmp_path / "run"), tiny(networks=["python:lab_nets:drawn", "small:vgg@none"]))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_function_counts_alike_wherever_its_module_is(module, tmp_path):
+    assert of(with_absolute_paths("python:lab_nets:net", str(tmp_path))) == of("python:lab_nets:net")
 
 
 def test_a_function_is_called_twice_and_no_more(module):

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from netsim.errors import NetworkError, SettingsError
-from netsim.networks import load_network, load_once, weights_to_bytes
+from netsim.networks import content_hash, load_network, load_once, weights_to_bytes
+from netsim.references import with_absolute_paths
 
 TINY = (3, 64, 64)
 
@@ -193,3 +194,61 @@ def test_a_grey_network_that_states_no_shape_is_told_how_to(tmp_path, monkeypatc
     assert load_network("python:lab_grey:grey", input_shape=(1, 28, 28)).width == 16
     with pytest.raises(NetworkError, match=r"cannot read images of shape \(3, 28, 28\) .* channels instead\)$"):
         load_network("python:lab_grey:grey", input_shape=(3, 28, 28))
+
+
+BESIDE = """
+from torch import nn
+import layers_of_a_lab
+
+
+def net(): return nn.Sequential(nn.Flatten(), nn.Linear(12, layers_of_a_lab.WIDTH), nn.Linear(layers_of_a_lab.WIDTH, 3))
+"""
+
+
+def write_lab(folder, module: str, width: int = 6) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{module}.py").write_text(BESIDE)
+    (folder / "layers_of_a_lab.py").write_text(f"WIDTH = {width}\n")
+
+
+@pytest.fixture
+def path_restored(monkeypatch):
+    """The path, and the modules of these tests, are as before afterwards."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for module in [name for name in sys.modules if name.startswith(("lab_beside", "layers_of_a_lab"))]:
+        del sys.modules[module]
+
+
+def test_a_module_of_a_folder_is_imported_from_there_with_those_beside_it(tmp_path, path_restored):
+    """The folder changes neither the name nor the random weights: the network is that of the module on the path."""
+    folder = tmp_path / "me@lab, 100%"
+    write_lab(folder, "lab_beside")
+    reference = with_absolute_paths("python:lab_beside:net", str(folder))
+    network = load_network(reference, input_shape=(3, 2, 2))
+    assert (network.name, network.width, network.reference) == ("net", 6, reference)
+    assert sys.path[-1] == str(folder)  # after all others: a file beside the settings must not replace a library
+    assert content_hash(load_network("python:lab_beside:net", input_shape=(3, 2, 2))) == content_hash(network)
+
+
+def test_a_module_of_the_same_name_that_comes_first_is_no_stand_in(tmp_path, monkeypatch, path_restored):
+    write_lab(tmp_path / "first", "lab_beside", width=5)
+    write_lab(tmp_path / "own", "lab_beside")
+    monkeypatch.syspath_prepend(tmp_path / "first")
+    with pytest.raises(
+        SettingsError, match=r"^module 'lab_beside' must be .*/own/lab_beside\.py, got .*/first/lab_besi"
+    ):
+        load_network(f"python:{tmp_path}/own/lab_beside:net", input_shape=(3, 2, 2))
+
+
+def test_where_a_folder_lacks_the_module_that_on_the_path_counts_or_both_are_named(
+    tmp_path, monkeypatch, path_restored
+):
+    """A pod has the code elsewhere than the machine that began the sweep; workers compare the networks."""
+    with pytest.raises(SettingsError, match=r"cannot import 'lab_beside_2': .* Is it in /gone, or on PYTHONPATH\?$"):
+        load_network("python:/gone/lab_beside_2:net", input_shape=(3, 2, 2))
+    with pytest.raises(SettingsError, match=r"Is it beside the settings file, or on PYTHONPATH\?$"):
+        load_network("python:lab_beside_2:net", input_shape=(3, 2, 2))
+    write_lab(tmp_path, "lab_beside_2")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_network("python:/gone/lab_beside_2:net", input_shape=(3, 2, 2)).width == 6
