@@ -7,6 +7,7 @@ order, `inversion.tolerance`. Settings that only say *where* a run executes (`cl
 flows/clusters/settings.py, because they change no number.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from netsim.errors import SettingsError, nearest
-from netsim.references import IMAGE_SOURCES_HELP, NAME, NETWORK_FORMS, is_trained_here, network_name, without_name
+from netsim.references import (
+    IMAGE_SOURCES_HELP,
+    NAME,
+    NETWORK_FORMS,
+    images_with_absolute_path,
+    is_trained_here,
+    network_name,
+    with_absolute_paths,
+    without_name,
+)
 
 # Raised when a change to the code, or to the default of a setting, alters stored numbers: old and new never mix.
 ALGORITHM = 5
@@ -506,7 +516,7 @@ class SweepSettings(Settings):
 
 
 def load_settings(source: str, overrides: Iterable[str] = ()) -> SweepSettings:
-    """Load settings from a YAML file.
+    """Load settings from a YAML file, from whose folder the paths in it start.
 
     Parameters
     ----------
@@ -536,6 +546,26 @@ def read_settings(source: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     for override in overrides:
         _override(values, override)
     return values
+
+
+def locate(values: Mapping[str, Any], folder: str) -> dict[str, Any]:
+    """Make the paths of images, weights and `python:` modules in unvalidated settings absolute: they start at `folder`.
+
+    So the settings in a store mean the same in every process, wherever it works. What is no text stays as it is.
+    """
+    located = dict(values)
+    if isinstance(images := values.get("images"), dict) and isinstance(images.get("source"), str):
+        located["images"] = images | {"source": images_with_absolute_path(images["source"], folder)}
+    for key in ("networks", "observers"):
+        if isinstance(networks := values.get(key), list):
+            located[key] = [_located_network(network, folder) for network in networks]
+    return located
+
+
+def _located_network(network: Any, folder: str) -> Any:
+    if isinstance(network, dict) and isinstance(network.get("reference"), str):
+        return network | {"reference": with_absolute_paths(network["reference"], folder)}
+    return with_absolute_paths(network, folder) if isinstance(network, str) else network
 
 
 def parse_settings(values: Mapping[str, Any], *, origin: str = "settings") -> SweepSettings:
@@ -635,7 +665,7 @@ def _read_yaml(source: str) -> dict[str, Any]:
             raise SettingsError(f"no settings file {source!r}, and no sweep of that name{nearest(source, shipped)}")
         return _parse(shipped[source].read_text(encoding="utf-8"), source)
     try:
-        return _parse(path.read_text(encoding="utf-8"), source)
+        return locate(_parse(path.read_text(encoding="utf-8"), source), os.path.abspath(path.parent))
     except UnicodeDecodeError as error:
         raise SettingsError(f"{source} must be UTF-8 text, got {error}; save it as UTF-8") from None
     except OSError as error:

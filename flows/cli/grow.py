@@ -1,6 +1,7 @@
 """`netsim add`, `extend`, `score`, `drop`, `list` and `compare`: stores that grow, and several side by side."""
 
 import json
+import os
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ from flows.cli.options import (
 from flows.cli.run import run_sweep
 from flows.cli.session import cluster_options, use_credentials
 from netsim.errors import SettingsError
+from netsim.references import with_absolute_paths
 
 if TYPE_CHECKING:
     from netsim.settings import SweepSettings
@@ -62,7 +64,8 @@ def add(
     changed = "observers" if observe else "networks"
 
     def grown(settings: dict[str, Any]) -> dict[str, Any]:
-        return settings | {changed: [*settings[changed], *networks]}
+        added = [with_absolute_paths(network, os.getcwd()) for network in networks]
+        return settings | {changed: [*settings[changed], *added]}
 
     _run_changed(
         store, sweep, grown, options | {"shards_per_task": shards_per_task}, debug, quiet=quiet, as_json=as_json
@@ -154,7 +157,7 @@ def score(
     console.set_up(quiet=quiet, as_json=as_json)
     run = view(Run.open(store, sweep), pairs=pairs)
     with console.progress_bar("Looking at sets of images", len(sets(run.sweep))) as advance:
-        result = scoring.score(run, network, on_set=advance)
+        result = scoring.score(run, with_absolute_paths(network, os.getcwd()), on_set=advance)
     if as_json:
         print(json.dumps(result.to_json(), indent=2, allow_nan=False))
         return

@@ -20,7 +20,7 @@ import yaml
 from flows.cli import console
 from netsim.errors import RunError, SettingsError, StoreError
 from netsim.opened import OpenRun, open_run
-from netsim.settings import SweepSettings, parse_settings, read_settings
+from netsim.settings import SweepSettings, locate, parse_settings, read_settings
 from netsim.store.run import Run
 
 COMMAND = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from flows.cli.main import main; main()"
@@ -103,16 +103,17 @@ def _settings_file(
 ) -> tuple[str, SweepSettings]:
     """Return the file of the settings, which are written to one if they have none, and the settings."""
     if isinstance(settings, str | os.PathLike):
-        values = read_settings(os.fspath(settings), ())
+        values = locate(read_settings(os.fspath(settings), ()), os.getcwd())
         values.pop("cluster", None)
         return os.fspath(settings), parse_settings(values, origin=os.fspath(settings))
     if store is None:
         raise SettingsError('store must be given with settings that are no file, such as store="runs/mine"')
     parsed = settings if isinstance(settings, SweepSettings) else parse_settings(settings)
+    values = locate(parsed.model_dump(mode="json", exclude_unset=True), os.getcwd())  # the file is in another folder
     folder = closed.enter_context(tempfile.TemporaryDirectory(prefix="netsim-"))
     file = Path(folder) / f"{Path(os.fspath(store)).name}.yaml"  # whose name is that of the sweep
-    file.write_text(yaml.safe_dump(parsed.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
-    return str(file), parsed
+    file.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return str(file), parse_settings(values)
 
 
 def _follow(process: "subprocess.Popen[Any]", store: str, settings: SweepSettings, quiet: bool) -> None:

@@ -1,6 +1,7 @@
 """`netsim plan`: estimate what a sweep takes."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -74,12 +75,12 @@ def plan(
     from flows.clusters.settings import Slurm, resolve_cluster
     from flows.compare import EMBED_FACTOR
     from netsim.planning import estimate as planning
-    from netsim.settings import parse_settings, read_settings
+    from netsim.settings import locate, parse_settings, read_settings
     from netsim.store.run import Run
 
     if like is not None and tflops is not None:
         raise SettingsError("--like and --tflops exclude each other: both set the speed of the device. Give only one")
-    values = read_settings(settings, set_ or ())
+    values = locate(read_settings(settings, set_ or ()), os.getcwd())
     chosen_cluster = resolve_cluster(
         values.pop("cluster", None),
         origin=settings,

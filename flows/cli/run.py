@@ -1,6 +1,7 @@
 """`netsim demo` and `netsim run`: start a sweep, or resume one."""
 
 import json
+import os
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
@@ -102,7 +103,7 @@ def run(
     * `netsim run --store runs/mine`: resume with the saved settings
     """
     from flows.clusters.settings import resolve_cluster
-    from netsim.settings import parse_settings, read_settings, shipped_sweeps
+    from netsim.settings import locate, parse_settings, read_settings, shipped_sweeps
 
     options: dict[str, Any] = {
         "workers": workers,
@@ -126,7 +127,7 @@ def run(
         last = Run.open(store).sweep
         sweep_settings, label = last.given_settings, last.label
     else:
-        values = read_settings(settings, set_ or ())
+        values = locate(read_settings(settings, set_ or ()), os.getcwd())
         chosen_cluster = resolve_cluster(values.pop("cluster", None), origin=settings, **options)
         sweep_settings = parse_settings(values, origin=settings)
         label = Path(settings).stem

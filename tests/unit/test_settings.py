@@ -11,6 +11,7 @@ from netsim.settings import (
     AdversarialSettings,
     SweepSettings,
     load_settings,
+    locate,
     parse_settings,
     shipped_settings,
     shipped_sweeps,
@@ -426,3 +427,33 @@ def test_numbers_may_be_written_as_everybody_writes_them(tmp_path, number):
 @pytest.mark.parametrize("name", sorted(shipped_sweeps()))
 def test_every_sweep_that_comes_with_netsim_is_valid(name):
     assert isinstance(load_settings(name), SweepSettings)
+
+
+def test_paths_in_a_settings_file_start_from_its_folder_and_changes_do_not(tmp_path, monkeypatch):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/nets_of_a_lab.py").touch()
+    networks = ["small:vgg@w.pt", {"reference": "python:nets_of_a_lab:{size}", "grid": {"size": ["small", "large"]}}]
+    text = yaml.safe_dump({"images": {"source": "folder:photos"}, "networks": networks, "observers": ["small:wrn2@w"]})
+    (tmp_path / "lab/s.yaml").write_text(text)
+    folder = f"{tmp_path}/lab"
+    monkeypatch.chdir(tmp_path)
+    for path in ("lab/s.yaml", f"{folder}/s.yaml"):
+        settings = load_settings(path)
+        assert settings.images.source == f"folder:{folder}/photos"
+        references = [member.reference for member in (*settings.members, *settings.observing)]
+        assert references == [
+            f"small:vgg@{folder}/w.pt",
+            f"python:{folder}/nets_of_a_lab:small",
+            f"python:{folder}/nets_of_a_lab:large",
+            f"small:wrn2@{folder}/w",
+        ]
+        assert settings.names == ("vgg", "small", "large")
+    assert load_settings("lab/s.yaml", ["images.source=folder:x"]).images.source == "folder:x"
+    assert load_settings("cifar10").images.source == "folder:data/cifar10"  # is deployed to other machines
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"images": 1, "networks": 2}, {"images": {"source": 1}, "networks": [1, None, {"reference": 2}, {}]}]
+)
+def test_what_is_no_path_is_left_for_the_validation(values):
+    assert locate(values, "/lab") == values
