@@ -246,10 +246,10 @@ def with_absolute_paths(reference: str, folder: str) -> str:
 
 def _with_folder(name: str, folder: str) -> str:
     """Return the FOLDER/MODULE:FUNCTION of a module in `folder`, in which a % or @ of the folder is encoded."""
-    own, rest = split_folder(name)
-    if own is None and not module_file(folder, rest.partition(":")[0]):
+    given, rest = split_folder(name)
+    if given is None and not module_file(folder, rest.partition(":")[0]):
         return name
-    path = folder if own is None else absolute_path(own, folder)
+    path = folder if given is None else absolute_path(given, folder)
     return f"{path.replace('%', '%25').replace('@', '%40').rstrip('/')}/{rest}"
 
 

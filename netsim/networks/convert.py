@@ -131,7 +131,7 @@ def convert(
         "key": weights.key,
         **weights.normalisation,
     }
-    network = build_network(parsed, reference, TensorFile(checkpoint, saved, metadata), found=weights)
+    network = build_network(parsed, reference, TensorFile(checkpoint, saved, metadata), chosen=weights)
     _check_normalisation(parsed, network, template, checkpoint)
     folder.put(name, weights_to_bytes(network, metadata))
     new_reference = (

@@ -279,13 +279,13 @@ def build_network(
     file: TensorFile | None,
     num_classes: int | None = None,
     *,
-    found: FoundWeights | None = None,
+    chosen: FoundWeights | None = None,
     input_shape: Shape | None = None,
     rng_seed: int = 0,
 ) -> Network:
     """Build a network by its source, and fill it with its weights in `file`, if any.
 
-    `found` are these weights, if they were found before. See `load_network` for the other parameters.
+    `chosen` are these weights, if they are known already. See `load_network` for the other parameters.
 
     Raises
     ------
@@ -300,13 +300,13 @@ def build_network(
     network = cut(built, {} if file is None else file.metadata, check=file is None)
     if file is None:
         return network
-    found = found or _find(file, network, parsed)
-    weights = _weights(file, found)
+    chosen = chosen or _find(file, network, parsed)
+    weights = _weights(file, chosen)
     classes = class_count(weights.tensors, network)
     if num_classes is None and classes != network.num_classes and parsed.source not in ("python", "robust"):
         built = _build(parsed, classes, rng_seed=rng_seed)
         network = cut(built, weights.metadata, check=False)
-    fill(network, weights.tensors, origin=weights.name, hint=found.hint)
+    fill(network, weights.tensors, origin=weights.name, hint=chosen.hint)
     network = cut(
         built, weights.metadata
     )  # again, because the cut that held with random weights may not hold with these
@@ -318,15 +318,15 @@ def _find(file: TensorFile, network: Network, parsed: Reference) -> FoundWeights
     return find_weights(file.tensors, network, key=parsed.key, origin=file.name, option=f"@{file.name}#")
 
 
-def _weights(file: TensorFile, found: FoundWeights) -> Weights:
+def _weights(file: TensorFile, chosen: FoundWeights) -> Weights:
     """Return weights that were found in a file, with what is known of them."""
     metadata = {
-        **({"key": found.key} if found.key else {}),
-        **({"ignored": listed(found.ignored)} if found.ignored else {}),
+        **({"key": chosen.key} if chosen.key else {}),
+        **({"ignored": listed(chosen.ignored)} if chosen.ignored else {}),
         **file.metadata,
-        **found.normalisation,
+        **chosen.normalisation,
     }
-    return Weights(f"{file.name} under {found.key!r}" if found.key else file.name, found.tensors, metadata)
+    return Weights(f"{file.name} under {chosen.key!r}" if chosen.key else file.name, chosen.tensors, metadata)
 
 
 def _build(parsed: Reference, num_classes: int | None, *, rng_seed: int) -> Built:

@@ -61,10 +61,10 @@ def _import(name: str, folder: str | None) -> ModuleType:
         raise SettingsError(f"cannot import {name!r}: {first_line(error)}. Is it {where}, or on PYTHONPATH?") from error
     except (Exception, SystemExit) as error:  # user code can fail in any way, and sys.exit(0) must not count as success
         raise SettingsError(f"cannot import {name!r}: {type(error).__name__}: {first_line(error)}") from error
-    found = module.__file__
-    if file is not None and (found is None or not os.path.samefile(found, file)):
+    imported = module.__file__
+    if file is not None and (imported is None or not os.path.samefile(imported, file)):
         raise SettingsError(
-            f"module {name!r} must be {file}, got {found or 'one without a file'}, which comes first. Rename yours."
+            f"module {name!r} must be {file}, got {imported or 'one without a file'}, which comes first. Rename yours."
         )
     return module
 
