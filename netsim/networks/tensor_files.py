@@ -9,6 +9,7 @@ its content which kind a file is, never by its name.
 import io
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -112,7 +113,8 @@ def _cause(error: Exception) -> str:
 def _load(content: bytes | str, *, origin: str) -> Any:
     """Load a file of torch.save without running any code in it."""
     try:
-        with _nothing_registered():
+        with _nothing_registered(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of files that load, or fail with an error below
             if isinstance(content, str):
                 return torch.load(content, map_location="cpu", weights_only=True, mmap=True)
             return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -141,7 +141,7 @@ def train_epochs(
 
 def _held(images: ImageSet, on_read: Callable[[], None]) -> ImageSet:
     """Decode the images of a small set once instead of in every epoch."""
-    at_hand = isinstance(images, ArrayImages) and images.size is None
+    at_hand = isinstance(images, ArrayImages) and images.pixels.shape[1:] == images.shape
     if at_hand or len(images) * math.prod(images.shape) > HELD_BYTES:
         return images
     pixels = np.empty((len(images), *images.shape), dtype=np.uint8)

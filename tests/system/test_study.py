@@ -38,7 +38,7 @@ def test_a_study_prints_tables_and_writes_a_page(cli, robust, tmp_path):  # noqa
     code, out, err = cli("study", robust.url, "--floor", "0.3", "-o", tmp_path / "out")
     assert (code, err) == (0, "")
     out = " ".join(out.split())
-    assert "Agreement after retraining classifiers" in out and "vgg-eps0.5" in out and "Not converged" in out
+    assert "retraining" in out and "vgg-eps0.5" in out and "Not converged" in out
     assert "Two architectures have no error over networks" in out
     page = (tmp_path / "out" / "study.html").read_text(encoding="utf-8")
     assert "Agreement of predicted classes" in page and "Not measured" not in page

@@ -54,7 +54,7 @@ def test_controls_are_those_of_an_observer_to_the_last_bit(finished, observed):
 def test_all_is_printed(finished, capsys):
     column = score(finished, SEER)
     show_score(column)
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())  # lines are wrapped
     for value in (column.inverted["vgg"], column.inverted_seed["vgg"], column.natural_seed["shufflenet"]):
         assert with_error(value) in out
     assert f"inverted, seed-only {with_error(column.means['inverted_seed'])} (" in out

@@ -43,6 +43,13 @@ def test_what_torch_saves_is_read_whatever_it_is_called(tmp_path, name, zipped):
     assert all(torch.equal(tensor, WEIGHTS[keys[-1]]) for keys, tensor in read.tensors.items())
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_file_of_another_pickle_protocol_is_read_without_a_word(tmp_path):
+    torch.save({"weight": torch.arange(3.0)}, tmp_path / "w.pt", pickle_protocol=4)
+    (tensor,) = read_tensors(str(tmp_path / "w.pt")).tensors.values()
+    assert tensor.tolist() == [0, 1, 2]
+
+
 def test_what_torch_saves_is_read_from_object_storage_like_from_a_disk(tmp_path, object_storage):
     torch.save({"state_dict": WEIGHTS}, tmp_path / "x.pt")
     object_storage.filesystem().put(f"{tmp_path}/x.pt", f"{BUCKET}/weights/x.pt")
@@ -133,6 +140,7 @@ def test_a_file_without_named_tensors_is_told_what_it_holds(tmp_path, content, m
         read_tensors(f"{tmp_path}/x.pt")
 
 
+@pytest.mark.filterwarnings("error:'torch.load' received")
 def test_a_torchscript_program_is_refused(tmp_path):
     torch.jit.save(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)), tmp_path / "x.pt")
     with pytest.raises(NetworkError, match=r"got a TorchScript program\. Save its state_dict\(\)"):
