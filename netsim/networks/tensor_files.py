@@ -125,7 +125,8 @@ def _load(content: bytes | str, *, origin: str) -> Any:
             ) from error
         if isinstance(error, UnpicklingError):
             needed = re.search(r"GLOBAL (\S+)", str(error))
-            got = needed[1] if needed else "other objects"
+            other = "a newer pickle protocol" if "Unsupported operand" in str(error) else "other objects"
+            got = needed[1] if needed else other
             raise NeedsPickleError(
                 f"{origin} must hold tensors, numbers and text only, got {got}, and a pickle of those can run code"
             ) from error

@@ -44,10 +44,13 @@ def test_what_torch_saves_is_read_whatever_it_is_called(tmp_path, name, zipped):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_file_of_another_pickle_protocol_is_read_without_a_word(tmp_path):
-    torch.save({"weight": torch.arange(3.0)}, tmp_path / "w.pt", pickle_protocol=4)
-    (tensor,) = read_tensors(str(tmp_path / "w.pt")).tensors.values()
+def test_a_file_of_another_pickle_protocol_is_read_or_refused_without_a_warning(tmp_path):
+    for protocol in (3, 4):
+        torch.save({"weight": torch.arange(3.0)}, tmp_path / f"{protocol}.pt", pickle_protocol=protocol)
+    (tensor,) = read_tensors(f"{tmp_path}/3.pt").tensors.values()
     assert tensor.tolist() == [0, 1, 2]
+    with pytest.raises(NeedsPickleError, match="numbers and text only, got a newer pickle protocol"):
+        read_tensors(f"{tmp_path}/4.pt")
 
 
 def test_what_torch_saves_is_read_from_object_storage_like_from_a_disk(tmp_path, object_storage):
