@@ -9,6 +9,7 @@ its content which kind a file is, never by its name.
 import io
 import os
 import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,9 @@ Saved = Mapping[tuple[str, ...], Tensor]
 _ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 
 _SETTING = "the file of weights"
+
+_loading = threading.Lock()
+"""Held while loading: the classes that torch takes for safe, and what it warns of, are the whole process's."""
 
 
 class TensorFile(NamedTuple):
@@ -113,7 +117,7 @@ def _cause(error: Exception) -> str:
 def _load(content: bytes | str, *, origin: str) -> Any:
     """Load a file of torch.save without running any code in it."""
     try:
-        with _nothing_registered(), warnings.catch_warnings():
+        with _loading, _nothing_registered(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of files that load, or fail with an error below
             if isinstance(content, str):
                 return torch.load(content, map_location="cpu", weights_only=True, mmap=True)
