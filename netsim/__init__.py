@@ -14,6 +14,9 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
+DISTRIBUTION = "netsim-cka"
+"""Name of this package where packages are installed from."""
+
 _HOMES = {
     "invert_images": "netsim.inversion.invert",
     "linear_cka": "netsim.similarity.cka",
@@ -32,7 +35,7 @@ __all__ = ["Preprocessing", "compare", "draw_pairs", "invert_images", "linear_ck
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `netsim --help` does not wait for torch."""
     if name == "__version__":
-        return version("netsim-cka")
+        return version(DISTRIBUTION)
     if name not in _HOMES:
         raise AttributeError(f"module 'netsim' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -69,8 +69,10 @@ def _packages() -> Iterator[Finding]:
     """Compare what is installed with what netsim requires."""
     from packaging.requirements import Requirement
 
+    from netsim import DISTRIBUTION
+
     try:
-        required = [Requirement(line) for line in requires("netsim") or []]
+        required = [Requirement(line) for line in requires(DISTRIBUTION) or []]
     except PackageNotFoundError:  # used from a checkout
         required = []
     needed = {each.name.lower(): each for each in required if each.marker is None or each.marker.evaluate()}

@@ -10,6 +10,8 @@ from typing import Any
 
 from blake3 import blake3
 
+from netsim import DISTRIBUTION
+
 SEAL = "seal"
 """The key of a hash over everything else in a document, so that a flipped byte never goes unnoticed."""
 
@@ -17,7 +19,7 @@ RECORD_FILE = re.compile(r"\d{5,}\.json")
 """Name of a record's file. Anything else in its folder, as the copy of a sync tool, proves nothing."""
 
 PACKAGES = {
-    "netsim": "netsim-cka",
+    "netsim": DISTRIBUTION,
     "torch": "torch",
     "torchvision": "torchvision",
     "numpy": "numpy",

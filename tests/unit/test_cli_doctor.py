@@ -64,6 +64,12 @@ def test_a_package_that_is_missing_or_too_old_is_named(monkeypatch):
     }
 
 
+def test_what_is_installed_is_compared_with_the_requirements_of_this_package(monkeypatch):
+    monkeypatch.setattr(doctor, "version", lambda name: "0.0.1")
+    problems = {finding.name: finding.problem for finding in doctor._packages() if finding.stops}
+    assert problems.keys() >= {"torch", "prefect", "zarr"} and ", got 0.0.1. Install netsim again" in problems["zarr"]
+
+
 def test_a_full_disk_is_a_warning(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "FULL", 10**18)
     finding = doctor._disk("disk", tmp_path)
