@@ -55,6 +55,9 @@ RESTART_HINT = "Restart it and its workers, and run the command again to resume"
 RECONNECT_INTERVAL = 0.2
 """Seconds between two looks at a client that is connecting to its scheduler again."""
 
+BEGUN = {"executing", "long-running", "memory", "error"}
+"""States of a task in a worker (`distributed.worker_state_machine`) that it has begun."""
+
 LOST = (KilledWorker, FutureCancelledError)
 """Errors of futures that Dask gave up on. Prefect does not learn of them."""
 
@@ -323,17 +326,20 @@ def _gpu_resources(client: Client) -> dict[str, int]:
 
 
 def _cancel_waiting(futures: Iterable[Any]) -> None:
-    """Cancel the blocks that no worker has begun: they would be computed in vain."""
+    """Cancel the blocks that no worker has begun: they would be computed in vain.
+
+    A block that has just ended is not cancelled either: its result would be lost, and its task run taken for a crash.
+    """
     wrapped = [future.wrapped_future for future in futures]
     if wrapped:
         client = wrapped[0].client
-        executing = {key for keys in client.run(_executing, on_error="ignore").values() for key in keys}
-        client.cancel([future for future in wrapped if future.key not in executing])
+        begun = {key for keys in client.run(_begun, on_error="ignore").values() for key in keys}
+        client.cancel([future for future in wrapped if future.key not in begun and not future.done()])
 
 
-def _executing(dask_worker: Any) -> list[str]:
-    """List the keys of the tasks that a worker executes now."""
-    return [task.key for task in dask_worker.state.executing]
+def _begun(dask_worker: Any) -> list[str]:
+    """List the keys of the tasks that a worker executes now or has executed."""
+    return [key for key, task in dask_worker.state.tasks.items() if task.state in BEGUN]
 
 
 def _settle(future: Any) -> Any:

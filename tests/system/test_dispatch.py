@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 from uuid import uuid4
 
@@ -24,23 +25,32 @@ from tasks.dispatch import LOST, PASSES, TASKS_PER_THREAD, _cancel_waiting, dask
 from tasks.worker import OPTIONS
 
 
-def test_blocks_that_no_worker_has_begun_are_cancelled():
-    """After an error that the next block would meet too. A block that a worker has begun is finished; one that waits
-    in the worker for its GPU has not begun.
+def test_blocks_that_no_worker_has_begun_are_cancelled(tmp_path):
+    """After an error that the next block would meet too. A block that a worker has begun is finished, one that has
+    ended keeps its result; one that waits in the worker for its GPU has not begun.
     """
+    begun, release = tmp_path / "begun", tmp_path / "release"
+
+    def wait_for(path: Path) -> None:
+        deadline = time.monotonic() + 60
+        while not path.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
     def work(number: int) -> int:
-        time.sleep(1)
+        if number == 1:
+            begun.touch()
+            wait_for(release)
         return number
 
     options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": ":0"}
     with Client(**options, resources=GPU) as client:
-        futures = [client.submit(work, number, resources=GPU) for number in range(20)]
-        while not client.processing():
-            time.sleep(0.01)
-        time.sleep(0.2)
+        # priorities: Dask promises no order
+        futures = [client.submit(work, number, resources=GPU, priority=-number) for number in range(20)]
+        wait_for(begun)
         _cancel_waiting([PrefectDaskFuture(uuid4(), future) for future in futures])
-        assert futures[0].result() == 0
+        release.touch()
+        assert [future.result() for future in futures[:2]] == [0, 1]
         for future in futures[2:]:
             with pytest.raises(LOST):
                 future.result()
