@@ -21,7 +21,7 @@ def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local(), label
     what is new. Returns the store's URL.
     """
     use_block(cluster.credentials)
-    run = prepare(settings, store, label)
+    run = prepare(settings, store, label, download=cluster.kind == "local")
     with tracked_runs(run.url), task_runner(cluster) as runner:
         train.with_options(task_runner=runner)(run.url, run.sweep.id)
         compare.with_options(task_runner=runner)(run.url, run.sweep.id, cluster.shards_per_task)

@@ -4,6 +4,7 @@ All are `ValueError`s, so a notebook can catch them without importing this modul
 which value, what would be valid, and the way out, in one or two lines.
 """
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -103,9 +104,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("alexnet", ["vgg", "resnet18"])
     '; known are resnet18, vgg'
     """
-    known = sorted(known)
+    known = sorted(known, key=_natural)
     close = get_close_matches(name, known, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
     unlisted = len(known) - _MAX_LISTED
     return f"; known are {', '.join(known[:_MAX_LISTED])}{f' and {unlisted:,} more' if unlisted > 0 else ''}"
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts conv2 before conv10."""
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]

@@ -9,6 +9,7 @@ heavy, so `netsim --help` and programs that only read a store start fast.
 import os
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from urllib.parse import unquote
 
 from netsim.errors import SettingsError, nearest
@@ -130,12 +131,22 @@ def parse_image_source(reference: str) -> tuple[ImageSource, str]:
     kind, colon, path = reference.partition(":")
     source = IMAGE_SOURCES.get(kind)
     if source is None:
-        raise SettingsError(f"no image source {reference!r}{nearest(kind, IMAGE_SOURCES)}; sources are {IMAGE_FORMS}")
+        raise SettingsError(_no_image_source(reference))
     if source.requires_path and not path:
         raise SettingsError(f"image source {reference!r} requires a path: write {source.form!r}")
     if colon and not source.requires_path:
         raise SettingsError(f"image source {kind!r} takes no path, got {reference!r}")
     return source, path
+
+
+def _no_image_source(reference: str) -> str:
+    """Return the error message about an unknown kind of images: perhaps a path was given without its kind."""
+    kind, colon, _ = reference.partition(":")
+    if get_close_matches(kind, IMAGE_SOURCES, n=1) or (colon and "/" not in kind):
+        return f"no image source {reference!r}{nearest(kind, IMAGE_SOURCES)}; sources are {IMAGE_FORMS}"
+    suffix = os.path.splitext(reference)[1].removeprefix(".")
+    meant = suffix if suffix in ("npz", "tar") else "folder"
+    return f"no image source {reference!r}; did you mean '{meant}:{reference}'? Sources are {IMAGE_FORMS}"
 
 
 def has_photographs(reference: str) -> bool:

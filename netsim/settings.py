@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
 from itertools import product
@@ -542,7 +543,11 @@ def load_settings(source: str, overrides: Iterable[str] = ()) -> SweepSettings:
 
 def read_settings(source: str, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """Read settings like `load_settings`, but return them unvalidated, with the group `cluster` if there is one."""
-    values = _read_yaml(source)
+    shipped = shipped_sweeps()
+    if source in shipped and not Path(source).is_file() and not (Path(source) / "zarr.json").exists():
+        values = _parse(shipped[source].read_text(encoding="utf-8"), source)
+    else:
+        values = read_file(source, others=shipped)
     for override in overrides:
         _override(values, override)
     return values
@@ -582,6 +587,9 @@ def parse_settings(values: Mapping[str, Any], *, origin: str = "settings") -> Sw
         raise SettingsError(f"{origin}: {explain(error, SweepSettings)}") from None
 
 
+MAIN_SETTINGS = {"images": "source", "pairs": "count", "inversion": "iterations", "training": "epochs"}
+"""The setting that someone means who gives a group a single value."""
+
 _short = Repr()
 _short.maxlevel = 2
 _short.maxstring = _short.maxother = 200
@@ -601,6 +609,8 @@ PLAIN = {
 }
 """Requirements in the words of YAML instead of Python's, by pydantic's type of the error."""
 
+QUOTES = "'\""
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Return the first error of validating `model` in one line: the setting, what it must be, and the value."""
@@ -618,7 +628,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         group = keys[:-1] if first["type"] == "invalid_key" else keys[:-2]
         return f"the keys of {'.'.join(group) or 'settings'} must be text, got {brief(first['input'])}"
     requirement = re.sub(r"^\w+ should ", "must ", PLAIN.get(first["type"], first["msg"]))
-    return f"{setting} {requirement}, got {brief(first['input'])}"
+    single = first["type"] in ("dict_type", "model_type") and isinstance(first["input"], str | int | float)
+    main = MAIN_SETTINGS.get(setting) if single else None
+    hint = f". Write `{setting}: {{{main}: {brief(first['input']).strip(QUOTES)}}}`" if main else ""
+    return f"{setting} {requirement}, got {brief(first['input'])}{hint}"
 
 
 def _plainest(error: ValidationError) -> Any:
@@ -654,22 +667,45 @@ def shipped_settings(name: str) -> SweepSettings:
     return parse_settings(_parse(shipped_sweeps()[name].read_text(encoding="utf-8"), name), origin=name)
 
 
-def _read_yaml(source: str) -> dict[str, Any]:
-    path, shipped = Path(source), shipped_sweeps()
+def read_file(source: str, *, others: Iterable[str] = (), kind: str = "settings") -> dict[str, Any]:
+    """Read the mapping in a YAML file, from whose folder the paths in it start.
+
+    Parameters
+    ----------
+    source
+        Path of the file.
+    others
+        Names that could be given instead of a path.
+    kind
+        What the file holds, for messages.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such file, or it holds no mapping.
+    """
+    path = Path(source)
     if (path / "zarr.json").exists():
         raise SettingsError(
-            f"{source} is a run, not a settings file; resume it with `netsim run --store {quote(source)}`"
+            f"{source} is a run, not a {kind} file; resume it with `netsim run --store {quote(source)}`"
         )
     if not path.is_file():
-        if source not in shipped:
-            raise SettingsError(f"no settings file {source!r}, and no sweep of that name{nearest(source, shipped)}")
-        return _parse(shipped[source].read_text(encoding="utf-8"), source)
+        raise SettingsError(_no_file(source, list(others), kind))
     try:
         return locate(_parse(path.read_text(encoding="utf-8"), source), os.path.abspath(path.parent))
     except UnicodeDecodeError as error:
         raise SettingsError(f"{source} must be UTF-8 text, got {error}; save it as UTF-8") from None
     except OSError as error:
-        raise SettingsError(f"cannot read settings from {source}: {error}") from None
+        raise SettingsError(f"cannot read {kind} from {source}: {error}") from None
+
+
+def _no_file(source: str, others: list[str], kind: str) -> str:
+    """Return the error message about a file that is missing, with the file beside it that was meant."""
+    folder = Path(source).parent
+    beside = [str(path) for suffix in ("yaml", "yml") for path in folder.glob(f"*.{suffix}")]
+    close = get_close_matches(source, [*beside, *others], n=1)
+    tail = f"; did you mean {close[0]!r}?" if close else nearest(source, others) if others else ""
+    return f"no {kind} file {source!r}{', and no sweep of that name' if others else ''}{tail}"
 
 
 def _parse(text: str, source: str) -> dict[str, Any]:
@@ -716,6 +752,17 @@ class _Loader(yaml.SafeLoader):
             raise _invalid(node, "whole numbers must have at most 64 bits")
         return value
 
+
+def _number_or_text(loader: _Loader, node: yaml.ScalarNode) -> Any:
+    """Construct a number, but keep 24:00:00 as text, as YAML 1.2 does: to PyYAML it is 86400, in base 60."""
+    if ":" in node.value:
+        return loader.construct_scalar(node)
+    whole = node.tag == "tag:yaml.org,2002:int"
+    return loader.construct_yaml_int(node) if whole else loader.construct_yaml_float(node)
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number_or_text)
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")

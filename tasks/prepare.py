@@ -18,8 +18,19 @@ from netsim.store.sweeps import Sweep
 from netsim.store.views import view
 
 
-def prepare(settings: SweepSettings, store: str, label: str = "") -> Run:
+def prepare(settings: SweepSettings, store: str, label: str = "", *, download: bool = False) -> Run:
     """Check the settings, then ask them of the store at `store`, which is made if there is none.
+
+    Parameters
+    ----------
+    settings
+        The settings.
+    store
+        Path or URL of the store.
+    label
+        Name of the sweep in the store.
+    download
+        Download weights that are not cached before anything starts, for workers that use the same cache.
 
     Returns
     -------
@@ -44,7 +55,7 @@ def prepare(settings: SweepSettings, store: str, label: str = "") -> Run:
     if run is None or unrecorded or DRAW.missing(run):
         from netsim.planning.preflight import preflight  # builds the networks with torch
 
-        preflight(sweep, [name for name in sweep.columns if name in unrecorded])
+        preflight(sweep, [name for name in sweep.columns if name in unrecorded], download=download)
     run = Run.create(store, run.sweep if run else first_look(sweep))
     release(run)
     return run

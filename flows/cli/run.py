@@ -156,7 +156,7 @@ def run_sweep(
     from tasks.prepare import prepare
 
     console.set_up(quiet=quiet, as_json=as_json)
-    opened = prepare(settings, store, label)
+    opened = prepare(settings, store, label, download=cluster.kind == "local")
     console.progress.print(f"run {opened.digest} at {opened.url}", soft_wrap=True)
     complete = all(stage.finished for stage in progress.status(opened))
     if complete:

@@ -4,12 +4,13 @@ It stands in a settings file, in a file of its own (`--cluster`), or in the form
 number, so it is not among the settings that identify a run. This module starts nothing: flows/clusters/runner.py does.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from netsim.errors import SettingsError
-from netsim.settings import Settings, brief, explain, read_settings
+from netsim.settings import Settings, brief, explain, read_file
 
 WALLTIME = r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$"
 
@@ -103,7 +104,7 @@ class Slurm(ElasticCluster):
     account: str | None = Field(None, description="Account, as for `sbatch --account`.")
     walltime: str = Field(
         "04:00:00",
-        pattern=WALLTIME,
+        json_schema_extra={"pattern": WALLTIME},
         description="Walltime of a job, as in 04:00:00 or 1-00:00:00; a new job replaces one that ends.",
     )
     leave_early: int = Field(
@@ -139,6 +140,8 @@ class Slurm(ElasticCluster):
 
     @model_validator(mode="after")
     def _require_lifetime(self) -> Self:
+        if not re.match(WALLTIME, self.walltime):
+            raise ValueError(f"walltime must be HH:MM:SS or D-HH:MM:SS, got {self.walltime!r}, as in 08:00:00")
         if self.worker_lifetime <= 0:
             raise ValueError(f"leave_early must be less than walltime {self.walltime}, got {self.leave_early} s")
         return self
@@ -209,7 +212,7 @@ def resolve_cluster(
     if len(given) > 1:
         raise SettingsError(f"{' and '.join(given)} exclude each other: each says where to run. Give only one")
     if file is not None:
-        origin, values = file, read_settings(file).get("cluster")
+        origin, values = file, read_file(file, kind="cluster").get("cluster")
         if values is None:
             raise SettingsError(
                 f"{file} must have a group `cluster:`, as in `cluster: {{kind: slurm, partition: gpu}}`"

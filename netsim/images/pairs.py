@@ -56,6 +56,7 @@ def draw_pairs(
     start: int = 0,
     seed_labels: SeedLabels = "other",
     seed_draw: int = 0,
+    shard_size: int = 1,
 ) -> Pairs:
     """Draw pairs of a seed image and a target image, whose labels differ by default.
 
@@ -83,6 +84,8 @@ def draw_pairs(
         nothing about that of its target. Seed and target are different pictures either way.
     seed_draw
         Which draw of seeds, 0 to 2**32 - 1: pair k has the same target in every draw, and its seed is drawn anew.
+    shard_size
+        Pairs in a shard: if there are too few images, the error message proposes a number of whole shards.
 
     Returns
     -------
@@ -127,7 +130,7 @@ def draw_pairs(
     labels = _validate_labels(labels)
     distinct = first_of_each(labels, pictures)
     _validate_classes(labels[distinct])
-    _validate_range(labels, distinct, count=count, start=start)
+    _validate_range(labels, distinct, count=count, start=start, shard_size=shard_size)
     _validate_streams(rng_seed=rng_seed, seed_draw=seed_draw)
 
     # [rng_seed] alone would be the stream of [rng_seed, 0]: numpy pads entropy with zeros
@@ -212,7 +215,7 @@ def _validate_streams(**numbers: int) -> None:
             raise SettingsError(f"{name} must be 0 to {2**32 - 1}, got {number}")
 
 
-def _validate_range(labels: np.ndarray, distinct: np.ndarray, *, count: int, start: int) -> None:
+def _validate_range(labels: np.ndarray, distinct: np.ndarray, *, count: int, start: int, shard_size: int) -> None:
     """Raise SettingsError or DataError unless the pairs `start` to `start + count - 1` can be drawn."""
     images = len(distinct)
     if start < 0:
@@ -223,7 +226,10 @@ def _validate_range(labels: np.ndarray, distinct: np.ndarray, *, count: int, sta
         raise DataError(f"CKA requires at least {FEWEST_PAIRS} pairs, got {start + count}; draw more pairs")
     if start + count > images:
         got = f"{images} images" if images == len(labels) else f"{images} different pictures in {len(labels)} images"
+        most = max(images - start, 0) // shard_size
+        shards = f" ({most} shards of {shard_size})" if shard_size > 1 else ""
+        behind = f" from pair {start} on" if start else ""
         raise DataError(
             f"{start + count} pairs require as many different targets, got {got}; "
-            f"draw at most {max(images - start, 0)} pairs from pair {start} on, or add images"
+            f"draw at most {most * shard_size} pairs{shards}{behind}, or add images"
         )

@@ -1,9 +1,11 @@
 """Load networks by reference, `source:name[@weights]`. `netsim.references` lists the sources."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cache, partial
 from importlib import import_module
 from shlex import quote
@@ -34,6 +36,11 @@ MODULES = {
     "python": "netsim.networks.sources.python",
 }
 
+NAMED_SOURCES = ("torchvision", "timm", "small", "small32")
+"""Sources of which a name alone may have been meant."""
+
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".ckpt", ".bin", ".safetensors")
+"""Suffixes of files with weights."""
 
 # What to do if a network fails on images of ImageNet's shape, because it states no other.
 UNSTATED_SHAPE = (
@@ -67,7 +74,7 @@ def parse_reference(reference: str) -> Reference:
     name, at, weights = rest.partition("@")
     folder, name = split_folder(name) if source_name == "python" else (None, name)
     if source_name not in NETWORK_FORMS:
-        raise SettingsError(f"no source {source_name!r} in network {reference!r}{nearest(source_name, NETWORK_FORMS)}")
+        raise SettingsError(_no_source(reference))
     if not colon or not name or (at and not weights):
         raise SettingsError(f"network {reference!r} is incomplete: write {NETWORK_FORMS[source_name][0]}")
     source = network_source(source_name)
@@ -76,6 +83,30 @@ def parse_reference(reference: str) -> Reference:
     parsed = Reference(source_name, name, weights or None, file, key, folder)
     source.check(parsed)
     return parsed
+
+
+def _no_source(reference: str) -> str:
+    """Return the error message about an unknown source: perhaps a name, a file or a function was given without one."""
+    source_name, colon, rest = reference.partition(":")
+    if os.path.splitext(source_name)[1] in WEIGHTS_SUFFIXES:
+        return (
+            f"network {reference!r} is a file, and a file says nothing of the architecture. "
+            f"Write 'torchvision:NAME@{reference}', or 'python:MODULE:FUNCTION@{reference}' for one of your own"
+        )
+    message = f"no source {source_name!r} in network {reference!r}"
+    if not colon and (meant := [known for source in NAMED_SOURCES if _exists(known := f"{source}:{reference}")]):
+        return f"{message}; did you mean {' or '.join(map(repr, meant))}?"
+    if rest and not get_close_matches(source_name, NETWORK_FORMS, n=1):
+        return f"{message}; did you mean 'python:{reference}'? Sources are {', '.join(NETWORK_FORMS)}"
+    return f"{message}{nearest(source_name, NETWORK_FORMS)}"
+
+
+def _exists(reference: str) -> bool:
+    try:
+        parse_reference(reference)
+    except SettingsError:
+        return False
+    return True
 
 
 def needs_training(reference: str) -> bool:

@@ -18,10 +18,10 @@ from netsim.store.sweeps import StoredNetwork, Sweep
 logger = logging.getLogger(__name__)
 
 
-def preflight(sweep: Sweep, names: Collection[str] | None = None) -> None:
+def preflight(sweep: Sweep, names: Collection[str] | None = None, *, download: bool = False) -> None:
     """Check that the images, networks and pairs of a sweep exist and fit together.
 
-    Lists the images and builds networks, but neither trains nor downloads weights.
+    Lists the images and builds networks, but does not train them.
 
     Parameters
     ----------
@@ -29,13 +29,16 @@ def preflight(sweep: Sweep, names: Collection[str] | None = None) -> None:
         The sweep.
     names
         Networks to check, by their names in the store; all by default.
+    download
+        Download published weights, too, unless they are cached: for workers that use the same cache, which then neither
+        download them at the same time nor learn one after another that they cannot.
 
     Raises
     ------
     SettingsError
         For a reference, an image size or a number of pairs that is not possible.
     NetworkError
-        For networks that cannot be used; the message has all of them.
+        For networks that cannot be used or downloaded; the message has all of them.
     DataError
         For images that cannot be used.
     """
@@ -47,8 +50,9 @@ def preflight(sweep: Sweep, names: Collection[str] | None = None) -> None:
     for note in (note for listed in sets.values() if isinstance(listed, ListedImages) for note in listed.notes):
         logger.warning("%s", note)
     pictures = None if has_photographs(settings.images.source) else same_pictures(images)
-    draw_pairs(images.labels, settings.pairs.count, pictures=pictures, rng_seed=settings.pairs.rng_seed)
-    _require_each(partial(_check_network, images=images, classes=classes), chosen)
+    pairs = settings.pairs
+    draw_pairs(images.labels, pairs.count, pictures=pictures, rng_seed=pairs.rng_seed, shard_size=pairs.shard_size)
+    _require_each(partial(_check_network, images=images, classes=classes, download=download), chosen)
 
 
 def _require_each(check: Callable[[str], object], networks: Mapping[str, StoredNetwork]) -> None:
@@ -77,27 +81,35 @@ def fault_of(member: Member, images: ImageSettings) -> NetsimError | None:
     return None
 
 
-def _check_network(reference: str, images: ImageSet, classes: int) -> None:
+def _check_network(reference: str, images: ImageSet, classes: int, *, download: bool = False) -> None:
     # resolving the sweep has called a function twice, and compared the networks
-    require_matching(build_network(reference, images, classes, load=load_once), images)
+    require_matching(build_network(reference, images, classes, load=load_once, download=download), images)
 
 
 def build_network(
-    reference: str, images: ImageSet, classes: int, *, load: Callable[..., Network] = load_network
+    reference: str,
+    images: ImageSet,
+    classes: int,
+    *,
+    load: Callable[..., Network] = load_network,
+    download: bool = False,
 ) -> Network:
     """Build a network and check it on two images.
 
     Parameters
     ----------
     reference
-        The network. Weights that would be trained or downloaded are random instead.
+        The network. Weights that a run would train are random instead, and by default those that it would download.
     images
         The images that the sweep represents.
     classes
         Number of outputs of a network that the sweep trains.
     load
         `load_network`, or `load_once` to call a function of the user's only once.
+    download
+        Download weights.
     """
     if needs_training(reference):
         return load(untrained(reference), num_classes=classes, input_shape=images.shape)
-    return load(untrained(reference) if needs_download(reference) else reference, input_shape=images.shape)
+    random = needs_download(reference) and not download
+    return load(untrained(reference) if random else reference, input_shape=images.shape)

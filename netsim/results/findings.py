@@ -33,9 +33,9 @@ VISIBLE = 0.0005
 
 
 def sentences(results: Results) -> list[str]:
-    """List what a run says, without its warnings: means with their errors, ceiling, variances, asymmetry, controls."""
+    """List what a run says, without its warnings: means with their errors, variances, asymmetry, controls, notes."""
     lines = (headline, biased_headline, intervals, network_intervals, ceiling_line, variance_line, asymmetry_line)
-    stated = [*verdict_lines(results), *(line(results) for line in lines), *controlled(results)]
+    stated = [*verdict_lines(results), *(line(results) for line in lines), *controlled(results), accuracy_line(results)]
     return [f"{sentence}." for sentence in stated if sentence]
 
 
@@ -318,16 +318,22 @@ def _other_steps(results: Results) -> Iterable[str]:
 
 def all_well(results: Results) -> str:
     """State that all checks passed, for results without `warnings`."""
-    unknown = [name for name in results.everyone if not np.isfinite(results.summaries[name].accuracy)]
     few = f"at most {percent(MAX_ABOVE)} of the images above a final relative loss of {results.tolerance:g}"
     converged = f"All networks converged ({few})"
+    unknown = accuracy_line(results)
     if not unknown:
         return f"{converged} and are clearly better than chance; no image stalled; all values are defined."
-    trained = "it was" if len(unknown) == 1 else "they were"
-    return (
-        f"{converged}; no image stalled; all values are defined. "
-        f"Accuracy of {_listed(unknown)} is not reported: {trained} trained on other classes."
-    )
+    return f"{converged}; no image stalled; all values are defined. {unknown}."
+
+
+def accuracy_line(results: Results) -> str:
+    """Name the networks whose accuracy is not known, and why; empty if there is none."""
+    unknown = [name for name in results.everyone if not np.isfinite(results.summaries[name].accuracy)]
+    if not unknown:
+        return ""
+    classes = f"the {results.classes:,} classes of the images"
+    have, outputs = ("has", "its outputs are") if len(unknown) == 1 else ("have", "their outputs are")
+    return f"{_listed(unknown)} {have} no accuracy on these images: {outputs} not {classes}"
 
 
 def _skipped(results: Results) -> Iterable[str]:

@@ -47,7 +47,8 @@ def compute(run: Run, name: str, shard: int) -> StageResult:
             logger.warning("%s", note)
         skipped = list(result.unreadable)
         readable, pictures = images.without(skipped), np.delete(result.pictures, skipped)
-        draw_pairs(readable.labels, run.sweep.given_settings.pairs.count, pictures=pictures)
+        pairs = run.sweep.given_settings.pairs
+        draw_pairs(readable.labels, pairs.count, pictures=pictures, shard_size=pairs.shard_size)
     files = {digests_path(split): result.digests.astype("<u8").tobytes()} if split == "test" else {}
     return StageResult(files=files, metadata=_metadata(images, result))
 

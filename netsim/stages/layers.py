@@ -58,7 +58,7 @@ def _matching_layers(run: Run, networks: Sequence[str], patterns: Sequence[str])
     known = {name: [layer for layer, _ in inputs.network(run, name).body.named_modules() if layer] for name in networks}
     for pattern in patterns:
         if not any(fnmatchcase(layer, pattern) for layers in known.values() for layer in layers):
-            every = sorted({layer for layers in known.values() for layer in layers})
+            every = {layer for layers in known.values() for layer in layers}
             raise SettingsError(f"no layer matches {pattern!r}{nearest(pattern, every)}")
     chosen = {
         name: [layer for layer in layers if any(fnmatchcase(layer, pattern) for pattern in patterns)]

@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from datetime import datetime
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from stat import S_ISLNK
 from typing import Any
 
+from netsim.errors import StoreError
 from netsim.storage.places import parse_place
 from netsim.storage.s3 import aws_environment, http_status, is_missing, translate_errors
 
@@ -34,6 +36,14 @@ _UNCONDITIONAL = (400, 403, 405, 501)
 _CONFLICT, _CONFLICT_WAITS = 409, (0.1, 0.2, 0.4, 0.8, 1.6)
 
 
+def _file_hint(setting: str, path: str) -> str:
+    """Say how to run what is probably a settings file, where a run was expected."""
+    if setting != "--store" or not path.endswith((".yaml", ".yml")):
+        return ""
+    name = os.path.basename(path)
+    return f". Settings are run with `netsim run {quote(name)}`; the run is in runs/{os.path.splitext(name)[0]}"
+
+
 class Files:
     """Files by their path below `url`.
 
@@ -51,7 +61,7 @@ class Files:
     Raises
     ------
     StoreError
-        If `url` names no place; from every method, for any other error of the storage.
+        If `url` names no place or a file; from every method, for any other error of the storage.
     UnreachableError
         From every method, if the storage does not answer after all retries.
 
@@ -70,6 +80,8 @@ class Files:
         self._setting = setting
         self._fs, root = place.open()
         self._root = root.rstrip("/")
+        if self.local and os.path.isfile(self._root):
+            raise StoreError(f"{setting} must be a folder, got the file {self.url}{_file_hint(setting, self.url)}")
 
     def place(self, path: str) -> str:
         """Return the full path or URL of a file."""

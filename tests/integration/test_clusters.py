@@ -50,7 +50,7 @@ def test_a_command_line_says_it_louder_and_once(tmp_path):
             {"kind": "slurm", "walltim": "1:00:00"},
             r"cluster of kind slurm: no setting 'walltim'; did you mean 'walltime'",
         ),
-        ({"kind": "slurm", "walltime": "4h"}, r"walltime must match pattern .*, got '4h'"),
+        ({"kind": "slurm", "walltime": "4h"}, r"walltime must be HH:MM:SS or D-HH:MM:SS, got '4h'"),
         ({"kind": "slurm", "walltime": "00:05:00"}, r"leave_early must be less than walltime 00:05:00, got 600 s"),
         ({"kind": "kubernetes"}, r"the setting 'image' is missing"),
         ({"kind": "slurm", "minimum": 9}, r"minimum must be at most maximum 8, got 9"),

@@ -194,7 +194,7 @@ def test_settings_do_not_change_after_they_are_made():
         ({"observers": ["a=small:vgg", {"referenc": "x"}]}, r"no setting 'observers.1.referenc'; did you mean 'ref"),
         ({"observers": [7]}, r"observers.0 must be text or a mapping with `reference`, got 7$"),
         ({"observer": ["small:wrn2"]}, r"no setting 'observer'; did you mean 'observers'\?$"),
-        ({"pairs": 3}, r"pairs must be a mapping, got 3$"),
+        ({"pairs": 3}, r"pairs must be a mapping, got 3\. Write `pairs: \{count: 3\}`$"),
         ({"pairs": {"until": {}}}, r"pairs.until: must have either half_width or differ, got neither; write {"),
         ({"pairs": {"until": {"half_width": 0.1, "differ": ["a", "b"]}}}, r"either half_width or differ, got both; "),
         ({"pairs": {"until": {"half_width": 0}}}, r"pairs.until.half_width must be greater than 0, got 0$"),

@@ -15,6 +15,7 @@ from netsim.results.findings import (
     matrix_table,
     network_table,
     number,
+    summary,
     verdict_lines,
     warnings,
 )
@@ -192,7 +193,8 @@ def test_an_accuracy_without_meaning_is_no_reason_to_doubt(results):
     unknown = with_summary(results, "densenet", accuracy=np.nan)
     assert warnings(unknown) == []
     assert "clearly better than chance; no image" in all_well(results) and "chance" not in all_well(unknown)
-    assert "Accuracy of densenet is not reported: it was trained on other classes." in all_well(unknown)
+    assert "densenet has no accuracy on these images: its outputs are not the 10 classes" in all_well(unknown)
+    assert "densenet has no accuracy" in summary(unknown) and "has no accuracy" not in summary(results)
 
 
 def without_error(results):
@@ -345,7 +347,7 @@ def test_several_networks_are_listed_in_one_sentence(results):
     assert warning.startswith("Not converged: densenet (100.0 %), mobilenet (100.0 %) and resnext (100.0 %) of the")
     assert "Their rows may be too high or too low" in warning
     unknown = with_summary(with_summary(results, "densenet", accuracy=np.nan), "resnext", accuracy=np.nan)
-    assert "Accuracy of densenet and resnext is not reported: they were trained on other classes." in all_well(unknown)
+    assert "densenet and resnext have no accuracy on these images: their outputs are not the" in all_well(unknown)
 
 
 def test_twins_are_named_and_their_cells_are_in_no_mean(results):
