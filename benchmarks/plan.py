@@ -24,8 +24,8 @@ from benchmarks.stores import new_run
 from flows.cli.console import table_of
 from flows.clusters.environment import ENVIRONMENT, MODULES
 from netsim.networks import untrained
-from netsim.planning.estimate import run_probes
 from netsim.planning.probe import ProbeRequest, host_bytes
+from netsim.planning.prober import Prober
 from netsim.settings import parse_settings, shipped_settings
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
@@ -105,7 +105,8 @@ def show_memory(folder: Path) -> None:
     table = table_of("a worker's memory, GB; 224 px, 32 images at once", "planned", "actual", "planned / actual")
     for name, reference in NINE.items():
         values = settings_of(f"{name}={reference}", images)
-        planned = run_probes(ProbeRequest(values, name, timed=False, imports=MODULES), 1, ENVIRONMENT).host_bytes
+        with Prober(MODULES, ENVIRONMENT) as prober:
+            planned = prober.measure(ProbeRequest(values, name, timed=False)).host_bytes
         code = "import sys; from benchmarks.plan import invert_one; invert_one(*sys.argv[1:])"
         done = subprocess.run(
             [sys.executable, "-c", code, name, images["source"]],

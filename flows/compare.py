@@ -2,14 +2,12 @@
 
 from prefect import flow
 
+from flows.clusters.settings import EMBED_FACTOR
 from tasks.dispatch import finish
 from tasks.looks import each_look
 from tasks.prefect_runs import named_after_store
 from tasks.prepare import open_run
 from tasks.verbs import aggregate, control, draw, embed, invert, report
-
-EMBED_FACTOR = 8
-"""Shards to embed per shard to invert in a task run: embedding one costs that much less."""
 
 
 @flow(name="compare", flow_run_name=named_after_store("compare"))

@@ -42,6 +42,7 @@ from netsim.similarity.measures import measures
 from netsim.similarity.uncertainty import Estimate, few_shards
 
 if TYPE_CHECKING:
+    from netsim.planning.count import StageCount
     from netsim.planning.estimate import CostEstimate, Range
     from netsim.results.compared import ComparedSweeps
     from netsim.results.listing import ListedStore
@@ -157,6 +158,17 @@ def show_comparison(comparison: Comparison) -> None:
         cells = [[number(value, 2) for value in row] for row in matrices.difference]
         heading = f"{name.capitalize()} CKA, this run minus published, row = inverted through"
         _show_cells(heading, comparison.networks, comparison.networks, cells)
+
+
+def show_count(counts: Sequence["StageCount"]) -> None:
+    """Print the missing work by stage."""
+    table = table_of("stage", "kept", "to compute", "tasks")
+    table.add_column("why")
+    for stage in (stage for stage in counts if stage.kept or stage.shards):
+        numbers = (f"{stage.kept:,}", f"{stage.shards:,}", f"{stage.tasks:,}")
+        table.add_row(stage.stage, *numbers, ", ".join(stage.reasons))
+    show("Work of each stage, in shards", table)
+    say("Whether images and networks fit together is not checked; `netsim plan` without --quick does.")
 
 
 def show_estimate(estimate: "CostEstimate", price: float | None) -> None:

@@ -14,6 +14,9 @@ from netsim.settings import Settings, brief, explain, read_file
 
 WALLTIME = r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$"
 
+EMBED_FACTOR = 8
+"""Shards to embed per shard to invert in a task run: embedding one costs that much less."""
+
 TLS = "Folder with ca.pem, cert.pem and key.pem of the Dask cluster, as created by `netsim certificates`"
 
 
@@ -30,6 +33,12 @@ class Execution(Settings):
         None,
         description="Name of an AWS Credentials block, for an s3:// store; null: the credentials of each process.",
     )
+
+    @property
+    def shards_by_stage(self) -> dict[str, int]:
+        """Shards per task run, by name of the stage; one for all others."""
+        block = self.shards_per_task
+        return {"draw": block, "invert": block, "embed": EMBED_FACTOR * block}
 
 
 class Local(Execution):

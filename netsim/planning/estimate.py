@@ -1,20 +1,17 @@
 """The cost of a sweep before it is run: shards, FLOPs, bytes, hours and memory.
 
 FLOPs are counted, and bytes follow from the arrays that the stages declare. Seconds and memory are measured by
-`netsim.planning.probe`, in as many concurrent processes as there are workers, because workers share a machine too. For
+`netsim.planning.prober`, in as many concurrent processes as there are workers, because workers share a machine too. For
 another device, seconds are FLOPs divided by its FLOP/s, which come from an earlier run on it or from the user.
 """
 
 import heapq
-import json
 import os
 import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean
@@ -23,13 +20,13 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from netsim import errors
-from netsim.errors import NetsimError, NetworkError, SettingsError, StoreError
+from netsim.errors import SettingsError, StoreError
 from netsim.images import Split
 from netsim.networks import needs_download
+from netsim.planning.count import StageCount, count_stage, missing_units, seen_by
 from netsim.planning.preflight import preflight
 from netsim.planning.probe import Probe, ProbeRequest
-from netsim.planning.reasons import reasons
+from netsim.planning.prober import Prober
 from netsim.planning.resolve import Known, resolve
 from netsim.results.controls import seed_only
 from netsim.results.findings import equal_weights, seeds_tell
@@ -39,14 +36,12 @@ from netsim.settings import Member, SweepSettings, TrainingSettings
 from netsim.similarity.streaming import multiplications
 from netsim.similarity.uncertainty import few_shards
 from netsim.stages.inputs import used_images
-from netsim.storage.concurrency import concurrently
 from netsim.storage.files import Files
 from netsim.store.coverage import CONTROLS, SUMS
 from netsim.store.layout import control_sides
 from netsim.store.metadata import InvertMetadata
 from netsim.store.run import Run
 from netsim.store.stages import INVERT, STAGES, Stage, blocks
-from netsim.store.sweeps import Sweep
 
 # Minimum relative uncertainty of an estimate: measuring for seconds does not show how a machine behaves for hours.
 MIN_UNCERTAINTY = 0.1
@@ -113,19 +108,11 @@ class Device:
 
 
 @dataclass(frozen=True)
-class StageEstimate:
+class StageEstimate(StageCount):
     """The cost of the missing shards of one stage.
 
     Attributes
     ----------
-    stage
-        Name of the stage.
-    kept
-        Number of shards that the store has.
-    shards, tasks
-        Number of missing shards, and of the task runs that they are grouped into.
-    reasons
-        Why they are missing.
     flops, stored
         Floating-point operations, and bytes to be stored.
     seconds
@@ -138,11 +125,6 @@ class StageEstimate:
         True if GPUs work on the stage where there are any.
     """
 
-    stage: str
-    kept: int
-    shards: int
-    tasks: int
-    reasons: tuple[str, ...]
     flops: int
     stored: int
     seconds: Range
@@ -271,20 +253,12 @@ def estimate(
     """
     sweep = resolve(settings, store)
     run, known = last_look(seen_by(store, sweep)), Known.at(store)
-    preflight(sweep)
-    missing = dict(zip(STAGES, concurrently(lambda stage: stage.missing(run), STAGES), strict=True))
-    exclusive = device is not None or torch.cuda.is_available()  # workers do not share a GPU
-    members = {member.name: member for member in (*settings.members, *settings.observing)}
-    measured: dict[tuple[str, str], Probe] = {}
-    for name in sweep.shown:
-        kind = _kind(members[name])
-        if kind not in measured:
-            request = ProbeRequest(
-                settings.model_dump(mode="json"), name, threads, timed=device is None, imports=tuple(imports)
-            )
-            measured[kind] = run_probes(request, 1 if exclusive else workers, environment)
-        on_network()
-    probes = [replace(measured[_kind(members[name])], name=name) for name in sweep.shown]
+    with Prober(imports, environment) as prober:
+        preflight(sweep)
+        exclusive = device is not None or torch.cuda.is_available()  # workers do not share a GPU
+        measure = partial(prober.measure, processes=1 if exclusive else workers)
+        probes = _measure_networks(settings, list(sweep.shown), threads, device is None, measure, on_network)
+    missing = missing_units(run)
     images_used = used_images(settings)
     image_counts = {split: len(images) for split, images in images_used.items()}
     classes = len(images_used["test"].classes)
@@ -294,8 +268,8 @@ def estimate(
     costs = _Costs(run, image_counts, by_name, device)
     result = CostEstimate(
         stages=tuple(
-            _estimate_stage(costs, known, stage, missing[stage], workers, shards_per_task.get(stage.name, 1))
-            for stage in STAGES
+            _estimate_stage(costs, known, stage, units, workers, shards_per_task.get(stage.name, 1))
+            for stage, units in missing.items()
         ),
         networks=tuple(probes),
         workers=workers,
@@ -411,22 +385,6 @@ def device_from_tflops(text: str) -> Device:
 # ---- missing work
 
 
-def seen_by(store: str, sweep: Sweep) -> Run:
-    """Return the store at `store` as a sweep sees it, whether it exists or not.
-
-    Raises
-    ------
-    StoreError
-        If it exists and has another protocol.
-    """
-    protocol = sweep.protocol
-    if Run.exists(store):
-        run = Run.at(store, sweep)
-        run.require(protocol)
-        return run
-    return Run(store, {"digest": protocol.digest(), "protocol": protocol.model_dump(mode="json")}, sweep)
-
-
 @dataclass(frozen=True)
 class _Costs:
     """Cost of one shard, by stage and name of the network or row."""
@@ -540,11 +498,7 @@ def _estimate_stage(
     shard = {name: costs.seconds(stage.name, name) for name, _ in missing}
     tasks = [shard[block.name] * len(block.shards) for block in blocks(missing, shards_per_task)]
     return StageEstimate(
-        stage=stage.name,
-        kept=len(stage.used(costs.run, stage.units_done(costs.run)) if stage.used else stage.done(costs.run)),
-        shards=len(missing),
-        tasks=len(tasks),
-        reasons=tuple(reasons(costs.run, known, stage, missing)),
+        **vars(count_stage(costs.run, known, stage, missing, shards_per_task)),
         flops=sum(costs.flops(stage.name, name) for name, _ in missing),
         stored=round(sum(costs.stored(stage, name) for name, _ in missing)),
         seconds=_sum(tasks),
@@ -579,6 +533,26 @@ def _this_device() -> str:
 # ---- measuring
 
 
+def _measure_networks(
+    settings: SweepSettings,
+    names: Iterable[str],
+    threads: int,
+    timed: bool,
+    measure: Callable[[ProbeRequest], Probe],
+    on_network: Callable[[], None],
+) -> list[Probe]:
+    """Measure every network of a sweep; those that cost the same are measured once."""
+    members = {member.name: member for member in (*settings.members, *settings.observing)}
+    measured: dict[tuple[str, str], Probe] = {}
+    for name in names:
+        kind = _kind(members[name])
+        if kind not in measured:
+            request = ProbeRequest(settings.model_dump(mode="json"), name, threads, timed=timed)
+            measured[kind] = measure(request)
+        on_network()
+    return [replace(measured[_kind(members[name])], name=name) for name in names]
+
+
 def _kind(member: Member) -> tuple[str, str]:
     """Return what the cost of a network depends on: its reference, and its training but for what costs nothing.
 
@@ -595,48 +569,3 @@ def _kind(member: Member) -> tuple[str, str]:
         "adversarial": attack and attack.model_copy(update={"eps": 1.0, "step_size": 1.0}),
     }
     return member.reference, member.training.model_copy(update=free).model_dump_json()
-
-
-def run_probes(request: ProbeRequest, processes: int, environment: Mapping[str, str] | None) -> Probe:
-    """Measure one network in `processes` concurrent processes; return mean seconds and peak bytes.
-
-    Raises
-    ------
-    NetsimError
-        The error that the probe raised, or NetworkError if a process was killed or failed.
-    """
-    with ThreadPoolExecutor(processes) as pool:
-        probes = list(pool.map(lambda _: _run_probe(request, environment), range(processes)))
-    combined: dict[str, Any] = {
-        field.name: fmean(getattr(probe, field.name) for probe in probes)
-        for field in fields(Probe)
-        if field.type is float
-    }
-    combined["iteration"] = tuple(fmean(times) for times in zip(*(probe.iteration for probe in probes), strict=True))
-    combined["host_bytes"] = max(probe.host_bytes for probe in probes)
-    return replace(probes[0], **combined)
-
-
-def _run_probe(request: ProbeRequest, environment: Mapping[str, str] | None) -> Probe:
-    """Measure one network in a separate process."""
-    process = subprocess.run(
-        [sys.executable, "-m", "netsim.planning.probe"],
-        input=json.dumps(asdict(request)),
-        env=os.environ | dict(environment or {}),
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
-    if process.returncode < 0:
-        raise NetworkError(
-            f"{request.name}: measuring was killed (signal {-process.returncode}), probably for lack of memory; "
-            "use a smaller inversion.batch_size or a machine with more memory"
-        )
-    if process.returncode:
-        raise NetworkError(f"{request.name}: measuring failed: {process.stderr.strip().splitlines()[-1]}")
-    result = json.loads(process.stdout.splitlines()[-1])
-    if "error" in result:
-        kind, text = result["error"]
-        raise getattr(errors, kind, NetsimError)(text)
-    return Probe(**result | {key: tuple(result[key]) for key in ("input_shape", "iteration")})

@@ -1,18 +1,15 @@
-"""The cost of one network on this machine, measured in a separate process by the code that a sweep runs.
+"""The cost of one network on this machine, measured by the code that a sweep runs.
 
-`python -m netsim.planning.probe` reads a `ProbeRequest` from its standard input and writes a `Probe` to its standard
-output, both as JSON. The process is new because peak memory counts everything since its start, and separate because a
-network that does not fit into memory then ends this process only.
+It is measured in a process of its own (`netsim.planning.prober`): new, because peak memory counts everything since its
+start, and separate, because a network that does not fit into memory then ends that process only.
 """
 
-import json
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from functools import partial
-from importlib import import_module
 from itertools import cycle, pairwise
 from typing import Any
 
@@ -22,7 +19,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from netsim.allocator import retaining_memory
-from netsim.errors import NetsimError
 from netsim.images import ArrayImages, ImageSet, ListedImages, to_unit
 from netsim.images.decoding import Unreadable
 from netsim.images.pairs import FEWEST_PAIRS, draw_pairs
@@ -46,7 +42,7 @@ FEW_IMAGES = 8
 MAX_ITERATION_SECONDS = 4.0
 
 # Minimum seconds that the iterations of one measurement take together, if there are more than three.
-MIN_SECONDS = 2.0
+MIN_SECONDS = 0.5
 
 REPEATS = 3
 TRAINING_STEPS = 4
@@ -76,15 +72,12 @@ class ProbeRequest:
         Threads of a worker.
     timed
         True to measure seconds; False for memory and FLOPs only.
-    imports
-        Modules that a worker imports, which take memory.
     """
 
     settings: dict[str, Any]
     name: str
     threads: int = 1
     timed: bool = True
-    imports: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -152,8 +145,6 @@ def probe(request: ProbeRequest) -> Probe:
     NetsimError
         For a network, images or pairs that cannot be used.
     """
-    for module in request.imports:
-        import_module(module)
     torch.set_num_threads(request.threads)
     settings = parse_settings(request.settings)
     sets = inputs.used_images(settings)
@@ -350,16 +341,3 @@ def host_bytes() -> int:
     """Return the peak memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def main() -> None:
-    """Measure what standard input requests; print a Probe, or the kind and message of an error, as JSON."""
-    request = ProbeRequest(**json.load(sys.stdin))
-    try:
-        print(json.dumps(asdict(probe(request))))
-    except NetsimError as error:
-        print(json.dumps({"error": [type(error).__name__, str(error)]}))
-
-
-if __name__ == "__main__":
-    main()

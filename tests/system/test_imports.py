@@ -40,6 +40,7 @@ def imports_torch(code: str, *arguments: str, cwd: Path) -> bool:
         "layers --help",
         "measure",
         "settings",
+        "plan demo --quick",
     ],
 )
 def test_help_and_lists_import_no_torch(command, tmp_path):

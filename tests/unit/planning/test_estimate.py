@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from flows.cli.tables import show_estimate
-from netsim.errors import NetworkError, SettingsError, StoreError
+from netsim.errors import SettingsError, StoreError
 from netsim.networks import load_network
 from netsim.planning import estimate as planning
 from netsim.planning.estimate import (
@@ -25,9 +26,9 @@ from netsim.planning.estimate import (
     device_from_tflops,
     estimate,
     require_time,
-    run_probes,
 )
 from netsim.planning.probe import Probe, ProbeRequest
+from netsim.planning.prober import Prober
 from netsim.results.findings import equal_weights, seeds_tell
 from netsim.settings import parse_settings
 from netsim.similarity.uncertainty import few_shards
@@ -42,25 +43,32 @@ PER_TASK = {"draw": 4, "invert": 3, "embed": 8}
 DEVICE = Device("a device", Range(1e9, 2e9, 4e9), {})
 
 
-@cache
-def measured(reference: str, inversion: str, timed: bool) -> Probe:
-    """Measure a network in a real process, once for all tests: other networks and the pairs do not matter."""
-    settings = tiny(networks=[f"it={reference}", "other=small:vgg"], inversion=json.loads(inversion))
-    return run_probes(ProbeRequest(settings.model_dump(mode="json"), "it", timed=timed), 1, None)
+class OneProber:
+    """A real prober for all tests, which measures a network once: other networks and the pairs do not matter."""
 
+    def __init__(self) -> None:
+        self.prober = Prober()
+        self.requests: list[ProbeRequest] = []
+        self._once = cache(self._measure)
 
-def measured_before(request: ProbeRequest, *_: Any) -> Probe:
-    settings = parse_settings(request.settings)
-    (member,) = (m for m in (*settings.members, *settings.observing) if m.name == request.name)
-    probe = measured(member.reference, settings.inversion.model_dump_json(), request.timed)
-    return replace(probe, name=request.name)
+    def _measure(self, reference: str, inversion: str, timed: bool) -> Probe:
+        settings = tiny(networks=[f"it={reference}", "other=small:vgg"], inversion=json.loads(inversion))
+        return self.prober.measure(ProbeRequest(settings.model_dump(mode="json"), "it", timed=timed))
+
+    def measure(self, request: ProbeRequest, processes: int = 1) -> Probe:
+        self.requests.append(request)
+        settings = parse_settings(request.settings)
+        (member,) = (m for m in (*settings.members, *settings.observing) if m.name == request.name)
+        probe = self._once(member.reference, settings.inversion.model_dump_json(), request.timed)
+        return replace(probe, name=request.name)
 
 
 @pytest.fixture(autouse=True, scope="module")
-def measured_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "run_probes", measured_before)
-        yield
+def one() -> Iterator[OneProber]:
+    shared = OneProber()
+    with shared.prober, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "Prober", lambda *_: nullcontext(shared))
+        yield shared
 
 
 def planned(store: Any, **changes: Any) -> CostEstimate:
@@ -105,20 +113,14 @@ def test_seconds_on_another_device_are_flops_by_its_speed(plan):
     assert low < 0.9 * mean < 1.1 * mean < high
 
 
-def test_networks_that_cost_the_same_are_measured_once(tmp_path, monkeypatch):
+def test_networks_that_cost_the_same_are_measured_once(one, tmp_path):
     """Seeds and levels of eps change no cost; an attack, and the steps of it, do."""
     grid = {"arch": ["vgg", "shufflenet"], "eps": [0, 0.25, 0.5], "rng_seed": [0, 1]}
     networks = [
         {"reference": "small:{arch}", "training": {"adversarial": {"steps": 2}}, "grid": grid},
         {"name": "longer", "reference": "small:vgg", "training": {"adversarial": {"steps": 3, "eps": 0.5}}},
     ]
-    measured: list[str] = []
-
-    def counted(request: ProbeRequest, *rest: Any) -> Probe:
-        measured.append(request.name)
-        return measured_before(request, *rest)
-
-    monkeypatch.setattr(planning, "run_probes", counted)
+    one.requests.clear()
     seen: list[None] = []
     result = estimate(
         tiny(networks=networks),
@@ -128,7 +130,7 @@ def test_networks_that_cost_the_same_are_measured_once(tmp_path, monkeypatch):
         device=DEVICE,
         on_network=lambda: seen.append(None),
     )
-    assert len(measured) == 5 and "longer" in measured
+    assert len(one.requests) == 5 and "longer" in {request.name for request in one.requests}
     names = [member.name for member in tiny(networks=networks).members]
     assert [probe.name for probe in result.networks] == names and len(seen) == len(names) == 13
     widths = {name: probe.width for name, probe in zip(names, result.networks, strict=True)}
@@ -308,30 +310,6 @@ def test_object_storage_is_asked_for_permission_and_left_as_it_was(object_storag
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of somebody else")
     with pytest.raises(StoreError, match=r"denied|SignatureDoesNotMatch|signature"):
         check_writable(f"s3://{BUCKET}/planned")
-
-
-LETHAL = """
-import os, signal
-
-def network():
-    os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory ends
-"""
-
-
-def test_a_network_that_is_killed_while_it_is_measured_is_named(tmp_path, monkeypatch):
-    (tmp_path / "lethal.py").write_text(LETHAL)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    settings = tiny(networks=["python:lethal:network", "small:vgg"])
-    with pytest.raises(
-        NetworkError, match=r"^network: measuring was killed \(signal 9\), probably for lack of memory; use a smaller"
-    ):
-        run_probes(ProbeRequest(settings.model_dump(mode="json"), "network"), 1, None)
-
-
-def test_what_is_wrong_with_a_network_is_said_by_its_own_error():
-    settings = tiny(images={"size": 16})
-    with pytest.raises(SettingsError, match=r"^size of fashion-mnist images must be 28, got 16"):
-        run_probes(ProbeRequest(settings.model_dump(mode="json"), "vgg"), 1, None)
 
 
 def test_shards_that_are_longer_than_jobs_live_are_refused(plan):

@@ -1,14 +1,8 @@
-"""Probes: the memory, speed and properties of one network, measured in a separate process."""
-
-import json
-import os
-import subprocess
-import sys
+"""Probes: the memory, speed and properties of one network."""
 
 import pytest
 import torch
 
-from netsim.errors import SettingsError
 from netsim.inversion.steps import kept_bytes, update_rule_of
 from netsim.networks import load_network
 from netsim.planning import probe as probing
@@ -41,34 +35,6 @@ def test_shards_larger_than_what_is_compared_for_a_plan_are_compared_whole():
         )
         > 0
     )
-
-
-def test_a_probe_prints_one_line_of_json():
-    asked = json.dumps({"settings": tiny().model_dump(mode="json"), "name": "resnet18", "timed": False})
-    done = subprocess.run(
-        [sys.executable, "-m", "netsim.planning.probe"],
-        input=asked,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout)["name"] == "resnet18"
-
-
-def probe_process(request: dict) -> dict:
-    """Return what a probe prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "netsim.planning.probe"],
-        input=json.dumps(request), env=os.environ, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    return json.loads(done.stdout)
-
-
-def test_a_probe_prints_an_error_of_the_user_by_its_class_and_text():
-    request = {"settings": tiny(images={"size": 16}).model_dump(mode="json"), "name": "vgg", "timed": False}
-    kind, text = probe_process(request)["error"]
-    assert kind == SettingsError.__name__ and "size of fashion-mnist images must be 28, got 16" in text
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from netsim.planning.estimate import seen_by
+from netsim.planning.count import seen_by
 from netsim.planning.reasons import reasons
 from netsim.planning.resolve import Known, resolve
 from netsim.store.run import Run
