@@ -121,10 +121,11 @@ def prefect(server: dict[str, str], tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def worker(server: dict[str, str], tmp_path: Path) -> Iterator[Path]:
+def worker(server: dict[str, str], prefect: Callable[..., str], tmp_path: Path) -> Iterator[Path]:
     """A worker of the pool `laptop`. Gives its log."""
+    prefect("work-pool", "create", "laptop", "--type", "process")
     log = tmp_path / "worker.log"
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "laptop", "--type", "process"]
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "laptop"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=server, cwd=tmp_path, stdout=output, stderr=output)
     try:

@@ -25,6 +25,7 @@ from support.sites import Postgres, Site, Worker
 from support.sweeps import TINY, new_run, run_all
 from system.test_deploy import DEPLOY, prefect_in
 from system.test_flow_sweep import SLOW, alive, assert_same_bits, inverted_shards, records, runs_of, task_runs_of
+from tasks.processes import parse_tag
 
 pytestmark = [pytest.mark.site, pytest.mark.timeout(3600)]
 
@@ -98,8 +99,8 @@ class Sweep:
 
     def process(self) -> psutil.Process:
         """Of the newest run, which has it in its tags. Its children are Dask's."""
-        (tag,) = (tag for tag in self.runs()[-1]["tags"] if tag.startswith("process:"))
-        return psutil.Process(int(tag.split(":")[2]))
+        (name,) = filter(None, map(parse_tag, self.runs()[-1]["tags"]))
+        return psutil.Process(name.pid)
 
     def wait_for(self, states: list[str]) -> None:
         wait_until(lambda: self.states() == states, seconds=LONG, what=self.told)
