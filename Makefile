@@ -20,7 +20,8 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 pretrained test check audit bench docs reference fuzz faults slurm ui site format lock clean
+.PHONY: help demo demo-s3 pretrained test check audit bench docs reference fuzz faults slurm ui site release-check \
+	format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  compare nine networks on embedded images, in minutes; run it again to resume'
@@ -37,6 +38,7 @@ help:
 	@echo 'make slurm                   run a sweep as jobs of a real SLURM started here; needs root (tests/support/slurm.py)'
 	@echo 'make ui                      check a sweep in the UI with a browser; needs `apt-get install chromium`'
 	@echo 'make site                    break a Prefect server on PostgreSQL and its workers; 15 minutes (tests/support/sites.py)'
+	@echo 'make release-check           build the distributions and run the demo from the wheel in a new environment; 15 minutes'
 	@echo 'make format                  rewrite the code in the agreed format'
 	@echo 'make lock [UPGRADE=1]        regenerate requirements*.lock from pyproject.toml (needs uv)'
 	@echo 'make clean                   remove .venv and caches; runs/ stays'
@@ -94,6 +96,9 @@ ui: $(INSTALLED_DEV)
 # Needs Debian's package postgresql.
 site: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -m site tests/system/test_deploy.py tests/system/test_site.py $(ARGS)
+
+release-check: $(INSTALLED_DEV)
+	$(SUPPORT).release
 
 format: $(INSTALLED_DEV)
 	$(BIN)/ruff check --fix-only --quiet .

@@ -17,6 +17,7 @@ from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 
 import netsim
+from support import release
 from support.locks import LOCKS, PIN, canonical, lines, pins
 
 ROOT = Path(__file__).parents[2]
@@ -220,3 +221,13 @@ def test_make_refuses_an_old_python_and_says_which_fit(tmp_path):
     assert found.returncode != 0
     assert f"netsim needs Python 3.11 to 3.14; {old} is Python 3.9.18." in found.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_a_release_needs_notes_and_nothing_unreleased():
+    section = "## [0.3.0] - 2026-11-30\n\n- A change.\n\n## [0.2.0] - 2026-11-28\n\n- An older one.\n"
+    release.require_notes(section, "0.3.0")
+    release.require_notes(f"## [Unreleased]\n\n{section}", "0.3.0")
+    with pytest.raises(release.NotReadyError, match=r"must have a section \[0\.4\.0\] with notes"):
+        release.require_notes(section, "0.4.0")
+    with pytest.raises(release.NotReadyError, match=r"nothing under \[Unreleased\]; move it to \[0\.3\.0\]"):
+        release.require_notes(f"## [Unreleased]\n\n- A later one.\n\n{section}", "0.3.0")
