@@ -36,7 +36,7 @@ help:
 	@echo 'make fuzz [TIMES=10]          draw ten times as many inputs of every kind as the tests do, other ones each time; minutes'
 	@echo 'make faults [ARGS="--faults 50 --seed 1"]  inject every kind of fault into a sweep on object storage; half an hour'
 	@echo 'make slurm                   run a sweep as jobs of a real SLURM started here; needs root (tests/support/slurm.py)'
-	@echo 'make ui                      check a sweep in the UI with a browser; needs `apt-get install chromium`'
+	@echo 'make ui                      check a sweep in the UI, and the report, with a browser; needs `apt-get install chromium`'
 	@echo 'make site                    break a Prefect server on PostgreSQL and its workers; 15 minutes (tests/support/sites.py)'
 	@echo 'make release-check           build the distributions and run the demo from the wheel in a new environment; 15 minutes'
 	@echo 'make format                  rewrite the code in the agreed format'
@@ -91,7 +91,7 @@ slurm: $(INSTALLED_DEV)
 
 ui: $(INSTALLED_DEV)
 	@command -v chromium >/dev/null || { echo "make ui needs a browser: apt-get install chromium" >&2; exit 1; }
-	$(BIN)/python -m pytest -m ui tests/system/test_ui.py $(ARGS)
+	$(BIN)/python -m pytest -m ui tests/system/test_ui.py tests/system/test_report_ui.py $(ARGS)
 
 # Needs Debian's package postgresql.
 site: $(INSTALLED_DEV)

@@ -15,6 +15,7 @@ from netsim.results import labelled
 from netsim.results.findings import headline, warnings
 from netsim.results.labelled import Representations
 from netsim.results.measured import Measured, load_measured
+from netsim.results.order import ordered
 from netsim.results.results import Results, load_results
 from netsim.results.study import FLOOR, ROBUST_FLOOR, make_study
 from netsim.settings import SweepSettings
@@ -23,7 +24,7 @@ from netsim.store.run import Run
 from netsim.store.views import view
 
 if TYPE_CHECKING:
-    from netsim.report.figures import Figure
+    from netsim.report.canvas import Figure
 
 T = TypeVar("T")
 
@@ -142,11 +143,39 @@ class Plots:
         names = ", ".join(f"{name}()" for name in vars(Plots) if not name.startswith("_"))
         return f"<figures of {self._run.url}: {names}>"
 
-    def heatmaps(self, estimator: EstimatorName = "unbiased") -> "Figure":
-        """Draw both matrices side by side; `estimator` is "unbiased" or "biased"."""
-        from netsim.report.figures import heatmaps
+    def heatmaps(
+        self,
+        estimator: EstimatorName = "unbiased",
+        *,
+        order: str = "given",
+        limits: tuple[float, float] = (0.0, 1.0),
+        width: str | None = None,
+    ) -> "Figure":
+        """Draw both matrices, as `netsim report` does.
 
-        return heatmaps(self._run.results, estimator)
+        Parameters
+        ----------
+        estimator
+            "unbiased" or "biased".
+        order
+            Order of networks: "given", "name", "clustered", or "mean" (highest row first).
+        limits
+            Ends of the colour scale.
+        width
+            Width of the figure, as "8.5cm", "3.35in" or "241pt"; by default, it grows with the number of networks.
+
+        Raises
+        ------
+        SettingsError
+            If one of them is not valid, or names do not fit in the width.
+        """
+        from netsim.report.drawings import estimators_of
+        from netsim.report.heatmaps import heatmaps
+        from netsim.report.options import ReportOptions
+
+        options = ReportOptions(order=order, estimator=estimator, limits=limits, width=width)
+        chosen, _ = estimators_of(options)
+        return heatmaps(ordered(self._run.results, order), chosen, limits=limits, width=options.points)
 
     def losses(self) -> "Figure":
         """Draw the course of the relative loss of each network."""

@@ -172,7 +172,8 @@ def show_looks(verdicts: Sequence[Verdict]) -> None:
 def show_results(results: Results, gallery: Gallery, *, report: str) -> None:
     """Show the summary, both matrices, losses, heatmaps and gallery; `report` is the location of the full report."""
     # imported here, so that no other task waits for matplotlib
-    from netsim.report.figures import gallery_figure, heatmaps
+    from netsim.report.figures import gallery_figure
+    from netsim.report.heatmaps import heatmaps
     from netsim.report.svg import to_svg, to_webp
 
     with _tolerate_outages():

@@ -8,7 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.cli.options import Credentials, Debug, Json, Networks, Pairs, Quiet, Store, Sweep, names
+from flows.cli.options import (
+    Credentials,
+    Debug,
+    EstimatorOption,
+    Json,
+    Networks,
+    Order,
+    Pairs,
+    Quiet,
+    Store,
+    Sweep,
+    names,
+)
 from flows.cli.session import describe_flow, use_credentials
 
 
@@ -61,6 +73,8 @@ def results(
     sweep: Sweep = None,
     networks: Networks = None,
     pairs: Pairs = None,
+    order: Order = "given",
+    estimator: EstimatorOption = "unbiased",
     credentials: Credentials = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -73,6 +87,7 @@ def results(
 
     * `netsim results runs/demo`
     * `netsim results runs/demo --networks resnet18,vgg --pairs 256`
+    * `netsim results runs/demo --order clustered --estimator biased`
     * `netsim results runs/demo --json > demo.json`
     * `netsim results runs/imagenet-nine --compare jones2022`
     """
@@ -81,13 +96,17 @@ def results(
     from netsim.results import published
     from netsim.results.as_json import to_json
     from netsim.results.measured import load_measured, measured_json
+    from netsim.results.order import check_order, ordered
     from netsim.results.partial import load_partial
     from netsim.results.results import load_results
+    from netsim.similarity.hsic import validate_estimator
     from netsim.storage.concurrency import concurrently
     from netsim.store.run import Run
     from netsim.store.views import view
 
     reference = published.published_matrices(compare) if compare else None
+    check_order(order)
+    matrices_by = validate_estimator(estimator)
     use_credentials(credentials, debug)
     run = view(Run.open(store, sweep), names(networks), pairs)
     load: list[Callable[[Run], Any]] = [load_results, load_measured]
@@ -102,12 +121,13 @@ def results(
         console.errors.print(console.plain(f"netsim: {error}"), soft_wrap=True)
         raise typer.Exit(1) from None
     comparison = published.compare(run_results, reference) if reference else None
+    shown = ordered(run_results, order)
     if as_json:
-        content = to_json(run_results) | {"measures": measured_json(measured)}
+        content = to_json(shown) | {"measures": measured_json(measured)}
         content |= {"compare": published.comparison_json(comparison)} if comparison else {}
         print(json.dumps(content, indent=2, allow_nan=False))
         return
-    tables.show_results(run_results)
+    tables.show_results(shown, matrices_by)
     if measured:
         tables.show_measured(measured)
         tables.show_influence(run_results, measured)
@@ -174,28 +194,60 @@ def report(
     sweep: Sweep = None,
     networks: Networks = None,
     pairs: Pairs = None,
+    order: Order = "given",
+    estimator: EstimatorOption = "unbiased",
+    limits: Annotated[
+        tuple[float, float], typer.Option("--range", help="Ends of the colour scale.", metavar="LOW HIGH")
+    ] = (0.0, 1.0),
+    width: Annotated[
+        str | None,
+        typer.Option(
+            help="Width of every figure in a file, such as `8.5cm`, `3.35in` or `241pt`; fonts keep their size.",
+            metavar="LENGTH",
+            show_default="as wide as its content",
+        ),
+    ] = None,
+    title: Annotated[
+        str, typer.Option(help="Title of the page.", metavar="TEXT", show_default="the number of networks")
+    ] = "",
     credentials: Credentials = None,
     debug: Debug = False,
 ) -> None:
-    """Write the report of a finished run: one HTML page with its figures, and CSV tables.
+    """Write the report of a finished run: one HTML page that holds its tables, figures, a caption, and CSV tables.
+
+    Every figure is written as SVG, PNG and PDF. Measures and layers that were compared are part of the report.
 
     For example:
 
     * `netsim report runs/demo -o report`
+    * `netsim report runs/demo --networks resnet18,vgg,densenet --order clustered --range 0 0.6`
+    * `netsim report runs/demo --width 8.5cm`: for a column of a paper
     """
     from flows.cli import console
-    from netsim.report.page import write_report
+    from netsim.report.options import ReportOptions
+    from netsim.report.page import stored_layers, write_report
     from netsim.results.gallery import gallery
+    from netsim.results.measured import load_measured
     from netsim.results.results import load_results
     from netsim.storage.concurrency import concurrently
     from netsim.store.run import Run
     from netsim.store.views import view
 
+    options = ReportOptions(order=order, title=title, estimator=estimator, limits=limits, width=width)
     use_credentials(credentials, debug)
     opened = view(Run.open(store, sweep), names(networks), pairs)
-    load: list[Callable[[Run], Any]] = [load_results, gallery]
-    run_results, images = concurrently(lambda part: part(opened), load)
-    written = write_report(run_results, images, output, settings_yaml=opened.settings.to_yaml())
+    load: list[Callable[[Run], Any]] = [load_results, gallery, load_measured, stored_layers]
+    run_results, images, measured, layers = concurrently(lambda part: part(opened), load)
+    written = write_report(
+        run_results,
+        images,
+        output,
+        settings_yaml=opened.settings.to_yaml(),
+        measured=measured,
+        layers=layers,
+        options=options,
+        note=lambda sentence: console.errors.print(console.plain(f"netsim: {sentence}"), soft_wrap=True),
+    )
     console.console.print(f"report: {written['report.html']}", soft_wrap=True)
 
 
@@ -219,8 +271,8 @@ def study(
 ) -> None:
     """Show similarity as a function of robustness, of a finished run with networks of two levels of eps or more.
 
-    Prints means by eps, slopes, and robust against standard networks, and writes a page with plots (SVG, PNG) and
-    tables (CSV). With `--json`, prints JSON and writes nothing. Agreement of predictions is part of it after
+    Prints means by eps, slopes, and robust against standard networks, and writes a page with plots (SVG, PNG,
+    PDF) and tables (CSV). With `--json`, prints JSON and writes nothing. Agreement of predictions is part of it after
     `netsim measure STORE agreement jensen_shannon retrained_agreement`.
 
     For example:

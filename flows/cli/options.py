@@ -157,6 +157,21 @@ Pairs = Annotated[
 ]
 
 
+Order = Annotated[
+    str,
+    typer.Option(
+        "--order",
+        help="Order of networks: `given`, `name`, `clustered` (neighbours are similar), or `mean` (highest row first).",
+        metavar="given|name|clustered|mean",
+    ),
+]
+
+
+EstimatorOption = Annotated[
+    str, typer.Option("--estimator", help="Estimator of the matrices.", metavar="unbiased|biased")
+]
+
+
 def names(listed: str | None) -> list[str] | None:
     """Split names at commas."""
     return None if listed is None else [name.strip() for name in listed.split(",") if name.strip()]

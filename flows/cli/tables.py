@@ -10,10 +10,12 @@ from rich.text import Text
 
 from flows.cli.console import GAP, LONGEST, console, plain, say, show, table_of
 from netsim.results.findings import (
+    MEASURED_TABLE,
     NETWORK_TABLE,
     WARNING,
     digits_for,
     influence_warnings,
+    measured_table,
     network_table,
     number,
     probability,
@@ -38,6 +40,7 @@ from netsim.results.study import (
     study_network_table,
     study_warnings,
 )
+from netsim.similarity.hsic import Estimator
 from netsim.similarity.measures import measures
 from netsim.similarity.uncertainty import Estimate, few_shards
 
@@ -49,10 +52,10 @@ if TYPE_CHECKING:
     from netsim.score import Score
 
 
-def show_results(results: Results) -> None:
-    """Print both matrices, the networks, the means with intervals, and every warning."""
-    show_matrix("Natural CKA", results, "natural")
-    show_matrix("Inverted CKA, row = inverted through, column = observer", results, "inverted")
+def show_results(results: Results, estimator: Estimator = "unbiased") -> None:
+    """Print both matrices by an estimator, the networks, the means with intervals, and every warning."""
+    show_matrix("Natural CKA", results, "natural", estimator)
+    show_matrix("Inverted CKA, row = inverted through, column = observer", results, "inverted", estimator)
     _show_networks(results)
     show_summary(summary(results))
 
@@ -104,7 +107,7 @@ def _show_rows(title: str, rows: Sequence[Mapping[str, str]]) -> None:
     _, *columns = rows[0]
     table = table_of("", *columns)
     for row in rows:
-        table.add_row(*row.values())
+        table.add_row(*map(plain, row.values()))
     show(title, table)
 
 
@@ -124,17 +127,7 @@ def show_measures(*, as_json: bool = False) -> None:
 
 def show_measured(measured: dict[str, Measured]) -> None:
     """Print each measure's means over the off-diagonal cells, with errors and their values for unrelated images."""
-    table = table_of("", "natural", "null", "inverted", "null", "natural − inverted", "95 % interval")
-    for measure in measured.values():
-        natural = [with_error(measure.natural.mean), number(measure.natural.null_mean)] if measure.natural else ["", ""]
-        difference = ["", ""]
-        if measure.difference:
-            low, high = measure.difference.interval
-            difference = [with_error(measure.difference), f"{number(low)} to {number(high)}"]
-        inverted = [with_error(measure.inverted.mean), number(measure.inverted.null_mean)]
-        table.add_row(plain(measure.title), *natural, *inverted, *difference)
-    legend = "means off the diagonal ± one standard error; null = images of one side permuted; – = undefined"
-    show(f"Other measures: {legend}", table)
+    _show_rows(f"Other measures: {MEASURED_TABLE}", measured_table(measured))
 
 
 def show_influence(results: Results, measured: dict[str, Measured]) -> None:
@@ -238,11 +231,11 @@ def _bytes(count: float) -> str:
     return f"{count / 1e9:,.2f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
-def show_matrix(title: str, results: Results, set_name: str) -> None:
+def show_matrix(title: str, results: Results, set_name: str, estimator: Estimator = "unbiased") -> None:
     """Print one matrix of a run, with the largest error of its cells in the title."""
-    largest = np.nanmax(results.cells(set_name, kind="se"))
-    cells = [[number(value, 2) for value in row] for row in results.cells(set_name)]
-    heading = f"{title}, unbiased; largest standard error of a cell: {largest:.3f}"
+    largest = np.nanmax(results.cells(set_name, estimator, kind="se"))
+    cells = [[number(value, 2) for value in row] for row in results.cells(set_name, estimator)]
+    heading = f"{title}, {estimator}; largest standard error of a cell: {largest:.3f}"
     _show_cells(heading, results.networks, results.everyone, cells)
 
 

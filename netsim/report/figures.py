@@ -1,47 +1,24 @@
-"""The figures of reports, as pure functions of results: heatmaps, curves, clusters, maps and the gallery.
+"""The figures of reports, as pure functions of results: curves, clusters, maps and the gallery.
 
-The heatmaps follow the published figure (Jones et al. 2022, https://proceedings.mlr.press/v180/jones22a.html):
-natural beside inverted, one colour scale from 0 to 1, row = network inverted through, column = observer.
-
-Figures are made without pyplot and its global state, so that threads can draw concurrently.
-Margins are computed from the length of the names, not measured, so that the same input gives the same bytes.
+The `width` of each is that of the whole figure in points, 72 to an inch; by default it is as wide as its content asks.
 """
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import matplotlib
-import matplotlib.figure
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.patches import Circle
-from matplotlib.text import Text
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from PIL import Image
 
-from netsim.report.svg import INK, to_svg
-from netsim.results.findings import number, with_error
+from netsim.report.canvas import Figure, TooNarrowError, blank, plot, text_at
+from netsim.report.svg import INK
+from netsim.results.findings import number
 from netsim.results.gallery import Gallery
-from netsim.results.matrices import SETS
 from netsim.results.results import Results
-from netsim.similarity.hsic import EstimatorName, validate_estimator
 from netsim.statistics.clusters import Clusters, NetworkMap
 from netsim.statistics.slopes import ByEps
-
-
-class Figure(matplotlib.figure.Figure):
-    """A figure that notebooks show by itself."""
-
-    def _repr_svg_(self) -> str:
-        return to_svg(self)
-
-
-UNDEFINED = "#c9cdd2"
-"""Colour of a cell that is NaN."""
-
-COLORS = matplotlib.colormaps["viridis"].with_extremes(bad=UNDEFINED)
-"""Colour map of the heatmaps: perceptually uniform, and safe for colour blindness."""
 
 LINES = ("#0b7fc0", "#d1495b", "#1a8f6a", "#b3701a", "#8a63d2", "#5f7f1e", "#c2488f", "#3f8f9f", "#777777")
 """Colours of loss curves: relative luminance 0.14 to 0.29, so at least 3:1 from a white and from a near-black page."""
@@ -54,152 +31,14 @@ DASHES: tuple[Dashes, ...] = ("-", (0, (5, 1.6)), (0, (1.2, 1.2)))
 TILE = 56
 """Side of a gallery image in points, and in pixels with `to_webp`; 28 and 224 are a whole multiple or fraction."""
 
-NUMBERED = 40
-"""Most rows and columns of a heatmap whose cells have numbers: thousands are not read, and take minutes to draw."""
+SHOWN_CHANNELS = (1, 3)
+"""Numbers of channels of images that can be shown."""
+
+SMALLEST_TILE = 20
+"""Least side of a gallery image, in points."""
 
 GAP = 2
 """Space between gallery images in points."""
-
-
-# ---- heatmaps ---------------------------------------------------------------------------------------------------
-
-
-def heatmaps(results: Results, estimator: EstimatorName = "unbiased") -> Figure:
-    """Draw natural and inverted similarity side by side, with the values in the cells of up to `NUMBERED` networks.
-
-    Colours run from 0 to 1 in both. A value below 0, which the unbiased estimator may give, has the colour of 0; NaN is
-    grey with an en dash.
-    """
-    names, columns, estimator = results.networks, results.everyone, validate_estimator(estimator)
-    cell = cell_points(len(columns))
-    wide, side = cell * len(columns), cell * len(names)
-    label = 8.0 if len(columns) <= 12 else 9.0
-    room = 16 + round(0.62 * label * max(map(len, columns)))  # points for the longest name
-    left, bottom, top, gap, right = room + 24, round(0.65 * room) + 24, 44, 24, 62
-    width, height = left + 2 * wide + gap + right, bottom + side + top
-
-    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
-    for column, set_name in enumerate(SETS):
-        corner = left + column * (wide + gap)
-        axes = figure.add_axes((corner / width, bottom / height, wide / width, side / height))
-        _panel(axes, results.cells(set_name, estimator), columns, names, cell=cell, label=label, row_names=column == 0)
-        axes.set_title(f"{set_name.capitalize()} images\n", fontsize=11, color=INK, fontweight="bold")
-        _text(
-            axes, 0.5, 1, f"mean {with_error(results.means[set_name, estimator])}", size=9, offset=(0, 6), va="bottom"
-        )
-    bar = figure.add_axes(((left + 2 * wide + gap + 14) / width, bottom / height, 10 / width, side / height))
-    _color_bar(bar, label=f"linear CKA, {estimator}, n = {results.n:,}")
-    return figure
-
-
-def layer_heatmaps(
-    layers: tuple[tuple[str, ...], tuple[str, ...]], networks: tuple[str, str], panels: Mapping[str, np.ndarray]
-) -> Figure:
-    """Draw one heatmap per set: layers of the first network (rows, input on top) and of the second (columns).
-
-    `panels` maps titles to unbiased CKA (layers of the first, layers of the second); colours are those of `heatmaps`.
-    """
-    rows, columns = layers
-    cell = cell_points(max(len(rows), len(columns)))
-    room = [16 + round(0.62 * 8 * max(map(len, names))) for names in layers]  # points for the longest name
-    wide, high = cell * len(columns), cell * len(rows)
-    left, bottom, top, gap, right = room[0] + 24, round(0.65 * room[1]) + 24, 34, 24, 62
-    width = left + len(panels) * (wide + gap) - gap + right
-    height = bottom + high + top
-
-    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
-    for column, (title, values) in enumerate(panels.items()):
-        corner = left + column * (wide + gap)
-        axes = figure.add_axes((corner / width, bottom / height, wide / width, high / height))
-        axes.set_title(title, fontsize=10, color=INK, fontweight="bold")
-        _panel(axes, values, columns, rows, cell=cell, label=8.0, row_names=column == 0, axis_labels=networks)
-    corner = left + len(panels) * (wide + gap) - gap + 14
-    bar = figure.add_axes((corner / width, bottom / height, 10 / width, high / height))
-    _color_bar(bar, label="unbiased CKA")
-    return figure
-
-
-def cell_points(networks: int) -> int:
-    """Return the side of a cell in points: 60 for few networks, 30 for nine, at least 22, so that the figure grows.
-
-    Without room for numbers, cells are as high as names.
-    """
-    return int(np.clip(270 / networks, 22, 60)) if networks <= NUMBERED else 12
-
-
-def _panel(
-    axes: Axes,
-    values: np.ndarray,
-    columns: tuple[str, ...],
-    rows: tuple[str, ...],
-    *,
-    cell: int,
-    label: float,
-    row_names: bool,
-    axis_labels: tuple[str, str] = ("through", "observer"),
-) -> None:
-    """Draw one matrix, first row on top; in the published figure rows run upwards."""
-    across, down = len(columns), len(rows)
-    count = max(across, down)
-    # Above 16 networks, vector cells would be most of the file; as pixels they take little.
-    axes.pcolormesh(
-        np.arange(across + 1) - 0.5,
-        np.arange(down + 1) - 0.5,
-        np.ma.masked_invalid(values),
-        cmap=COLORS,
-        vmin=0,
-        vmax=1,
-        edgecolors="white" if count <= 16 else "none",
-        linewidth=0.5,
-        rasterized=count > 16,
-        clip_on=False,
-    )
-    axes.set(xlim=(-0.5, across - 0.5), ylim=(down - 0.5, -0.5), xticks=range(across), yticks=range(down))
-    axes.tick_params(length=0, pad=4, labelsize=label, labelcolor=INK, labelleft=row_names)
-    axes.set_xticklabels(columns, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
-    if row_names:
-        axes.set_yticklabels(rows, parse_math=False)
-        axes.set_ylabel(axis_labels[0], fontsize=9, color=INK, labelpad=8)
-    axes.set_xlabel(axis_labels[1], fontsize=9, color=INK)
-    axes.spines[:].set_visible(False)
-    if count <= NUMBERED:
-        _cell_numbers(axes, values, size=min(0.31 * cell, 12) if count <= 12 else 0.38 * cell, short=count > 12)
-
-
-def _cell_numbers(axes: Axes, values: np.ndarray, *, size: float, short: bool) -> None:
-    for (row, column), value in np.ndenumerate(values):
-        text = number(value, 2)
-        if short:  # small cells have room for .64, not for 0.64
-            text = text.replace("1.00", "1.0").replace("0.", ".")
-        axes.text(
-            column, row, text, size=size, color=ink_on(value), ha="center", va="center_baseline", parse_math=False
-        )
-
-
-def ink_on(value: float) -> str:
-    """Return black or white, whichever contrasts more with the cell of this similarity (WCAG 2.1)."""
-    background = to_rgb(UNDEFINED) if not np.isfinite(value) else COLORS(float(np.clip(value, 0, 1)))[:3]
-    light = luminance(background)
-    return "#000000" if (light + 0.05) / 0.05 > 1.05 / (light + 0.05) else "#ffffff"
-
-
-def luminance(rgb: tuple[float, ...]) -> float:
-    """Compute the relative luminance, in [0, 1], of an sRGB colour (https://www.w3.org/TR/WCAG21/)."""
-    channels = np.asarray(rgb)
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ (0.2126, 0.7152, 0.0722))
-
-
-def _color_bar(axes: Axes, *, label: str) -> None:
-    steps = np.linspace(0, 1, 65)
-    axes.pcolormesh([0, 1], steps, steps[:-1, None] + 1 / 128, cmap=COLORS, vmin=0, vmax=1, rasterized=True)
-    axes.set(ylim=(0, 1), xticks=[], yticks=np.linspace(0, 1, 6))
-    axes.yaxis.tick_right()
-    axes.yaxis.set_label_position("right")
-    axes.tick_params(length=2, width=0.5, color=INK, labelsize=8, labelcolor=INK)
-    axes.set_ylabel(label, fontsize=9, color=INK, labelpad=6)
-    axes.spines[:].set_visible(False)
-
 
 # ---- loss curves ------------------------------------------------------------------------------------------------
 
@@ -213,17 +52,16 @@ class End(NamedTuple):
     dashes: Dashes
 
 
-def loss_curves(results: Results) -> Figure:
+def loss_curves(results: Results, *, width: float | None = None) -> Figure:
     """Draw median relative loss by iteration, one labelled line per network, and the tolerance; log y axis.
 
-    A loss of 0 has no logarithm: it is a gap in the line, and a network without a positive loss has no line.
+    A loss of 0 has no logarithm: it is a gap in the line, and a network without a positive loss has no line. `width` is
+    that of the figure in points.
     """
     names = results.networks
     lead = 18 if len(names) <= 12 else 60  # points from a line to its name
     left, right, bottom, top = 58, lead + 12 + round(0.62 * 8 * max(map(len, names))), 40, 12
-    width, height = left + 420 + right, bottom + top + max(230, 12 * len(names))
-    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
-    axes = figure.add_axes((left / width, bottom / height, 420 / width, (height - bottom - top) / height))
+    figure, axes = plot(420, max(230, 12 * len(names)), (left, right, bottom, top), width)
     _loss_axes(axes)
 
     ends: dict[str, End] = {}
@@ -242,7 +80,7 @@ def loss_curves(results: Results) -> Figure:
         _label_lines(axes, ends, lead=lead)
     if results.tolerance > 0:
         text = f"tolerance {results.tolerance:g}"
-        _text(axes, 0, results.tolerance, text, size=8, offset=(4, 3), va="bottom", ha="left", data=True)
+        text_at(axes, 0, results.tolerance, text, size=8, offset=(4, 3), va="bottom", ha="left", data=True)
     return figure
 
 
@@ -282,7 +120,7 @@ def _label_lines(axes: Axes, ends: dict[str, End], *, lead: float) -> None:
             transform=axes.transAxes,
             clip_on=False,
         )
-        _text(axes, 1, label_height, name, size=8, offset=(lead + 3, 0), va="center_baseline", ha="left")
+        text_at(axes, 1, label_height, name, size=8, offset=(lead + 3, 0), va="center_baseline", ha="left")
 
 
 def spread(wanted: np.ndarray, *, gap: float) -> np.ndarray:
@@ -295,34 +133,6 @@ def spread(wanted: np.ndarray, *, gap: float) -> np.ndarray:
 
     steps = gap * np.arange(len(wanted))
     return np.clip(isotonic_regression(wanted - steps).x, 0, max(1 - gap * (len(wanted) - 1), 0)) + steps
-
-
-def _text(
-    axes: Axes,
-    x: float,
-    y: float,
-    text: str,
-    *,
-    size: float,
-    offset: tuple[float, float],
-    va: str,
-    ha: str = "center",
-    data: bool = False,
-) -> Text:
-    """Write text at (x, y) of the axes, or of the data, moved by `offset` points; `$` starts no formula."""
-    return axes.annotate(
-        text,
-        (x, y),
-        xycoords="data" if data else "axes fraction",
-        xytext=offset,
-        textcoords="offset points",
-        fontsize=size,
-        color=INK,
-        ha=ha,
-        va=va,
-        parse_math=False,
-        annotation_clip=False,
-    )
 
 
 # ---- similarity by eps ------------------------------------------------------------------------------------------
@@ -338,7 +148,7 @@ def eps_curves(curves: Mapping[str, ByEps], *, label: str, norm: str = "") -> Fi
     lead, side, high, bottom, top, left = 18, 250, max(230, 12 * (len(names) + 1)), 40, 30, 58
     right = lead + 12 + round(0.62 * 8 * max(map(len, (*names, "mean"))))
     width, height = left + len(curves) * (side + right + left) - left, bottom + high + top
-    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+    figure = blank(width, height)
     ends = []
     for column, (title, curve) in enumerate(curves.items()):
         corner = left + column * (side + right + left)
@@ -387,16 +197,15 @@ def _eps_panel(axes: Axes, curve: ByEps) -> dict[str, End]:
 # ---- clusters and maps ------------------------------------------------------------------------------------------
 
 
-def dendrogram(names: tuple[str, ...], clusters: Clusters, title: str) -> Figure:
+def dendrogram(names: tuple[str, ...], clusters: Clusters, title: str, *, width: float | None = None) -> Figure:
     """Draw clusters of networks, joined from left to right at their mean distance, with their support in percent.
 
     Support is over images / over networks left out. The cluster of all, which has it by definition, has none written.
+    `width` is that of the figure in points.
     """
     label = 16 + round(0.62 * 8 * max(map(len, names)))  # points for the longest name
     left, right, bottom, top, line = label + 8, 24, 40, 30, 18
-    width, height = left + 320 + right, bottom + top + line * len(names)
-    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
-    axes = figure.add_axes((left / width, bottom / height, 320 / width, line * len(names) / height))
+    figure, axes = plot(320, line * len(names), (left, right, bottom, top), width)
     axes.set_title(title, fontsize=10, color=INK, fontweight="bold")
     heights = [cluster.height for cluster in clusters.clusters]
     room = max(heights) - min(heights) or max(heights) or 1.0
@@ -414,7 +223,7 @@ def dendrogram(names: tuple[str, ...], clusters: Clusters, title: str) -> Figure
         ends[number_of] = (cluster.height, (y + other_y) / 2)
         if len(cluster.members) < len(names):
             text = f"{_share(cluster.images)}/{_share(cluster.networks)}"
-            _text(axes, *ends[number_of], text, size=7, offset=(-3, 0), va="center_baseline", ha="right", data=True)
+            text_at(axes, *ends[number_of], text, size=7, offset=(-3, 0), va="center_baseline", ha="right", data=True)
     return figure
 
 
@@ -423,13 +232,14 @@ def _share(support: float) -> str:
     return number(100 * support, 0)
 
 
-def network_map(names: tuple[str, ...], places: NetworkMap, title: str) -> Figure:
-    """Draw networks as points whose distances are about those of their similarities, each in a circle of its spread."""
+def network_map(names: tuple[str, ...], places: NetworkMap, title: str, *, width: float | None = None) -> Figure:
+    """Draw networks as points whose distances are about those of their similarities, each in a circle of its spread.
+
+    `width` is that of the figure in points.
+    """
     label = 16 + round(0.62 * 8 * max(map(len, names)))
-    left, right, bottom, top, side = 24, label + 12, 40, 30, 300
-    width, height = left + side + right, bottom + side + top
-    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
-    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    figure, axes = plot(300, None, (24, label + 12, 40, 30), width)
+    side = axes.get_position().height * 72 * figure.get_size_inches()[1]
     axes.set_title(title, fontsize=10, color=INK, fontweight="bold")
     half = 1.1 * float(np.abs(places.positions).max() + places.spread.max()) or 1.0
     axes.set(xlim=(-half, half), ylim=(-half, half), xticks=(), yticks=(), aspect="equal")
@@ -442,37 +252,41 @@ def network_map(names: tuple[str, ...], places: NetworkMap, title: str) -> Figur
     heights = (places.positions[order, 1] + half) / (2 * half)
     for index, label_height in zip(order, spread(heights, gap=10 / side), strict=True):
         x = float(places.positions[index, 0] + half) / (2 * half)
-        _text(axes, x, label_height, names[index], size=8, offset=(6, 0), va="center_baseline", ha="left")
+        text_at(axes, x, label_height, names[index], size=8, offset=(6, 0), va="center_baseline", ha="left")
     return figure
 
 
 # ---- gallery ----------------------------------------------------------------------------------------------------
 
 
-def gallery_figure(gallery: Gallery) -> Figure | None:
+def gallery_figure(gallery: Gallery, *, width: float | None = None) -> Figure | None:
     """Draw small images: row = pair, columns = seed, target, and the image inverted through each network.
 
     Return None if images have neither 1 nor 3 channels, which cannot be shown.
     """
-    if gallery.seed.shape[1] not in (1, 3):
+    if gallery.seed.shape[1] not in SHOWN_CHANNELS:
         return None
     columns = {"seed": gallery.seed / 255, "target": gallery.target / 255} | gallery.inverted
-    rows = [f"{seed} to {target}" for seed, target in zip(gallery.seed_labels, gallery.target_labels, strict=True)]
+    rows = [f"{seed}\nto {target}" for seed, target in zip(gallery.seed_labels, gallery.target_labels, strict=True)]
     pixels = np.concatenate([_column(images) for images in columns.values()], axis=1)
     high, wide, _ = pixels.shape
-    left, top, right = (room + round(0.62 * 8 * longest) for room, longest in (
-        (16, max(map(len, rows))), (14, 0.6 * max(map(len, columns))), (0, 0.8 * len(list(columns)[-1])),
-    ))  # fmt: skip
-    width, height = left + wide + right, top + high
-    figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
-    axes = figure.add_axes((left / width, 0, wide / width, high / height))
+    lines = [line for row in rows for line in row.split("\n")]
+    left, top = 16 + round(0.62 * 8 * max(map(len, lines))), 14 + round(0.62 * 8 * 0.6 * max(map(len, columns)))
+    right = round(0.62 * 8 * 0.8 * len(list(columns)[-1]))
+    scale = 1.0 if width is None else (width - left - right) / wide
+    if width is not None and scale * TILE < SMALLEST_TILE:
+        least = left + right + wide * SMALLEST_TILE / TILE
+        raise TooNarrowError(width, least, f"a gallery of {len(columns):,} columns and these labels")
+    total, height = left + scale * wide + right, top + scale * high
+    figure = blank(total, height)
+    axes = figure.add_axes((left / total, 0, scale * wide / total, scale * high / height))
     axes.imshow(pixels, interpolation="nearest", aspect="auto", extent=(0, len(columns), len(rows), 0))
     axes.set_axis_off()
     for column, name in enumerate(columns):
         tilted: dict[str, Any] = {"rotation": 30, "rotation_mode": "anchor", "clip_on": False, "parse_math": False}
         axes.text(column + 0.2, -0.1, name, size=8, color=INK, ha="left", va="baseline", **tilted)
     for row, label in enumerate(rows):
-        _text(axes, 0, row + 0.5, label, size=8, offset=(-5, 0), va="center", ha="right", data=True)
+        text_at(axes, 0, row + 0.5, label, size=8, offset=(-5, 0), va="center", ha="right", data=True)
     return figure
 
 

@@ -1,13 +1,15 @@
-"""The report of a run: one self-contained HTML page, heatmaps as PNG and SVG, numbers as CSV. C H W = image.
+"""The report of a run: one self-contained HTML page with its tables in it, figures as files, numbers as CSV.
 
 Everything comes from `Results` and `Gallery`, and the same input gives the same bytes. The page loads nothing and runs
-no script.
+no script. C H W = image.
 """
 
 import base64
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +17,24 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.image import imsave
 
+from netsim import DISTRIBUTION
 from netsim.errors import SettingsError, StoreError
-from netsim.report.figures import dendrogram, heatmaps, layer_heatmaps, loss_curves, network_map
-from netsim.report.svg import to_inline_svg, to_png, to_svg
+from netsim.report.caption import bibtex, caption, cited, latex_figure
+from netsim.report.drawings import (
+    Drawing,
+    Layers,
+    draw,
+    draw_layers,
+    estimators_of,
+    figure_files,
+    heatmaps_name,
+    stem_of,
+)
+from netsim.report.figures import SHOWN_CHANNELS
+from netsim.report.heatmaps import beyond_limits, is_stacked
+from netsim.report.options import ReportOptions
+from netsim.report.panels import panels_of
+from netsim.report.svg import to_png
 from netsim.report.tables import (
     asymmetry_csv,
     clusters_csv,
@@ -28,6 +45,7 @@ from netsim.report.tables import (
     map_csv,
     matrix_csv,
     means_csv,
+    measures_csv,
     networks_csv,
     row_differences_csv,
     row_minus_column_csv,
@@ -37,6 +55,7 @@ from netsim.report.tables import (
 )
 from netsim.results.controls import QUANTITIES
 from netsim.results.findings import (
+    MEASURED_TABLE,
     all_well,
     asymmetry_line,
     biased_headline,
@@ -44,7 +63,12 @@ from netsim.results.findings import (
     controlled,
     floor_mean,
     headline,
+    influence_warnings,
+    interval_text,
     intervals,
+    mean_digits,
+    mean_text,
+    measured_table,
     network_intervals,
     number,
     percent,
@@ -57,21 +81,50 @@ from netsim.results.findings import (
     with_error,
 )
 from netsim.results.gallery import Gallery
-from netsim.results.layers import LayerSpec, load_layers
-from netsim.results.matrices import SETS
+from netsim.results.layers import LayerSpec, finished_layers, load_layers
+from netsim.results.matrices import ESTIMATORS, SETS
+from netsim.results.measured import Measured
+from netsim.results.order import ordered, ordered_measures
 from netsim.results.results import MAX_ABOVE, Results
+from netsim.similarity.hsic import Estimator
 from netsim.storage.files import Files
 from netsim.store.layout import SUMMARY
 from netsim.store.run import Run
 
+OPTIONS = ReportOptions()
+"""What a report looks like unless its reader chooses otherwise."""
+
 
 def write_report(
-    results: Results, gallery: Gallery, directory: str | os.PathLike[str], *, settings_yaml: str = ""
+    results: Results,
+    gallery: Gallery,
+    directory: str | os.PathLike[str],
+    *,
+    settings_yaml: str = "",
+    measured: Mapping[str, Measured] | None = None,
+    layers: Layers | None = None,
+    options: ReportOptions = OPTIONS,
+    note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Path]:
-    """Write the report into `directory`, which is created if missing.
+    """Write the report with every figure as SVG, PNG and PDF into `directory`, which is created if missing.
 
     Everything is rendered before anything is written, and each file is replaced atomically, so that readers never see
     part of a file. The page is written last, so that a new page never refers to old tables.
+
+    Parameters
+    ----------
+    results, gallery
+        The results of a run, and examples of its images.
+    directory
+        Folder of this machine.
+    settings_yaml
+        Settings of the run, which end the page.
+    measured, layers
+        Other measures and comparisons of layers that are part of the report; see `load_measured` and `stored_layers`.
+    options
+        How it is shown.
+    note
+        Called with a sentence for each figure that is wider than was chosen.
 
     Returns
     -------
@@ -81,14 +134,45 @@ def write_report(
     Raises
     ------
     SettingsError
-        If `directory` cannot be written.
+        If `directory` cannot be written, or the heatmaps need more than the chosen width.
     """
-    return write_files(directory, render_report(results, gallery, settings_yaml))
+    contents = render_report(
+        results, gallery, settings_yaml, measured=measured, layers=layers, options=options, figures=True, note=note
+    )
+    return write_files(directory, contents)
 
 
-def render_report(results: Results, gallery: Gallery, settings_yaml: str = "") -> dict[str, bytes]:
-    """Render every file of the report; the page comes last."""
-    figure = heatmaps(results)
+def render_report(
+    results: Results,
+    gallery: Gallery,
+    settings_yaml: str = "",
+    *,
+    measured: Mapping[str, Measured] | None = None,
+    layers: Layers | None = None,
+    options: ReportOptions = OPTIONS,
+    figures: bool = False,
+    note: Callable[[str], None] = lambda _: None,
+) -> dict[str, bytes]:
+    """Render the files of the report, the page last: with every figure, or with the heatmaps alone as SVG and PNG."""
+    measured, layers = measured or {}, layers or {}
+    shown, measured = ordered(results, options.order), ordered_measures(measured, results, options.order)
+    pictures = replace(gallery, inverted={n: gallery.inverted[n] for n in shown.networks if n in gallery.inverted})
+    drawings = draw(shown, layers, options)
+    texts = tables_of(shown, measured, layers) | caption_files(shown, options)
+    if figures:
+        files = figure_files(drawings, shown, pictures, layers, options, note=note)
+    else:
+        heatmap = drawings["heatmaps"]
+        files = {"heatmaps.svg": heatmap.svg.encode(), "heatmaps.png": to_png(heatmap.figure, dpi=300)}
+    page = render_page(
+        shown, pictures, settings_yaml, drawings=drawings, files=texts, measured=measured, layers=layers,
+        options=options,
+    )  # fmt: skip
+    return texts | files | {SUMMARY: summary(shown).encode(), "report.html": page.encode()}
+
+
+def tables_of(results: Results, measured: Mapping[str, Measured], layers: Layers) -> dict[str, bytes]:
+    """Render every table as CSV."""
     return {
         "natural.csv": matrix_csv(results, "natural"),
         "inverted.csv": matrix_csv(results, "inverted"),
@@ -105,15 +189,36 @@ def render_report(results: Results, gallery: Gallery, settings_yaml: str = "") -
         "map.csv": map_csv(results),
         "losses.csv": losses_csv(results),
         "networks.csv": networks_csv(results),
-        "heatmaps.svg": to_svg(figure).encode(),
-        "heatmaps.png": to_png(figure, dpi=300),
-        SUMMARY: summary(results).encode(),
-        "report.html": render_page(results, gallery, settings_yaml).encode(),
+        **({"measures.csv": measures_csv(results, measured)} if measured else {}),
+        **{f"{stem}.csv": layers_csv(spec, similarities) for stem, (spec, similarities) in layers.items()},
     }
 
 
+def caption_files(results: Results, options: ReportOptions) -> dict[str, bytes]:
+    """Render the caption of the heatmaps as text and for LaTeX, and what it cites as BibTeX."""
+    estimator, _ = estimators_of(options)
+    stacked = is_stacked(results, options.points)
+    text = caption(results, estimator, limits=options.limits, stacked=stacked)
+    latex = latex_figure(text, "heatmaps.pdf", keys=cited(estimator), natural_size=options.width is not None)
+    entries = bibtex(version(DISTRIBUTION))
+    return {
+        "caption.txt": f"{text}\n".encode(), "caption.tex": latex.encode(), "references.bib": entries.encode()
+    }  # fmt: skip
+
+
+def stored_layers(run: Run) -> Layers:
+    """Read the comparisons of layers that are complete for the pairs and networks of the sweep.
+
+    Raises
+    ------
+    StoreError
+        If a shard is damaged.
+    """
+    return {stem_of(spec): (spec, load_layers(run, spec)) for spec in finished_layers(run).values()}
+
+
 def write_layers(run: Run, spec: LayerSpec, directory: str | os.PathLike[str]) -> dict[str, Path]:
-    """Write heatmaps (SVG, PNG) and the table (CSV) of layers, named after the networks.
+    """Write heatmaps (SVG, PNG, PDF) and the table (CSV) of layers, named after the networks.
 
     Returns
     -------
@@ -127,19 +232,9 @@ def write_layers(run: Run, spec: LayerSpec, directory: str | os.PathLike[str]) -
     SettingsError
         If `directory` cannot be written.
     """
-    similarities = load_layers(run, spec)
-    panels = {name.replace("inverted/", "inverted through "): layers.cka for name, layers in similarities.items()}
-    figure = layer_heatmaps(spec.layers, spec.networks, panels)
-    first, second = spec.networks
-    stem = f"layers-{first}-{second}-{spec.activations}-{spec.key[:6]}"  # the key differs for other layers
-    return write_files(
-        directory,
-        {
-            f"{stem}.svg": to_svg(figure).encode(),
-            f"{stem}.png": to_png(figure, dpi=300),
-            f"{stem}.csv": layers_csv(spec, similarities),
-        },
-    )
+    similarities, stem = load_layers(run, spec), stem_of(spec)
+    files = Drawing(draw_layers(spec, similarities, OPTIONS)).files(stem)
+    return write_files(directory, files | {f"{stem}.csv": layers_csv(spec, similarities)})
 
 
 def write_files(directory: str | os.PathLike[str], contents: Mapping[str, bytes]) -> dict[str, Path]:
@@ -169,6 +264,9 @@ templates.globals.update(
     all_well=all_well,
     with_error=with_error,
     floor_mean=floor_mean,
+    interval_text=interval_text,
+    mean_digits=mean_digits,
+    mean_text=mean_text,
     probability=probability,
     probability_of=probability_of,
 )
@@ -177,10 +275,27 @@ MAX_ASYMMETRIC = 36
 """Pairs in the table of asymmetry, largest first: all of nine networks."""
 
 
-def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> str:
-    """Render the page, with figures as inline SVG in the page's colours and images as data URIs."""
+def render_page(
+    results: Results,
+    gallery: Gallery,
+    settings_yaml: str = "",
+    *,
+    drawings: Mapping[str, Drawing] | None = None,
+    files: Mapping[str, bytes] | None = None,
+    measured: Mapping[str, Measured] | None = None,
+    layers: Layers | None = None,
+    options: ReportOptions = OPTIONS,
+) -> str:
+    """Render the page, with figures as inline SVG in the page's colours, and images and files as data URIs.
+
+    `drawings` are those of `draw`, and `files` can be saved from the page; both are made if they are not given.
+    """
+    measured, layers = measured or {}, layers or {}
+    drawings = draw(results, layers, options) if drawings is None else drawings
+    files = tables_of(results, measured, layers) | caption_files(results, options) if files is None else files
     return templates.get_template("report.html.j2").render(
         results=results,
+        title=options.title or _title(results),
         verdict=verdict_lines(results),
         headline=headline(results),
         biased_headline=biased_headline(results),
@@ -189,28 +304,23 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
         over_networks=list(filter(None, (line(results) for line in (network_intervals, ceiling_line, variance_line)))),
         asymmetry_line=asymmetry_line(results),
         asymmetric=asymmetric_pairs(results),
-        warnings=warnings(results),
-        figures={
-            "unbiased": Markup(to_inline_svg(heatmaps(results, "unbiased"), "unbiased")),
-            "biased": Markup(to_inline_svg(heatmaps(results, "biased"), "biased")),
-            "losses": Markup(to_inline_svg(loss_curves(results), "losses")),
+        warnings=[*warnings(results), *influence_warnings(results, measured)],
+        heatmaps={
+            estimator: heatmap_panels(results, estimator, drawings[heatmaps_name(estimator, options)])
+            for estimator in estimators_of(options)
         },
-        trees=cluster_figures(results),
-        networks=[
+        limits=[number(end, 2) for end in options.limits],
+        beyond=beyond_limits(np.stack([results.cells(n, e) for n in SETS for e in ESTIMATORS]), options.limits),
+        losses=drawings["losses"].inline("losses"),
+        trees=[
             {
-                "summary": results.summaries[name],
-                "loss": results.loss[name],
-                "initial": float(np.median(results.loss[name].initial)),
-                "distance": float(np.median(results.loss[name].distance)),
-                "converged": results.converged[name],
-                "above": results.loss[name].above(results.tolerance),
-                "unreached": results.unreached[name],
-                "fidelity": results.fidelity[name],
-                "row_mean": results.rows["inverted", "unbiased"][name].value,
-                "column_mean": results.columns["inverted", "unbiased"][name].value,
+                "name": name,
+                "tree": drawings[f"clusters-{name}"].inline(f"clusters-{name}"),
+                "map": drawings[f"map-{name}"].inline(f"map-{name}"),
             }
-            for name in results.networks
+            for name in results.inference.clusters
         ],
+        networks=[_network(results, name) for name in results.networks],
         max_above=MAX_ABOVE,
         controls=[(what, results.controls.mean(name)) for name, what in QUANTITIES.items()],
         observers=[
@@ -221,12 +331,96 @@ def render_page(results: Results, gallery: Gallery, settings_yaml: str = "") -> 
             }
             for name in results.observers
         ],
+        measured=measured_table(measured),
+        measured_title=MEASURED_TABLE,
+        measure_sources={each.title: each.source for each in measured.values()},
+        layers=[
+            {"spec": spec, "stem": stem, "figure": drawings[stem].inline(f"layers-{position}")}
+            for position, (stem, (spec, _)) in enumerate(layers.items())
+        ],
         gallery=gallery_rows(results, gallery),
         gallery_networks=[name for name in results.networks if name in gallery.inverted],
         image_shape=gallery.seed.shape[1:],
-        any_negative=any((results.cells(name) < 0).any() for name in SETS),
+        files=[{"name": name, "what": what_is(name), "href": file_uri(name, content), "bytes": len(content)} for
+               name, content in files.items()],
+        texts={name: content.decode() for name, content in files.items() if name in CAPTION_FILES},
         settings_yaml=settings_yaml,
-    )
+    )  # fmt: skip
+
+
+def _title(results: Results) -> str:
+    count = len(results.networks)
+    return f"Similarity of {count:,} network{'' if count == 1 else 's'}, before and after inversion"
+
+
+def _network(results: Results, name: str) -> dict[str, object]:
+    """Describe a network that is inverted, for the template."""
+    return {
+        "summary": results.summaries[name],
+        "loss": results.loss[name],
+        "initial": float(np.median(results.loss[name].initial)),
+        "distance": float(np.median(results.loss[name].distance)),
+        "converged": results.converged[name],
+        "above": results.loss[name].above(results.tolerance),
+        "unreached": results.unreached[name],
+        "fidelity": results.fidelity[name],
+        "row_mean": results.rows["inverted", "unbiased"][name].value,
+        "column_mean": results.columns["inverted", "unbiased"][name].value,
+    }
+
+
+def heatmap_panels(results: Results, estimator: Estimator, drawing: Drawing) -> dict[str, object]:
+    """Prepare both heatmaps of an estimator for the template: beside each other, and apart."""
+    panels = panels_of(drawing.figure, drawing.svg, results, estimator)
+    apart = {name: {"svg": Markup(svg), "width": panels.widths[name]} for name, svg in panels.apart.items()}
+    width = 72 * float(drawing.figure.get_size_inches()[0])
+    return {"whole": {"svg": Markup(panels.whole), "width": width}, "apart": apart}
+
+
+# ---- files in the page
+
+CAPTION_FILES = {
+    "caption.txt": "caption of the heatmaps",
+    "caption.tex": "figure with this caption for LaTeX",
+    "references.bib": "what to cite, as BibTeX",
+}
+"""Files that the page shows as text, and what they are."""
+
+TABLES = {
+    "natural.csv": "every cell of natural images, both estimators, with errors and intervals",
+    "inverted.csv": "every cell of inverted images, both estimators, with errors and intervals",
+    "controls.csv": "controls of every cell",
+    "means.csv": "means, ceilings, and both normalized, with errors over images and over networks",
+    "verdict.csv": "what the sweep stopped for",
+    "variances.csv": "parts of the variance of each mean",
+    "rows.csv": "mean of every row",
+    "columns.csv": "mean of every column",
+    "row_differences.csv": "tests of rows against each other",
+    "asymmetry.csv": "tests of mirrored cells",
+    "row_minus_column.csv": "rows against columns",
+    "clusters.csv": "clusters of networks",
+    "map.csv": "places on the map",
+    "losses.csv": "losses of every pair",
+    "networks.csv": "networks, and how their inversions went",
+    "measures.csv": "every cell by other measures, with errors and null values",
+}
+"""Tables of the report, and what they hold."""
+
+EMBEDDED = 20_000_000
+"""Most bytes of a file that is in the page: browsers save no `data:` URI of 32 MB."""
+
+
+def what_is(name: str) -> str:
+    """Describe a file of the report."""
+    return (CAPTION_FILES | TABLES).get(name, "similarity of every two layers")
+
+
+def file_uri(name: str, content: bytes) -> str:
+    """Encode a file as a `data:` URI, or, of one that is too large, return its name: it lies beside the page."""
+    if len(content) > EMBEDDED:
+        return name
+    kind = "csv" if name.endswith(".csv") else "plain"
+    return f"data:text/{kind};charset=utf-8;base64,{base64.b64encode(content).decode()}"
 
 
 def asymmetric_pairs(results: Results) -> list[dict[str, object]]:
@@ -243,20 +437,9 @@ def asymmetric_pairs(results: Results) -> list[dict[str, object]]:
     ]
 
 
-def cluster_figures(results: Results) -> list[dict[str, object]]:
-    """Draw clusters and map of either matrix, for the template; none of fewer than three networks."""
-    figures: list[dict[str, object]] = []
-    for name, (names, tree) in results.inference.clusters.items():
-        title = f"{name.capitalize()} images"
-        tree_svg = to_inline_svg(dendrogram(names, tree, title), f"clusters-{name}")
-        map_svg = to_inline_svg(network_map(names, results.inference.maps[name][1], title), f"map-{name}")
-        figures.append({"name": name, "tree": Markup(tree_svg), "map": Markup(map_svg)})
-    return figures
-
-
 def gallery_rows(results: Results, gallery: Gallery) -> list[dict[str, object]]:
     """List the gallery's rows for the template, one per pair; none if images have neither 1 nor 3 channels."""
-    if gallery.seed.shape[1] not in (1, 3):
+    if gallery.seed.shape[1] not in SHOWN_CHANNELS:
         return []
     rows: list[dict[str, object]] = []
     for index, pair in enumerate(gallery.pairs.tolist()):

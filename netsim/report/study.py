@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 
-from netsim.report.figures import Figure, eps_curves, layer_heatmaps
+from netsim.report.canvas import Figure
+from netsim.report.drawings import Drawing
+from netsim.report.figures import eps_curves
+from netsim.report.heatmaps import layer_heatmaps
 from netsim.report.page import templates, write_files
-from netsim.report.svg import to_inline_svg, to_png, to_svg
 from netsim.report.tables import (
     study_asymmetry_csv,
     study_cross_csv,
@@ -53,17 +54,16 @@ def write_study(study: Study, directory: str | os.PathLike[str]) -> dict[str, Pa
 
 def render_study(study: Study) -> dict[str, bytes]:
     """Render every file of the study; the page comes last."""
-    pictures = {"curves": curves_figure(study), "cross": cross_figure(study)}
+    pictures = {"curves": Drawing(curves_figure(study)), "cross": Drawing(cross_figure(study))}
     if measured := measures_figure(study):
-        pictures["measures"] = measured
+        pictures["measures"] = Drawing(measured)
     return {
         "curves.csv": study_curves_csv(study),
         "slopes.csv": study_slopes_csv(study),
         "cross.csv": study_cross_csv(study),
         "asymmetry.csv": study_asymmetry_csv(study),
         "networks.csv": study_networks_csv(study),
-        **{f"{name}.svg": to_svg(figure).encode() for name, figure in pictures.items()},
-        **{f"{name}.png": to_png(figure, dpi=300) for name, figure in pictures.items()},
+        **{file: content for name, each in pictures.items() for file, content in each.files(name).items()},
         "study.html": _page(study, pictures).encode(),
     }
 
@@ -96,13 +96,13 @@ def measures_figure(study: Study) -> Figure | None:
     return eps_curves(curves, label="value between other architectures", norm=study.norm) if curves else None
 
 
-def _page(study: Study, pictures: dict[str, Figure]) -> str:
+def _page(study: Study, pictures: dict[str, Drawing]) -> str:
     return templates.get_template("study.html.j2").render(
         study=study,
         headline=study_headline(study),
         asymmetry=study_asymmetry(study),
         warnings=study_warnings(study),
-        figures={name: Markup(to_inline_svg(figure, name)) for name, figure in pictures.items()},
+        figures={name: each.inline(name) for name, each in pictures.items()},
         levels=level_table(study),
         architectures={name: architecture_table(study, ("cka", name)) for name in SETS},
         cross={name: cross_table(study, ("cka", name)) for name in SETS},

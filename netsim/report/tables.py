@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 
 from netsim.results.controls import QUANTITIES
+from netsim.results.labelled import measures_table
 from netsim.results.layers import LayerSimilarity, LayerSpec
+from netsim.results.measured import Measured
 from netsim.results.results import Kind, NetworkSummary, Results
 from netsim.results.stopping import Verdict
 from netsim.results.study import Study
@@ -250,6 +252,11 @@ def losses_csv(results: Results) -> bytes:
             ]
         )
     )
+
+
+def measures_csv(results: Results, measured: Mapping[str, Measured]) -> bytes:
+    """Render the cells of every measure, one line for each measure, set, network inverted through, and observer."""
+    return _csv(measures_table(results, measured))
 
 
 def networks_table(results: Results) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from netsim.results.controls import LEAK
+from netsim.results.inference import MEANS
 from netsim.results.matrices import ESTIMATORS, SETS
 from netsim.results.measured import Measured
 from netsim.results.results import MAX_ABOVE, QUANTILE, NetworkSummary, Results
@@ -20,6 +21,9 @@ SHOWN_PAIRS = 3
 
 WARNING = "WARNING"
 """Beginning of a line of `summary` that is a reason not to trust the numbers."""
+
+MEASURED_TABLE = "means off the diagonal ± one standard error; null = images of one side permuted; – = undefined"
+"""Title of `measured_table`."""
 
 NETWORK_TABLE = (
     "Networks and their inversions: relative loss, its median at first, halfway and at last, and that of "
@@ -47,9 +51,8 @@ def summary(results: Results) -> str:
 
 def headline(results: Results) -> str:
     """Summarize the unbiased means in one sentence, with both errors; an undefined mean is an en dash."""
-    means = _means(results, "unbiased")
-    over = [results.inference.means[name].networks for name in ("natural", "inverted", "difference")]
-    digits = digits_for(*(mean.se for mean in means))
+    means, digits = _means(results, "unbiased"), mean_digits(results, "unbiased")
+    over = [results.inference.means[name].networks for name in MEANS]
     natural, inverted, difference = (
         with_errors(mean, networks, digits) for mean, networks in zip(means, over, strict=True)
     )
@@ -61,7 +64,7 @@ def headline(results: Results) -> str:
 
 def biased_headline(results: Results) -> str:
     """Summarize the biased means in one sentence, with the floors to compare them with."""
-    means = _three_means(*_means(results, "biased"))
+    means = _three_means(results, "biased")
     if results.seed_only > LEAK:
         return f"{means} (biased CKA; with {results.classes} classes, seeds and targets are not independent)"
     floors = f"{number(floor_mean(results, 'natural'), 2)} and {number(floor_mean(results, 'inverted'), 2)}"
@@ -71,8 +74,7 @@ def biased_headline(results: Results) -> str:
 def intervals(results: Results) -> str:
     """State the 95 % intervals of the three unbiased means, and the paired test of their difference."""
     means = _means(results, "unbiased")
-    digits = digits_for(*(mean.se for mean in means))
-    natural, inverted, difference = (_interval(mean, digits) for mean in means)
+    natural, inverted, difference = (interval_text(mean, mean_digits(results, "unbiased")) for mean in means)
     return (
         f"95 % intervals: natural {natural}, inverted {inverted}, difference {difference}, p {probability(means[2])} "
         f"(paired; t with {results.df} degrees of freedom, jackknife over shards of images){_out_of_range(results)}"
@@ -100,11 +102,11 @@ def _out_of_range(results: Results) -> str:
 
 def network_intervals(results: Results) -> str:
     """State the 95 % intervals over other networks and images at once; "" for fewer than three networks or groups."""
-    totals = [results.inference.means[name].total for name in ("natural", "inverted", "difference")]
+    totals = [results.inference.means[name].total for name in MEANS]
     if not all(np.isfinite(total.se) for total in totals):
         return ""
     digits = digits_for(*(total.se for total in totals))
-    natural, inverted, difference = (_interval(total, digits) for total in totals)
+    natural, inverted, difference = (interval_text(total, digits) for total in totals)
     units = "architectures" if results.inference.replicated else "networks"
     return (
         f"95 % intervals over other {units} and images: natural {natural}, inverted {inverted}, difference "
@@ -197,15 +199,26 @@ def _excess(results: Results, i: int, j: int) -> str:
 
 def _means(results: Results, estimator: Estimator) -> tuple[Estimate, Estimate, Estimate]:
     """Return the means of natural, inverted, and natural minus inverted."""
-    return (
-        results.means["natural", estimator],
-        results.means["inverted", estimator],
-        results.means["difference", estimator],
-    )
+    natural, inverted, difference = (results.means[name, estimator] for name in MEANS)
+    return natural, inverted, difference
 
 
-def _interval(mean: Estimate, digits: int) -> str:
-    low, high = mean.interval
+def mean_digits(results: Results, estimator: Estimator) -> int:
+    """Return the decimals of the means of an estimator, of their errors over images and of the ends of intervals.
+
+    They show the first digit of the smallest error, and are the same in the page, in captions and in the terminal.
+    """
+    return digits_for(*(mean.se for mean in _means(results, estimator)))
+
+
+def mean_text(results: Results, set_name: str, estimator: Estimator) -> str:
+    """Format a mean with its error over images, with the digits that it has everywhere."""
+    return with_error(results.means[set_name, estimator], mean_digits(results, estimator))
+
+
+def interval_text(value: Estimate, digits: int = 3) -> str:
+    """Format the ends of the 95 % interval of a value."""
+    low, high = value.interval
     return f"{number(low, digits)} to {number(high, digits)}"
 
 
@@ -219,12 +232,9 @@ def probability_of(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {number(p)}"
 
 
-def _three_means(natural: Estimate, inverted: Estimate, difference: Estimate) -> str:
-    digits = digits_for(natural.se, inverted.se, difference.se)
-    return (
-        f"Natural similarity {with_error(natural, digits)}; after inversion {with_error(inverted, digits)}; "
-        f"difference {with_error(difference, digits)}"
-    )
+def _three_means(results: Results, estimator: Estimator) -> str:
+    natural, inverted, difference = (mean_text(results, name, estimator) for name in MEANS)
+    return f"Natural similarity {natural}; after inversion {inverted}; difference {difference}"
 
 
 def _basis(results: Results) -> str:
@@ -366,6 +376,17 @@ def seeds_tell(classes: int, control: float) -> Iterable[str]:
         )
 
 
+def unconverged_line(results: Results) -> list[str]:
+    """Name the networks that did not converge, in a sentence; none if all did."""
+    names = [name for name in results.networks if not results.converged[name]]
+    if not names:
+        return []
+    return [
+        f"More than {percent(MAX_ABOVE)} of the images of {_listed(names)} have a final relative loss above "
+        f"{results.tolerance:g}"
+    ]
+
+
 def _troubled_images(results: Results) -> Iterable[str]:
     counts = {name: (results.loss[name].stalled, results.loss[name].nonfinite) for name in results.networks}
     stalled = [name for name, (count, _) in counts.items() if count]
@@ -496,6 +517,22 @@ def network_table(results: Results) -> list[dict[str, str]]:
         }
         for name in results.networks
         for loss in (results.loss[name],)
+    ]
+
+
+def measured_table(measured: Mapping[str, Measured]) -> list[dict[str, str]]:
+    """Format the means of each measure, with errors and their values for unrelated images, one row per measure."""
+    return [
+        {
+            "measure": measure.title,
+            "natural": with_error(measure.natural.mean) if measure.natural else "",
+            "natural null": number(measure.natural.null_mean) if measure.natural else "",
+            "inverted": with_error(measure.inverted.mean),
+            "inverted null": number(measure.inverted.null_mean),
+            "natural − inverted": with_error(measure.difference) if measure.difference else "",
+            "95 % interval": interval_text(measure.difference) if measure.difference else "",
+        }
+        for measure in measured.values()
     ]
 
 

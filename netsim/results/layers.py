@@ -113,6 +113,17 @@ def load_layers(run: Run, spec: LayerSpec) -> dict[str, LayerSimilarity]:
     return {name: _load(run, spec, name) for name in spec.sets}
 
 
+def finished_layers(run: Run) -> dict[str, LayerSpec]:
+    """Find the comparisons of layers that are complete for the pairs and networks of the sweep, by key."""
+    keys = sorted({name.partition("/")[0] for name, _ in run.done("layers")})
+    specs = {key: find_spec(run, key) for key in keys}
+    return {
+        key: spec
+        for key, spec in specs.items()
+        if set(spec.networks) <= set(run.sweep.names) and not layer_stage(spec).missing(run)
+    }
+
+
 def _load(run: Run, spec: LayerSpec, set_name: str) -> LayerSimilarity:
     name, hsic, magnitudes = f"{spec.key}/{set_name}", [], []
     shards = range(run.sweep.shards)

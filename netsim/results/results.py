@@ -8,6 +8,7 @@ M = networks, C = M + those that only observe, n = pairs.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -489,8 +490,10 @@ def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[s
     return {
         "run": run.digest,
         "sweep": run.sweep.id,
+        "algorithm": str(run.protocol.algorithm),
         "created": run.attributes["created"],
-        "images": f"{drawn.source}, BLAKE3 {drawn.images_hash[:16]}",
+        **_period(record for by_name in records.values() for shards in by_name.values() for record in shards),
+        "images": f"{drawn.source}, BLAKE3 {drawn.images_hash}",
         "preset": run.settings.inversion.preset,
         "precision": _precisions({name: shards[0] for name, shards in records["invert"].items()}),
         "device": _distinct(map(_device, computed)),
@@ -500,6 +503,14 @@ def _provenance(run: Run, records: dict[str, dict[str, list[Record]]]) -> dict[s
             for name in computed[0].versions
         },
     }
+
+
+def _period(records: Iterable[Record]) -> dict[str, str]:
+    """Return when the first unit was begun and the last one ended, UTC."""
+    units = [(datetime.fromisoformat(record.committed), record.seconds) for record in records]
+    start = min(committed - timedelta(seconds=seconds) for committed, seconds in units)
+    end = max(committed for committed, _ in units)
+    return {name: when.isoformat(timespec="seconds") for name, when in (("started", start), ("ended", end))}
 
 
 def _device(record: Record) -> str:

@@ -3,13 +3,16 @@
 import json
 import platform
 import re
+import subprocess
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
+import netsim
 from netsim import DISTRIBUTION
 
 SEAL = "seal"
@@ -68,8 +71,26 @@ class Record:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the installed versions that a number may depend on besides the settings."""
-    return {name: version(package) for name, package in PACKAGES.items()} | {"python": platform.python_version()}
+    """Return the installed versions that a number may depend on besides the settings.
+
+    Of netsim in a clone of its repository, the version has the revision: `0.2.0+g` and the hash of the commit, and
+    `.dirty` if files differ from it.
+    """
+    installed = {name: version(package) for name, package in PACKAGES.items()}
+    if commit := revision(Path(netsim.__file__).parents[1]):
+        installed["netsim"] += f"+g{commit}"
+    return installed | {"python": platform.python_version()}
+
+
+def revision(folder: Path) -> str:
+    """Return the git commit of a folder, followed by `.dirty` if files differ from it; "" unless it is a clone."""
+    if not (folder / ".git").exists():  # a folder within a clone, as one of packages, is another project's
+        return ""
+    describe = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=.dirty"]
+    try:
+        return subprocess.run(describe, capture_output=True, check=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or a repository of another user
+        return ""
 
 
 def commit_path(stage: str, name: str, shard: int) -> str:

@@ -48,12 +48,14 @@ def view(run: Run, networks: Sequence[str] | None = None, pairs: int | None = No
     Raises
     ------
     SettingsError
-        If a network is unknown, or there are not so many pairs, or they are not whole shards.
+        If a network is unknown, alone or named twice, or there are not so many pairs, or they are not whole shards.
     """
     sweep = run.sweep
     count = sweep.settings.pairs.count if pairs is None else _count(run, pairs)
     if networks is None and count == sweep.settings.pairs.count:
         return run
+    if networks is not None and len(set(networks)) < max(2, len(networks)):
+        raise SettingsError(f"--networks must be two or more different names, got {', '.join(networks) or 'none'}")
     known = _known(run)
     if networks is None:
         chosen = [name for name in sweep.shown if name in sweep.settings.names]

@@ -1,6 +1,7 @@
 """The command line without a server: help, what it prints, and one clear error for each thing a user can get wrong."""
 
 import argparse
+import csv
 import errno
 import inspect
 import json
@@ -173,10 +174,29 @@ def test_results_of_an_unfinished_run_are_what_is_there_and_exit_code_1(cli, fin
 
 
 def test_report_writes_the_page_the_figures_and_the_tables(cli, finished, tmp_path):
-    code, _, err = cli("report", finished.url, "-o", tmp_path / "out")
-    assert code == 0, err
-    written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"report.html", "heatmaps.png", "natural.csv", "inverted.csv"} <= written
+    names = finished.settings.names
+    chosen = ("--order", "name", "--estimator", "biased", "--range", "-0.1", "0.9", "--width", "9cm", "--title", "Mine")
+    code, out, err = cli("report", finished.url, "-o", tmp_path / "out", "--networks", ",".join(names[:2]), *chosen)
+    assert code == 0 and out.startswith("report: "), err
+    written = {path.name: path for path in (tmp_path / "out").iterdir()}
+    assert {"report.html", "heatmaps.pdf", "natural.csv", "inverted.csv", "caption.tex", "references.bib"} <= set(
+        written
+    )
+    assert "<h1>Mine</h1>" in written["report.html"].read_text()
+    assert "biased linear CKA" in (caption := written["caption.txt"].read_text()) and "from −0.1 to 0.9" in caption
+    rows = list(csv.DictReader(written["inverted.csv"].open(newline="")))
+    assert [row["through"] for row in rows[::2]] == sorted(names[:2])
+    for option, message in ((("--range", "1", "0"), "LOW below HIGH"), (("--width", "9"), "width must be a length")):
+        code, _, err = cli("report", finished.url, "-o", tmp_path / "other", *option)
+        assert code == 2 and message in err and not (tmp_path / "other").exists()
+
+
+def test_results_take_the_order_and_the_estimator_of_a_report(cli, finished):
+    code, out, _ = cli("results", finished.url, "--order", "name", "--estimator", "biased")
+    assert code == 0 and "Natural CKA, biased" in out
+    content = json.loads(cli("results", finished.url, "--order", "name", "--json")[1])
+    assert content["networks"] == sorted(finished.settings.names)
+    assert cli("results", finished.url, "--order", "size")[0] == 2
 
 
 def test_a_study_of_networks_that_are_all_standard_is_one_error(cli, finished, tmp_path):

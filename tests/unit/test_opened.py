@@ -122,7 +122,7 @@ def test_figures_show_themselves_and_are_saved(finished, tmp_path):
     plot = open_run(finished.url).plot
     for figure in (
         plot.heatmaps(),
-        plot.heatmaps("biased"),
+        plot.heatmaps("biased", order="name", limits=(0, 0.5), width="9cm"),
         plot.losses(),
         plot.gallery(2),
         plot.dendrogram(),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from netsim.report import figures, svg
 from netsim.report.figures import gallery_figure
+from netsim.report.heatmaps import luminance
 from netsim.report.svg import to_webp
 from netsim.results.results import Results
 from support.results import make_gallery, make_results, with_loss
@@ -27,48 +28,12 @@ def results() -> Results:
     return make_results(3, n=64)
 
 
-def test_both_heatmaps_have_one_colour_scale(results):
-    for estimator in ("unbiased", "biased"):
-        natural, inverted, bar = figures.heatmaps(results, estimator).axes
-        assert [axes.collections[0].get_clim() for axes in (natural, inverted, bar)] == [(0, 1)] * 3
-        assert len({axes.collections[0].get_cmap().name for axes in (natural, inverted, bar)}) == 1
-
-
-def test_rows_are_through_from_the_top_and_columns_observer(results):
-    for estimator in ("unbiased", "biased"):
-        values = results.cells("inverted", estimator)
-        natural, inverted, _ = figures.heatmaps(results, estimator).axes
-        assert inverted.get_ylim() == (2.5, -0.5)
-        assert (natural.get_ylabel(), inverted.get_xlabel()) == ("through", "observer")
-        assert [label.get_text() for label in natural.get_yticklabels()] == list(results.networks)
-        shown = {text.get_position(): text.get_text() for text in inverted.texts}
-        cells = itertools.product(range(3), range(3))
-        assert all(shown[column, row] == f"{values[row, column]:.2f}" for row, column in cells)
-        np.testing.assert_array_equal(inverted.collections[0].get_array(), values)
-
-
-def test_networks_that_only_look_are_further_columns():
-    results = make_results(3, n=64, observers=("seer", "judge"))
-    natural, inverted, _ = figures.heatmaps(results).axes
-    for axes, kind in ((natural, "natural"), (inverted, "inverted")):
-        assert [label.get_text() for label in axes.get_xticklabels()] == [*results.networks, "seer", "judge"]
-        np.testing.assert_array_equal(axes.collections[0].get_array(), results.cells(kind))
-    assert [label.get_text() for label in natural.get_yticklabels()] == list(results.networks)
-
-
-def test_numbers_stand_out_from_every_cell():
-    for value in (*np.linspace(0, 1, 201), np.nan):
-        cell = to_rgb(figures.UNDEFINED) if np.isnan(value) else figures.COLORS(value)[:3]
-        dark, light = sorted(figures.luminance(color) + 0.05 for color in (cell, to_rgb(figures.ink_on(value))))
-        assert light / dark > 4.5
-
-
 def test_lines_stand_out_from_the_light_page_and_the_dark_one():
     template = (Path(figures.__file__).parent / "templates" / "style.css.j2").read_text()
     pages = re.findall(r"--page: (#[0-9a-f]{6})", template)
     assert len(pages) == 2
     for line, page in itertools.product(figures.LINES, pages):
-        dark, light = sorted(figures.luminance(to_rgb(color)) + 0.05 for color in (line, page))
+        dark, light = sorted(luminance(to_rgb(color)) + 0.05 for color in (line, page))
         assert light / dark >= 3, (line, page)
 
 
@@ -123,28 +88,10 @@ def test_the_tiles_of_the_gallery_are_the_images(results):
     assert gallery_figure(make_gallery(results, shape=(2, 28, 28))) is None
 
 
-def test_figures_grow_with_layers_and_are_not_square():
-    figure = figures.layer_heatmaps((("a", "b"), ("c", "d", "e")), ("one", "two"), {"natural": np.eye(2, 3)})
-    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["a", "b"]
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["c", "d", "e"]
-
-
 def test_labels_with_too_little_room_keep_their_order_and_their_gaps():
     np.testing.assert_allclose(figures.spread(np.array([0.1, 0.1, 0.9]), gap=0.6), [0, 0.6, 1.2])
     np.testing.assert_allclose(figures.spread(np.array([0.2, 0.2, 0.9]), gap=0.1), [0.15, 0.25, 0.9])
     assert figures.spread(np.zeros(0), gap=0.1).shape == (0,)
-
-
-def test_cells_shrink_with_the_number_of_networks_but_stay_legible():
-    assert [figures.cell_points(count) for count in (1, 4, 9, 12, 25, 100)] == [60, 60, 30, 22, 22, 12]
-
-
-@pytest.mark.parametrize("count", [figures.NUMBERED, figures.NUMBERED + 1])
-def test_cells_have_numbers_as_long_as_they_can_be_read(count):
-    natural, *_ = figures.heatmaps(make_results(count, n=64)).axes
-    numbers = [text.get_text() for text in natural.texts if re.fullmatch(r"[−-]?(1\.0|\.\d\d)", text.get_text())]
-    assert len(numbers) == (count**2 if count == figures.NUMBERED else 0)
-    assert len(natural.get_yticklabels()) == count
 
 
 def test_a_tree_names_every_network_once_and_joins_them_where_they_are_joined():

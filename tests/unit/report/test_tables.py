@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from netsim.report.page import write_report
+from netsim.report.page import tables_of
 from netsim.report.tables import (
     asymmetry_csv,
     clusters_csv,
@@ -30,7 +30,7 @@ from netsim.results.layers import LayerSimilarity, LayerSpec
 from netsim.results.results import Results
 from netsim.statistics.multiple import holm
 from support.pages import Page, page_of
-from support.results import make_gallery, make_results, with_groups, with_verdict
+from support.results import make_results, with_groups, with_verdict
 
 
 @pytest.fixture
@@ -44,14 +44,18 @@ def results() -> Results:
 
 
 @pytest.fixture(scope="module")
+def files(results) -> dict[str, bytes]:
+    return tables_of(results, {}, {})
+
+
+@pytest.fixture(scope="module")
 def page(results) -> Page:
     return page_of(results)
 
 
-def test_tables_read_back_as_the_very_numbers(results, tmp_path):
-    written = write_report(results, make_gallery(results), tmp_path / "new" / "folder")
+def test_tables_read_back_as_the_very_numbers(results, files):
     for kind in ("natural", "inverted"):
-        lines = list(csv.DictReader(written[f"{kind}.csv"].open(newline="")))
+        lines = read(files[f"{kind}.csv"])
         cells = list(itertools.product(results.networks, results.networks))
         assert [(line["through"], line["observer"]) for line in lines] == cells
         expected = {"cka": ("biased", "cka"), "cka_se": ("biased", "se")}
@@ -60,29 +64,28 @@ def test_tables_read_back_as_the_very_numbers(results, tmp_path):
         for column, values in (cells | {"floor": results.floor(kind)}).items():
             np.testing.assert_array_equal([float(line[column]) for line in lines], values.ravel())
         assert {line["n"] for line in lines} == {"64"}
-    losses = list(csv.DictReader(written["losses.csv"].open(newline="")))
+    losses = read(files["losses.csv"])
     assert [(line["through"], int(line["pair"])) for line in losses] == [
         (m, k) for m in results.networks for k in range(64)
     ]
     for column, name in (("initial_loss", "initial"), ("final_loss", "final"), ("distance", "distance")):
         expected = np.concatenate([getattr(results.loss[network], name) for network in results.networks])
         np.testing.assert_array_equal([float(line[column]) for line in losses], expected)
-    networks = list(csv.DictReader(written["networks.csv"].open(newline="")))
+    networks = read(files["networks.csv"])
     assert [line["weights_hash"] for line in networks] == [
         results.summaries[name].weights_hash for name in results.networks
     ]
     assert [line["converged"] for line in networks] == ["true"] * 3
 
 
-def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results, page, tmp_path):
+def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results, page, files):
     table = next(table for table in page.tables if table[0][0] == "inverted through")
     assert table[0][2:] == ["− mobilenet", "− resnext"]
     for row, (name, mean, *cells) in enumerate(table[1:]):
         assert name == results.networks[row]
         assert mean.startswith(f"{results.rows['inverted', 'unbiased'][name].value:.3f}")
         assert [bool(cell) for cell in cells] == [other > row for other in (1, 2)]
-    written = write_report(results, make_gallery(results), tmp_path)
-    lines = list(csv.DictReader(written["row_differences.csv"].open(newline="")))
+    lines = read(files["row_differences.csv"])
     assert [(line["through"], line["minus"]) for line in lines] == list(results.row_differences)
     first = results.row_differences["densenet", "mobilenet"]
     assert [float(lines[0][key]) for key in ("mean", "se", "low", "high", "p_value")] == [
@@ -92,7 +95,7 @@ def test_rows_are_held_against_each_other_on_the_page_and_in_the_tables(results,
     assert [float(line["p_value_holm"]) for line in lines] == adjusted.tolist()
     shown = [cell for line in table[1:] for cell in line[2:] if cell]
     assert [cell.rpartition("Holm: p ")[2] for cell in shown] == [probability_of(p) for p in adjusted]
-    rows = list(csv.DictReader(written["rows.csv"].open(newline="")))
+    rows = read(files["rows.csv"])
     assert [(row["set"], row["through"]) for row in rows] == [
         (kind, name) for kind in ("natural", "inverted") for name in results.networks
     ]
@@ -189,7 +192,7 @@ def test_columns_are_those_that_programs_rely_on(results):
         assert content.decode().partition("\n")[0] == header
 
 
-def test_a_verdict_has_a_line_for_each_thing_it_is_about(tmp_path):
+def test_a_verdict_has_a_line_for_each_thing_it_is_about(files):
     stopped = with_verdict(make_results(3, n=64), half_width=0.1, of="rows")
     lines = read(verdict_csv(stopped.verdict))
     assert [line["of"] for line in lines] == list(stopped.networks)
@@ -198,6 +201,5 @@ def test_a_verdict_has_a_line_for_each_thing_it_is_about(tmp_path):
     assert {(line["outcome"], line["n"], line["at_most"], line["looks"]) for line in lines} == {
         ("known", "64", "576", "3")
     }
-    written = write_report(stopped, make_gallery(stopped), tmp_path / "stopped")
-    assert written["verdict.csv"].read_bytes() == verdict_csv(stopped.verdict)
-    assert "verdict.csv" not in write_report(make_results(3, n=64), make_gallery(stopped), tmp_path / "other")
+    assert tables_of(stopped, {}, {})["verdict.csv"] == verdict_csv(stopped.verdict)
+    assert "verdict.csv" not in files

@@ -2,7 +2,9 @@
 
 import dataclasses
 import itertools
+import re
 import uuid
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from netsim.errors import StoreError
 from netsim.results.matrices import ESTIMATORS, SETS
 from netsim.results.results import load_results
+from netsim.settings import ALGORITHM
 from netsim.storage.files import Files
 from netsim.storage.stopwatch import Stopwatch
 from netsim.store import layout, provenance
@@ -65,9 +68,13 @@ def test_networks_are_summarized_as_they_were_recorded(finished):
 def test_provenance_names_the_run_its_settings_and_where_it_was_computed(finished):
     provenance_of = load_results(finished).provenance
     assert provenance_of["run"] == finished.digest
-    assert provenance_of["images"].startswith("fashion-mnist, BLAKE3 ")
+    assert re.fullmatch(r"fashion-mnist, BLAKE3 [0-9a-f]{64}", provenance_of["images"])
+    assert provenance_of["algorithm"] == str(ALGORITHM)
     assert provenance_of["preset"] == "published" and provenance_of["precision"] == "float32"
     assert provenance_of["device"].startswith("cpu ") and provenance_of["device"].endswith(", 1 thread(s) a worker")
+    created, started, ended = (datetime.fromisoformat(provenance_of[key]) for key in ("created", "started", "ended"))
+    last = finished.record("report", finished.sweep.id)
+    assert created - timedelta(minutes=1) < started < ended <= datetime.fromisoformat(last.committed)
     stages = [entry.split()[0] for entry in provenance_of["task seconds"].split(", ")]
     assert stages == [
         "train",

@@ -12,13 +12,14 @@ from torch import nn
 from netsim.errors import NetworkError, SettingsError, StoreError
 from netsim.networks import Network
 from netsim.report.page import write_layers
-from netsim.results.layers import LayerSpec, find_spec, keep_spec, layer_stage, load_layers
+from netsim.results.layers import LayerSpec, find_spec, finished_layers, keep_spec, layer_stage, load_layers
 from netsim.similarity.blocked import blocked_similarity
 from netsim.stages import inputs
 from netsim.stages.layer_axes import Axes
 from netsim.stages.layers import flat_rows, layer_grams, layer_spec
 from netsim.stages.work import compute_unit
 from netsim.store.run import Run
+from netsim.store.views import view
 from tasks.prepare import prepare_layers
 
 
@@ -75,7 +76,11 @@ def test_layers_of_two_networks_are_rows_and_columns_on_three_sets(run, tmp_path
     by_set = load_layers(run, spec)
     assert list(by_set) == ["natural", "inverted/resnet18", "inverted/vgg"]
     assert by_set["natural"].cka.shape == (2, len(spec.layers[1])) and np.isfinite(by_set["natural"].cka).all()
-    svg, png, table = write_layers(run, spec, tmp_path / "out").values()
+    assert finished_layers(run) == {spec.key: spec}
+    others = [name for name in run.settings.names if name != "resnet18"]
+    assert not finished_layers(view(run, others)) and finished_layers(view(run, ["vgg", "resnet18"], 16))
+    svg, png, pdf, table = write_layers(run, spec, tmp_path / "out").values()
+    assert pdf.read_bytes().startswith(b"%PDF")
     assert svg.read_text().count("features.3") == 3 and png.read_bytes().startswith(b"\x89PNG")
     assert spec.key[:6] in table.name  # so that other layers do not overwrite it
     lines = list(csv.DictReader(io.StringIO(table.read_text())))
@@ -90,7 +95,7 @@ def test_finished_shards_are_kept_and_other_activations_have_another_key(run):
     stage = layer_stage(spec)
     assert len(stage.missing(run)) == 2 * 4
     compute_unit(run, stage, *stage.missing(run)[0])
-    assert len(stage.missing(run)) == 2 * 4 - 1
+    assert len(stage.missing(run)) == 2 * 4 - 1 and not finished_layers(run)
     with pytest.raises(StoreError, match="shard 1 is not done"):
         load_layers(run, spec)
     keys = {layer_spec(run, ["resnet18"] * 2, ["layer1"], kind).key for kind in ("pooled", "flattened")}

@@ -150,3 +150,11 @@ def test_records_of_units_that_share_sources_are_read_once(finished, monkeypatch
 def test_the_hash_of_weights_is_that_of_the_record(finished):
     stored = json.loads(finished.files.get("commits/train/shufflenet/00000.json"))
     assert weights_hash(finished, "shufflenet") == stored["facts"]["weights_hash"]
+
+
+def test_a_measure_of_all_networks_is_read_where_some_are_shown(finished):
+    """Its rows were made from representations by networks that the view lacks."""
+    some = view(finished, ["vgg", "resnet18"])
+    records = units(finished, "aggregate")
+    check_origins(some, records)
+    check_origins(finished, records)

@@ -1,6 +1,7 @@
 """A commit record proves one unit of one run; a damaged, moved or foreign one is refused."""
 
 import json
+import subprocess
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from netsim.store.records import (
     is_sealed,
     lies_within,
     parse_sealed_line,
+    revision,
     sealed,
     sealed_line,
     versions,
@@ -121,6 +123,19 @@ def test_a_path_that_leads_out_of_the_store_is_recognized(path, within):
 def test_a_record_names_the_versions_it_was_computed_with(run):
     assert commit(run, 0, 1.0).versions == versions()
     assert set(versions()) == {*PACKAGES, "python"} and all(versions().values())
+
+
+def test_a_clone_has_a_revision_and_a_folder_within_a_clone_has_none(tmp_path):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x"]
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "a").write_text("1")
+    assert revision(tmp_path) == ""
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "x"], ["tag", "v1"]):
+        subprocess.run([*git, *command], check=True)
+    commit_hash = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    assert (revision(tmp_path), revision(tmp_path / "packages")) == (commit_hash, "")
+    (tmp_path / "packages" / "a").write_text("2")
+    assert revision(tmp_path) == f"{commit_hash}.dirty"
 
 
 def test_a_record_is_read_as_it_was_written(run):

@@ -65,6 +65,12 @@ def test_an_unknown_network_is_refused(grown):
         view(grown, ["vgg", "othr"])
 
 
+@pytest.mark.parametrize("networks", [[], ["vgg"], ["vgg", "resnet18", "vgg"]])
+def test_a_view_needs_two_different_networks(finished, networks):
+    with pytest.raises(SettingsError, match=r"^--networks must be two or more different names, got "):
+        view(finished, networks)
+
+
 def test_the_whole_store_has_all_networks_and_the_most_pairs(grown):
     run = open_run(grown.url, WHOLE)
     assert set(run.sweep.names) == {"vgg", "resnet18", "shufflenet", "other"} and run.sweep.shards == 6
