@@ -7,6 +7,7 @@ from prefect import flow
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Cluster, Local
 from flows.server.credentials import use_block
+from tasks.artifacts import show_layers
 from tasks.dispatch import require_none_quarantined
 from tasks.prefect_runs import mark_cancelled, named_after_store, tracked_runs
 from tasks.prepare import open_view, prepare_layers
@@ -37,6 +38,7 @@ def layers(
     with tracked_runs(run.url), task_runner(cluster) as runner:
         compare_layers.with_options(task_runner=runner)(run.url, key, cluster.shards_per_task, sweep, pairs)
         require_none_quarantined(run)
+        show_layers(run, key)
     return key
 
 

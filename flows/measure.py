@@ -5,6 +5,7 @@ from prefect import flow
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Cluster, Local
 from flows.server.credentials import use_block
+from tasks.artifacts import show_measured
 from tasks.dispatch import require_none_quarantined
 from tasks.prefect_runs import mark_cancelled, named_after_store, tracked_runs
 from tasks.prepare import open_view, prepare_measures
@@ -31,6 +32,7 @@ def measure(
     with tracked_runs(run.url), task_runner(cluster) as runner:
         cells.with_options(task_runner=runner)(run.url, measures, sweep, networks, pairs)
         require_none_quarantined(run)
+        show_measured(run, measures)
     return run.url
 
 

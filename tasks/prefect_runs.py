@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import PurePosixPath
 from threading import Event
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -28,6 +27,8 @@ from prefect.states import Cancelled, Completed, Crashed
 
 from netsim.errors import RunError
 from tasks.interrupts import cancelled_in_prefect, marked_crashed
+from tasks.landing import landing_run, run_page, store_name
+from tasks.logs import announcements
 from tasks.processes import PREFIX, is_gone, parse_tag, this_process
 from tasks.threads import background_thread
 
@@ -53,6 +54,7 @@ def tracked_runs(store: str) -> Iterator[None]:
     RunError
         If Prefect marked the sweep as crashed while it was running: the sweep ends, so that there are never two.
     """
+    announcements.info("follow it at %s", run_page(landing_run()))
     try:
         with _watch_state(), _close_at_end(store):
             yield
@@ -79,7 +81,7 @@ def _close_at_end(store: str) -> Iterator[None]:
             time.sleep(1)  # for states that are on their way; the next sweep closes what arrives later
             _close_tasks(client, [process_tag], _crashed("The sweep ended before this task run."))
         raise
-    with get_client(sync_client=True) as client:
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # all is computed; the next sweep closes
         _wait_for_states(client, process_tag)
         _close_tasks(client, [process_tag], Completed(message="Its worker was lost before it reported this."))
         _close_orphans(client, store_tag)
@@ -228,4 +230,4 @@ def _is_gone(tag: str) -> bool:
 
 def named_after_store(verb: str) -> Callable[[], str]:
     """Return a function that names flow runs after their store: `sweep-demo` for a run at `runs/demo`."""
-    return lambda: f"{verb}-{PurePosixPath(runtime.flow_run.parameters['store']).name}"
+    return lambda: f"{verb}-{store_name(runtime.flow_run.parameters['store'])}"

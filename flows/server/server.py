@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_BASE_PATH, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows.server.access import access_problem, redact_password, require_access
+from flows.server.access import access_problem, require_access
 from flows.server.listeners import is_listening, other_users
 from flows.server.start import HOST, ensure_running, keep_running, record_process, require_home, require_space
 from netsim.errors import RunError
+from tasks.landing import redact_password
 from tasks.threads import background_thread
 
 

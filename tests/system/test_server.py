@@ -30,7 +30,7 @@ from prefect.settings import (
 )
 
 from flows.clusters.certificates import make_certificates
-from flows.server.access import access_problem, redact_password
+from flows.server.access import access_problem
 from flows.server.listeners import listening_process
 from flows.server.server import _local_api, prefect_server
 from flows.server.start import _exclusive, _starting_servers, _try_lock, ensure_running, require_space
@@ -342,8 +342,3 @@ def test_a_lock_is_not_waited_for_where_a_server_has_come_up_or_the_file_system_
     monkeypatch.setattr("flows.server.start.fcntl.flock", unsupported)
     with _exclusive(tmp_path / "lock", until=lambda: False):
         pass
-
-
-def test_a_password_in_the_address_of_the_server_is_not_redact_password():
-    assert redact_password("http://me:secret@host:4200/api") == "http://host:4200/api"
-    assert redact_password("http://host:4200/api") == "http://host:4200/api"

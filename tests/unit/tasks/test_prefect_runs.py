@@ -107,6 +107,7 @@ def test_only_a_sweep_that_was_cancelled_in_prefect_is_marked_so(cancelled, monk
 )
 def test_a_sweep_whose_flow_run_was_ended_in_prefect_is_interrupted(state, error, monkeypatch):
     flow_run = SimpleNamespace(id="00000000-0000-0000-0000-000000000000", tags=[])
+    monkeypatch.setattr(prefect_runs, "landing_run", lambda: flow_run.id)
     runtime = SimpleNamespace(flow_run=flow_run, deployment=SimpleNamespace(id=None))
     monkeypatch.setattr(prefect_runs, "runtime", runtime)
     monkeypatch.setattr(prefect_runs, "get_client", lambda **_: Client(state))
