@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Cluster, Local
+from flows.parameters import Pairs, Patterns, Selected, Store, TwoNetworks
 from flows.server.credentials import use_block
 from tasks.artifacts import show_layers
 from tasks.dispatch import require_none_quarantined
@@ -18,13 +19,13 @@ from tasks.verbs import finish_layers
     name="layers", flow_run_name=named_after_store("layers"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled]
 )
 def layers(
-    store: str,
-    networks: list[str],
-    layers: list[str],
+    store: Store,
+    networks: TwoNetworks,
+    layers: Patterns,
     activations: Literal["pooled", "flattened"],
     cluster: Cluster = Local(),  # noqa: B008 (frozen)
-    sweep: str | None = None,
-    pairs: int | None = None,
+    sweep: Selected = None,
+    pairs: Pairs = None,
 ) -> str:
     """Compare the layers that match the patterns `layers`; complete shards are skipped.
 

@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Cluster, Local
+from flows.parameters import Measures, Networks, Pairs, Selected, Store
 from flows.server.credentials import use_block
 from tasks.artifacts import show_measured
 from tasks.dispatch import require_none_quarantined
@@ -16,12 +17,12 @@ from tasks.verbs import finish_measures
     name="measure", flow_run_name=named_after_store("measure"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled]
 )
 def measure(
-    store: str,
-    measures: list[str],
+    store: Store,
+    measures: Measures,
     cluster: Cluster = Local(),  # noqa: B008 (frozen)
-    sweep: str | None = None,
-    networks: list[str] | None = None,
-    pairs: int | None = None,
+    sweep: Selected = None,
+    networks: Networks = None,
+    pairs: Pairs = None,
 ) -> str:
     """Compute `measures` of the run at `store`; complete rows are skipped. Returns the store's URL.
 
