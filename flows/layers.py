@@ -43,7 +43,7 @@ def layers(
     return key
 
 
-@flow(name="look", flow_run_name=named_after_store("look"))
+@flow(name="look", flow_run_name=named_after_store("look"), on_crashed=[mark_cancelled])
 def compare_layers(store: str, key: str, shards_per_task: int, sweep: str | None, pairs: int | None) -> None:
     """Compute the missing shards of the natural set and of both networks' inverted sets."""
     finish_layers(open_view(store, sweep, pairs=pairs), key, shards_per_task)

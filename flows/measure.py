@@ -37,7 +37,7 @@ def measure(
     return run.url
 
 
-@flow(name="cells", flow_run_name=named_after_store("cells"))
+@flow(name="cells", flow_run_name=named_after_store("cells"), on_crashed=[mark_cancelled])
 def cells(store: str, measures: list[str], sweep: str | None, networks: list[str] | None, pairs: int | None) -> None:
     """Compute the missing rows of both matrices by `measures`."""
     finish_measures(open_view(store, sweep, networks, pairs), measures)

@@ -26,7 +26,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Completed, Crashed
 
 from netsim.errors import RunError
-from tasks.interrupts import cancelled_in_prefect, marked_crashed
+from tasks.interrupts import cancelled_in_prefect, interrupted, marked_crashed
 from tasks.landing import landing_run, run_page, store_name
 from tasks.logs import announcements
 from tasks.processes import PREFIX, is_gone, parse_tag, this_process
@@ -111,10 +111,13 @@ def _watch_state() -> Iterator[None]:
 
 
 def mark_cancelled(flow: Any, flow_run: FlowRun, state: Any) -> None:
-    """Mark a sweep that was cancelled in Prefect as Cancelled; a hook, since Prefect takes an interrupt for a crash."""
-    if cancelled_in_prefect.is_set():
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(flow_run.id, Cancelled(message="Completed shards are in the store."), force=True)
+    """Mark a flow that the user stopped as Cancelled: a hook, since Prefect takes every interrupt for a crash."""
+    if not (cancelled_in_prefect.is_set() or interrupted.is_set()):
+        return
+    how = "Cancelled in Prefect" if cancelled_in_prefect.is_set() else "Stopped by Ctrl-C or another signal"
+    state = Cancelled(message=f"{how}. Completed shards are in the store, and the next run resumes.")
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # this must not hide the reason
+        client.set_flow_run_state(flow_run.id, state, force=True)
 
 
 def close_orphaned_runs(store: str) -> None:
