@@ -97,6 +97,33 @@ def test_a_sweep_starts_a_server_with_a_password_and_nobody_else_gets_in(guarded
     assert "access-control-allow-origin" not in read.headers
 
 
+def test_a_sweep_whose_server_is_killed_starts_it_again_and_computes_meanwhile(guarded, tmp_path):
+    path, store, port = tmp_path / "mine.yaml", tmp_path / "killed", int(guarded["PREFECT_SERVER_API_PORT"])
+    path.write_text(parse_settings(TINY | {"pairs": {"count": 64, "shard_size": 8}}).to_yaml())
+    command = [*NETSIM, "run", str(path), "--store", str(store), "--workers", "1", "--shards-per-task", "1"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, env=guarded, cwd=tmp_path, stdout=log, stderr=log)
+
+    def inverted() -> int:
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        return len(list(store.glob("commits/invert/*/*.json")))
+
+    wait_until(lambda: inverted() > 0, seconds=300)
+    killed = listening_process(port)
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    before = inverted()
+    wait_until(lambda: inverted() > before, seconds=60)
+    printed, code = (tmp_path / "log").read_text, run.wait(timeout=300)
+    assert code == 0, printed()
+    assert printed().count("the Prefect server at") == 1 and "is started again; work goes on meanwhile" in printed()
+    assert "Traceback" not in printed() and "ERROR" not in printed()
+    again = listening_process(port)
+    assert again not in (None, killed) and (Path(guarded["PREFECT_HOME"]) / "server.pid").read_text() == str(again)
+    status = netsim("status", str(store), env=guarded, cwd=tmp_path)
+    assert "sweep-killed, the last one, completed" in status.stdout
+
+
 def command_of(process: psutil.Process) -> list[str]:
     try:
         return process.cmdline()
