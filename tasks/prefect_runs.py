@@ -75,6 +75,8 @@ def _close_at_end(store: str) -> Iterator[None]:
     try:
         with tags(store_tag, process_tag):
             yield
+    except httpx.TransportError:  # the server is away, and each request would be repeated for a minute
+        raise
     except BaseException:  # including Ctrl-C
         with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # this must not hide the reason
             _close_tasks(client, [process_tag], _crashed("The sweep ended before this task run."))
