@@ -66,7 +66,7 @@ def describe_flow(url: str, debug: bool) -> tuple[str, dict[str, Any] | None]:
         server = redact_password(PREFECT_API_URL.value() or "").removesuffix("/").removesuffix("/api")
         try:
             flow = latest_flow(url) if answers else None
-            page = run_page(flow.id) if flow else ""
+            page = run_page(flow.id) if flow and flow.running else ""
         except httpx.HTTPError:
             answers = False
     if not answers:
