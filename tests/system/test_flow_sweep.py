@@ -154,7 +154,7 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
             assert done.returncode == 0, done.stderr
             return done.stdout
 
-        assert "STIR (unbiased linear CKA)" in analyze("measure", "agreement", "stir")
+        assert "STIR (unbiased linear" in analyze("measure", "agreement", "stir")
         layers = ("--layer", "layer1", "--layer", "features.0", "--activations", "pooled")
         written = analyze("layers", "resnet18", "vgg", *layers)
     assert re.search(r"layers-resnet18-vgg-pooled-[0-9a-f]{6}\.csv", written)
