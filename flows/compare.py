@@ -5,12 +5,12 @@ from prefect import flow
 from flows.clusters.settings import EMBED_FACTOR
 from tasks.dispatch import finish
 from tasks.looks import each_look
-from tasks.prefect_runs import named_after_store
+from tasks.prefect_runs import mark_cancelled, named_after_store
 from tasks.prepare import open_run
 from tasks.verbs import aggregate, control, draw, embed, invert, report
 
 
-@flow(name="compare", flow_run_name=named_after_store("compare"))
+@flow(name="compare", flow_run_name=named_after_store("compare"), on_crashed=[mark_cancelled])
 def compare(store: str, sweep: str, shards_per_task: int) -> None:
     """Compare the networks of the run at `store`, naturally and after inversion; complete shards are skipped.
 

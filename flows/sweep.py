@@ -5,16 +5,16 @@ from prefect import flow
 from flows.clusters.runner import task_runner
 from flows.clusters.settings import Cluster, Local
 from flows.compare import compare
+from flows.parameters import Label, Store, Sweep
 from flows.server.credentials import use_block
 from flows.train import train
-from netsim.settings import SweepSettings
 from tasks.dispatch import require_none_quarantined
 from tasks.prefect_runs import mark_cancelled, named_after_store, tracked_runs
 from tasks.prepare import open_run, prepare
 
 
 @flow(name="sweep", flow_run_name=named_after_store("sweep"), on_crashed=[mark_cancelled], on_failure=[mark_cancelled])
-def sweep(settings: SweepSettings, store: str, cluster: Cluster = Local(), label: str = "") -> str:  # noqa: B008
+def sweep(settings: Sweep, store: Store, cluster: Cluster = Local(), label: Label = "") -> str:  # noqa: B008
     """Train networks without weights, invert every network, and compare all of them on all image sets.
 
     The store records what is complete: calling it again resumes, and settings with more networks or pairs compute only

@@ -9,7 +9,7 @@ flows/clusters/settings.py, because they change no number.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
@@ -21,7 +21,15 @@ from shlex import quote
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from netsim.errors import SettingsError, nearest
 from netsim.references import (
@@ -43,10 +51,38 @@ ALGORITHM = 5
 STOP_REASONS = ("iterations", "loss", "nonfinite")
 
 
+def complete_form(schema: dict[str, Any]) -> None:
+    """Complete the JSON schema of settings, in place, with what the form in the Prefect UI shows of it.
+
+    The form orders fields by `position`, because a server on PostgreSQL does not keep their order. It labels fields,
+    and the alternatives of one, with their titles: these are the names that settings files and errors have.
+    """
+    for position, (name, field) in enumerate(schema["properties"].items()):
+        field |= {"title": name, "position": -1 if "const" in field else position}  # the kind of a cluster comes first
+        for option in field.get("anyOf", ()):
+            if option.get("type") == "null":
+                option["title"] = "null"
+        if "const" in field:
+            field["enum"] = [field["const"]]  # a choice instead of a text
+
+
 class Settings(BaseModel):
     """Base class of all settings: immutable, and a misspelt key is an error instead of a default."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, json_schema_extra=complete_form
+    )
+
+
+@dataclass(frozen=True)
+class Form:
+    """Annotation that changes the JSON schema of a value, of which the Prefect UI makes its form."""
+
+    change: Callable[[dict[str, Any]], dict[str, Any]]
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Return the changed schema, to pydantic."""
+        return self.change(handler(core))
 
 
 class ImageSettings(Settings):
@@ -75,6 +111,8 @@ class ImageSettings(Settings):
 
 class AdversarialSettings(Settings):
     """Adversarial training: every image is replaced by the worst that an attack finds near it (Madry et al. 2018)."""
+
+    model_config = ConfigDict(title="attack")
 
     norm: Literal["l2", "linf"] = Field(
         "l2", description="Norm that distances from the image are measured by: L2, or the largest change of a pixel."
@@ -122,6 +160,8 @@ class TrainingSettings(Settings):
 
 class UntilSettings(Settings):
     """Rule by which a sweep stops before it has all of its pairs: at a width, or when two rows are told apart."""
+
+    model_config = ConfigDict(title="rule")
 
     half_width: float | None = Field(
         None, gt=0, description="Stop when the 95 % interval reaches at most this far to either side."
@@ -309,21 +349,62 @@ class Member:
     group: str
 
 
+def _changes(_: Any) -> dict[str, Any]:
+    """Return the form of some settings of the group `training`: a field for each, without its default."""
+    fields = _form_fields(TrainingSettings)
+    return {"type": "object", "title": "changes", "properties": fields, "additionalProperties": False}
+
+
+def _grid(_: Any) -> dict[str, Any]:
+    """Return the form of a grid: a list for each setting of `training` and of its `adversarial`; other keys may be."""
+    settings = _form_fields(TrainingSettings) | _form_fields(AdversarialSettings)
+    lists = {
+        name: {
+            "type": "array",
+            "title": name,
+            "description": field["description"],
+            "position": position,
+            "items": {key: field[key] for key in ("type", "enum", "anyOf") if key in field},
+        }
+        for position, (name, field) in enumerate(settings.items())
+        if name != "adversarial"
+    }
+    return {"type": "object", "title": "values", "properties": lists, "additionalProperties": {"type": "array"}}
+
+
+def _form_fields(model: type[Settings]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    return _inlined(schema["properties"], schema.get("$defs", {}))
+
+
+def _inlined(schema: Any, models: Mapping[str, Any]) -> Any:
+    """Return a JSON schema without defaults, and with the models that it refers to."""
+    if isinstance(schema, list):
+        return [_inlined(each, models) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(models[schema["$ref"].rpartition("/")[2]], models)
+    return {key: _inlined(value, models) for key, value in schema.items() if key != "default"}
+
+
 class NetworkSettings(Settings):
     """A network with settings of its own, or, with `grid`, several: one for each combination of the grid's values."""
+
+    model_config = ConfigDict(title="mapping")
 
     reference: str = Field(description="The network, as `source:name[@weights]`; `{key}` is replaced by grid values.")
     name: str | None = Field(
         None, description="Name in results; null: that of the architecture, with the values of the grid."
     )
-    training: dict[str, Any] | None = Field(
+    training: Annotated[dict[str, Any], Form(_changes)] | None = Field(
         None, description="Changes to the group `training` for this network, as in {rng_seed: 1, epochs: 16}."
     )
     group: str | None = Field(
         None,
         description="Networks of one group are replicates; null: those of a grid that differ in `rng_seed` only.",
     )
-    grid: dict[str, Annotated[tuple[Any, ...], Field(strict=False)]] | None = Field(
+    grid: Annotated[dict[str, Annotated[tuple[Any, ...], Field(strict=False)]], Form(_grid)] | None = Field(
         None,
         description="Values by key, of which every combination is a network: settings of `training` or of its "
         "`adversarial`, where an eps of 0 trains standard, and keys in `reference` or `name`.",
@@ -431,7 +512,7 @@ def _training(base: TrainingSettings, changes: Mapping[str, Any], name: str, ref
         raise ValueError(f"the training of {name}: {explain(error, TrainingSettings)}") from None
 
 
-Networks = Annotated[tuple[str | NetworkSettings, ...], Field(strict=False)]
+Networks = Annotated[tuple[Annotated[str, Field(title="reference")] | NetworkSettings, ...], Field(strict=False)]
 
 
 class SweepSettings(Settings):

@@ -163,7 +163,7 @@ def _quarantine(run: Run, stage: Stage, units: list[tuple[str, int]], failures: 
         reason = {"error": message, "traceback": getattr(error, "traceback", "")}
         quarantine(run, (stage.name, *unit), reason | {"workers": sorted(failures.workers[unit])})
         get_run_logger().error("%s is quarantined: %s", unit_label((stage.name, *unit)), message)
-    show_quarantined(quarantined(run))
+    show_quarantined(run, quarantined(run))
     emit_event(
         "netsim.shards.set-aside",
         resource={"prefect.resource.id": f"netsim.run.{run.digest}", "prefect.resource.name": run.url},

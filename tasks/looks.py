@@ -32,6 +32,6 @@ def each_look(run: Run) -> Iterator[Run]:
         verdicts.append(verdict)
         if present:
             announce(verdict_line(verdict), logging.INFO)
-            show_looks(verdicts)
+            show_looks(look, verdicts)
         if verdict.final:
             return

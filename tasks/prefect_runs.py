@@ -13,7 +13,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import PurePosixPath
 from threading import Event
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -27,7 +26,9 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Cancelled, Completed, Crashed
 
 from netsim.errors import RunError
-from tasks.interrupts import cancelled_in_prefect, marked_crashed
+from tasks.interrupts import cancelled_in_prefect, interrupted, marked_crashed
+from tasks.landing import landing_run, run_page, store_name
+from tasks.logs import announcements
 from tasks.processes import PREFIX, is_gone, parse_tag, this_process
 from tasks.threads import background_thread
 
@@ -53,6 +54,7 @@ def tracked_runs(store: str) -> Iterator[None]:
     RunError
         If Prefect marked the sweep as crashed while it was running: the sweep ends, so that there are never two.
     """
+    announcements.info("follow it at %s", run_page(landing_run()))
     try:
         with _watch_state(), _close_at_end(store):
             yield
@@ -73,13 +75,15 @@ def _close_at_end(store: str) -> Iterator[None]:
     try:
         with tags(store_tag, process_tag):
             yield
+    except httpx.TransportError:  # the server is away, and each request would be repeated for a minute
+        raise
     except BaseException:  # including Ctrl-C
         with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # this must not hide the reason
             _close_tasks(client, [process_tag], _crashed("The sweep ended before this task run."))
             time.sleep(1)  # for states that are on their way; the next sweep closes what arrives later
             _close_tasks(client, [process_tag], _crashed("The sweep ended before this task run."))
         raise
-    with get_client(sync_client=True) as client:
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # all is computed; the next sweep closes
         _wait_for_states(client, process_tag)
         _close_tasks(client, [process_tag], Completed(message="Its worker was lost before it reported this."))
         _close_orphans(client, store_tag)
@@ -109,10 +113,13 @@ def _watch_state() -> Iterator[None]:
 
 
 def mark_cancelled(flow: Any, flow_run: FlowRun, state: Any) -> None:
-    """Mark a sweep that was cancelled in Prefect as Cancelled; a hook, since Prefect takes an interrupt for a crash."""
-    if cancelled_in_prefect.is_set():
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(flow_run.id, Cancelled(message="Completed shards are in the store."), force=True)
+    """Mark a flow that the user stopped as Cancelled: a hook, since Prefect takes every interrupt for a crash."""
+    if not (cancelled_in_prefect.is_set() or interrupted.is_set()):
+        return
+    how = "Cancelled in Prefect" if cancelled_in_prefect.is_set() else "Stopped by Ctrl-C or another signal"
+    state = Cancelled(message=f"{how}. Completed shards are in the store, and the next run resumes.")
+    with suppress(httpx.HTTPError), get_client(sync_client=True) as client:  # this must not hide the reason
+        client.set_flow_run_state(flow_run.id, state, force=True)
 
 
 def close_orphaned_runs(store: str) -> None:
@@ -228,4 +235,4 @@ def _is_gone(tag: str) -> bool:
 
 def named_after_store(verb: str) -> Callable[[], str]:
     """Return a function that names flow runs after their store: `sweep-demo` for a run at `runs/demo`."""
-    return lambda: f"{verb}-{PurePosixPath(runtime.flow_run.parameters['store']).name}"
+    return lambda: f"{verb}-{store_name(runtime.flow_run.parameters['store'])}"

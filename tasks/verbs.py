@@ -71,7 +71,7 @@ def _shown_report(run: Run, name: str, shard: int) -> Any:
     from netsim.stages.report import compute  # imports torch
 
     return compute(
-        run, name, shard, show=partial(show_results, report=run.files.place(report_path(name, "report.html")))
+        run, name, shard, show=partial(show_results, run, report=run.files.place(report_path(name, "report.html")))
     )
 
 

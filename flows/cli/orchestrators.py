@@ -36,6 +36,7 @@ def _silence(debug: bool) -> None:
     os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})
     if not debug:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+        os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "CRITICAL")  # events that a server did not take
         os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")  # inherited by workers
         logging.raiseExceptions = False  # or Prefect prints each line of a log that its server did not take
 

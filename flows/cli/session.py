@@ -57,15 +57,16 @@ def describe_flow(url: str, debug: bool) -> tuple[str, dict[str, Any] | None]:
     import httpx
     from prefect.settings import PREFECT_API_URL
 
-    from flows.server.access import redact_password
     from flows.server.server import existing_prefect_server
     from netsim.results.listing import age
+    from tasks.landing import redact_password, run_page
     from tasks.prefect_runs import latest_flow
 
     with existing_prefect_server() as answers:
         server = redact_password(PREFECT_API_URL.value() or "").removesuffix("/").removesuffix("/api")
         try:
             flow = latest_flow(url) if answers else None
+            page = run_page(flow.id) if flow and flow.running else ""
         except httpx.HTTPError:
             answers = False
     if not answers:
@@ -74,10 +75,7 @@ def describe_flow(url: str, debug: bool) -> tuple[str, dict[str, Any] | None]:
         return f"No flow is running, and none is known to the Prefect server at {server}.", {"running": False}
     content = {"running": flow.running} | flow._asdict()
     if flow.running:
-        return (
-            f"{flow.name} is {flow.state.lower()}, since {age(flow.since)}: {server}/runs/flow-run/{flow.id}",
-            content,
-        )
+        return f"{flow.name} is {flow.state.lower()}, since {age(flow.since)}: {page}", content
     why = f": {flow.message}" if flow.message else ""
     return f"No flow is running; {flow.name}, the last one, {flow.state.lower()} {age(flow.since)} ago{why}", content
 
@@ -90,21 +88,22 @@ def flow_session(opened: Any, stages: Sequence[Any], debug: bool) -> Iterator[No
     from flows.server.server import prefect_server
 
     with stopped_by_signals(), prefect_server() as server:
-        keeps = " (the server keeps running; stop it with `prefect server stop`)" if server.stoppable else ""
-        console.progress.print(f"follow it at {server.ui}{keeps}", soft_wrap=True)
+        keeps = "; it keeps running, and `prefect server stop` stops it" if server.stoppable else ""
+        console.progress.print(f"Prefect server {server.ui}{keeps}", soft_wrap=True)
         with console.progress_bars(opened, stages), printed_announcements():
             yield
 
 
 @contextmanager
 def printed_announcements() -> Iterator[None]:
-    """Print what the flow announces."""
+    """Print what the flow announces: information as progress, and warnings among the errors."""
     from flows.cli import console
     from tasks.logs import announcements
 
     class Printer(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            console.errors.print(console.plain(record.getMessage()), soft_wrap=True)
+            target = console.errors if record.levelno >= logging.WARNING else console.progress
+            target.print(console.plain(record.getMessage()), soft_wrap=True)
 
     printer = Printer()
     announcements.addHandler(printer)

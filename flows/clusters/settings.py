@@ -7,10 +7,18 @@ number, so it is not among the settings that identify a run. This module starts 
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from netsim.errors import SettingsError
-from netsim.settings import Settings, brief, explain, read_file
+from netsim.settings import Form, Settings, brief, explain, read_file
 
 WALLTIME = r"^(\d+-)?\d{1,2}:\d{2}:\d{2}$"
 
@@ -44,6 +52,8 @@ class Execution(Settings):
 class Local(Execution):
     """Worker processes on this machine, which end with the sweep."""
 
+    model_config = ConfigDict(title="local")
+
     kind: Literal["local"] = "local"
     workers: int | None = Field(
         None, gt=0, description="Worker processes without a GPU, one thread each; null: one per core."
@@ -55,6 +65,8 @@ class Local(Execution):
 
 class Scheduler(Execution):
     """An existing Dask scheduler. Workers with `--resources GPU=1` get the work that gains from a GPU."""
+
+    model_config = ConfigDict(title="scheduler")
 
     kind: Literal["scheduler"] = "scheduler"
     address: str = Field(
@@ -108,6 +120,8 @@ class ElasticCluster(Execution):
 class Slurm(ElasticCluster):
     """SLURM jobs, one worker each. The sweep itself runs on a login node or in a long job of its own."""
 
+    model_config = ConfigDict(title="slurm")
+
     kind: Literal["slurm"] = "slurm"
     partition: str | None = Field(None, description="Partition, as for `sbatch --partition`.")
     account: str | None = Field(None, description="Account, as for `sbatch --account`.")
@@ -159,6 +173,8 @@ class Slurm(ElasticCluster):
 class Kubernetes(ElasticCluster):
     """Pods started by the Dask operator, from an image in which netsim is installed."""
 
+    model_config = ConfigDict(title="kubernetes")
+
     kind: Literal["kubernetes"] = "kubernetes"
     image: str = Field(description="Image of scheduler and workers, as built by deploy/Dockerfile.")
     namespace: str | None = Field(None, description="Namespace; null: that of the current context, or of this pod.")
@@ -169,7 +185,29 @@ class Kubernetes(ElasticCluster):
 
 
 AnyCluster = Local | Scheduler | Slurm | Kubernetes
-Cluster = Annotated[AnyCluster, Field(discriminator="kind")]
+
+
+def _kind(cluster: Any) -> Any:
+    """Return the kind of a cluster, or of settings that may leave it out."""
+    return cluster.get("kind", "local") if isinstance(cluster, dict) else getattr(cluster, "kind", None)
+
+
+def _form(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the form of `cluster`: alternatives by `anyOf`, because the older UI of Prefect knows no `oneOf`."""
+    return {
+        "anyOf": schema["oneOf"],
+        "description": "Where the work is done; it changes no number. Choose the kind, then what it needs.",
+    }
+
+
+Cluster = Annotated[
+    Annotated[Local, Tag("local")]
+    | Annotated[Scheduler, Tag("scheduler")]
+    | Annotated[Slurm, Tag("slurm")]
+    | Annotated[Kubernetes, Tag("kubernetes")],
+    Discriminator(_kind),
+    Form(_form),
+]
 KINDS: dict[str, type[AnyCluster]] = {
     "local": Local,
     "scheduler": Scheduler,

@@ -12,6 +12,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from netsim.errors import RunError
+from tasks.landing import redact_password
 
 RETRIES = 1
 """Requests are repeated this often before a server counts as down; Prefect's five took more than a minute."""
@@ -23,12 +24,6 @@ TLS_HINTS = {
     "WRONG_VERSION_NUMBER": "If it has no certificate, write http:// in PREFECT_API_URL",
 }
 """Reason of an ssl.SSLError -> the way out."""
-
-
-def redact_password(url: str) -> str:
-    """Return `url` without user and password."""
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def healthy(api: str, *, seconds: float = 5) -> bool:

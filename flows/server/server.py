@@ -6,14 +6,17 @@ with Dask workers, leaves processes behind, and records few task runs.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_BASE_PATH, PREFECT_SERVER_API_PORT, temporary_settings
 
-from flows.server.access import access_problem, redact_password, require_access
+from flows.server.access import access_problem, require_access
 from flows.server.listeners import is_listening, other_users
-from flows.server.start import HOST, ensure_running, record_process, require_home, require_space
+from flows.server.start import HOST, ensure_running, keep_running, record_process, require_home, require_space
 from netsim.errors import RunError
+from tasks.landing import redact_password
+from tasks.threads import background_thread
 
 
 class Server(NamedTuple):
@@ -27,7 +30,8 @@ class Server(NamedTuple):
 def prefect_server() -> Iterator[Server]:
     """Run flows against a Prefect server, started if there is none.
 
-    A server started here keeps running afterwards, so that its UI can be used. Raises RunError if the server does not
+    The one of this machine is started again if it ends during the block, and keeps running afterwards, so that its UI
+    can be used. Raises RunError if the server does not
     answer, rejects this user, is too old or does not start, or if the port belongs to another program or another user.
     """
     configured = PREFECT_API_URL.value()
@@ -44,7 +48,8 @@ def prefect_server() -> Iterator[Server]:
         stoppable = record_process(port)
         stop = "Stop it with `prefect server stop`" if stoppable else "Stop it"
         require_access(f"the Prefect server at {api}", upgrade=f"{stop}, and run the command again")
-        yield Server(f"http://{HOST}:{port}", stoppable)
+        with background_thread(partial(keep_running, port, api)):
+            yield Server(f"http://{HOST}:{port}", stoppable)
 
 
 @contextmanager

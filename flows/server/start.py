@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO
 
 import psutil
@@ -23,6 +24,7 @@ from flows.server.access import healthy
 from flows.server.listeners import is_listening, listening_process
 from flows.server.offline import OFFLINE
 from netsim.errors import RunError
+from tasks.logs import announcements
 
 HOST = "127.0.0.1"
 
@@ -40,6 +42,9 @@ MIN_FREE = 50_000_000
 
 POLL_INTERVAL = 0.25
 """Seconds between two attempts to reach a server, or to get the lock."""
+
+WATCH_INTERVAL = 2.0
+"""Seconds between two looks at whether the server of a sweep still listens."""
 
 
 def ensure_running(port: int, api: str) -> None:
@@ -60,6 +65,24 @@ def ensure_running(port: int, api: str) -> None:
             _require_start(api, alive=lambda: bool(_starting_servers(port)))
         else:
             _start(port, api)
+
+
+def keep_running(port: int, api: str, finished: Event) -> None:
+    """Start the server at `port` again whenever it has ended, with one warning, until `finished` is set.
+
+    Work goes on meanwhile, and Prefect repeats the reports that the server missed for about a minute. A server that
+    does not start again is a second warning, and is left alone.
+    """
+    while not finished.wait(WATCH_INTERVAL):
+        if is_listening(HOST, port):
+            continue
+        announcements.warning("the Prefect server at %s has ended and is started again; work goes on meanwhile", api)
+        try:
+            ensure_running(port, api)
+        except RunError as error:
+            announcements.warning("%s; completed shards are kept", error)
+            return
+        record_process(port)
 
 
 def require_home() -> None:

@@ -152,7 +152,7 @@ def test_a_shard_that_fails_every_time_is_quarantined_and_the_rest_is_done(
             "an illegal memory access was encountered"
         )
         assert len(reason["workers"]) == 2 and metrics(cluster)['netsim_failed_shards_total{stage="invert"}'] == 3
-        (artifact,) = ask(cluster.environment, "artifacts", artifacts={"key": {"any_": ["set-aside"]}})
+        (artifact,) = ask(cluster.environment, "artifacts", artifacts={"key": {"any_": ["run-quarantined"]}})
         assert "an illegal memory access was encountered" in artifact["data"]
         event = {"event": {"name": ["netsim.shards.set-aside"]}}
         wait_until(lambda: quarantine_events(cluster, event), seconds=120)

@@ -98,6 +98,14 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
         runs = [*runs_of(server, store), *task_runs_of(server, store)]
         return {without_cohort(run["name"]): run["state_name"] for run in runs}
 
+    def id_of(name: str) -> str:
+        (run,) = (run for run in runs_of(server, store) if run["name"] == name)
+        return run["id"]
+
+    def artifacts_of(name: str) -> dict[str, str]:
+        attached = ask(server, "artifacts", artifacts={"flow_run_id": {"any_": [id_of(name)]}})
+        return {artifact["key"]: artifact["type"] for artifact in attached}
+
     shown = (
         "train-vgg",
         "draw-0000",
@@ -109,11 +117,14 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
     wait_until(
         lambda: set(shown) <= set(states()) and set(states().values()) == {"Completed"}, seconds=120, what=states
     )
-    artifacts = {artifact["key"]: artifact["type"] for artifact in ask(server, "artifacts")}
-    progress = {stage.name: "progress" for stage in STAGES if stage.total(finished.sweep)}
+    landing = re.search(r"^follow it at http://.*/runs/flow-run/([-0-9a-f]{36})$", first.stdout, re.MULTILINE)
+    assert landing is not None and landing[1] == id_of("sweep-run")
+    progress = {f"run-{stage.name}": "progress" for stage in STAGES if stage.total(finished.sweep)}
     tables = {"natural-cka": "table", "inverted-cka": "table", "heatmaps": "image", "summary": "markdown"}
     tables |= {"losses": "table", "gallery": "image", "throughput-invert": "table", "throughput-embed": "table"}
-    assert progress.items() <= artifacts.items() and tables.items() <= artifacts.items()
+    shown_there = progress | {f"run-{key}": kind for key, kind in tables.items()}
+    assert shown_there.items() <= artifacts_of("sweep-run").items()
+    assert not artifacts_of("train-run") and not artifacts_of("compare-run")
 
     tags = {without_cohort(run["name"]): run["tags"] for run in task_runs_of(server, store)}
     assert set(tags["embed-inverted/vgg-0000"]) == {f"store:{store}", "stage:embed", "network:vgg"}
@@ -143,11 +154,13 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
             assert done.returncode == 0, done.stderr
             return done.stdout
 
-        assert "STIR (unbiased linear CKA)" in analyze("measure", "agreement", "stir")
+        assert "STIR (unbiased linear" in analyze("measure", "agreement", "stir")
         layers = ("--layer", "layer1", "--layer", "features.0", "--activations", "pooled")
         written = analyze("layers", "resnet18", "vgg", *layers)
     assert re.search(r"layers-resnet18-vgg-pooled-[0-9a-f]{6}\.csv", written)
     assert {"measure-stir/inverted/vgg-4", "measure-agreement/natural/vgg-4"} <= set(states())
+    assert artifacts_of("measure-run") == {"run-measure": "progress", "run-measures": "table"}
+    assert set(artifacts_of("layers-run").values()) == {"progress", "table", "image"}
     wait_until(lambda: set(states().values()) == {"Completed"}, seconds=120, what=states)
 
 
@@ -224,6 +237,9 @@ def test_a_sweep_that_is_interrupted_and_then_loses_workers_ends_with_the_same_b
     quiet = new_run(str(tmp_path / "quiet"), Run.open(str(store)).settings)
     run_all(quiet)
     assert_same_bits(Run.open(str(store)), quiet)
+
+    begun = sorted(runs_of(server, store), key=lambda run: run["start_time"])
+    assert [run["state_name"] for run in begun if run["name"] == "sweep-run"] == ["Cancelled", "Completed"]
 
     def open_runs() -> set[tuple[str, str, str]]:
         runs = [*runs_of(server, store), *task_runs_of(server, store)]

@@ -30,7 +30,7 @@ from prefect.settings import (
 )
 
 from flows.clusters.certificates import make_certificates
-from flows.server.access import access_problem, redact_password
+from flows.server.access import access_problem
 from flows.server.listeners import listening_process
 from flows.server.server import _local_api, prefect_server
 from flows.server.start import _exclusive, _starting_servers, _try_lock, ensure_running, require_space
@@ -95,6 +95,33 @@ def test_a_sweep_starts_a_server_with_a_password_and_nobody_else_gets_in(guarded
     assert (sent.status_code, sent.json()["detail"]) == (403, "Missing CSRF token.")
     read = httpx.get(f"{api}/health", headers={"Origin": "http://evil.example"})
     assert "access-control-allow-origin" not in read.headers
+
+
+def test_a_sweep_whose_server_is_killed_starts_it_again_and_computes_meanwhile(guarded, tmp_path):
+    path, store, port = tmp_path / "mine.yaml", tmp_path / "killed", int(guarded["PREFECT_SERVER_API_PORT"])
+    path.write_text(parse_settings(TINY | {"pairs": {"count": 64, "shard_size": 8}}).to_yaml())
+    command = [*NETSIM, "run", str(path), "--store", str(store), "--workers", "1", "--shards-per-task", "1"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(command, env=guarded, cwd=tmp_path, stdout=log, stderr=log)
+
+    def inverted() -> int:
+        assert run.poll() is None, (tmp_path / "log").read_text()
+        return len(list(store.glob("commits/invert/*/*.json")))
+
+    wait_until(lambda: inverted() > 0, seconds=300)
+    killed = listening_process(port)
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    before = inverted()
+    wait_until(lambda: inverted() > before, seconds=60)
+    printed, code = (tmp_path / "log").read_text, run.wait(timeout=300)
+    assert code == 0, printed()
+    assert printed().count("the Prefect server at") == 1 and "is started again; work goes on meanwhile" in printed()
+    assert "Traceback" not in printed() and "ERROR" not in printed()
+    again = listening_process(port)
+    assert again not in (None, killed) and (Path(guarded["PREFECT_HOME"]) / "server.pid").read_text() == str(again)
+    status = netsim("status", str(store), env=guarded, cwd=tmp_path)
+    assert "sweep-killed, the last one, completed" in status.stdout
 
 
 def command_of(process: psutil.Process) -> list[str]:
@@ -342,8 +369,3 @@ def test_a_lock_is_not_waited_for_where_a_server_has_come_up_or_the_file_system_
     monkeypatch.setattr("flows.server.start.fcntl.flock", unsupported)
     with _exclusive(tmp_path / "lock", until=lambda: False):
         pass
-
-
-def test_a_password_in_the_address_of_the_server_is_not_redact_password():
-    assert redact_password("http://me:secret@host:4200/api") == "http://host:4200/api"
-    assert redact_password("http://host:4200/api") == "http://host:4200/api"

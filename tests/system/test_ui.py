@@ -4,6 +4,7 @@ The browser reaches nothing but the server: every other address is refused, as o
 """
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from playwright.sync_api import Page, Route, expect, sync_playwright
+from playwright.sync_api import Locator, Page, Route, expect, sync_playwright
 
 from netsim.results.findings import network_table
 from netsim.results.results import load_results
@@ -38,14 +39,15 @@ SETTINGS: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def sweep(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Run a sweep to its end."""
+def sweep(server: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, str]:
+    """Run a sweep to its end, and return it with the page that the terminal links."""
     folder = tmp_path_factory.mktemp("ui")
     (folder / "seen.yaml").write_text(yaml.safe_dump(SETTINGS))
     store = folder / "runs" / "seen"
     done = netsim("run", "seen.yaml", "--store", str(store), "--workers", "2", env=server, cwd=folder)
     assert done.returncode == 0, done.stderr
-    return Run.open(str(store))
+    (link,) = re.findall(r"^follow it at (\S+)$", done.stdout, re.MULTILINE)
+    return Run.open(str(store)), link
 
 
 @pytest.fixture
@@ -95,6 +97,13 @@ def artifact(page: Page, run: str, key: str) -> None:
     expect(page.get_by_role("tab", name="Raw")).to_be_visible()
 
 
+def field(form: Page | Locator, name: str, *, optional: bool = True) -> Locator:
+    """Return the innermost part of a form with the field of this name."""
+    label = f"{name} (Optional)" if optional else name
+    inside = form if isinstance(form, Page) else form.page
+    return form.locator("div.group", has=inside.get_by_text(label, exact=True)).last
+
+
 def cells_of(page: Page) -> list[list[str]]:
     """Read the cells of the first table."""
     rows = page.locator("table").first.locator("tr")
@@ -103,15 +112,17 @@ def cells_of(page: Page) -> list[list[str]]:
 
 
 def test_the_ui_shows_a_sweep_with_its_graph_progress_tables_and_images(page, sweep, server):
+    run, link = sweep
     page.goto("/")
     page.get_by_role("link", name="Runs").click()
     assert {("flow-run", "train / train-seen"), ("flow-run", "compare / compare-seen")} <= nodes_of(page, "sweep-seen")
+    landing = page.url.partition("?")[0]
+    assert landing == link
 
     page.get_by_role("tab", name="Subflow Runs").click()
     tasks = {"draw-0000", "invert-vgg-0000", "embed-inverted/resnet18-0000", "aggregate-natural/vgg-4", "report"}
     nodes = {(kind, without_cohort(name)) for kind, name in nodes_of(page, "compare-seen")}
     assert {("task-run", name) for name in tasks} <= nodes
-    run = page.url
 
     page.get_by_role("tab", name="Task Runs").click()
     expect(page.get_by_text("invert-vgg-0000").first).to_be_visible()
@@ -120,25 +131,28 @@ def test_the_ui_shows_a_sweep_with_its_graph_progress_tables_and_images(page, sw
     page.get_by_role("tab", name="Logs").click()
     expect(page.get_by_text("invert vgg shard 0 took").first).to_be_visible()
 
-    artifact(page, run, "Shards inverted: 8 of 8")
+    artifact(page, landing, "Shards inverted: 8 of 8")
     expect(page.get_by_text("Progress: 100%")).to_be_visible()
 
-    results = load_results(sweep)
-    artifact(page, run, "natural-cka")
+    results = load_results(run)
+    artifact(page, landing, "seen-natural-cka")
     header, first, _ = cells_of(page)
     assert header == ["through", "vgg", "resnet18"] and first[0] == "vgg"
     assert first[2].startswith(f"{results.cells('natural')[0, 1]:.3f} [".replace("-", "−"))
 
-    artifact(page, run, "losses")
+    artifact(page, landing, "seen-losses")
     assert cells_of(page)[1:] == [list(row.values()) for row in network_table(results)]
 
-    artifact(page, run, "throughput-invert")
+    artifact(page, landing, "seen-throughput-invert")
     header, *workers = cells_of(page)
     assert header == ["worker", "device", "shards", "images", "seconds", "images/s", "of peak"]
     assert sum(int(row[3]) for row in workers if row[1]) == 2 * 16  # rows of workers have a device
 
-    for key in ("heatmaps", "gallery"):
-        artifact(page, run, key)
+    artifact(page, landing, "seen-summary")
+    expect(page.locator("pre").filter(has_text=f"netsim report {run.url} -o report")).to_be_visible()
+
+    for key in ("seen-heatmaps", "seen-gallery"):
+        artifact(page, landing, key)
         image = page.locator("img[src^='data:image/']").first
         expect(image).to_be_visible()
         wait_until(lambda: image.evaluate("image => image.naturalWidth") > 100, seconds=PATIENCE)  # noqa: B023
@@ -166,25 +180,44 @@ def deployment(server: dict[str, str]) -> Iterator[UUID]:
 def test_the_parameter_form_enforces_the_bounds_and_starts_a_run_with_the_typed_values(deployment, page, server):
     """The deployment is made first: while Playwright runs, Prefect takes its synchronous functions for asynchronous."""
     page.goto(f"/v2/deployments/deployment/{deployment}/run")
-    count, submit = page.get_by_label("Count (Optional)"), page.get_by_role("button", name="Submit")
+    count, submit = page.get_by_label("count (Optional)"), page.get_by_role("button", name="Submit")
     expect(count).to_have_value("16")
     expect(count).to_have_attribute("min", "4")
     expect(page.get_by_text("no target occurs twice")).to_be_visible()
-    expect(page.get_by_role("tab", name="Slurm")).to_be_visible()
     count.fill("2")
     submit.click()
     assert "greater than or equal to 4" in count.evaluate("field => field.validationMessage")
     count.fill("64")
-    page.get_by_label("Iterations (Optional)").fill("7")
+    page.get_by_label("iterations (Optional)").fill("7")
+    until = field(page, "until")
+    until.get_by_role("tab", name="rule").click()
+    field(until, "half_width").get_by_role("tab", name="float").click()
+    field(until, "half_width").get_by_role("spinbutton").fill("0.02")
+    networks = field(page, "networks", optional=False)
+    networks.get_by_role("button", name="Add item").click()
+    networks.get_by_role("tab", name="mapping").last.click()
+    field(networks, "reference", optional=False).get_by_role("textbox").last.fill("small:vgg")
+    field(networks, "name").get_by_role("tab", name="str").click()
+    field(networks, "name").get_by_role("textbox").fill("late")
+    networks.get_by_role("tab", name="changes").click()
+    networks.get_by_role("tabpanel", name="changes").get_by_label("epochs (Optional)").fill("3")
+    page.get_by_role("tab", name="slurm").click()
+    field(page, "partition").get_by_role("tab", name="str").click()
+    field(page, "partition").get_by_role("textbox").fill("gpu")
     with page.expect_response(lambda response: response.url.endswith("/create_flow_run") and response.ok):
         submit.click()  # requests of the page pass only while Playwright waits for something
 
     page.goto(f"/v2/deployments/deployment/{deployment}/run")
-    page.get_by_label("Iterations (Optional)").fill("-5")
+    page.get_by_label("iterations (Optional)").fill("-5")
     submit.click()
     expect(page.get_by_text("-5 is less than or equal to the minimum of 0").first).to_be_visible()
 
     (made,) = runs_of(server, NOWHERE)
     settings = made["parameters"]["settings"]
     assert (settings["inversion"]["iterations"], settings["pairs"]["count"]) == (7, 64)
+    assert settings["pairs"]["until"]["half_width"] == 0.02
+    late = {"reference": "small:vgg", "name": "late", "group": None, "training": {"epochs": 3}, "grid": None}
+    assert settings["networks"] == [*SETTINGS["networks"], late]
+    cluster = made["parameters"]["cluster"]
+    assert (cluster["kind"], cluster["partition"], cluster["walltime"]) == ("slurm", "gpu", "04:00:00")
     assert made["state_type"] == "SCHEDULED"

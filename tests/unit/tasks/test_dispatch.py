@@ -78,7 +78,7 @@ def test_units_that_are_missing_without_an_error_end_the_stage():
 def test_a_unit_is_quarantined_with_its_error_traceback_and_workers(run, monkeypatch, caplog):
     events: list[dict] = []
     monkeypatch.setattr(dispatch, "get_run_logger", lambda: logging.getLogger("a.flow"))
-    monkeypatch.setattr(dispatch, "show_quarantined", lambda units: None)
+    monkeypatch.setattr(dispatch, "show_quarantined", lambda *_: None)
     monkeypatch.setattr(dispatch, "emit_event", lambda name, **event: events.append({"name": name} | event))
     failures = Failures()
     for worker in ("tcp://two", "tcp://one"):

@@ -19,7 +19,7 @@ def shown(monkeypatch) -> list[str]:
     """What is announced, and each table of looks by its number of rows."""
     lines: list[str] = []
     monkeypatch.setattr(looks, "announce", lambda message, level: lines.append(message) or level == logging.INFO)
-    monkeypatch.setattr(looks, "show_looks", lambda verdicts: lines.append(f"table of {len(verdicts)}"))
+    monkeypatch.setattr(looks, "show_looks", lambda _, verdicts: lines.append(f"table of {len(verdicts)}"))
     return lines
 
 

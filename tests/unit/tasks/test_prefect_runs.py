@@ -10,7 +10,7 @@ from prefect.states import Completed, Failed, Running
 
 from netsim.errors import RunError
 from tasks import prefect_runs
-from tasks.interrupts import cancelled_in_prefect, marked_crashed
+from tasks.interrupts import cancelled_in_prefect, interrupted, marked_crashed
 from tasks.prefect_runs import _is_gone, latest_flow, mark_cancelled, named_after_store, tracked_runs
 from tasks.processes import this_process
 
@@ -90,16 +90,16 @@ def test_a_store_without_flows_has_no_latest_one(monkeypatch):
     assert latest_flow("x") is None
 
 
-@pytest.mark.parametrize("cancelled", [True, False])
-def test_only_a_sweep_that_was_cancelled_in_prefect_is_marked_so(cancelled, monkeypatch):
+@pytest.mark.parametrize("reason", [cancelled_in_prefect, interrupted, marked_crashed])
+def test_a_flow_that_the_user_stopped_is_cancelled_and_one_that_prefect_gave_up_is_not(reason, monkeypatch):
     client = Client()
     monkeypatch.setattr(prefect_runs, "get_client", lambda **_: client)
-    cancelled_in_prefect.set() if cancelled else cancelled_in_prefect.clear()
+    reason.set()
     try:
         mark_cancelled(None, SimpleNamespace(id="a flow run"), None)
     finally:
-        cancelled_in_prefect.clear()
-    assert client.states == (["Cancelled"] if cancelled else [])
+        reason.clear()
+    assert client.states == ([] if reason is marked_crashed else ["Cancelled"])
 
 
 @pytest.mark.parametrize(
@@ -107,6 +107,7 @@ def test_only_a_sweep_that_was_cancelled_in_prefect_is_marked_so(cancelled, monk
 )
 def test_a_sweep_whose_flow_run_was_ended_in_prefect_is_interrupted(state, error, monkeypatch):
     flow_run = SimpleNamespace(id="00000000-0000-0000-0000-000000000000", tags=[])
+    monkeypatch.setattr(prefect_runs, "landing_run", lambda: flow_run.id)
     runtime = SimpleNamespace(flow_run=flow_run, deployment=SimpleNamespace(id=None))
     monkeypatch.setattr(prefect_runs, "runtime", runtime)
     monkeypatch.setattr(prefect_runs, "get_client", lambda **_: Client(state))
