@@ -22,7 +22,7 @@ def drawn(tmp_path) -> Run:
     return run
 
 
-def fail(*_: object) -> None:
+def fail(*_: object, **__: object) -> None:
     raise AssertionError("the settings were checked")
 
 
