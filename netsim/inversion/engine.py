@@ -93,7 +93,9 @@ class Engine:
         """Compute representations by the network itself, in batches: `images` (n, C, H, W) on any device -> (n, d)."""
         return self._batches.evaluate(self.network.represent, images)
 
-    def loss_and_descent(self, images: Tensor, target: Tensor, *, with_descent: bool = True) -> tuple[Tensor, Tensor]:
+    def loss_and_descent(
+        self, images: Tensor, target: Tensor, *, with_descent: bool = True, retry: bool = True
+    ) -> tuple[Tensor, Tensor]:
         """Compute the loss of each image, and its direction of steepest descent.
 
         Parameters
@@ -102,6 +104,9 @@ class Engine:
             (n, C, H, W), on the device of the network.
         target
             Representations (n, d) of the targets.
+        retry
+            Take a gradient that is not finite again, which requires a look at all of them, so that nothing can be
+            captured as a graph.
 
         Returns
         -------
@@ -116,10 +121,11 @@ class Engine:
         NetworkError
             If not even one image fits into memory.
         """
+        scales = self._scales if retry else self._scales[:1]
 
         def evaluate() -> tuple[Tensor, Tensor]:
             results = [
-                loss_and_descent(self.represent, *batch, with_descent=with_descent, scales=self._scales)
+                loss_and_descent(self.represent, *batch, with_descent=with_descent, scales=scales)
                 for batch in zip(images.split(self.batch_size), target.split(self.batch_size), strict=True)
             ]
             losses, descents = zip(*results, strict=True)
@@ -147,6 +153,11 @@ class Engine:
                 f"{self.network.name} cannot be computed in {self.precision} ({first_line(error)}); "
                 "set inversion.precision to float32 or auto"
             ) from error
+
+    @property
+    def may_lose_gradients(self) -> bool:
+        """True if a gradient can overflow or vanish, and has to be taken again."""
+        return len(self._scales) > 1
 
     @property
     def _scales(self) -> tuple[float, ...]:

@@ -11,7 +11,8 @@ For each image by itself, with x_0 = seed, m_0 = 0 and t = rep(target):
 
 The result is the x_k, k = 0 ... iterations, of the lowest loss. The loss and g are computed by
 `netsim.inversion.engine.loss_and_descent`; the last two lines, the momentum step, are `MomentumUpdate.step` in
-netsim/inversion/steps.py, which also has another update rule. The loop over k is `_invert` below.
+netsim/inversion/steps.py, which also has another update rule. One iteration is `Slots.evaluate` and `Slots.step` in
+netsim/inversion/slots.py; the loop over them is `_invert` below.
 
 The published code also keeps x within 1000 (L2) of the seed. That is omitted here: images of fewer than a million
 values cannot be so far apart, and no image can get there in fewer than 1000 / step_size iterations.
@@ -26,15 +27,17 @@ them all: inter-architecture similarity increases with robustness", UAI, PMLR 18
 settings); Ilyas et al. 2019, https://arxiv.org/abs/1905.02175 (inversion as such).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import count
 from numbers import Integral, Real
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -42,15 +45,14 @@ from tqdm import tqdm
 from netsim.allocator import release_memory, retaining_memory
 from netsim.errors import DataError, NetworkError, SettingsError
 from netsim.inversion.engine import Engine, Represent, loss_and_descent, relative_distance
+from netsim.inversion.execution import Execution, Plain, execution_on
 from netsim.inversion.precision import Precision
+from netsim.inversion.slots import LossAndDescent, Slots
 from netsim.inversion.steps import UpdateRule, kept_bytes, update_rule_of
 from netsim.networks import Network, as_network
 from netsim.networks.ambient import plain_torch
 from netsim.networks.gate import DTYPES, require_dtype
 from netsim.settings import InversionSettings, explain
-
-# Signature of Engine.loss_and_descent.
-LossAndDescent = Callable[..., tuple[Tensor, Tensor]]
 
 # Farthest that rounding, as in a resize, puts a pixel outside [0, 1]. Such pixels are clipped.
 PIXEL_ROUNDING = 1e-6
@@ -227,6 +229,7 @@ def invert_batches(
     update_rule: UpdateRule | None = None,
     use_best: bool = True,
     on_iteration: OnIteration | None = None,
+    execution: Execution | None = None,
 ) -> Inversion:
     """Invert n pairs on the network's device, `settings.batch_size` at a time, and return results on the CPU.
 
@@ -246,6 +249,8 @@ def invert_batches(
         Return the image of the lowest loss, as published; if False, the last image.
     on_iteration
         Called at every iteration with the images in progress.
+    execution
+        How iterations are executed. Default: as CUDA graphs on a GPU, and plainly elsewhere.
 
     Raises
     ------
@@ -259,8 +264,11 @@ def invert_batches(
         kept = kept_bytes(update_rule, seed_images[:1])
         engine = Engine(network, seed_images, precision=precision, batch_size=settings.batch_size, kept_bytes=kept)
         exact, target = _represent_targets(engine, target_images)
+        execution = execution or execution_on(engine.device, network.name)
+        # What a graph replays cannot depend on whether a gradient is finite.
+        retry = engine.loss_and_descent if execution.replays and engine.may_lose_gradients else None
         inversion = _invert(
-            engine.loss_and_descent,
+            partial(engine.loss_and_descent, retry=retry is None),
             seed_images.detach(),
             target.to(seed_images.dtype),
             settings,
@@ -269,6 +277,8 @@ def invert_batches(
             device=engine.device,
             use_best=use_best,
             on_iteration=on_iteration,
+            execution=execution,
+            retry=retry,
         )
         represented = engine.represent_exactly(inversion.images)
         final_loss = relative_distance(represented, exact).to(inversion.final_loss).cpu()
@@ -284,6 +294,7 @@ def invert(
     update_rule: UpdateRule | None = None,
     use_best: bool = True,
     on_iteration: OnIteration | None = None,
+    execution: Execution | None = None,
 ) -> Inversion:
     """Move images until `represent` maps them to given representations: one batch, any differentiable function.
 
@@ -306,6 +317,8 @@ def invert(
         (n, d), a row for each seed.
     update_rule, use_best, on_iteration
         As in `invert_batches`.
+    execution
+        How iterations are executed. Default: plainly, because `represent` may do anything.
 
     Returns
     -------
@@ -333,6 +346,7 @@ def invert(
             device=seed.device,
             use_best=use_best,
             on_iteration=on_iteration,
+            execution=execution or Plain(),
         )
 
 
@@ -347,77 +361,58 @@ def _invert(
     device: torch.device,
     use_best: bool,
     on_iteration: OnIteration | None,
+    execution: Execution,
+    retry: LossAndDescent | None = None,
 ) -> Inversion:
     """Invert all n pairs, at most `batch_size` at once: where one is finished, the next begins."""
-    results, history = _Results(seed), seed.new_empty(settings.iterations + 1, len(seed), device=device)
-    waiting = iter(range(len(seed)))
-
-    def begin(count: int) -> _Batch:
-        pairs = torch.tensor(list(islice(waiting, count)), dtype=torch.int64)
-        return _Batch(pairs, _rows(seed, pairs, device), _rows(target, pairs, device), update_rule)
-
-    batch = begin(batch_size)
-    while len(batch):
-        last = batch.k == settings.iterations
-        loss, descent = loss_and_descent_of(batch.images, batch.target, with_descent=not bool(last.all()))
-        history[batch.k.to(device), batch.pairs.to(device)] = loss
+    slots = Slots(
+        loss_and_descent_of,
+        seed,
+        target,
+        settings,
+        update_rule,
+        count=min(batch_size, len(seed)),
+        device=device,
+        use_best=use_best,
+        retry=retry,
+    )
+    results, last_k = _Results(seed), settings.iterations
+    for iteration in count(1):
+        last = bool((slots.steps >= last_k).all())
+        look = settings.stop_loss is not None and not last and iteration % execution.look_every == 0
+        if last and not execution.replays:
+            slots.evaluate(with_descent=False)
+        else:
+            execution.run(slots.evaluate)
+        if look:
+            slots.send_flags()
         if on_iteration is not None:
-            on_iteration(Iteration(batch.pairs, batch.k, batch.images, loss))
-        improved = loss < batch.best_loss  # false for NaN
-        batch.best_loss = torch.where(improved, loss, batch.best_loss)
-        torch.where(_per_image(improved), batch.images, batch.best, out=batch.best)
-        batch.nonfinite |= ~torch.isfinite(loss)
-        finished, reached = last, torch.zeros_like(last)
-        if settings.stop_loss is not None:
-            reached = (loss <= settings.stop_loss).cpu()
-            finished = last | reached | batch.nonfinite.cpu()
+            on_iteration(_in_progress(slots, last_k))
+        if not last:
+            slots.mend()
+            execution.run(slots.step)  # the device has work while the host looks at the flags
+        finished = slots.received_flags() if look else slots.live & last
+        slots.steps += 1
         if finished.any():
-            results.collect(batch, finished, loss, reached=reached, use_best=use_best)
-            batch.keep(~finished)
-        if len(batch):
-            if finished.any():
-                active = (~finished).to(device)
-                loss, descent = loss[active], descent[active]
-            length = torch.linalg.vector_norm(descent, dim=(1, 2, 3))
-            batch.nonfinite |= ~torch.isfinite(length)
-            batch.stalled |= (length == 0) & ~batch.nonfinite
-            update_rule.step(batch.memory, batch.images, descent, length, loss)  # published: MomentumUpdate.step
-            torch.where(_per_image(batch.nonfinite), batch.best, batch.images, out=batch.images)
-            batch.k = batch.k + 1
-        if finished.any() and len(started := begin(batch_size - len(batch))):
-            batch.append(started)
-    return results.to_inversion(history.to(seed.device), batch_size)
+            rows = np.flatnonzero(finished)
+            results.collect(slots.pairs[rows], slots.results(rows))
+            slots.replace(rows)
+            if not slots.live.any():
+                break
+            if slots.live.sum() <= execution.shrink_at * len(slots) and not slots.live.all():
+                slots.shrink()
+                execution.reset()
+    execution.reset()
+    return results.to_inversion(slots.history.to(seed.device), batch_size)
 
 
-class _Batch:
-    """The images in progress, m of the n, and their state: tensors (m, ...) on the device."""
-
-    def __init__(self, pairs: Tensor, seed: Tensor, target: Tensor, update_rule: UpdateRule) -> None:
-        self.pairs, self.k = pairs, torch.zeros_like(pairs)  # on the CPU: reading them does not wait for the device
-        self.images, self.best, self.target = seed.clone(), seed.clone(), target
-        self.best_loss = seed.new_full((len(seed),), torch.inf)
-        self.nonfinite = torch.zeros_like(self.best_loss, dtype=torch.bool)
-        self.stalled = self.nonfinite.clone()
-        self.memory = update_rule.initial_memory(self.images)
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def keep(self, rows: Tensor) -> None:
-        """Keep only the images where `rows` (m,) is true."""
-        on_device = rows.to(self.images.device)
-        self.memory = {name: tensor[on_device] for name, tensor in self.memory.items()}
-        for name, tensor in self._tensors():
-            setattr(self, name, tensor[rows if tensor.device == rows.device else on_device])
-
-    def append(self, other: "_Batch") -> None:
-        """Add the images of another batch behind these."""
-        self.memory = {name: torch.cat([tensor, other.memory[name]]) for name, tensor in self.memory.items()}
-        for name, tensor in self._tensors():
-            setattr(self, name, torch.cat([tensor, getattr(other, name)]))
-
-    def _tensors(self) -> list[tuple[str, Tensor]]:
-        return [(name, value) for name, value in vars(self).items() if isinstance(value, Tensor)]
+def _in_progress(slots: Slots, last_k: int) -> Iteration:
+    """Return the images that were just evaluated. What the host does not know to be finished is among them."""
+    k, pairs, images, losses = slots.steps, slots.pairs, slots.images, slots.loss
+    if not (active := slots.live & (k <= last_k)).all():
+        rows = torch.from_numpy(np.flatnonzero(active)).to(images.device)
+        k, pairs, images, losses = k[active], pairs[active], images[rows], losses[rows]
+    return Iteration(torch.from_numpy(pairs), torch.from_numpy(k), images, losses)
 
 
 class _Results:
@@ -432,21 +427,14 @@ class _Results:
         self.stalled = torch.zeros(n, dtype=torch.bool, device=seed.device)
         self.nonfinite = self.stalled.clone()
 
-    def collect(self, batch: _Batch, rows: Tensor, loss: Tensor, *, reached: Tensor, use_best: bool) -> None:
-        """Add the images of `batch` that are finished: where `rows` (m,) is true."""
-        pairs, on_device = batch.pairs[rows].to(self.seed.device), rows.to(loss.device)
-        nonfinite = batch.nonfinite[on_device]
-        take_best = nonfinite | use_best
-        images = torch.where(_per_image(take_best), batch.best[on_device], batch.images[on_device])
-        self.images[pairs] = images.to(self.seed.device)
-        self.final_loss[pairs] = torch.where(take_best, batch.best_loss[on_device], loss[on_device]).to(
-            self.seed.device
-        )
-        self.iterations[pairs] = batch.k[rows].to(self.seed.device)
-        self.stalled[pairs] = batch.stalled[on_device].to(self.seed.device)
-        self.nonfinite[pairs] = nonfinite.to(self.seed.device)
-        reason = torch.where(reached[rows].to(nonfinite.device), 1, 0)  # indices into STOP_REASONS
-        self.stop_reason[pairs] = torch.where(nonfinite, 2, reason).to(self.stop_reason)
+    def collect(self, pairs: NDArray[np.int64], state: Mapping[str, Tensor]) -> None:
+        """Add the images of `pairs` (m,), whose slots had this `state`."""
+        index = torch.from_numpy(pairs).to(self.seed.device)
+        best, loss, k, reached, nonfinite, stalled = (values.to(self.seed.device) for values in state.values())
+        self.images[index], self.final_loss[index], self.iterations[index] = best, loss, k
+        self.nonfinite[index], self.stalled[index] = nonfinite, stalled
+        # Indices into STOP_REASONS.
+        self.stop_reason[index] = torch.where(nonfinite, 2, reached.to(torch.int64)).to(self.stop_reason)
 
     def to_inversion(self, history: Tensor, batch_size: int) -> Inversion:
         """Return all results, when every image is finished."""
@@ -477,16 +465,6 @@ def _represent_targets(engine: Engine, images: Tensor) -> tuple[Tensor, Tensor]:
     """
     exact = engine.represent_exactly(images)
     return exact, engine.represent_all(images) if engine.precision == Precision() else exact
-
-
-def _rows(tensor: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """Return rows of a tensor on any device, on `device`."""
-    return tensor[rows.to(tensor.device)].to(device)
-
-
-def _per_image(values: Tensor) -> Tensor:
-    """Reshape (n,) to (n, 1, 1, 1), to broadcast over images."""
-    return values[:, None, None, None]
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from netsim.errors import NetworkError, first_line
-from netsim.networks.memory import fitting_batch_size, is_out_of_memory, peak_bytes
+from netsim.networks.memory import fitting_batch_size, is_capturing, is_out_of_memory, peak_bytes
 from netsim.networks.network import Network
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,8 @@ class Batches:
     def attempt(self, evaluate: Callable[[], T], count: int) -> T:
         """Call `evaluate`, which works on `count` images in batches of `size`; halve `size` until they fit.
 
+        Within the capture of a CUDA graph, nothing is tried again: the error ends the capture.
+
         Raises
         ------
         NetworkError
@@ -57,7 +59,7 @@ class Batches:
             try:
                 return evaluate()
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or is_capturing(self.device):
                     raise
                 cause = first_line(error)
             self._halve(count, cause)  # outside the handler, where the error no longer holds the memory

@@ -113,3 +113,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return any(message in str(error) for message in OUT_OF_MEMORY)
+
+
+def is_capturing(device: torch.device) -> bool:
+    """Return True while work on `device` is captured as a CUDA graph, where memory cannot be freed."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()

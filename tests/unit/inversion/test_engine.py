@@ -16,7 +16,7 @@ from netsim.inversion.invert import invert_batches
 from netsim.inversion.precision import Precision
 from netsim.networks import as_network
 from netsim.settings import InversionSettings
-from unit.inversion.examples import HALF, convolutional, images
+from unit.inversion.examples import HALF, Scaled, convolutional, images
 
 
 def test_loss_and_descent_of_a_linear_representation_by_hand():
@@ -55,28 +55,6 @@ def test_half_precision_inverts_as_well_and_its_final_loss_is_evaluated_by_the_n
         goal = network.represent(target)
         loss = (network.represent(half.images) - goal).norm(dim=1) / goal.norm(dim=1)
     torch.testing.assert_close(half.final_loss, loss, rtol=1e-5, atol=0)
-
-
-class Scaled(nn.Module):
-    """An identity layer whose gradient is multiplied by 2**`power`."""
-
-    def __init__(self, power):
-        super().__init__()
-        self.power = power
-
-    def forward(self, x):
-        return Steep.apply(x, 2.0**self.power)
-
-
-class Steep(torch.autograd.Function):
-    @staticmethod
-    def forward(context, x, slope):
-        context.slope = slope
-        return x.clone()
-
-    @staticmethod
-    def backward(context, gradient):
-        return gradient * context.slope, None
 
 
 @pytest.mark.parametrize("power", [0, 10, 20])

@@ -46,6 +46,17 @@ def test_a_batch_that_does_not_fit_is_halved_for_good(network, caplog):
     assert "out of memory with a batch of 7 images; continuing with 4" in caplog.text
 
 
+def test_nothing_is_halved_while_a_graph_is_captured(network, monkeypatch):
+    def without_memory(_batch):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    held = Batches(network, 32)
+    monkeypatch.setattr(batches, "is_capturing", lambda device: device == torch.device("cpu"))
+    with pytest.raises(torch.OutOfMemoryError):
+        held.evaluate(without_memory, images(7))
+    assert held.size == 32
+
+
 def test_a_single_image_that_does_not_fit_is_an_error(network):
     with pytest.raises(NetworkError, match="out of memory on cpu with a single image"):
         Batches(network, 2).evaluate(lambda _: torch.empty(2**60), images(2))
