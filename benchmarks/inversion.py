@@ -152,7 +152,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--precision", default="auto", choices=("float32", "float16", "bfloat16", "auto"))
+    parser.add_argument("--precision", default="auto", choices=("float32", "tf32", "float16", "bfloat16", "auto"))
     options = vars(parser.parse_args())
     torch.set_num_threads(1)
 

@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=2000, help="maximum number of iterations per image")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=3, help="pairs of timed runs, on the first batch")
-    parser.add_argument("--precision", default="auto", choices=("float32", "float16", "bfloat16", "auto"))
+    parser.add_argument("--precision", default="auto", choices=("float32", "tf32", "float16", "bfloat16", "auto"))
     options = parser.parse_args()
     torch.set_num_threads(1)
 

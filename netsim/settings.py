@@ -293,10 +293,11 @@ class InversionSettings(Settings):
         gt=0,
         description="Relative loss at which the inversion of an image stops; null: run all iterations, as published.",
     )
-    precision: Literal["float32", "float16", "bfloat16", "auto"] = Field(
+    precision: Literal["float32", "tf32", "float16", "bfloat16", "auto"] = Field(
         "float32",
-        description="Numeric precision of the network during inversion; `auto` measures once per network which one is "
-        "fastest and changes no representation by more than 1 %.",
+        description="Numeric precision of the network during inversion; tf32 is float32 with factors that a GPU rounds "
+        "to 10 bits; `auto` measures once per network which one is fastest and changes no representation by more than "
+        "1 %.",
     )
     batch_size: int | None = Field(
         None,

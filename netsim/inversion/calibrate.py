@@ -8,6 +8,7 @@ from torch import Tensor
 
 from netsim.errors import NetworkError
 from netsim.inversion.engine import Engine, relative_distance
+from netsim.inversion.execution import WARM_UP, execution_on
 from netsim.inversion.precision import Dtype, Precision, PrecisionName, fast_precisions
 from netsim.networks import Network
 from netsim.networks.ambient import plain_torch
@@ -15,7 +16,7 @@ from netsim.networks.ambient import plain_torch
 logger = logging.getLogger(__name__)
 
 MAX_CHANGE = 0.01
-"""Largest change of a representation by a half precision, relative to its length: a tenth of the usual tolerance."""
+"""Largest change of a representation by a lower precision, relative to its length: a tenth of the usual tolerance."""
 
 
 @plain_torch()
@@ -41,8 +42,14 @@ def choose_precision(network: Network, setting: PrecisionName, images: Tensor) -
         return Precision()
     if setting == "auto":
         return _fastest(network, images)
+    fast = fast_precisions(network.mean.device)
+    if setting == "tf32":
+        if setting not in fast:
+            logger.warning("this %s has no TF32; inverting in float32", network.mean.device.type)
+            return Precision()
+        return Precision("tf32", "tf32")
     grouped: Dtype = "float32" if network.mean.device.type == "cpu" else setting
-    if setting not in fast_precisions(network.mean.device):
+    if setting not in fast:
         logger.warning("%s is slow on this %s, which has no instructions for it", setting, network.mean.device.type)
     precision = Precision(setting, grouped)
     Engine(network, images, precision=precision, batch_size=1)  # raises if the precision is not possible
@@ -53,7 +60,7 @@ def _fastest(network: Network, images: Tensor) -> Precision:
     """Return the fastest precision, float32 included, that is exact enough on `images`."""
     batch_size = Engine(network, images).batch_size
     halves = fast_precisions(network.mean.device)
-    candidates = [Precision(), *(Precision(half, grouped) for half in halves for grouped in (half, "float32"))]
+    candidates = [Precision(), *(Precision(half, grouped) for half in halves for grouped in _grouped(half))]
     seconds = {
         precision: _seconds(network, precision, images, batch_size)
         for precision in candidates
@@ -63,6 +70,11 @@ def _fastest(network: Network, images: Tensor) -> Precision:
     timings = "; ".join(f"{1000 * duration:.0f} ms in {precision}" for precision, duration in seconds.items())
     logger.info("%s: inverting in %s (one iteration of %d images: %s)", network.name, fastest, len(images), timings)
     return fastest
+
+
+def _grouped(dtype: Dtype) -> tuple[Dtype, ...]:
+    """Return the precisions of grouped convolutions to try. TF32 is a mode of the device, for all layers."""
+    return (dtype,) if dtype == "tf32" else (dtype, "float32")
 
 
 def _is_exact(network: Network, precision: Precision, images: Tensor, batch_size: int) -> bool:
@@ -79,15 +91,20 @@ def _is_exact(network: Network, precision: Precision, images: Tensor, batch_size
 
 
 def _seconds(network: Network, precision: Precision, images: Tensor, batch_size: int, *, repeats: int = 3) -> float:
-    """Time one iteration: the fastest of `repeats`, after a warm-up."""
+    """Time one iteration, executed as in an inversion: the fastest of `repeats`, after a warm-up."""
     images = images.to(network.mean.device)
     engine = Engine(network, images, precision=precision, batch_size=batch_size)
     target = engine.represent_exactly(images.flip(0).roll(1, dims=-1))
-    durations = []
-    for _ in range(repeats + 1):
+    execution, durations = execution_on(engine.device, network.name), []
+
+    def iterate() -> None:
+        engine.loss_and_descent(images, target, retry=not execution.replays)
+
+    for _ in range(1 + WARM_UP + repeats if execution.replays else 1 + repeats):
         start = time.perf_counter()
-        engine.loss_and_descent(images, target)
+        execution.run(iterate)
         if engine.device.type == "cuda":
             torch.cuda.synchronize()
         durations.append(time.perf_counter() - start)
-    return min(durations[1:])
+    execution.reset()
+    return min(durations[-repeats:])

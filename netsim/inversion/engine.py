@@ -5,13 +5,15 @@ n = images, C, H, W = an image, d = width of the representation.
 An iteration needs only the loss ||rep(x) - t|| / ||t|| and its gradient with respect to the images. So the engine
 computes one forward pass and one input gradient: no head, no weight gradients. It works on a copy of the network, in
 which BatchNorm is folded into the preceding convolution, layers are stored channels last, and weights and activations
-have 16 bits if a half precision is set. Images, losses and everything that is accumulated over iterations stay in the
-dtype of the images; losses that are reported are evaluated again by the network itself.
+have 16 bits if a half precision is set; in tf32, a GPU rounds the factors of products. Images, losses and everything
+that is accumulated over iterations stay in the dtype of the images; losses that are reported are evaluated again by the
+network itself.
 
 Images are evaluated `batch_size` at a time. When these do not fit into memory, the batch size is halved for good.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from netsim.errors import DataError, NetworkError, first_line
 from netsim.inversion.folding import prepared_body
 from netsim.inversion.precision import Precision
 from netsim.networks import Network
+from netsim.networks.ambient import tf32_numbers
 from netsim.networks.batches import Batches
 from netsim.networks.memory import fitting_batch_size, peak_bytes
 
@@ -87,7 +90,8 @@ class Engine:
 
     def represent_all(self, images: Tensor) -> Tensor:
         """Compute `represent` in batches: `images` (n, C, H, W) on any device -> (n, d)."""
-        return self._batches.evaluate(self.represent, images)
+        with self._rounding():
+            return self._batches.evaluate(self.represent, images)
 
     def represent_exactly(self, images: Tensor) -> Tensor:
         """Compute representations by the network itself, in batches: `images` (n, C, H, W) on any device -> (n, d)."""
@@ -131,7 +135,8 @@ class Engine:
             losses, descents = zip(*results, strict=True)
             return results[0] if len(results) == 1 else (torch.cat(losses), torch.cat(descents))
 
-        return self._batches.attempt(evaluate, len(images))
+        with self._rounding():
+            return self._batches.attempt(evaluate, len(images))
 
     def iteration_bytes(self, images: Tensor) -> int:
         """Measure the peak memory of an iteration of all `images` (n, C, H, W) at once."""
@@ -143,6 +148,10 @@ class Engine:
             return self.iteration_bytes(example.expand(count, -1, -1, -1))
 
         return fitting_batch_size(bytes_of, self.device, kept_bytes=kept_bytes)
+
+    def _rounding(self) -> AbstractContextManager[None]:
+        """Enter the mode in which the layers are computed."""
+        return tf32_numbers() if self.precision.dtype == "tf32" else nullcontext()
 
     @torch.no_grad()
     def _require_precision(self, example: Tensor) -> None:

@@ -6,6 +6,7 @@ device, in this process, beside whatever else runs.
 """
 
 import time
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from netsim.networks import Network
+from netsim.networks.ambient import tf32_numbers
 
 _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention
 FORMULAS = flop_registry | {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_ATTENTION]}
@@ -60,22 +62,23 @@ def peak_flops(device: str, dtype: str) -> float:
     device
         Name of a torch device, as in "cpu" or "cuda:0".
     dtype
-        Name of a torch dtype, as in "float32".
+        Name of a torch dtype, as in "float32", or "tf32".
     """
     side = MATRIX_SIDES.get(torch.device(device).type, MATRIX_SIDES["cpu"])
+    rounded = dtype == "tf32"
     left, right = torch.rand(2, side, side, generator=torch.Generator().manual_seed(0)).to(
-        device, getattr(torch, dtype)
+        device, torch.float32 if rounded else getattr(torch, dtype)
     )
     fastest, end = float("inf"), time.perf_counter() + PEAK_SECONDS
-    torch.matmul(left, right)  # warm-up
-    while True:
-        _synchronize(left)
-        start = time.perf_counter()
-        torch.matmul(left, right)
-        _synchronize(left)
-        fastest = min(fastest, time.perf_counter() - start)
-        if time.perf_counter() > end:
-            return 2 * side**3 / fastest
+    with tf32_numbers() if rounded else nullcontext():
+        torch.matmul(left, right)  # warm-up
+        while time.perf_counter() < end or fastest == float("inf"):
+            _synchronize(left)
+            start = time.perf_counter()
+            torch.matmul(left, right)
+            _synchronize(left)
+            fastest = min(fastest, time.perf_counter() - start)
+    return 2 * side**3 / fastest
 
 
 def _synchronize(tensor: torch.Tensor) -> None:

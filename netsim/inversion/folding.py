@@ -38,7 +38,7 @@ def prepared_body(network: Network, example: Tensor, precision: Precision) -> nn
     Module that maps normalised images (n, C, H, W) to representations (n, d).
     """
     body = _store_channels_last(_fold_norms(network, example), network, example)
-    if precision != Precision():
+    if precision.tensors != torch.float32:
         body = _convert(body, precision)
     elif example.device.type == "cpu":
         body = _replace_stem(body)
@@ -236,7 +236,7 @@ class _QuickStemGradient(torch.autograd.Function):
 
 def _convert(body: nn.Module, precision: Precision) -> nn.Module:
     """Convert layers to a half precision, and grouped convolutions to theirs."""
-    half, grouped = getattr(torch, precision.dtype), getattr(torch, precision.grouped)
+    half, grouped = precision.tensors, precision.grouped_tensors
     body = body.to(half)
     if grouped != half:
         for path, conv in list(body.named_modules()):

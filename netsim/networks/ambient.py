@@ -41,6 +41,23 @@ def plain_numbers() -> Iterator[None]:
 
 
 @contextmanager
+def tf32_numbers() -> Iterator[None]:
+    """Let a GPU round the factors of float32 products and convolutions to TF32, in the whole process.
+
+    Enter it inside `plain_numbers`, which would switch it off, and in one thread at a time. CPUs are not concerned.
+    """
+    switches = _tf32_switches()
+    before = [switch.read() for switch in switches]
+    for switch in switches:
+        switch.write(switch.plain[0])
+    try:
+        yield
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.write(value)
+
+
+@contextmanager
 def _without_saved_tensor_hooks() -> Iterator[None]:
     """Save tensors for gradients as they are, not packed by hooks of the caller."""
     autograd, hooks = torch._C._autograd, []
@@ -69,6 +86,11 @@ def _precision(owner: Any) -> _Switch:
     )
 
 
+def _allow_tf32(owner: Any, plain: bool) -> _Switch:
+    """Return the older switch of a backend, and the value that is written."""
+    return _Switch(lambda: owner.allow_tf32, lambda value: setattr(owner, "allow_tf32", value), (plain,))
+
+
 def _matmul_precision() -> str | None:
     """Return the older setting of the precision of products, or None if it contradicts the newer ones."""
     try:
@@ -91,10 +113,7 @@ def _switches() -> list[_Switch]:
         _Switch(torch.is_anomaly_enabled, torch.set_anomaly_enabled, (False,)),  # refuses gradients that are NaN
     ]
     if not hasattr(backends, "fp32_precision"):  # torch < 2.9
-        cudnn = _Switch(
-            lambda: backends.cudnn.allow_tf32, lambda value: setattr(backends.cudnn, "allow_tf32", value), (False,)
-        )
-        return [*always, matmul, cudnn]
+        return [*always, matmul, _allow_tf32(backends.cudnn, False)]
     parents = [_precision(owner) for owner in (backends, backends.cudnn, backends.mkldnn)]
     leaves = [
         _precision(getattr(backend, operation))
@@ -102,6 +121,15 @@ def _switches() -> list[_Switch]:
         for operation in operations
     ]
     return [*always, *parents, matmul, *leaves, _precision(backends.cuda.matmul)]
+
+
+def _tf32_switches() -> list[_Switch]:
+    """List the switches of convolutions and products on GPUs, with the value that allows TF32."""
+    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    if hasattr(torch.backends, "fp32_precision"):
+        owners: list[Any] = [convolutions.conv, products]
+        return [_precision(owner)._replace(plain=("tf32",)) for owner in owners]
+    return [_allow_tf32(owner, True) for owner in (convolutions, products)]  # torch < 2.9
 
 
 class _Process:

@@ -59,7 +59,7 @@ FIELDS: dict[str, Callable[[Any], bool]] = {
     "inversion.step_size": real(lambda value: value > 0),
     "inversion.momentum": real(lambda value: 0 <= value < 1),
     "inversion.stop_loss": optional(real(lambda value: value > 0)),
-    "inversion.precision": one_of("float32", "float16", "bfloat16", "auto"),
+    "inversion.precision": one_of("float32", "tf32", "float16", "bfloat16", "auto"),
     "inversion.batch_size": optional(whole(1)),
     "inversion.stored_as": one_of("uint16", "float32"),
     "inversion.tolerance": real(lambda value: value > 0),

@@ -34,6 +34,23 @@ def test_auto_measures_and_skips_precisions_that_the_device_has_no_instructions_
     assert "inverting in" in caplog.text and " ms in float32" in caplog.text
 
 
+def test_tf32_is_tried_for_all_layers_at_once(monkeypatch):
+    tried = []
+    monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: ("tf32",))
+    monkeypatch.setattr(
+        calibrate, "_seconds", lambda _network, precision, _images, _size: tried.append(precision) or 1.0 / len(tried)
+    )
+    assert choose_precision(convolutional(), "auto", images(4)) == Precision("tf32", "tf32")
+    assert tried == [Precision(), Precision("tf32", "tf32")]
+
+
+@pytest.mark.parametrize(("fast", "expected"), [(("tf32",), Precision("tf32", "tf32")), ((), Precision())])
+def test_tf32_by_name_is_float32_where_there_is_none_and_the_log_says_so(monkeypatch, caplog, fast, expected):
+    monkeypatch.setattr(calibrate, "fast_precisions", lambda _device: fast)
+    assert choose_precision(convolutional(), "tf32", images(2)) == expected
+    assert ("this cpu has no TF32; inverting in float32" in caplog.text) == (not fast)
+
+
 class WithCoordinates(nn.Module):
     """A network that creates tensors in float32, whatever the precision of its input."""
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from netsim.errors import NetworkError
+from netsim.errors import DataError, NetworkError
 from netsim.inversion.engine import Engine, loss_and_descent, relative_distance
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.precision import Precision
 from netsim.networks import as_network
+from netsim.networks.ambient import plain_torch
 from netsim.settings import InversionSettings
 from unit.inversion.examples import HALF, Scaled, convolutional, images
 
@@ -55,6 +56,34 @@ def test_half_precision_inverts_as_well_and_its_final_loss_is_evaluated_by_the_n
         goal = network.represent(target)
         loss = (network.represent(half.images) - goal).norm(dim=1) / goal.norm(dim=1)
     torch.testing.assert_close(half.final_loss, loss, rtol=1e-5, atol=0)
+
+
+def test_tf32_is_allowed_for_the_layers_alone_and_not_for_what_is_reported():
+    network, seen = convolutional(), []
+    x, goal = images(3), network.represent(images(3, rng_seed=2)).detach()
+
+    def state():
+        backends = torch.backends
+        return [backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision]
+
+    engine = Engine(network, x, precision=Precision("tf32", "tf32"), batch_size=2)
+    expected = Engine(network, x, batch_size=2).loss_and_descent(x, goal)
+    before = state()
+    for body in (engine, network):
+        first = next(part for part in body.modules() if isinstance(part, nn.Conv2d))
+        first.register_forward_hook(lambda *_: seen.append(state()))
+    with plain_torch():
+        loss, descent = engine.loss_and_descent(x.requires_grad_(), goal)
+        engine.represent_all(x)
+        assert seen == [["tf32", "tf32"]] * 4
+        seen.clear()
+        engine.represent_exactly(x)
+        assert all("tf32" not in both for both in seen) and seen
+        with pytest.raises(DataError):
+            engine.loss_and_descent(x, goal[:, :3])
+        assert "tf32" not in state()
+    assert state() == before
+    assert torch.equal(loss, expected[0]) and torch.equal(descent, expected[1])  # a CPU rounds nothing
 
 
 @pytest.mark.parametrize("power", [0, 10, 20])

@@ -11,6 +11,7 @@ from netsim.inversion.precision import Precision, fast_precisions
     [
         (Precision(), "float32"),
         (Precision("bfloat16", "bfloat16"), "bfloat16"),
+        (Precision("tf32", "tf32"), "tf32"),
         (Precision("float16", "float32"), "float16, grouped convolutions float32"),
     ],
 )
@@ -31,10 +32,16 @@ def test_on_a_cpu_fast_precisions_are_those_that_onednn_has_instructions_for(mon
     assert fast_precisions(torch.device("cpu")) == ()
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, ("float16", "bfloat16")), (False, ("float16",))])
-def test_on_a_gpu_bfloat16_is_fast_unless_it_is_emulated(monkeypatch, native, expected):
+@pytest.mark.parametrize(("native", "expected"), [(True, ("tf32", "float16", "bfloat16")), (False, ("float16",))])
+def test_on_a_gpu_tf32_and_bfloat16_are_fast_where_it_has_them(monkeypatch, native, expected):
+    monkeypatch.setattr(torch.cuda, "is_tf32_supported", lambda: native)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native or including_emulation)
     assert fast_precisions(torch.device("cuda")) == expected
+
+
+def test_tf32_is_a_mode_and_no_type():
+    assert (Precision("tf32", "tf32").tensors, Precision("float16", "tf32").grouped_tensors) == (torch.float32,) * 2
+    assert Precision("bfloat16").tensors == torch.bfloat16
 
 
 def test_no_half_precision_is_fast_on_an_unknown_device():
