@@ -20,7 +20,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 pretrained test check audit bench docs reference fuzz faults slurm ui site release-check \
+.PHONY: help demo demo-s3 pretrained test check audit bench gpu docs reference fuzz faults slurm ui site release-check \
 	format lock clean
 
 help:
@@ -31,6 +31,7 @@ help:
 	@echo 'make check                   format, lint, types, and the audit if its services answer'
 	@echo 'make audit                   compare the environment with the locks, and the locks with known vulnerabilities'
 	@echo 'make bench [BENCH=similarity] [ARGS=...]  compare speed with the published code; default: inversion; minutes'
+	@echo 'make gpu                     on a GPU: the tests marked gpu, speed in every precision, and a sweep; 9 minutes'
 	@echo 'make docs                    build the documentation, strictly and without a network: build/docs/index.html'
 	@echo 'make reference               write the pages of settings and commands from the code'
 	@echo 'make fuzz [TIMES=10]          draw ten times as many inputs of every kind as the tests do, other ones each time; minutes'
@@ -69,6 +70,10 @@ audit: $(INSTALLED_DEV)
 BENCH ?= inversion
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.$(BENCH) $(ARGS)
+
+# Results are written as they come, to build/gpu; on a machine without make: python -m benchmarks.gpu
+gpu: $(INSTALLED_DEV)
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 # Warnings are errors. Pages load nothing from elsewhere, so the result can be read without a network, too.
 docs: $(INSTALLED_DEV)

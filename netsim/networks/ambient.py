@@ -125,7 +125,8 @@ def _switches() -> list[_Switch]:
 
 def _tf32_switches() -> list[_Switch]:
     """List the switches of convolutions and products on GPUs, with the value that allows TF32."""
-    convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    convolutions: Any = torch.backends.cudnn
+    products: Any = torch.backends.cuda.matmul
     if hasattr(torch.backends, "fp32_precision"):
         owners: list[Any] = [convolutions.conv, products]
         return [_precision(owner)._replace(plain=("tf32",)) for owner in owners]
