@@ -56,7 +56,7 @@ SETTLING = 4
 
 SWEEP = """
 networks: ["small:resnet18", "small:vgg"]
-training: {{epochs: {epochs}, train_images: {train_images}}}
+training: {{epochs: {epochs}}}
 pairs: {{count: {count}, shard_size: {shard_size}}}
 inversion: {{preset: fast, iterations: {iterations}, precision: auto}}
 """
@@ -79,7 +79,7 @@ FULL = Size(
     224,
     (64, 256, 8),
     12,
-    {"epochs": 2, "train_images": 20_000, "count": 512, "shard_size": 128, "iterations": 200},
+    {"epochs": 2, "count": 512, "shard_size": 128, "iterations": 200},
 )
 TINY = Size(
     ("shufflenet_v2_x1_0",),
@@ -87,7 +87,7 @@ TINY = Size(
     32,
     (2,),
     2,
-    {"epochs": 1, "train_images": 500, "count": 4, "shard_size": 2, "iterations": 2},
+    {"epochs": 1, "count": 8, "shard_size": 4, "iterations": 2},
 )
 
 

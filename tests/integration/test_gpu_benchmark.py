@@ -6,8 +6,10 @@ import time
 
 import pytest
 import torch
+import yaml
 
 from benchmarks import gpu
+from netsim.settings import SweepSettings
 
 
 def results(folder):
@@ -37,6 +39,12 @@ def test_what_a_budget_leaves_no_time_for_is_left_out(tmp_path):
     reasons = [row["left_out"] for row in results(tmp_path) if "left_out" in row]
     assert reasons[0] == "torchvision:shufflenet_v2_x1_0@none, batch 2: no time left"
     assert reasons[-1] == "not finished within 1 s"
+
+
+@pytest.mark.parametrize("size", [gpu.FULL, gpu.TINY], ids=["full", "tiny"])
+def test_the_settings_of_the_sweep_are_valid(size):
+    settings = SweepSettings.model_validate(yaml.safe_load(gpu.SWEEP.format(**size.sweep)))
+    assert settings.pairs.count % settings.pairs.shard_size == 0
 
 
 def test_a_program_is_kept_with_its_last_line_and_its_code(tmp_path):

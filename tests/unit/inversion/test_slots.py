@@ -144,13 +144,15 @@ def test_images_in_progress_are_those_that_the_host_does_not_know_to_be_finished
 
     def show(at):
         assert len(at.pairs) == len(at.k) == len(at.images) == len(at.losses) <= 4
-        shown.extend(zip(at.pairs.tolist(), at.k.tolist(), strict=True))
+        shown.extend(zip(at.pairs.tolist(), at.k.tolist(), at.images.clone(), strict=True))
 
     result = invert_batches(network, *pairs, settings, execution=Tapes(look_every=5), on_iteration=show)
-    in_time = [(pair, k) for pair, k in shown if k <= result.iterations[pair]]
+    in_time = [(pair, k) for pair, k, _ in shown if k <= result.iterations[pair]]
     assert sorted(in_time) == [(pair, k) for pair in range(N) for k in range(int(result.iterations[pair]) + 1)]
     assert len(in_time) < len(shown) <= len(in_time) + 4 * N
-    assert max(k for _, k in shown) <= settings.iterations
+    assert max(k for _, k, _ in shown) <= settings.iterations
+    late = [(pair, image) for pair, k, image in shown if k > result.iterations[pair]]
+    assert all(torch.equal(image, result.images[pair]) for pair, image in late)  # they change no more
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="torch knows no CUDA")
