@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,9 @@ SMALL = ("resnet18", "vgg", "mobilenet", "densenet", "resnet50", "resnext", "shu
 PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
 SETTLING = 4
 """Iterations before the clock starts: libraries choose algorithms, and graphs are captured."""
+
+GRACE = 15.0
+"""Seconds that a program whose time is over has to end."""
 
 SWEEP = """
 networks: ["small:resnet18", "small:vgg"]
@@ -284,25 +288,38 @@ def _one_network(
         )
 
 
-def run_program(results: Results, step: str, command: list[str], seconds: float, **options: Any) -> None:
-    """Run a program in its own process, and keep its last line of output."""
+def run_program(results: Results, step: str, command: list[str], seconds: float, folder: Path) -> None:
+    """Run a program in `folder`, write its output to a log as it comes, and end it when its time is over."""
     start, environment = time.monotonic(), os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=max(seconds, 1), check=False, **options
+    log = results.lines.parent / f"{step}.log"
+    with log.open("w", encoding="utf-8") as output:
+        program = subprocess.Popen(
+            command, env=environment, cwd=folder, stdout=output, stderr=output, start_new_session=True
         )
+        try:
+            program.wait(max(seconds, 1))
+        except subprocess.TimeoutExpired:
+            _end(program)
+            results.add(step, left_out=f"not finished within {seconds:.0f} s; see {log.name}")
+            return
+    last = (log.read_text(encoding="utf-8").strip().splitlines() or [""])[-1]
+    results.add(step, code=program.returncode, seconds=round(time.monotonic() - start, 1), last_line=last)
+
+
+def _end(program: subprocess.Popen[bytes]) -> None:
+    """Ask a program to end, as it can with its workers, and kill its group if it does not."""
+    program.terminate()
+    try:
+        program.wait(GRACE)
     except subprocess.TimeoutExpired:
-        results.add(step, left_out=f"not finished within {seconds:.0f} s")
-        return
-    output = (done.stdout.strip() or done.stderr.strip()).splitlines() or [""]
-    (results.lines.parent / f"{step}.log").write_text(done.stdout + done.stderr, encoding="utf-8")
-    results.add(step, code=done.returncode, seconds=round(time.monotonic() - start, 1), last_line=output[-1])
+        os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
 
 
 def tests(results: Results, size: Size, deadline: float) -> None:
     """Run the tests that are marked `gpu`."""
     command = [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "gpu", "tests/integration/test_gpu.py"]
-    run_program(results, "tests", command, deadline - time.monotonic(), cwd=ROOT)
+    run_program(results, "tests", command, deadline - time.monotonic(), ROOT)
 
 
 def sweep(results: Results, size: Size, deadline: float) -> None:
@@ -311,7 +328,7 @@ def sweep(results: Results, size: Size, deadline: float) -> None:
     (folder / "sweep.yaml").write_text(SWEEP.format(**size.sweep), encoding="utf-8")
     code = "import sys; from flows.cli.main import main; sys.argv[0] = 'netsim'; main()"
     command = [sys.executable, "-c", code, "run", "sweep.yaml", "--quiet"]
-    run_program(results, "sweep", command, deadline - time.monotonic(), cwd=folder)
+    run_program(results, "sweep", command, deadline - time.monotonic(), folder)
 
 
 STEPS: dict[str, Callable[[Results, Size, float], None]] = {"tests": tests, "table": table, "sweep": sweep}

@@ -35,10 +35,12 @@ def test_the_table_is_written_line_by_line_and_says_what_it_leaves_out(tmp_path,
 def test_what_a_budget_leaves_no_time_for_is_left_out(tmp_path):
     kept = gpu.Results(tmp_path)
     gpu.table(kept, gpu.TINY, time.monotonic() - 1)
-    gpu.run_program(kept, "sweep", [sys.executable, "-c", "import time; time.sleep(60)"], 1.0)
+    gpu.run_program(
+        kept, "sweep", [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"], 1.0, tmp_path
+    )
     reasons = [row["left_out"] for row in results(tmp_path) if "left_out" in row]
     assert reasons[0] == "torchvision:shufflenet_v2_x1_0@none, batch 2: no time left"
-    assert reasons[-1] == "not finished within 1 s"
+    assert reasons[-1] == "not finished within 1 s; see sweep.log"
 
 
 @pytest.mark.parametrize("size", [gpu.FULL, gpu.TINY], ids=["full", "tiny"])
@@ -49,7 +51,7 @@ def test_the_settings_of_the_sweep_are_valid(size):
 
 def test_a_program_is_kept_with_its_last_line_and_its_code(tmp_path):
     kept = gpu.Results(tmp_path)
-    gpu.run_program(kept, "tests", [sys.executable, "-c", "print('first'); print('last'); exit(3)"], 60)
+    gpu.run_program(kept, "tests", [sys.executable, "-c", "print('first'); print('last'); exit(3)"], 60, tmp_path)
     (row,) = results(tmp_path)
     assert (row["code"], row["last_line"]) == (3, "last")
     assert "first" in (tmp_path / "tests.log").read_text(encoding="utf-8")
