@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import nbformat
 import psutil
 import pytest
 import yaml
@@ -19,11 +20,10 @@ from jupyter_client.manager import start_new_kernel
 import netsim
 from netsim.errors import RunError, SettingsError
 from netsim.store.run import Run
+from support import notebooks
 from support.servers import wait_until
 from support.sweeps import TINY
 from system.test_flow_sweep import SLOW, alive, assert_same_bits, inverted_shards
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_a_sweep_runs_in_a_running_event_loop_and_again_computes_nothing(server, finished, tmp_path, capsys):
@@ -48,7 +48,7 @@ def test_a_sweep_runs_in_a_running_event_loop_and_again_computes_nothing(server,
 @pytest.fixture
 def kernel(server, tmp_path) -> Iterator[BlockingKernelClient]:
     """A real kernel, as Jupyter starts it."""
-    manager, client = start_new_kernel(kernel_name="python3", env=server | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path)
+    manager, client = start_new_kernel(kernel_name="python3", env=server, cwd=tmp_path)
     try:
         yield client
     finally:
@@ -101,6 +101,13 @@ def outputs(kernel: BlockingKernelClient, request: str) -> list[dict[str, Any]]:
             if message["msg_type"] not in ("status", "execute_input"):
                 shown.append(message)
     return shown
+
+
+@pytest.mark.parametrize("path", notebooks.NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_of_the_documentation_shows_what_is_stored_with_it(server, path):
+    stored = nbformat.read(path, as_version=4)
+    assert notebooks.shown(notebooks.run(path, server)) == notebooks.shown(stored), "run `make notebooks`"
+    assert not re.search(r"/(home|root|tmp|Users|work)/", path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
