@@ -29,7 +29,7 @@ from netsim.networks.weights import weights_to_bytes
 from netsim.settings import locate, parse_settings
 from netsim.store.run import Run
 from support import grown
-from support.documentation import PAGES, ROOT, blocks, commands, inline_code, page_text, python_blocks
+from support.documentation import FENCED, INDENTED, PAGES, ROOT, blocks, commands, inline_code, page_text, python_blocks
 from support.servers import netsim_in_process
 from support.sweeps import new_run, run_all
 
@@ -116,6 +116,13 @@ def test_commands_in_the_prose_have_options_that_exist():
     left_out = re.compile(r"Missing |Option '[a-z-]+' requires an argument")
     assert {line: text for line, text in wrong.items() if text and not left_out.match(text)} == {}
     assert len(wrong) > 60
+
+
+def test_no_command_stands_between_the_lines_of_the_prose():
+    """A line of code without its indentation is text to Markdown."""
+    prose = [line for page in PAGES for line in INDENTED.sub("", FENCED.sub("", page_text(page))).splitlines()]
+    programs = "|".join(["netsim [a-z]+", *OTHERS])
+    assert [line for line in prose if re.match(rf"({programs}) .*(  # |--[a-z]|[A-Z_]=|runs/)", line)] == []
 
 
 def test_every_program_on_a_page_is_known():
@@ -218,6 +225,7 @@ def test_commands_that_a_small_store_answers_succeed(at_site, tmp_path):
     assert [pattern for pattern in NOT_RUN if not any(re.search(pattern, line) for line in lines)] == []
     failed = []
     names = {"STORE": "runs/demo", "PLACE": "runs", "/archive/mine": "archive/mine"}
+    names |= {"runs/published": "runs/lab", "runs/fast": "runs/half"}
     for line, words in lines.items():
         if any(re.search(pattern, line) for pattern in NOT_RUN):
             continue
