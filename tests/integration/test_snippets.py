@@ -156,10 +156,10 @@ def make_mine() -> None:
     settings |= SMALL | {"images": {"source": "folder:photos", "size": 8}}
     for network in settings["networks"]:
         module, file = network["reference"].removeprefix("python:my_nets:").split("@")
-        save_file(getattr(my_nets, module)().state_dict(), file)
-    save_file(my_nets.plain().state_dict(), "checkpoints/late.safetensors")
+        torch.save(getattr(my_nets, module)().state_dict(), file)
+    torch.save(my_nets.plain().state_dict(), "checkpoints/late.pt")
     settings["networks"] += [f"{name}={grown.colour(width)}" for width, name in enumerate(PAPER, 5)]
-    settings["networks"].append("late=python:my_nets:plain@checkpoints/late.safetensors")
+    settings["networks"].append("late=python:my_nets:plain@checkpoints/late.pt")
     Path("mine.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     finish("runs/mine", settings, label="mine", only=())
 
