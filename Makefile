@@ -20,8 +20,8 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-s3 pretrained test check audit bench gpu docs reference fuzz faults slurm ui site release-check \
-	format lock clean
+.PHONY: help demo demo-s3 pretrained test check audit bench gpu docs notebooks reference fuzz faults slurm ui site \
+	release-check format lock clean
 
 help:
 	@echo 'make demo [STORE=runs/demo]  compare nine networks on embedded images, in minutes; run it again to resume'
@@ -33,6 +33,7 @@ help:
 	@echo 'make bench [BENCH=similarity] [ARGS=...]  compare speed with the published code; default: inversion; minutes'
 	@echo 'make gpu                     on a GPU: the tests marked gpu, speed in every precision, and a sweep; 9 minutes'
 	@echo 'make docs                    build the documentation, strictly and without a network: build/docs/index.html'
+	@echo 'make notebooks               run the notebooks of the documentation, and store what they show; two minutes'
 	@echo 'make reference               write the pages of settings and commands from the code'
 	@echo 'make fuzz [TIMES=10]          draw ten times as many inputs of every kind as the tests do, other ones each time; minutes'
 	@echo 'make faults [ARGS="--faults 50 --seed 1"]  inject every kind of fault into a sweep on object storage; half an hour'
@@ -79,6 +80,10 @@ gpu: $(INSTALLED_DEV)
 docs: $(INSTALLED_DEV)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
 	@echo 'The documentation is in build/docs/index.html.'
+
+# Their runs use the Prefect server of this machine, which is started if there is none.
+notebooks: $(INSTALLED_DEV)
+	$(SUPPORT).notebooks
 
 reference: $(INSTALLED_DEV)
 	$(SUPPORT).reference

@@ -34,8 +34,9 @@ project = "netsim"
 author = "netsim authors"
 project_copyright = "netsim authors, MIT licence"
 version = release = __version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "sphinx_design", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "numpydoc", "sphinx_design", "sphinx_copybutton"]
 
+nb_execution_mode = "off"  # they are stored with what they show: tests/support/notebooks.py
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 

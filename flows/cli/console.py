@@ -1,5 +1,6 @@
 """Progress of a run in a terminal: a status table, and bars that follow the store while a sweep works."""
 
+import io
 import os
 import re
 import sys
@@ -246,10 +247,10 @@ def _duration(seconds: float | None) -> str:
 
 @contextmanager
 def progress_bars(run: Run, stages: Sequence[Stage] = STAGES, *, every: float = 1.0) -> Iterator[None]:
-    """Show bars that follow the store until the block ends; without a terminal, print lines instead."""
+    """Show bars that follow the store until the block ends; without a terminal or a notebook, print lines instead."""
     stop = Event()
     stages = [stage for stage in stages if stage.total(run.sweep)]
-    follow = _draw_bars if progress.is_terminal else _print_lines
+    follow = _draw_bars if progress.is_terminal or progress.is_jupyter else _print_lines
     thread = Thread(target=follow, args=(run, stages, stop, every), daemon=True)
     thread.start()
     try:
@@ -320,6 +321,28 @@ class _Pace:
         return (total - done) * (now - since) / (done - before) if done > before else None
 
 
+class _NotebookBars(Progress):
+    """Bars in one output of a notebook, which is drawn again in place. Rich's own way to do so requires ipywidgets."""
+
+    def start(self) -> None:
+        from IPython.display import display
+
+        self._output = display(self._drawn(), raw=True, display_id=True)
+
+    def refresh(self) -> None:
+        self._output.update(self._drawn(), raw=True)
+
+    def stop(self) -> None:
+        self.refresh()
+
+    def _drawn(self) -> dict[str, str]:
+        """Return the bars as HTML, and as plain text for what shows no HTML."""
+        page = Console(file=io.StringIO(), record=True, force_jupyter=False, color_system="truecolor", width=WIDE)
+        page.print(self.get_renderable())
+        shown = page.export_html(clear=False, inline_styles=True, code_format="<pre>{code}</pre>")
+        return {"text/html": shown, "text/plain": page.export_text()}
+
+
 def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> None:
     columns = (
         TextColumn("{task.description:24}", markup=False),
@@ -328,7 +351,7 @@ def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> 
         TimeElapsedColumn(),
         TextColumn("{task.fields[pace]}", style="cyan", markup=False),
     )
-    with Progress(*columns, console=progress) as drawn:
+    with (_NotebookBars if progress.is_jupyter else Progress)(*columns, console=progress) as drawn:
         bars = [drawn.add_task(stage.label, total=stage.total(run.sweep), start=False, pace="") for stage in stages]
         ended, took, pace = False, 0.0, _Pace()
         while not ended:
@@ -347,6 +370,7 @@ def _draw_bars(run: Run, stages: Sequence[Stage], stop: Event, every: float) -> 
                 if not now.finished:
                     drawn.start_task(bar)
                     break
+            drawn.refresh()
             took = watch()
 
 

@@ -175,6 +175,7 @@ def drop(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
     credentials: Credentials = None,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Remove networks from a store, with all that only they needed, or forget sweeps.
@@ -195,14 +196,20 @@ def drop(
     use_credentials(credentials, debug)
     url = Run.open(store).url
     planned = plan_drop(url, networks or [], sweeps or [])
+    count = len(planned.paths)
     parts = [f"network {name}" for name in planned.networks]
     parts += [f"sweep {sweep.label} ({sweep.id}) of {', '.join(sweep.settings.names)}" for sweep in planned.sweeps]
+    console.set_up(as_json=as_json)
     for part in parts:
-        console.console.print(console.plain(f"drop {part}"), soft_wrap=True)
+        console.progress.print(console.plain(f"drop {part}"), soft_wrap=True)
     if not yes:
-        typer.confirm(f"Remove {len(planned.paths):,} files from {url}?", abort=True)
+        typer.confirm(f"Remove {count:,} files from {url}?", abort=True, err=as_json)
     remove(url, planned)
-    console.console.print(f"{len(planned.paths):,} files removed", soft_wrap=True)
+    if as_json:
+        sweeps_dropped = [{"name": sweep.label, "id": sweep.id} for sweep in planned.sweeps]
+        print(json.dumps({"networks": list(planned.networks), "sweeps": sweeps_dropped, "files": count}, indent=2))
+        return
+    console.console.print(f"{count:,} files removed", soft_wrap=True)
 
 
 def list_(

@@ -125,11 +125,12 @@ def layers(
     cluster: ClusterFile = None,
     credentials: Credentials = None,
     quiet: Quiet = False,
+    as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Compare the layers of two networks, on natural images and on those inverted through either.
 
-    Run it again to resume.
+    Run it again to resume. With `--json`, prints JSON and writes no files.
 
     For example:
 
@@ -138,7 +139,7 @@ def layers(
     from flows.cli import console
     from flows.clusters.settings import resolve_cluster
     from netsim.report.page import write_layers
-    from netsim.results.layers import find_spec, layer_stage
+    from netsim.results.layers import find_spec, layer_stage, layers_json, load_layers
     from tasks.prepare import open_view, prepare_layers
 
     if not layer or activations is None:
@@ -149,7 +150,7 @@ def layers(
         None, workers=workers, scheduler=scheduler, tls=tls, file=cluster, credentials=credentials
     )
     use_credentials(chosen_cluster.credentials, debug)
-    console.set_up(quiet=quiet)
+    console.set_up(quiet=quiet, as_json=as_json)
     opened = open_view(store, sweep, pairs=pairs)
     key = prepare_layers(opened, networks, layer, activations)
     spec = find_spec(opened, key)
@@ -165,5 +166,8 @@ def layers(
             flow(opened.url, networks, layer, activations, chosen_cluster, sweep, pairs)  # type: ignore[call-overload]
     else:
         report_nothing_to_do(opened, debug)
+    if as_json:
+        print(json.dumps(layers_json(spec, load_layers(opened, spec)), indent=2, allow_nan=False))
+        return
     written = write_layers(opened, spec, output)
     console.console.print("\n".join(f"wrote {path}" for path in written.values()), soft_wrap=True)

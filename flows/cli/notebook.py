@@ -22,6 +22,7 @@ from netsim.errors import RunError, SettingsError, StoreError
 from netsim.opened import OpenRun, open_run
 from netsim.settings import SweepSettings, locate, parse_settings, read_settings
 from netsim.store.run import Run
+from netsim.store.status import progress_line
 
 COMMAND = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); from flows.cli.main import main; main()"
 """The command line, deaf to the Ctrl-C that its caller gets, too: the caller tells it to stop."""
@@ -42,7 +43,7 @@ def run(
 
     It runs as `netsim run` does, in a process of its own: on the Prefect server of this machine, which is started if
     there is none, with progress bars unless `quiet`. Interrupting it (Ctrl-C, a kernel that is interrupted) stops the
-    sweep in order, and what is computed is kept.
+    sweep in order, and what is computed is kept: the same call resumes.
 
     Parameters
     ----------
@@ -69,6 +70,8 @@ def run(
         If the settings are invalid, or there is no store for a mapping.
     RunError
         If the sweep fails, with the message of the command.
+    KeyboardInterrupt
+        If it was interrupted, with what is done.
 
     Examples
     --------
@@ -89,6 +92,9 @@ def run(
         )
         try:
             _follow(process, place, parsed, quiet)
+        except KeyboardInterrupt:
+            _stop(process)
+            raise KeyboardInterrupt(_stopped(place, parsed)) from None
         finally:
             _stop(process)
         if process.returncode:
@@ -152,6 +158,13 @@ def _stop(process: "subprocess.Popen[Any]") -> None:
         except KeyboardInterrupt:
             process.kill()
             raise
+
+
+def _stopped(store: str, settings: SweepSettings) -> str:
+    """Describe how far a sweep came that was stopped, and the way to resume it."""
+    run = _asked(store, settings)
+    done = f" Done: {progress_line(run)}." if run else ""
+    return f"stopped.{done} Call netsim.run with the same arguments to resume"
 
 
 def _failure(errors: IO[str]) -> str:

@@ -125,12 +125,11 @@ def exit_on_interrupt() -> Iterator[None]:
 
 def report_stopped(opened: Any, resume: str) -> None:
     """Print how far a stopped sweep came and the command that resumes it."""
-    from netsim.store.status import status
+    from netsim.store.status import progress_line
     from tasks.interrupts import cancelled_in_prefect
 
     how = "cancelled in Prefect" if cancelled_in_prefect.is_set() else "stopped"
-    done = ", ".join(f"{stage.name} {stage.done}/{stage.total}" for stage in status(opened))
-    _report(f"{how}. Done: {done}.\nrun `{resume}` to resume")
+    _report(f"{how}. Done: {progress_line(opened)}.\nrun `{resume}` to resume")
 
 
 def exit_code(interrupt: KeyboardInterrupt) -> int:

@@ -17,13 +17,13 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from netsim.errors import StoreError
 from netsim.similarity.blocked import cka_of_blocks
-from netsim.similarity.uncertainty import jackknife_se
+from netsim.similarity.uncertainty import jackknife_se, plain
 from netsim.store import provenance
 from netsim.store.layout import NATURAL, inverted
 from netsim.store.run import Run
@@ -121,6 +121,20 @@ def finished_layers(run: Run) -> dict[str, LayerSpec]:
         key: spec
         for key, spec in specs.items()
         if set(spec.networks) <= set(run.sweep.names) and not layer_stage(spec).missing(run)
+    }
+
+
+def layers_json(spec: LayerSpec, similarities: Mapping[str, LayerSimilarity]) -> dict[str, Any]:
+    """Convert to what `netsim layers --json` prints; rows are layers of the first network, None where undefined."""
+    return {
+        "networks": list(spec.networks),
+        "layers": [list(layers) for layers in spec.layers],
+        "activations": spec.activations,
+        "left_out": [dict(refused) for refused in spec.refused],
+        "sets": {
+            name: {"cka_unbiased": plain(layers.cka.tolist()), "se": plain(layers.se.tolist())}
+            for name, layers in similarities.items()
+        },
     }
 
 

@@ -62,6 +62,11 @@ def status(run: Run) -> list[StageStatus]:
     return concurrently(lambda stage: stage_status(run, stage), stages)
 
 
+def progress_line(run: Run) -> str:
+    """Tell the progress of every stage in a line, as in "train 3/3, draw 2/6"."""
+    return ", ".join(f"{stage.name} {stage.done}/{stage.total}" for stage in status(run))
+
+
 def unreadable(run: Run) -> dict[str, CheckedSplit]:
     """Map each split that was checked to what the check found; empty before it, and where images are not files."""
     done = sorted(name for name, _ in CHECK.done(run))

@@ -7,7 +7,6 @@ the code makes, and every page is in the navigation of the site. `make docs` bui
 import ast
 import pkgutil
 import re
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,21 +20,12 @@ from flows.cli.reference import list_settings
 from flows.clusters.settings import parse_cluster
 from netsim.settings import SweepSettings, parse_settings
 from support import reference
+from support.documentation import FENCED, INDENTED, INLINE, PAGES, ROOT, blocks, page_text, python_blocks
 
-ROOT = Path(__file__).parents[2]
-PAGES = (
-    *("README.md", "SECURITY.md", "CONTRIBUTING.md", "deploy/README.md"),
-    *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")),
-)
 FOLDERS = "netsim|tasks|flows|tests|docs|deploy|benchmarks"
 PATH = re.compile(rf"(?<![\w./-])(?:{FOLDERS})/(?:[\w.-]+/)*(?:[\w.-]+\.(?:py|md|ya?ml|json|j2|png|env))?")
 MODULE = re.compile(r"(?<![\w./:-])(?:netsim|tasks|flows|benchmarks)(?:\.[A-Za-z_]\w*)+(?![\w-])")
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#]*)(?:#([^)]*))?\)")
-FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-INDENTED = re.compile(r"^ {4,}\S.*$", re.MULTILINE)
-INLINE = re.compile(r"`([^`]+)`")
-COMMAND = re.compile(r"(?:^\s*|&& |[A-Z_]+=\S* )(?:\.venv/bin/)?netsim ([a-z]\w*)([^#|&]*)")
-OPTION = re.compile(r"(?<!\S)(--?[a-z][\w-]*)")
 EVENTS = re.compile(r"netsim\.(?:shards|run)\b")
 """Names of Prefect events begin like those of modules."""
 
@@ -49,25 +39,6 @@ def modules(text: str) -> set[str]:
     """Return the dotted names that `text` has: netsim.store.run, netsim.open_run."""
     names = {name for name in MODULE.findall(text) if not EVENTS.match(name)}
     return {name for name in names if name.rpartition(".")[2] not in ("md", "py", "yaml")}
-
-
-def commands(text: str) -> set[tuple[str, str]]:
-    """Return each command of netsim that code in `text` has, with each of its options; without one, with ""."""
-    blocks = [*FENCED.findall(text), *INDENTED.findall(FENCED.sub("", text))]
-    prose = INDENTED.sub("", FENCED.sub("", text))
-    lines = [line for block in blocks for line in block.splitlines()]
-    lines += [code.replace("\n", " ") for code in INLINE.findall(prose)]
-    used = [match.groups() for line in lines for match in COMMAND.finditer(line)]
-    return {(command, option) for command, rest in used for option in ["", *OPTION.findall(rest)]}
-
-
-def known_commands() -> dict[str, set[str]]:
-    """Map each command of netsim to its options, with ""."""
-    group = get_command(app)
-    return {
-        name: {"", "--help", *(option for parameter in command.params for option in parameter.opts)}
-        for name, command in group.commands.items()  # type: ignore[attr-defined]
-    }
 
 
 def anchors(text: str) -> set[str]:
@@ -91,14 +62,6 @@ def test_every_way_to_name_a_file_or_a_module_is_seen():
     )
     assert paths(text) == {"netsim/a/b.py", "tests/unit"}
     assert modules(text) == {"netsim.a.b", "netsim.d"}
-    code = "`netsim\nplan a --store b`, netsim is\n```sh\nA=. netsim add -o c # --d\nkubectl -n netsim get\n```\n"
-    assert commands(f"{code}    .venv/bin/netsim list | head --e\n") == {
-        ("plan", ""),
-        ("plan", "--store"),
-        ("add", ""),
-        ("add", "-o"),
-        ("list", ""),
-    }
     assert anchors("# One\n## Two `words`, three\n") == {"one", "two-words-three"}
     assert [exists(name) for name in ("netsim.errors.NetsimError", "netsim.errors.Missing", "netsim.missing")] == [
         True,
@@ -109,25 +72,18 @@ def test_every_way_to_name_a_file_or_a_module_is_seen():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_on_a_page_exists(page):
-    assert [path for path in sorted(paths((ROOT / page).read_text())) if not (ROOT / path).exists()] == []
+    assert [path for path in sorted(paths(page_text(page))) if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_module_on_a_page_exists(page):
-    assert [name for name in sorted(modules((ROOT / page).read_text())) if not exists(name)] == []
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_and_option_on_a_page_exists(page):
-    known = known_commands()
-    used = commands((ROOT / page).read_text())
-    assert sorted((command, option) for command, option in used if option not in known.get(command, ())) == []
+    assert [name for name in sorted(modules(page_text(page))) if not exists(name)] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page):
     broken = []
-    for target, anchor in LINK.findall((ROOT / page).read_text()):
+    for target, anchor in LINK.findall(page_text(page)):
         file = (ROOT / page).parent / target if target else ROOT / page
         if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
             broken.append(f"{target}#{anchor}")
@@ -137,25 +93,7 @@ def test_every_link_of_a_page_leads_to_a_file_and_a_heading(page):
 @pytest.mark.parametrize("page", ["README.md", "docs/project/design.md", "docs/reference/store.md"])
 def test_a_page_of_the_project_names_many_places(page):
     """A pattern that sees nothing would let everything pass."""
-    assert len(paths((ROOT / page).read_text())) >= 1
-
-
-def test_the_readme_shows_most_commands():
-    used = {command for command, _ in commands((ROOT / "README.md").read_text())}
-    assert len(used & known_commands().keys()) >= 10
-
-
-def blocks(text: str) -> list[str]:
-    """Return each block of code of a page, fenced or indented, without its fence and indentation."""
-    fenced = [block.partition("\n")[2].removesuffix("```") for block in FENCED.findall(text)]
-    prose = FENCED.sub("", text)
-    indented = re.findall(r"(?:^ {4,}\S.*\n)+", prose, re.MULTILINE)
-    return [textwrap.dedent(block) for block in [*fenced, *indented]]
-
-
-def python_blocks(text: str) -> list[str]:
-    """Return each example in Python."""
-    return [block.partition("\n")[2].removesuffix("```") for block in FENCED.findall(text) if block[3:9] == "python"]
+    assert len(paths(page_text(page))) >= 1
 
 
 def settings_blocks(text: str) -> Iterator[dict]:
@@ -203,7 +141,7 @@ def test_every_way_to_write_settings_is_seen():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_settings_on_a_page_are_valid(page):
-    text = (ROOT / page).read_text()
+    text = page_text(page)
     for values in settings_blocks(text):
         validate(values)
     for key, value in SET.findall(text):
@@ -213,14 +151,14 @@ def test_settings_on_a_page_are_valid(page):
 
 def test_pages_have_settings():
     """A pattern that sees nothing would let everything pass."""
-    found = [values for page in PAGES for values in settings_blocks((ROOT / page).read_text())]
+    found = [values for page in PAGES for values in settings_blocks(page_text(page))]
     assert len(found) >= 10
     assert {"cluster", "images", "networks", "pairs"} <= {key for values in found for key in values}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_examples_in_python_compile_and_import_what_exists(page):
-    for block in python_blocks((ROOT / page).read_text()):
+    for block in python_blocks(page_text(page)):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.Import):
                 assert all(exists(alias.name) for alias in node.names), block
@@ -231,7 +169,7 @@ def test_examples_in_python_compile_and_import_what_exists(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_every_target_of_make_on_a_page_exists(page):
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    text = (ROOT / page).read_text()
+    text = page_text(page)
     code = [*blocks(text), *(code.replace("\n", " ") for code in INLINE.findall(text))]
     used = {target for part in code for target in re.findall(r"(?:^|&& )make ([a-z][a-z0-9-]*)", part, re.MULTILINE)}
     assert used - targets == set()
@@ -248,7 +186,7 @@ def test_every_setting_and_every_command_has_its_place_in_the_reference():
     assert {"training.weight_decay", "training.learning_rate", "pairs.rng_seed"} <= names
     assert {name for name in names if f"**`{name}`**" not in settings} == set()
     commands_page = (ROOT / "docs/reference/cli.md").read_text()
-    known = known_commands()
+    known = get_command(app).commands
     assert {name for name in known if f"## netsim {name}\n" not in commands_page} == set()
 
 
@@ -265,14 +203,14 @@ def test_every_page_is_in_the_navigation_of_the_site_once():
     for page in (ROOT / "docs").rglob("*.md"):
         for tree in TOCTREE.findall(page.read_text()):
             names = [line for line in tree.splitlines() if line and not line.startswith(":")]
-            listed += [(page.parent / f"{name}.md").resolve().relative_to(ROOT / "docs") for name in names]
-    pages = {page.relative_to(ROOT / "docs") for page in (ROOT / "docs").rglob("*.md")}
-    assert sorted(listed) == sorted(pages - {Path("index.md")})
+            listed += [(page.parent / name).resolve().relative_to(ROOT / "docs").as_posix() for name in names]
+    pages = {page.removeprefix("docs/").rpartition(".")[0] for page in PAGES if page.startswith("docs/")}
+    assert sorted(listed) == sorted(pages - {"index"})
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_lines_of_a_page_are_at_most_100_characters(page):
     """Rows of tables cannot be broken, and the README shows what commands print as it is."""
-    text = (ROOT / page).read_text()
+    text = page_text(page)
     lines = INDENTED.sub("", FENCED.sub("", text)).splitlines() if page == "README.md" else text.splitlines()
     assert [f"{n}: {line}" for n, line in enumerate(lines, 1) if len(line) > 100 and not line.startswith("|")] == []

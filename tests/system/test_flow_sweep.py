@@ -157,6 +157,10 @@ def test_a_sweep_gives_the_numbers_of_the_library_and_shows_them_in_the_ui(serve
         assert "STIR (unbiased linear" in analyze("measure", "agreement", "stir")
         layers = ("--layer", "layer1", "--layer", "features.0", "--activations", "pooled")
         written = analyze("layers", "resnet18", "vgg", *layers)
+        shown = json.loads(analyze("layers", "resnet18", "vgg", *layers, "--json"))
+    assert shown["layers"] == [["layer1"], ["features.0"]]
+    assert list(shown["sets"]) == ["natural", "inverted/resnet18", "inverted/vgg"]
+    assert {np.shape(cells["cka_unbiased"]) for cells in shown["sets"].values()} == {(1, 1)}
     assert re.search(r"layers-resnet18-vgg-pooled-[0-9a-f]{6}\.csv", written)
     assert {"measure-stir/inverted/vgg-4", "measure-agreement/natural/vgg-4"} <= set(states())
     assert artifacts_of("measure-run") == {"run-measure": "progress", "run-measures": "table"}

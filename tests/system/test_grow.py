@@ -74,8 +74,14 @@ def test_drop_asks_first_and_keeps_what_a_sweep_shows(cli, store, monkeypatch):
     monkeypatch.setattr("sys.stdin", open("/dev/null", encoding="utf-8"))  # noqa: SIM115 (nobody answers)
     code, _, _ = cli("drop", store, "extra", "--sweep", "more")
     assert code == 1 and (Path(store) / "networks" / "extra.json").exists()
+    shutil.copytree(store, copy := f"{store}-copy")
     code, out, _ = cli("drop", store, "extra", "--sweep", "more", "--yes")
     assert code == 0 and "drop network extra" in out and "files removed" in out
+    sweep = Run.open(copy).sweep.id
+    code, out, err = cli("drop", copy, "extra", "--sweep", "more", "--yes", "--json")
+    printed = json.loads(out)
+    assert printed.pop("files") > 10 and printed == {"networks": ["extra"], "sweeps": [{"name": "more", "id": sweep}]}
+    assert code == 0 and "drop network extra" in err
     assert not (Path(store) / "networks" / "extra.json").exists() and Run.open(store).sweep.label == "tiny"
     code, _, err = cli("drop", store)
     assert code == 2 and "nothing to drop" in err

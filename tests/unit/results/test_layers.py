@@ -1,6 +1,7 @@
 """A comparison of layers has a name in the store, and is read from the sums of its shards."""
 
 import io
+import json
 import re
 import shutil
 
@@ -8,7 +9,16 @@ import numpy as np
 import pytest
 
 from netsim.errors import StoreError
-from netsim.results.layers import LayerSpec, find_spec, keep_spec, layer_file, layer_stage, load_layers
+from netsim.results.layers import (
+    LayerSimilarity,
+    LayerSpec,
+    find_spec,
+    keep_spec,
+    layer_file,
+    layer_stage,
+    layers_json,
+    load_layers,
+)
 from netsim.stages.work import StageResult, commit
 from netsim.store.run import Run
 
@@ -87,3 +97,15 @@ def test_a_shard_that_is_missing_or_no_npz_file_is_named(run):
     path = layer_file(f"{SPEC.key}/natural", 2)
     with pytest.raises(StoreError, match=rf"{re.escape(path)} in .* is damaged .*; `netsim verify --repair"):
         load_layers(run, SPEC)
+
+
+def test_json_has_layers_by_set_and_null_where_similarity_is_undefined():
+    spec = LayerSpec(SPEC.networks, SPEC.layers, "pooled", refused=({}, {"features.1": "is constant"}))
+    cells = LayerSimilarity(cka=np.array([[0.5], [np.nan]]), se=np.array([[0.25], [np.nan]]))
+    assert json.loads(json.dumps(layers_json(spec, {"natural": cells}), allow_nan=False)) == {
+        "networks": ["resnet18", "vgg"],
+        "layers": [["layer1", "layer2"], ["features.0"]],
+        "activations": "pooled",
+        "left_out": [{}, {"features.1": "is constant"}],
+        "sets": {"natural": {"cka_unbiased": [[0.5], [None]], "se": [[0.25], [None]]}},
+    }
