@@ -73,7 +73,7 @@ class Record:
 def versions() -> dict[str, str]:
     """Return the installed versions that a number may depend on besides the settings.
 
-    Of netsim in a clone of its repository, the version has the revision: `0.2.0+g` and the hash of the commit, and
+    Of netsim in a clone of its repository, the version has the revision: `0.3.0+g` and the hash of the commit, and
     `.dirty` if files differ from it.
     """
     installed = {name: version(package) for name, package in PACKAGES.items()}
