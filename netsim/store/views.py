@@ -54,8 +54,6 @@ def view(run: Run, networks: Sequence[str] | None = None, pairs: int | None = No
     count = sweep.settings.pairs.count if pairs is None else _count(run, pairs)
     if networks is None and count == sweep.settings.pairs.count:
         return run
-    if networks is not None and len(set(networks)) < max(2, len(networks)):
-        raise SettingsError(f"--networks must be two or more different names, got {', '.join(networks) or 'none'}")
     known = _known(run)
     if networks is None:
         chosen = [name for name in sweep.shown if name in sweep.settings.names]
@@ -65,6 +63,8 @@ def view(run: Run, networks: Sequence[str] | None = None, pairs: int | None = No
     for name in (*chosen, *observing):
         if name not in known:
             raise SettingsError(f"no network {name!r} in {run.url}{nearest(name, known)}")
+    if networks is not None and len(set(networks)) < max(2, len(networks)):
+        raise SettingsError(f"--networks must be two or more different names, got {', '.join(networks) or 'none'}")
     inverted, observers = ([known[name] for name in some] for some in (chosen, observing))
     listed, looking = (tuple(_listed(member) for member, _ in some) for some in (inverted, observers))
     stored, seeing = ([network for _, network in some] for some in (inverted, observers))

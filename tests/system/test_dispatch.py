@@ -112,7 +112,7 @@ def test_a_slow_shard_holds_up_no_other_and_no_future_is_kept(server, tmp_path, 
         kept = finish_queue.with_options(task_runner=runner)(run.url, "slow")
     assert len(run.done("queue")) == SHARDS
     assert (max(held), kept) == (2 * TASKS_PER_THREAD, 0)
-    key = {"artifacts": {"key": {"any_": ["queue"]}}}
+    key = {"artifacts": {"key": {"any_": ["run-queue"]}}}
     (artifact,) = httpx.post(f"{server['PREFECT_API_URL']}/artifacts/filter", json=key).json()
     assert artifact["data"] == 100
 
@@ -141,7 +141,7 @@ def test_a_ctrl_c_that_a_library_turns_into_an_error_of_its_own_ends_the_sweep(s
         interrupts.interrupted.set()
         raise httpx.ReadError("interrupted")
 
-    monkeypatch.setattr(artifacts, "create_progress_artifact", press)
+    monkeypatch.setattr(artifacts, "_create", press)
     monkeypatch.setattr(interrupts, "interrupted", Event())
     with workers(server, threads=1) as runner, pytest.raises(KeyboardInterrupt):
         finish_queue.with_options(task_runner=runner)(run.url, "fast")

@@ -94,7 +94,8 @@ def measure(
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         name, compute = function.__name__, function if streams else _of_valid_rows(function, takes)
-        _registry[function.__module__, name] = Measure(name, title, cited, compute, takes, images, streams, symmetric)
+        module = function.__module__ or "__main__"  # None in code that is executed without a module
+        _registry[module, name] = Measure(name, title, cited, compute, takes, images, streams, symmetric)
         return compute
 
     return register

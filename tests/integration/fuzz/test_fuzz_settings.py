@@ -206,7 +206,7 @@ def fields(draw: st.DrawFn) -> tuple[str, str]:
 
 
 class Plain(yaml.SafeLoader):
-    """PyYAML's loader, but 1e3 is a number, as in YAML 1.2, and keys are given once."""
+    """PyYAML's loader, but 1e3 is a number and 1:30 is text, as in YAML 1.2, and keys are given once."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [(key.tag, key.value) for key, _ in node.value]
@@ -214,6 +214,14 @@ class Plain(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def number_or_text(loader: Plain, node: yaml.ScalarNode) -> Any:
+    if ":" in node.value:
+        return node.value
+    return (loader.construct_yaml_int if node.tag.endswith("int") else loader.construct_yaml_float)(node)
+
+
+Plain.add_constructor("tag:yaml.org,2002:int", number_or_text)
+Plain.add_constructor("tag:yaml.org,2002:float", number_or_text)
 Plain.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?([0-9]+|[0-9]*[.][0-9]+|[0-9]+[.])[eE][-+]?[0-9]+"), None
 )
