@@ -21,6 +21,7 @@ import torch
 import yaml
 from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_PORT, temporary_settings
 
+from flows.cli import console
 from flows.cli.failures import explain_failure
 from flows.cli.inspect import study
 from flows.cli.main import app, main
@@ -124,6 +125,25 @@ def test_quiet_leaves_results_only(cli, finished):
     code, out, err = cli("run", "--store", finished.url, "--quiet")
     assert (code, err) == (0, "") and out.startswith("Natural similarity ") and "nothing to do" not in out
     assert "nothing to do" in cli("run", "--store", finished.url)[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["verify", "STORE", "--sample", "0"],
+        ["score", "STORE", "small:resnet18@none"],
+        ["plan", "run.yaml", "--tflops", "1"],
+    ],
+)
+def test_quiet_draws_no_bar_in_a_terminal(cli, finished, tmp_path, monkeypatch, arguments):
+    """While a bar is drawn, the cursor is hidden."""
+    monkeypatch.setattr(console.progress, "_force_terminal", True)
+    write(tmp_path / "run.yaml", networks=["small:vgg@none", "small:resnet18@none"])
+    arguments = [finished.url if argument == "STORE" else argument for argument in arguments]
+    code, out, _ = cli(*arguments)
+    assert code == 0 and "\x1b[?25l" in out
+    code, out, _ = cli(*arguments, "--quiet")
+    assert code == 0 and out and "\x1b" not in out
 
 
 def test_faults_of_a_store_are_listed_for_programs(cli, finished):

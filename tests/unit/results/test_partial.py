@@ -10,6 +10,8 @@ from netsim.errors import UnfinishedError
 from netsim.results.partial import load_partial
 from netsim.results.results import load_results
 from netsim.store.run import Run
+from support import grown
+from support.sweeps import run_all
 
 
 @pytest.fixture
@@ -47,6 +49,18 @@ def test_a_run_without_any_row_has_empty_matrices(finished, tmp_path):
     shutil.rmtree(tmp_path / "run" / "commits" / "aggregate")
     partial = load_partial(Run.open(tmp_path / "run"))
     assert not any(matrix.available.any() for matrix in partial.matrices.values())
+
+
+def test_a_row_is_complete_once_it_has_the_cells_of_observers_too(tmp_path):
+    source, url = grown.write_images(tmp_path / "images.npz"), str(tmp_path / "run")
+    networks = [grown.net(5), grown.net(6)]
+    run_all(grown.ask(url, grown.settings(source, networks, 8)), only=grown.WORK)
+    partial = load_partial(grown.ask(url, grown.settings(source, networks, 8, observers=[grown.net(7)])))
+    assert (partial.networks, partial.observers) == (("net5", "net6"), ("net7",))
+    for matrix in partial.matrices.values():
+        assert matrix.available.tolist() == [[True, True, False]] * 2
+        assert matrix.complete.tolist() == [False, False]
+    assert partial.to_json()["observers"] == ["net7"]
 
 
 def test_json_has_null_where_a_cell_is_missing(unfinished):
