@@ -226,7 +226,8 @@ def test_commands_that_a_small_store_answers_succeed(at_site, tmp_path):
     failed = []
     names = {"STORE": "runs/demo", "PLACE": "runs", "/archive/mine": "archive/mine"}
     names |= {"runs/published": "runs/lab", "runs/fast": "runs/half", "128": "8"}
-    for line, words in lines.items():
+    once = {tuple(words): line for line, words in lines.items()}  # the same command has another comment elsewhere
+    for words, line in once.items():
         if any(re.search(pattern, line) for pattern in NOT_RUN):
             continue
         folder = at_site
