@@ -142,4 +142,4 @@ BIBTEX = """@inproceedings{jones2022,
   license = {MIT},
 }
 """
-"""What to cite; CITATION.cff has the first and the last, too."""
+"""Entries to cite; CITATION.cff has the first and the last, too."""
