@@ -94,6 +94,17 @@ def on_one_line(name: str) -> str:
     return printable(name).replace("\n", "\\n")
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt one is similar to, or None.
+
+    Examples
+    --------
+    >>> closest("resnet8", ["resnet18", "vgg"])
+    'resnet18'
+    """
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return the tail of an error message about an unknown name: a similar known name, or else all known names.
 
@@ -105,9 +116,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     '; known are resnet18, vgg'
     """
     known = sorted(known, key=_natural)
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
+    if meant := closest(name, known):
+        return f"; did you mean {meant!r}?"
     unlisted = len(known) - _MAX_LISTED
     return f"; known are {', '.join(known[:_MAX_LISTED])}{f' and {unlisted:,} more' if unlisted > 0 else ''}"
 

@@ -9,10 +9,9 @@ heavy, so `netsim --help` and programs that only read a store start fast.
 import os
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from urllib.parse import unquote
 
-from netsim.errors import SettingsError, nearest
+from netsim.errors import SettingsError, closest, nearest
 
 # A valid network name: it becomes the name of a file.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -142,7 +141,7 @@ def parse_image_source(reference: str) -> tuple[ImageSource, str]:
 def _no_image_source(reference: str) -> str:
     """Return the error message about an unknown kind of images: perhaps a path was given without its kind."""
     kind, colon, _ = reference.partition(":")
-    if get_close_matches(kind, IMAGE_SOURCES, n=1) or (colon and "/" not in kind):
+    if closest(kind, IMAGE_SOURCES) or (colon and "/" not in kind):
         return f"no image source {reference!r}{nearest(kind, IMAGE_SOURCES)}; sources are {IMAGE_FORMS}"
     suffix = os.path.splitext(reference)[1].removeprefix(".")
     meant = suffix if suffix in ("npz", "tar") else "folder"

@@ -11,7 +11,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from importlib.resources import files
 from itertools import product
@@ -31,7 +30,7 @@ from pydantic import (
     model_validator,
 )
 
-from netsim.errors import SettingsError, nearest
+from netsim.errors import SettingsError, closest, nearest
 from netsim.references import (
     IMAGE_SOURCES_HELP,
     NAME,
@@ -785,8 +784,8 @@ def _no_file(source: str, others: list[str], kind: str) -> str:
     """Return the error message about a file that is missing, with the file beside it that was meant."""
     folder = Path(source).parent
     beside = [str(path) for suffix in ("yaml", "yml") for path in folder.glob(f"*.{suffix}")]
-    close = get_close_matches(source, [*beside, *others], n=1)
-    tail = f"; did you mean {close[0]!r}?" if close else nearest(source, others) if others else ""
+    meant = closest(source, [*beside, *others])
+    tail = f"; did you mean {meant!r}?" if meant else nearest(source, others) if others else ""
     return f"no {kind} file {source!r}{', and no sweep of that name' if others else ''}{tail}"
 
 

@@ -22,7 +22,7 @@ from netsim.store.arrays import ArraySpec
 from netsim.store.documents import array_faults, repair_arrays
 from netsim.store.layout import NATURAL, inverted
 from netsim.store.metadata import Metadata, TrainMetadata
-from netsim.store.provenance import Contents, is_current, source_units, sources_of
+from netsim.store.provenance import Contents, is_current, known_sources, sources_of
 from netsim.store.records import Record
 from netsim.store.run import READERS, Run, all_sweeps
 from netsim.store.stages import EMBED, REPORT, STAGES, TRAIN, Stage, Unit
@@ -231,7 +231,7 @@ def _stale(run: Run, intact: Mapping[Unit, Origin]) -> Iterator[Fault]:
         }
         if other := [name for name, stored in weights.items() if stored != origin.weights[name]]:
             yield Fault(*unit, f"it was computed with other weights of {', '.join(other)} than are stored")
-        elif not stale.isdisjoint(upstream := _upstream(seen, origin.record)):
+        elif not stale.isdisjoint(upstream := known_sources(seen, origin.record)):
             yield Fault(*unit, "it was computed from a shard that is at fault")
         elif (
             origin.made_from
@@ -242,16 +242,6 @@ def _stale(run: Run, intact: Mapping[Unit, Origin]) -> Iterator[Fault]:
         else:
             continue
         stale.add(unit)
-
-
-def _upstream(run: Run, record: Record) -> list[Unit]:
-    """List the units that a unit was computed from; empty where one of them is missing, which is a fault of its own."""
-    try:
-        return source_units(run, record)
-    except UnreachableError:
-        raise
-    except StoreError:
-        return []
 
 
 def _expected(run: Run, origin: Origin, contents: Contents) -> str | None:

@@ -5,7 +5,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import cache, partial
 from importlib import import_module
 from shlex import quote
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from netsim.errors import NetworkError, SettingsError, nearest
+from netsim.errors import NetworkError, SettingsError, closest, nearest
 from netsim.networks import gate
 from netsim.networks.ambient import plain_torch
 from netsim.networks.behaviour import represent_two
@@ -96,7 +95,7 @@ def _no_source(reference: str) -> str:
     message = f"no source {source_name!r} in network {reference!r}"
     if not colon and (meant := [known for source in NAMED_SOURCES if _exists(known := f"{source}:{reference}")]):
         return f"{message}; did you mean {' or '.join(map(repr, meant))}?"
-    if rest and not get_close_matches(source_name, NETWORK_FORMS, n=1):
+    if rest and not closest(source_name, NETWORK_FORMS):
         return f"{message}; did you mean 'python:{reference}'? Sources are {', '.join(NETWORK_FORMS)}"
     return f"{message}{nearest(source_name, NETWORK_FORMS)}"
 

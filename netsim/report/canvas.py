@@ -21,6 +21,12 @@ class Figure(matplotlib.figure.Figure):
     def _repr_svg_(self) -> str:
         return to_svg(self)
 
+    @property
+    def points(self) -> tuple[float, float]:
+        """Width and height in points."""
+        width, height = (72 * float(inches) for inches in self.get_size_inches())
+        return width, height
+
     def add_axes(self, *args: Any, **options: Any) -> Axes:
         """Add axes as matplotlib does, without a background."""
         axes = super().add_axes(*args, **options)

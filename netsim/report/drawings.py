@@ -39,7 +39,7 @@ class Drawing:
 
     def inline(self, prefix: str) -> dict[str, Any]:
         """Return the figure for a template: `svg` whose ids start with a prefix, and its `width` in points."""
-        return {"svg": Markup(inline(self.svg, prefix)), "width": 72 * float(self.figure.get_size_inches()[0])}
+        return {"svg": Markup(inline(self.svg, prefix)), "width": self.figure.points[0]}
 
     def files(self, name: str, title: str = "") -> dict[str, bytes]:
         """Render the figure in every format; return file name -> content."""

@@ -239,7 +239,7 @@ def network_map(names: tuple[str, ...], places: NetworkMap, title: str, *, width
     """
     label = 16 + round(0.62 * 8 * max(map(len, names)))
     figure, axes = plot(300, None, (24, label + 12, 40, 30), width)
-    side = axes.get_position().height * 72 * figure.get_size_inches()[1]
+    side = axes.get_position().height * figure.points[1]
     axes.set_title(title, fontsize=10, color=INK, fontweight="bold")
     half = 1.1 * float(np.abs(places.positions).max() + places.spread.max()) or 1.0
     axes.set(xlim=(-half, half), ylim=(-half, half), xticks=(), yticks=(), aspect="equal")

@@ -92,7 +92,7 @@ from netsim.store.layout import SUMMARY
 from netsim.store.run import Run
 
 OPTIONS = ReportOptions()
-"""What a report looks like unless its reader chooses otherwise."""
+"""Options of a report unless its reader chooses others."""
 
 
 def write_report(
@@ -373,8 +373,7 @@ def heatmap_panels(results: Results, estimator: Estimator, drawing: Drawing) -> 
     """Prepare both heatmaps of an estimator for the template: beside each other, and apart."""
     panels = panels_of(drawing.figure, drawing.svg, results, estimator)
     apart = {name: {"svg": Markup(svg), "width": panels.widths[name]} for name, svg in panels.apart.items()}
-    width = 72 * float(drawing.figure.get_size_inches()[0])
-    return {"whole": {"svg": Markup(panels.whole), "width": width}, "apart": apart}
+    return {"whole": {"svg": Markup(panels.whole), "width": drawing.figure.points[0]}, "apart": apart}
 
 
 # ---- files in the page

@@ -52,7 +52,7 @@ class Panels:
 
 def panels_of(figure: Figure, svg: str, results: Results, estimator: Estimator) -> Panels:
     """Take apart a drawing of `heatmaps` that was made without a width, given it as SVG, too."""
-    width, height = (72 * float(inches) for inches in figure.get_size_inches())
+    width, height = figure.points
     first, second = (_box(figure, position, width, height) for position in range(2))
     key, middle = f"heatmaps-{estimator}", (first.right + second.left) / 2
     cells = "".join(_cells(results, name, estimator, box) for name, box in zip(SETS, (first, second), strict=True))

@@ -353,8 +353,7 @@ def _skipped(results: Results) -> Iterable[str]:
 
 
 def _unconverged(results: Results) -> Iterable[str]:
-    unconverged = [name for name in results.networks if not results.converged[name]]
-    if unconverged:
+    if unconverged := _unconverged_names(results):
         shares = _listed(f"{name} ({percent(results.loss[name].above(results.tolerance))})" for name in unconverged)
         rows = "Its row" if len(unconverged) == 1 else "Their rows"
         yield (
@@ -376,9 +375,13 @@ def seeds_tell(classes: int, control: float) -> Iterable[str]:
         )
 
 
+def _unconverged_names(results: Results) -> list[str]:
+    return [name for name in results.networks if not results.converged[name]]
+
+
 def unconverged_line(results: Results) -> list[str]:
     """Name the networks that did not converge, in a sentence; none if all did."""
-    names = [name for name in results.networks if not results.converged[name]]
+    names = _unconverged_names(results)
     if not names:
         return []
     return [

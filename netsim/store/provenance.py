@@ -191,14 +191,17 @@ def _complete(run: Run, parts: Iterable[Part], contents: Contents) -> bool:
 def check_origins(run: Run, records: Iterable[Record]) -> None:
     """Check units as `check_origin` does, after reading the records of what they were computed from."""
     records = list(records)
-    units = dict.fromkeys(unit for record in records for unit in _known_sources(run, record))
+    units = dict.fromkeys(unit for record in records for unit in known_sources(run, record))
     contents = Contents(run.records_of(units).values())
     for record in records:
         check_origin(run, record, contents)
 
 
-def _known_sources(run: Run, record: Record) -> list[Unit]:
-    """List the units that a unit was computed from; none if it is of networks that the sweep does not show."""
+def known_sources(run: Run, record: Record) -> list[Unit]:
+    """List the units that a unit was computed from; none where one of them is not known.
+
+    It may be missing, or be of a network that the sweep does not show.
+    """
     try:
         return source_units(run, record)
     except UnreachableError:

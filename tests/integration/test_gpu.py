@@ -17,7 +17,7 @@ from netsim.inversion.precision import Precision, fast_precisions
 from netsim.networks import as_network
 from netsim.settings import InversionSettings
 from tasks.devices import visible_gpus
-from unit.inversion.examples import HALF, Scaled, convolutional, images
+from unit.inversion.examples import HALF, Branching, Scaled, convolutional, images
 
 pytestmark = [
     pytest.mark.gpu,
@@ -75,18 +75,6 @@ def test_graphs_are_captured_and_replayed(monkeypatch):
     invert_batches(network_on_gpu(), *pairs(), InversionSettings(iterations=20, batch_size=N))
     assert len(set(map(id, replays))) == 2  # evaluate and step
     assert len(replays) == 21 + 20 - 4  # but for the first two calls of each
-
-
-class Branching(nn.Module):
-    """A classifier that waits for the device."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.out = nn.Linear(3 * 16 * 16, 5)
-
-    def forward(self, x):
-        return self.out(x.flatten(1) * (2 if x.max() > 3 else 1))
 
 
 def test_a_network_that_cannot_be_captured_is_called_and_the_log_says_so_once(caplog):

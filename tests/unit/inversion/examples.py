@@ -38,6 +38,18 @@ def convolutional(*, dtype=torch.float32):
     return as_network(norms_with_statistics(model), images(2, dtype=dtype))
 
 
+class Branching(nn.Module):
+    """A classifier that looks at its images before it decides what to do: on a GPU, it waits for the device."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.out = nn.Linear(3 * 16 * 16, 5)
+
+    def forward(self, x):
+        return self.out(x.flatten(1) * (2 if x.max() > 3 else 1))
+
+
 class Scaled(nn.Module):
     """An identity layer whose gradient is multiplied by 2**`power`."""
 

@@ -6,14 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from netsim.inversion import execution
 from netsim.inversion.execution import CudaGraphs, Plain, execution_on
 from netsim.inversion.invert import invert_batches
 from netsim.networks import as_network, batches
 from netsim.settings import InversionSettings
-from unit.inversion.examples import convolutional, images
+from unit.inversion.examples import Branching, convolutional, images
 from unit.inversion.tape import Tape
 
 CPU = torch.device("cpu")
@@ -68,18 +67,6 @@ def test_a_body_is_called_twice_then_captured_and_replayed(gpu):
     graphs.reset()
     graphs.run(body)
     assert len(calls) == 4 and len(gpu) == 1
-
-
-class Branching(nn.Module):
-    """A classifier that looks at its images before it decides what to do."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.out = nn.Linear(3 * 16 * 16, 5)
-
-    def forward(self, x):
-        return self.out(x.flatten(1) * (2 if x.max() > 3 else 1))
 
 
 def differing(network, caplog, **options):
