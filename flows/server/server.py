@@ -9,11 +9,25 @@ from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
-from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_API_BASE_PATH, PREFECT_SERVER_API_PORT, temporary_settings
+from prefect.settings import (
+    PREFECT_API_SSL_CERT_FILE,
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_BASE_PATH,
+    PREFECT_SERVER_API_PORT,
+    temporary_settings,
+)
 
 from flows.server.access import access_problem, require_access
 from flows.server.listeners import is_listening, other_users
-from flows.server.start import HOST, ensure_running, keep_running, record_process, require_home, require_space
+from flows.server.start import (
+    HOST,
+    ensure_running,
+    keep_running,
+    record_process,
+    require_home,
+    require_space,
+    short_authorities,
+)
 from netsim.errors import RunError
 from tasks.landing import redact_password
 from tasks.threads import background_thread
@@ -42,7 +56,7 @@ def prefect_server() -> Iterator[Server]:
         return
     port, api = PREFECT_SERVER_API_PORT.value(), _local_api()
     ensure_running(port, api)
-    with temporary_settings({PREFECT_API_URL: api}):
+    with temporary_settings({PREFECT_API_URL: api, PREFECT_API_SSL_CERT_FILE: short_authorities()}):
         _require_own_server(port)
         require_space()
         stoppable = record_process(port)

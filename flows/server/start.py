@@ -18,6 +18,7 @@ from threading import Event
 from typing import BinaryIO
 
 import psutil
+from distributed.security import Security
 from prefect.settings import PREFECT_HOME
 
 from flows.server.access import healthy
@@ -114,6 +115,23 @@ def record_process(port: int) -> bool:
     except OSError:  # a server that runs is of use without
         return False
     return True
+
+
+def short_authorities() -> str | None:
+    """Return a file of one certificate, for clients of a server that uses no TLS; None if it can't be written.
+
+    Prefect reads the certificates of all authorities twice per task run, 140 of them, which was 60 % of what a task run
+    costs a worker. This one is made here, and nothing else trusts it.
+    """
+    file = _home() / "netsim-authority.pem"
+    try:
+        if not file.exists():
+            written = file.with_suffix(f".{os.getpid()}")
+            written.write_text(Security.temporary().tls_ca_file)
+            written.rename(file)
+    except OSError:
+        return None
+    return str(file)
 
 
 def _home() -> Path:

@@ -33,7 +33,14 @@ from flows.clusters.certificates import make_certificates
 from flows.server.access import access_problem
 from flows.server.listeners import listening_process
 from flows.server.server import _local_api, prefect_server
-from flows.server.start import _exclusive, _starting_servers, _try_lock, ensure_running, require_space
+from flows.server.start import (
+    _exclusive,
+    _starting_servers,
+    _try_lock,
+    ensure_running,
+    require_space,
+    short_authorities,
+)
 from netsim.errors import RunError
 from netsim.settings import parse_settings
 from support.seaweed import free_ports
@@ -320,6 +327,17 @@ def test_a_folder_that_cannot_be_written_to_is_named_with_its_variable(home, tmp
         pytest.raises(RunError, match=r"cannot write to .*prefect, where a Prefect server .*\. Set PREFECT_HOME to"),
     ):
         ensure_running(free_ports(1)[0], "http://127.0.0.1:1/api")
+
+
+def test_clients_of_a_server_without_tls_read_one_certificate_instead_of_all(tmp_path):
+    with temporary_settings({PREFECT_HOME: tmp_path}):
+        file = short_authorities()
+        assert file == short_authorities() == str(tmp_path / "netsim-authority.pem")
+        assert ssl.create_default_context(cafile=file).cert_store_stats()["x509"] == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["netsim-authority.pem"]
+    (tmp_path / "file").touch()
+    with temporary_settings({PREFECT_HOME: tmp_path / "file"}):
+        assert short_authorities() is None
 
 
 def test_a_disk_that_is_nearly_full_is_an_error_before_work(tmp_path, monkeypatch):
