@@ -79,7 +79,7 @@ def measure(
     opened = prepare_measures(open_view(store, sweep, chosen, pairs), names)
     stage = measure_stage(names)
     if stage.missing(opened):
-        with exit_on_interrupt(), flow_session(opened, (stage,), debug):
+        with exit_on_interrupt(), flow_session(opened, (stage,), chosen_cluster, debug):
             from flows.measure import measure as flow
 
             flow(opened.url, names, chosen_cluster, sweep, chosen, pairs)
@@ -160,7 +160,7 @@ def layers(
             console.errors.print(console.plain(message), soft_wrap=True)
     stage = layer_stage(spec)
     if stage.missing(opened):
-        with exit_on_interrupt(), flow_session(opened, (stage,), debug):
+        with exit_on_interrupt(), flow_session(opened, (stage,), chosen_cluster, debug):
             from flows.layers import layers as flow
 
             flow(opened.url, networks, layer, activations, chosen_cluster, sweep, pairs)  # type: ignore[call-overload]

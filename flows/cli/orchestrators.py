@@ -26,11 +26,12 @@ def load_orchestrators(debug: bool) -> None:
 
 def load_prefect(debug: bool) -> None:
     """Import Prefect alone, as `load_orchestrators` does, for what only asks its server."""
-    _silence(debug)
+    quieten(debug)
     _require_prefect_settings()
 
 
-def _silence(debug: bool) -> None:
+def quieten(debug: bool) -> None:
+    """Keep logs of Prefect and Dask out of this terminal unless `debug`, and telemetry off; for before their import."""
     from flows.server.offline import OFFLINE
 
     os.environ.update({name: value for name, value in OFFLINE.items() if name not in os.environ})

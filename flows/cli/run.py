@@ -163,7 +163,7 @@ def run_sweep(
         report_nothing_to_do(opened, debug)
     else:
         try:
-            with flow_session(opened, STAGES, debug):
+            with flow_session(opened, STAGES, cluster, debug):
                 from flows.sweep import sweep
 
                 sweep(settings, opened.url, cluster, label)

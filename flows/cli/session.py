@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flows.cli.orchestrators import load_orchestrators, load_prefect
+from flows.cli.orchestrators import load_orchestrators, load_prefect, quieten
 from flows.cli.signals import stopped_by_signals
+from flows.clusters.forkserver import start_fork_server
 
 if TYPE_CHECKING:
     from flows.clusters.settings import AnyCluster
@@ -81,8 +82,11 @@ def describe_flow(url: str, debug: bool) -> tuple[str, dict[str, Any] | None]:
 
 
 @contextmanager
-def flow_session(opened: Any, stages: Sequence[Any], debug: bool) -> Iterator[None]:
+def flow_session(opened: Any, stages: Sequence[Any], cluster: "AnyCluster", debug: bool) -> Iterator[None]:
     """Provide what a flow needs in a terminal: a Prefect server, progress bars of `stages`, and a sound Ctrl-C."""
+    quieten(debug)
+    if cluster.kind == "local":
+        start_fork_server()
     load_orchestrators(debug)
     from flows.cli import console
     from flows.server.server import prefect_server

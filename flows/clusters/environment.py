@@ -13,6 +13,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "PYTHONHASHSEED": "6640",  # what Dask gives to workers that it starts itself
     **{f"DASK_{key.replace('.', '__').replace('-', '_').upper()}": str(value) for key, value in QUIET_DASK.items()},
 }
 """Environment variables of every worker."""

@@ -4,7 +4,6 @@ import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import dask
@@ -13,7 +12,8 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin
 from distributed.security import Security
 from distributed.utils import get_mp_context
 
-from flows.clusters.environment import ENVIRONMENT, MODULES, PRELOADED, QUIET_DASK
+from flows.clusters.environment import ENVIRONMENT, QUIET_DASK
+from flows.clusters.forkserver import start_fork_server
 from flows.clusters.scheduler import SchedulerAddress
 from flows.clusters.settings import Local
 from tasks.devices import GPU, visible_gpus
@@ -52,23 +52,14 @@ def start_local(cluster: Local) -> Iterator[SchedulerAddress]:
     }
     forked = {"distributed.worker.multiprocessing-method": "forkserver"}
     with dask.config.set(QUIET_DASK | forked | {"distributed.nanny.pre-spawn-environ": ENVIRONMENT}):
-        _share_imports()
+        get_mp_context()  # names modules of its own to import, once
+        start_fork_server()
         with SpecCluster(
             workers=workers, scheduler=scheduler, security=security, name="netsim", silence_logs=0
         ) as started:
             with Client(started) as client:
                 client.register_plugin(ShareTerminal())
             yield SchedulerAddress(started.scheduler_address, security)
-
-
-def _share_imports() -> None:
-    """Fork workers from one process that has imported what all of them need, which takes each 5 seconds otherwise.
-
-    That process starts no thread, so that forking it is safe, and ends with the flow.
-    """
-    context = get_mp_context()  # names modules of its own, once
-    assert isinstance(context, ForkServerContext)
-    context.set_forkserver_preload([*MODULES, *PRELOADED])
 
 
 def worker_specs(workers: int, gpus: list[str], security: Security) -> dict[str, Any]:

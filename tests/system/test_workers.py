@@ -1,5 +1,6 @@
 """What workers are started with, here and as jobs, and when they leave."""
 
+import gc
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from distributed.security import Security
 from distributed.versions import get_versions
 
 from flows.clusters import scheduler, waiting
+from flows.clusters.forkserver import start_fork_server
 from flows.clusters.local import worker_specs
 from flows.clusters.runner import task_runner
 from flows.clusters.scheduler import SchedulerAddress
@@ -168,16 +170,37 @@ def test_local_workers_end_with_the_sweep():
 
 
 def test_local_workers_share_their_imports_and_a_process_without_threads_to_fork_from():
-    """Each alone would take 5 seconds of processor time to import; forking a process with threads may deadlock."""
+    """Each alone would take 5 seconds of processor time to import; forking a process with threads may deadlock.
 
-    def state() -> tuple[int, bool]:
-        return os.getppid(), "torch" in sys.modules and "netsim.stages.invert" in sys.modules
+    What they share stays shared, though each collects the garbage of its own; and the environment of this process, from
+    which that one has its environment, is as it was.
+    """
 
+    def state() -> tuple[int, bool, bool, bool, str | None]:
+        imported = "torch" in sys.modules and "netsim.stages.invert" in sys.modules
+        return os.getppid(), imported, gc.get_freeze_count() > 100_000, gc.isenabled(), os.environ["OMP_NUM_THREADS"]
+
+    before = dict(os.environ)
+    start_fork_server()
+    assert dict(os.environ) == before
     with task_runner(Local(workers=2)) as runner, Client(runner.address, **runner.client_kwargs) as client:
-        states = set(client.run(state).values())
-        ((parent, imported),) = states
-        assert imported and parent != os.getpid()
+        ((parent, *rest),) = set(client.run(state).values())
+        assert rest == [True, True, True, "1"] and parent != os.getpid()
         assert len(os.listdir(f"/proc/{parent}/task")) == 1
+
+
+def test_a_module_that_cannot_be_imported_is_left_to_the_workers():
+    """As Prefect with wrong settings: the flow says what is wrong, once."""
+    command = [
+        sys.executable,
+        "-c",
+        "import flows.clusters.preloaded, gc, sys; print(gc.isenabled(), len(sys.modules))",
+    ]
+    environment = os.environ | {"PREFECT_CLIENT_MAX_RETRIES": "many"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    enabled, modules = done.stdout.split()
+    assert enabled == "True" and int(modules) > 500
+    assert done.stderr == ""
 
 
 def test_a_job_is_one_worker_that_leaves_before_its_walltime():
