@@ -3,7 +3,9 @@
 Modules that load torch are imported in the functions that need them: resuming a sweep needs none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from netsim.errors import DataError, SettingsError
 from netsim.results.layers import keep_spec
@@ -16,6 +18,19 @@ from netsim.store.stages import DRAW, EMBED, INVERT, TRAIN, Stage, require_finis
 from netsim.store.status import unreadable_counts
 from netsim.store.sweeps import Sweep
 from netsim.store.views import view
+
+_checked: ContextVar[tuple[str, str] | None] = ContextVar("_checked", default=None)
+"""URL and sweep of the run whose networks and images the command has just checked."""
+
+
+@contextmanager
+def checked(run: Run) -> Iterator[None]:
+    """Let the flow that is called in the block rely on the checks of `prepare` that led to `run`."""
+    token = _checked.set((run.url, run.sweep.id))
+    try:
+        yield
+    finally:
+        _checked.reset(token)
 
 
 def prepare(settings: SweepSettings, store: str, label: str = "", *, download: bool = False) -> Run:
@@ -52,7 +67,8 @@ def prepare(settings: SweepSettings, store: str, label: str = "", *, download: b
         _require_readable(run)
         run = current_look(run)
     unrecorded = {name for name, _ in TRAIN.missing(run)} if run else set(sweep.columns)
-    if run is None or unrecorded or DRAW.missing(run):
+    just_checked = run is not None and _checked.get() == (run.url, run.sweep.id)
+    if not just_checked and (run is None or unrecorded or DRAW.missing(run)):
         from netsim.planning.preflight import preflight  # builds the networks with torch
 
         preflight(sweep, [name for name in sweep.columns if name in unrecorded], download=download)

@@ -153,7 +153,7 @@ def run_sweep(
     from netsim.store import status as progress
     from netsim.store.layout import SUMMARY, report_path
     from netsim.store.stages import REPORT, STAGES
-    from tasks.prepare import prepare
+    from tasks.prepare import checked, prepare
 
     console.set_up(quiet=quiet, as_json=as_json)
     opened = prepare(settings, store, label, download=cluster.kind == "local")
@@ -163,7 +163,7 @@ def run_sweep(
         report_nothing_to_do(opened, debug)
     else:
         try:
-            with flow_session(opened, STAGES, cluster, debug):
+            with flow_session(opened, STAGES, cluster, debug), checked(opened):
                 from flows.sweep import sweep
 
                 sweep(settings, opened.url, cluster, label)

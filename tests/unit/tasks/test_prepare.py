@@ -11,7 +11,7 @@ from netsim.planning import preflight
 from netsim.store.quarantine import quarantine, quarantined
 from netsim.store.run import Run
 from support.sweeps import new_run, run_all, tiny
-from tasks.prepare import prepare, prepare_layers, prepare_measures
+from tasks.prepare import checked, prepare, prepare_layers, prepare_measures
 
 
 @pytest.fixture
@@ -32,6 +32,20 @@ def test_settings_are_checked_until_networks_and_pairs_are_in_the_store(drawn, t
     with pytest.raises(AssertionError, match="the settings were checked"):
         prepare(drawn.settings, str(tmp_path / "new"))
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("until", [{}, {"until": {"half_width": 0.1}}])
+def test_the_flow_of_a_command_relies_on_its_checks_of_the_same_sweep(until, tmp_path, monkeypatch):
+    pairs = {"count": 64, "shard_size": 4} | until
+    settings = tiny(networks=["small:vgg@none", "small:shufflenet@none"], pairs=pairs)
+    run = prepare(settings, str(tmp_path / "run"))
+    monkeypatch.setattr(preflight, "preflight", fail)
+    with checked(run):
+        assert prepare(settings, run.url).sweep.id == run.sweep.id
+        with pytest.raises(AssertionError, match="the settings were checked"):
+            prepare(tiny(networks=["small:vgg@none", "small:resnet18@none"], pairs=pairs), run.url)
+    with pytest.raises(AssertionError, match="the settings were checked"):
+        prepare(settings, run.url)
 
 
 def test_quarantined_shards_are_released_for_the_next_attempt_of_their_flow(drawn, finished):
