@@ -61,3 +61,15 @@ def test_the_flow_process_imports_no_torch(module, tmp_path):
 
 def test_an_import_of_torch_would_be_seen(tmp_path):
     assert imports_torch("import sys, torch; print('torch' in sys.modules, file=sys.stderr)", cwd=tmp_path)
+
+
+def test_a_command_collects_garbage_rarely_and_not_at_exit(tmp_path):
+    """Looking at all that was imported took half of the imports, and another second at exit."""
+    code = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_threshold()[0], gc.isenabled(), gc.get_freeze_count() > 10_000))
+from flows.cli.main import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, "--version"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "10000 True True", done.stderr
