@@ -43,6 +43,9 @@ GROUP = 8
 BATCH = 32
 """Images at once."""
 
+PUBLISHED = "published"
+"""The rule that the others are compared with."""
+
 AGREES = 0.01
 """Difference of CKA up to which images count as the same."""
 
@@ -299,9 +302,9 @@ def _move(
 
 
 def inverters(coarse: float) -> dict[str, Inverter]:
-    """Return all rules by name; the first is the one that the others are compared with."""
+    """Return all rules by name."""
     rules: dict[str, UpdateRule] = {
-        "published": MomentumUpdate(step_size=1 / 8, momentum=0.9),
+        PUBLISHED: MomentumUpdate(step_size=1 / 8, momentum=0.9),
         "published, steps of 1/2": MomentumUpdate(step_size=1 / 2, momentum=0.9),
         "plateau": PlateauUpdate(),
         "Nesterov": NesterovUpdate(),
@@ -309,6 +312,7 @@ def inverters(coarse: float) -> dict[str, Inverter]:
         "APGD": ApgdUpdate(),
         "fast": LbfgsPathUpdate(),
         "fast, steps up to 2": LbfgsPathUpdate(reach=2.0),
+        "fast, steps up to 6": LbfgsPathUpdate(reach=6.0),
         "fast, steps up to 8": LbfgsPathUpdate(reach=8.0),
     }
     others = {f"Gauss-Newton, {inner} inner": gauss_newton(inner) for inner in (2, 5)}
@@ -369,25 +373,28 @@ def main() -> None:
     parser.add_argument("--stop-loss", type=float, default=0.1)
     parser.add_argument("--coarse", type=float, default=0.3, help="loss at which two-level changes the resolution")
     parser.add_argument("--passes", type=int, default=1000, help="passes at most per image")
+    parser.add_argument("--only", nargs="*", metavar="RULE", help="rules to compare with `published`; default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)
 
     console = Console(width=150)
     training, test = image_sets(options.images)
     seed, target = draw_images(test, options.count)
+    chosen = inverters(options.coarse)
+    if options.only is not None:
+        chosen = {name: chosen[name] for name in dict.fromkeys([PUBLISHED, *options.only])}
     measured: dict[str, list[Result]] = {}
     for radius in options.radius:
         networks = {name: trained(name, training, radius=radius) for name in ARCHITECTURES}
-        for name, inverter in inverters(options.coarse).items():
+        for name, inverter in chosen.items():
             result = measure(inverter, networks, seed, target, options.stop_loss, options.passes)
             measured.setdefault(name, []).append(result)
             console.print(f"radius {radius:g}, {name}: {result.passes.mean():.0f} passes")
     table = table_of("rule", *(f"passes, radius {radius:g}" for radius in options.radius))
     for column in ("median", "above", "distance", "differences of CKA", f"within {AGREES:g}", "significant"):
         table.add_column(column, justify="right")
-    reference = next(iter(measured.values()))
     for name, results in measured.items():
-        pairs = [agreement(theirs, ours) for theirs, ours in zip(reference, results, strict=True)]
+        pairs = [agreement(theirs, ours) for theirs, ours in zip(measured[PUBLISHED], results, strict=True)]
         differences = np.array([difference for values, _ in pairs for difference in values])
         table.add_row(
             name,
