@@ -1,4 +1,4 @@
-"""What an answer costs, by the published code and by netsim: `make bench BENCH=answer`, an hour and a half.
+"""What an answer costs, by the published code and by netsim: `make bench BENCH=answer`, hours.
 
 The answer is the mean similarity after inversion of three trained networks of CIFAR-10's size (unbiased CKA, six
 cells), known to within `--half-width` at 95 % over images. Each way of inverting goes on, one shard at a time, until
