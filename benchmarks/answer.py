@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.inversion import processor
 from benchmarks.published import attacker_model, published
-from benchmarks.trained import ARCHITECTURES, accuracies, draw_images, image_sets, trained
+from benchmarks.trained import ARCHITECTURES, accuracies, add_choices, draw_images, image_sets, trained
 from benchmarks.usage import so_far, usage_of
 from flows.cli.console import table_of
 from netsim.inversion.calibrate import choose_precision
@@ -150,12 +150,7 @@ def times_published(
 def main() -> None:
     """Train the networks, unless they are kept, and print a table of each training."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--images", default="fashion-mnist", help="image source: fashion-mnist, or folder:PATH with train/ and test/"
-    )
-    parser.add_argument(
-        "--radius", type=float, nargs="*", default=[0.0, 0.5], help="L2 radius of adversarial training; 0: standard"
-    )
+    add_choices(parser)
     parser.add_argument("--half-width", type=float, default=0.02, help="half the width of the interval of the mean")
     parser.add_argument("--stop-loss", type=float, nargs="*", default=[0.1, 0.05])
     parser.add_argument("--iterations", type=int, default=2000, help="maximum number of iterations per image")

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from benchmarks.inversion import processor
 from benchmarks.published import attacker_model, published
-from benchmarks.trained import ARCHITECTURES, accuracies, draw_images, image_sets, trained
+from benchmarks.trained import ARCHITECTURES, accuracies, add_choices, draw_images, image_sets, trained
 from benchmarks.usage import usage_of
 from netsim.inversion.calibrate import choose_precision
 from netsim.inversion.engine import relative_distance
@@ -133,12 +133,7 @@ def time_to_equal_loss(
 def main() -> None:
     """Train the networks, unless they are kept, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--images", default="fashion-mnist", help="image source: fashion-mnist, or folder:PATH with train/ and test/"
-    )
-    parser.add_argument(
-        "--radius", type=float, nargs="*", default=[0.0, 0.5], help="L2 radius of adversarial training; 0: standard"
-    )
+    add_choices(parser)
     parser.add_argument("--count", type=int, default=128, help="pairs of images for the CKA")
     parser.add_argument("--stop-loss", type=float, default=0.1)
     parser.add_argument("--iterations", type=int, default=2000, help="maximum number of iterations per image")

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.inversion import processor
-from benchmarks.trained import ARCHITECTURES, draw_images, image_sets, trained
+from benchmarks.trained import ARCHITECTURES, add_choices, draw_images, image_sets, trained
 from flows.cli.console import table_of
 from netsim.inversion.invert import invert_batches
 from netsim.inversion.steps import TINY, LbfgsPathUpdate, Memory, MomentumUpdate, UpdateRule
@@ -363,12 +363,7 @@ def agreement(theirs: Result, ours: Result) -> tuple[list[float], int]:
 def main() -> None:
     """Train the networks, unless they are kept, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--images", default="fashion-mnist", help="image source: fashion-mnist, or folder:PATH with train/ and test/"
-    )
-    parser.add_argument(
-        "--radius", type=float, nargs="*", default=[0.0, 0.5], help="L2 radius of training; 0: standard"
-    )
+    add_choices(parser)
     parser.add_argument("--count", type=int, default=128, help="pairs of images")
     parser.add_argument("--stop-loss", type=float, default=0.1)
     parser.add_argument("--coarse", type=float, default=0.3, help="loss at which two-level changes the resolution")

@@ -4,6 +4,7 @@ None of them is part of the demo. A trained network is kept under runs/benchmark
 and loaded from there the next time.
 """
 
+from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def _stem(channels: int, width: int) -> nn.Conv2d:
 
 
 ARCHITECTURES: dict[str, Callable[[int, int], nn.Module]] = {"resnet": resnet, "vgg": vgg, "bottleneck": bottleneck}
+
+
+def add_choices(parser: ArgumentParser) -> None:
+    """Add the options that choose the images and how the networks are trained on them."""
+    parser.add_argument(
+        "--images", default="fashion-mnist", help="image source: fashion-mnist, or folder:PATH with train/ and test/"
+    )
+    parser.add_argument(
+        "--radius", type=float, nargs="*", default=[0.0, 0.5], help="L2 radius of adversarial training; 0: standard"
+    )
 
 
 def image_sets(reference: str) -> tuple[ImageSet, ImageSet]:
