@@ -176,16 +176,22 @@ def test_local_workers_share_their_imports_and_a_process_without_threads_to_fork
     which that one has its environment, is as it was.
     """
 
-    def state() -> tuple[int, bool, bool, bool, str | None]:
+    def state() -> tuple[int, bool, bool, bool, int]:
         imported = "torch" in sys.modules and "netsim.stages.invert" in sys.modules
-        return os.getppid(), imported, gc.get_freeze_count() > 100_000, gc.isenabled(), os.environ["OMP_NUM_THREADS"]
+        return (
+            os.getppid(),
+            imported,
+            gc.get_freeze_count() > 100_000,
+            gc.isenabled(),
+            int(os.environ["OMP_NUM_THREADS"]),
+        )
 
     before = dict(os.environ)
     start_fork_server()
     assert dict(os.environ) == before
     with task_runner(Local(workers=2)) as runner, Client(runner.address, **runner.client_kwargs) as client:
         ((parent, *rest),) = set(client.run(state).values())
-        assert rest == [True, True, True, "1"] and parent != os.getpid()
+        assert rest == [True, True, True, 1] and parent != os.getpid()
         assert len(os.listdir(f"/proc/{parent}/task")) == 1
 
 
